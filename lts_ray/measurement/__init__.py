@@ -1,0 +1,1 @@
+"""Latency and memory on the real hardware."""

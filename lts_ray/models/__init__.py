@@ -1,0 +1,1 @@
+"""What is built: the universal model, its parts, and its files."""

@@ -1,0 +1,73 @@
+"""Grouped-query attention with rotary positions. Not nested: every width of the model shares it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lts_ray.decoding.kv_cache import KVCache
+from lts_ray.models.config import MatFormerConfig
+
+
+def rotary_table(config: MatFormerConfig) -> Tensor:
+    """cos and sin of every position's angles. Returns [2, context_length, d_head], float32."""
+    exponents = torch.arange(0, config.d_head, 2, dtype=torch.float32) / config.d_head
+    angles = torch.outer(torch.arange(config.context_length).float(), config.rope_theta**-exponents)
+    angles = torch.cat([angles, angles], dim=-1)
+    return torch.stack([angles.cos(), angles.sin()])
+
+
+def rotate(x: Tensor, rotary: Tensor) -> Tensor:
+    """Turn x [B, H, T, d_head] by rotary [2, B, 1, T, d_head]; the halves pair up as in Llama's checkpoints."""
+    first, second = x.chunk(2, dim=-1)
+    return x * rotary[0] + torch.cat([-second, first], dim=-1) * rotary[1]
+
+
+class Attention(nn.Module):
+    """Parameter names are those of transformers' Llama, so that a checkpoint needs no renaming."""
+
+    def __init__(self, config: MatFormerConfig) -> None:
+        super().__init__()
+        self.n_head, self.n_kv_head, self.d_head = config.n_head, config.n_kv_head, config.d_head
+        d_kv = config.n_kv_head * config.d_head
+        self.q_proj = nn.Linear(config.d_model, config.d_model, bias=False)
+        self.k_proj = nn.Linear(config.d_model, d_kv, bias=False)
+        self.v_proj = nn.Linear(config.d_model, d_kv, bias=False)
+        self.o_proj = nn.Linear(config.d_model, config.d_model, bias=False)
+
+    def forward(self, x: Tensor, rotary: Tensor, *, mask: Tensor | None, cache: KVCache | None, layer: int) -> Tensor:
+        """x: [B, T, d_model]; mask: [B, 1, T, S] or None for plain causal attention without a past. Returns x's shape."""
+        rows, length, _ = x.shape
+        q = self.q_proj(x).view(rows, length, self.n_head, self.d_head).transpose(1, 2)
+        k = self.k_proj(x).view(rows, length, self.n_kv_head, self.d_head).transpose(1, 2)
+        v = self.v_proj(x).view(rows, length, self.n_kv_head, self.d_head).transpose(1, 2)
+        q, k = rotate(q, rotary).to(v.dtype), rotate(k, rotary).to(v.dtype)
+        if cache is not None:
+            k, v = append(cache, layer, k, v)
+        if mask is None:
+            y = functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        else:
+            y = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
+        return functional.linear(y.transpose(1, 2).reshape(rows, length, -1), self.o_proj.weight)
+
+
+def append(cache: KVCache, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Write k, v [B, n_kv_head, T, d_head] behind each row's tokens; return all keys and values up to the longest row.
+
+    Places past a shorter row's end hold what an earlier sequence left there: the mask hides them.
+    """
+    keys, values = cache.keys[layer], cache.values[layer]
+    length = k.shape[2]
+    starts = cache.lengths.tolist()
+    if length == 1:
+        rows = torch.arange(k.shape[0], device=k.device)
+        places = cache.lengths.to(k.device)
+        keys[rows, :, places] = k[:, :, 0]
+        values[rows, :, places] = v[:, :, 0]
+    else:
+        for row, start in enumerate(starts):
+            keys[row, :, start : start + length] = k[row]
+            values[row, :, start : start + length] = v[row]
+    end = max(starts) + length
+    return keys[:, :, :end], values[:, :, :end]

@@ -1,0 +1,127 @@
+"""The shape of a universal model, the names of its granularities, and what a submodel of it may be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from lts_ray.architecture import Submodel
+from lts_ray.errors import LtsRayError
+
+GRANULARITIES: Mapping[str, float] = {"S": 0.125, "M": 0.25, "L": 0.5, "XL": 1.0}
+"""The trained FFN fractions (MatFormer, section 3)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatFormerConfig:
+    """A Llama-like decoder whose FFN blocks nest.
+
+    widths: full FFN width of each layer, in neurons. A trained universal model has one width in all layers;
+    an extracted Mix'n'Match submodel may not.
+    context_length: the most tokens that a row may hold, prompt and response together.
+    """
+
+    vocab_size: int
+    d_model: int
+    n_head: int
+    n_kv_head: int
+    widths: tuple[int, ...]
+    context_length: int
+    rope_theta: float = 10_000.0
+    rms_norm_eps: float = 1e-5
+    granularities: Mapping[str, float] = field(default_factory=lambda: dict(GRANULARITIES))
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "d_model", "n_head", "n_kv_head", "context_length"):
+            if getattr(self, name) < 1:
+                raise LtsRayError(f"{name} must be at least 1; got {getattr(self, name)}")
+        Submodel(self.widths)
+        if self.d_model % self.n_head or (self.d_model // self.n_head) % 2:
+            raise LtsRayError(f"d_model / n_head must be an even whole number; got {self.d_model} / {self.n_head}")
+        if self.n_head % self.n_kv_head:
+            raise LtsRayError(f"n_head must be a multiple of n_kv_head; got {self.n_head} and {self.n_kv_head}")
+        fractions = list(self.granularities.values())
+        if not fractions or fractions != sorted(set(fractions)) or fractions[0] <= 0 or fractions[-1] != 1.0:
+            raise LtsRayError(f"granularities must be growing fractions that end at 1; got {fractions}")
+
+    @property
+    def n_layer(self) -> int:
+        return len(self.widths)
+
+    @property
+    def d_head(self) -> int:
+        return self.d_model // self.n_head
+
+    @cached_property
+    def universal(self) -> Submodel:
+        return Submodel(self.widths)
+
+    @cached_property
+    def trained(self) -> Mapping[str, Submodel]:
+        """The submodels that training optimises, by name, smallest first."""
+        return {name: self.fraction(value) for name, value in self.granularities.items()}
+
+    def fraction(self, value: float) -> Submodel:
+        return Submodel(tuple(max(1, round(value * width)) for width in self.widths))
+
+    def check(self, submodel: Submodel) -> Submodel:
+        """`submodel` itself, if this model has it."""
+        if len(submodel.widths) != self.n_layer:
+            raise LtsRayError(
+                f"the submodel has {len(submodel.widths)} widths, but the model has {self.n_layer} layers"
+            )
+        for layer, (width, full) in enumerate(zip(submodel.widths, self.widths, strict=True)):
+            if width > full:
+                raise LtsRayError(f"layer {layer} has {full} neurons; the submodel asks for {width}")
+        return submodel
+
+    def submodel(self, text: str) -> Submodel:
+        """Parse `XL`, `0.5`, or one width or granularity per layer: `256,512,S,XL`.
+
+        Raises LtsRayError for anything else: an unknown name never means the universal model.
+        """
+        name = text.strip()
+        if name in self.trained:
+            return self.trained[name]
+        if "," in name:
+            parts = [part.strip() for part in name.split(",")]
+            if len(parts) != self.n_layer:
+                raise LtsRayError(
+                    f"the submodel {text!r} has {len(parts)} widths, but the model has {self.n_layer} layers"
+                )
+            return self.check(Submodel(tuple(self._width(part, layer, text) for layer, part in enumerate(parts))))
+        try:
+            value = float(name)
+        except ValueError:
+            raise self._unknown(text) from None
+        if not 0 < value <= 1:
+            raise self._unknown(text)
+        return self.fraction(value)
+
+    def _width(self, part: str, layer: int, text: str) -> int:
+        if part in self.trained:
+            return self.trained[part].widths[layer]
+        if not part.isdecimal():
+            raise self._unknown(text)
+        return int(part)
+
+    def _unknown(self, text: str) -> LtsRayError:
+        names = ", ".join(self.granularities)
+        return LtsRayError(
+            f"unknown submodel {text!r}: use one of {names}, a fraction in (0, 1], "
+            f"or {self.n_layer} widths such as {','.join(str(w) for w in self.widths)}"
+        )
+
+    def decoder_params(self, submodel: Submodel | None = None) -> int:
+        """Parameters in the layers and the final norm, without the embedding: LTS's proxy for quality."""
+        chosen = self.universal if submodel is None else self.check(submodel)
+        d_kv = self.n_kv_head * self.d_head
+        attention = 2 * self.d_model * self.d_model + 2 * self.d_model * d_kv
+        norms = 2 * self.d_model
+        ffn = sum(3 * self.d_model * width for width in chosen.widths)
+        return self.n_layer * (attention + norms) + ffn + self.d_model
+
+    def relative_size(self, submodel: Submodel) -> float:
+        """The submodel's share of the universal model's FFN neurons, in (0, 1]."""
+        return sum(submodel.widths) / sum(self.widths)

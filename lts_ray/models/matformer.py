@@ -1,0 +1,118 @@
+"""The universal model: a Llama-like decoder whose FFN blocks nest: any width per layer runs from one set of weights.
+
+The width to run is an argument of `forward`, never state of a module: two requests of different width share a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lts_ray.architecture import Submodel
+from lts_ray.decoding.kv_cache import KVCache
+from lts_ray.errors import LtsRayError
+from lts_ray.models.attention import Attention, rotary_table
+from lts_ray.models.config import MatFormerConfig
+from lts_ray.models.feed_forward import FeedForward, Widths
+
+
+class Block(nn.Module):
+    def __init__(self, config: MatFormerConfig, width: int) -> None:
+        super().__init__()
+        self.input_layernorm = nn.RMSNorm(config.d_model, eps=config.rms_norm_eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = nn.RMSNorm(config.d_model, eps=config.rms_norm_eps)
+        self.mlp = FeedForward(config.d_model, width)
+
+    def forward(
+        self, x: Tensor, rotary: Tensor, *, widths: Widths, mask: Tensor | None, cache: KVCache | None, layer: int
+    ) -> Tensor:
+        attended: Tensor = self.self_attn(self.input_layernorm(x), rotary, mask=mask, cache=cache, layer=layer)
+        x = x + attended
+        transformed: Tensor = self.mlp(self.post_attention_layernorm(x), widths)
+        return x + transformed
+
+
+class MatFormer(nn.Module):
+    """The universal model. Input and output embeddings are one matrix."""
+
+    rotary: Tensor
+
+    def __init__(self, config: MatFormerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model)
+        self.layers = nn.ModuleList(Block(config, width) for width in config.widths)
+        self.norm = nn.RMSNorm(config.d_model, eps=config.rms_norm_eps)
+        self.register_buffer("rotary", rotary_table(config), persistent=False)
+
+    def initialize(self, generator: torch.Generator) -> None:
+        """Fresh weights: normal, with the layers' output projections scaled down by depth."""
+        for name, parameter in self.named_parameters():
+            if parameter.dim() == 1:
+                nn.init.ones_(parameter)
+            else:
+                std = 0.02
+                if name.endswith(("o_proj.weight", "down_proj.weight")):
+                    std /= (2 * self.config.n_layer) ** 0.5
+                nn.init.normal_(parameter, std=std, generator=generator)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        *,
+        submodel: Submodel | Sequence[Submodel],
+        cache: KVCache | None = None,
+        last_only: bool = False,
+    ) -> Tensor:
+        """Next-token logits.
+
+        tokens: [B, T], int64. submodel: one for the batch or one per row; each row gets what it would get alone.
+        cache: B rows; tokens go behind what each row holds, and its lengths advance by T.
+        Returns [B, T, vocab_size], or [B, 1, vocab_size] with `last_only`.
+        Raises LtsRayError when a row would pass the context length or the cache, or the model lacks the submodel.
+        """
+        rows, length = tokens.shape
+        widths = self._layer_widths(submodel, rows)
+        positions, mask = self._positions(rows, length, cache, tokens.device)
+        rotary = self.rotary[:, positions].unsqueeze(2)  # [2, B, 1, T, d_head]
+        x = self.embed_tokens(tokens)  # [B, T, d_model]
+        for index, block in enumerate(self.layers):
+            x = block(x, rotary, widths=widths[index], mask=mask, cache=cache, layer=index)
+        if cache is not None:
+            cache.lengths.add_(length)
+        if last_only:
+            x = x[:, -1:]
+        return functional.linear(self.norm(x), self.embed_tokens.weight)
+
+    def _layer_widths(self, submodel: Submodel | Sequence[Submodel], rows: int) -> list[Widths]:
+        """For each layer, one width for all rows where they agree, else one per row."""
+        if isinstance(submodel, Submodel):
+            return list(self.config.check(submodel).widths)
+        if len(submodel) != rows:
+            raise LtsRayError(f"{len(submodel)} submodels for {rows} rows: give one, or one per row")
+        for each in set(submodel):
+            self.config.check(each)
+        columns = zip(*(each.widths for each in submodel), strict=True)
+        return [column[0] if len(set(column)) == 1 else column for column in columns]
+
+    def _positions(
+        self, rows: int, length: int, cache: KVCache | None, device: torch.device
+    ) -> tuple[Tensor, Tensor | None]:
+        """Positions [B, T] of the tokens, and the mask [B, 1, T, S] of what they may see (None: plain causal)."""
+        limit = self.config.context_length
+        steps = torch.arange(length, device=device)
+        if cache is None:
+            end, positions, mask = length, steps.expand(rows, length), None
+        else:
+            end = int(cache.lengths.max()) + length
+            limit = min(limit, cache.capacity)
+            positions = cache.lengths.to(device)[:, None] + steps
+            keys = torch.arange(end, device=device)
+            mask = None if end == length else (keys <= positions[..., None])[:, None]
+        if end > limit:
+            raise LtsRayError(f"{end} tokens do not fit: the context is {limit} tokens")
+        return positions, mask

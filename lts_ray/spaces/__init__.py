@@ -1,0 +1,1 @@
+"""What may be searched: candidates with sampling, mutation, crossover and size."""
