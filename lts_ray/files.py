@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -70,3 +70,7 @@ def read_json_lines(path: Path, *, what: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in lines]
     except json.JSONDecodeError as error:
         raise LtsRayError(f"{what} {path} has a line that is not JSON: {error}") from None
+
+
+def write_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    write_text(path, "".join(f"{json.dumps(record)}\n" for record in records))

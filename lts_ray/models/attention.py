@@ -37,7 +37,7 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(config.d_model, config.d_model, bias=False)
 
     def forward(self, x: Tensor, rotary: Tensor, *, mask: Tensor | None, cache: KVCache | None, layer: int) -> Tensor:
-        """x: [B, T, d_model]; mask: [B, 1, T, S] or None for plain causal attention without a past. Returns x's shape."""
+        """x: [B, T, d_model]; mask: [B, 1, T, S], or None for causal attention without a past. Returns x's shape."""
         rows, length, _ = x.shape
         q = self.q_proj(x).view(rows, length, self.n_head, self.d_head).transpose(1, 2)
         k = self.k_proj(x).view(rows, length, self.n_kv_head, self.d_head).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""A model's files: the Hugging Face folder that plain transformers loads, and the slices taken from it.
+"""A model's files: the Hugging Face folder that plain transformers loads.
 
 config.json is a Llama configuration with one key of ours, `lts_ray`: the schema number, the granularities and what
 training measured. A submodel with one width in all layers is a plain Llama checkpoint again; one with a width per
@@ -20,7 +20,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lts_ray.architecture import Submodel
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json, replacing, write_json
 from lts_ray.models.config import GRANULARITIES, MatFormerConfig
@@ -157,17 +156,11 @@ def hugging_face_config(
     }
 
 
-def extract(model: MatFormer, submodel: Submodel) -> MatFormer:
-    """The submodel as a model of its own: the first neurons of each layer, copied. It computes what the slice does."""
-    config = model.config
-    model.config.check(submodel)
-    smaller = MatFormer(replace(config, widths=submodel.widths, granularities={"XL": 1.0}))
-    tensors = {}
-    for name, value in model.state_dict().items():
-        shape = smaller.state_dict()[name].shape
-        tensors[name] = value[tuple(slice(size) for size in shape)].clone()
-    smaller.load_state_dict(tensors)
-    return smaller.to(model.embed_tokens.weight.dtype).eval()
+def read_dtype(folder: Path) -> torch.dtype:
+    """The type that the folder's weights are stored in; float32 where it does not say."""
+    raw = read_json(folder / "config.json", what="model configuration")
+    dtype = getattr(torch, str(raw.get("dtype") or raw.get("torch_dtype")), torch.float32)
+    return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
 
 def fingerprint(folder: Path) -> str:

@@ -1,0 +1,80 @@
+"""The most memory that a submodel needs at once on a target: its weights, activations and KV cache.
+
+On the CPU the allocator's own timeline is taken from the torch profiler (every allocation and free in order) and its
+running sum's maximum is the peak. Not counted: scratch space that a kernel library takes past torch's allocator, and
+the interpreter itself. On CUDA the allocator keeps the maximum.
+
+Weights are counted, not measured: the universal model is in memory whole, but a submodel served alone needs its slice.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import accumulate
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from lts_ray.architecture import Submodel
+from lts_ray.measurement.latency import torch_threads
+from lts_ray.measurement.steps import check_length, decode_context, empty_cache, random_tokens
+from lts_ray.measurement.target import Target
+from lts_ray.models.matformer import MatFormer
+
+
+def peak_memory_bytes(model: MatFormer, submodel: Submodel, target: Target) -> int:
+    """Peak over a prefill of the target's batch and one decode step after it."""
+    check_length(model, target.sequence_length)
+    rows, context = target.batch_size, decode_context(model, target.sequence_length)
+    prompt, following = random_tokens(model, rows, context), random_tokens(model, rows, 1)
+
+    def run() -> None:
+        cache = empty_cache(model, rows=rows, length=context + 1)
+        model(prompt, submodel=submodel, cache=cache, last_only=True)
+        model(following, submodel=submodel, cache=cache, last_only=True)
+
+    with torch_threads(target.threads), torch.inference_mode():
+        run()  # what a first run allocates and keeps is not this submodel's
+        return weight_bytes(model, submodel) + peak_of(run, device=model.embed_tokens.weight.device)
+
+
+def weight_bytes(model: MatFormer, submodel: Submodel) -> int:
+    """Embedding, layers as wide as `submodel` has them, norms, and the table of rotary positions."""
+    config = model.config
+    parameters = config.vocab_size * config.d_model + config.decoder_params(submodel)
+    return parameters * model.embed_tokens.weight.element_size() + model.rotary.nbytes
+
+
+def peak_of(run: Callable[[], None], *, device: torch.device) -> int:
+    """The most bytes in use at once that `run` allocated."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    with (
+        native_stderr_muted(),
+        profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as seen,
+    ):
+        run()
+    # The public event list attributes memory to operators and loses the order; the timeline has every change.
+    events = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
+    changes: list[int] = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    return max(accumulate(changes, initial=0))
+
+
+@contextmanager
+def native_stderr_muted() -> Iterator[None]:
+    """Drop what native code writes to file descriptor 2: torch's profiler announces each start and stop there."""
+    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)

@@ -1,0 +1,58 @@
+"""The file that a search lives in: a header that says which search it is, then one durable line per event."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lts_ray.errors import LtsRayError
+from lts_ray.files import append_json_line, read_json_lines
+
+SCHEMA = 1
+LOG = "evaluations.jsonl"
+
+
+def open_log(folder: Path, plan: Mapping[str, Any], *, resume: bool) -> list[dict[str, Any]]:
+    """The records behind the header of `folder`'s log, which is begun if there is none.
+
+    Raises LtsRayError for a folder in use without `resume`, or the log of another plan.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not resume:
+        raise LtsRayError(f"{folder} is not empty: continue its search with --resume, or name another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / LOG
+    records = whole_records(log)
+    header = {"kind": "search", "schema": SCHEMA, **plan}
+    if records:
+        check_same(records[0], json.loads(json.dumps(header)), log)
+    else:
+        append_json_line(log, header)
+    return records[1:]
+
+
+def whole_records(log: Path) -> list[dict[str, Any]]:
+    """The log's records, after cutting off a last line that a kill left unfinished: the next one starts a new line."""
+    if log.exists():
+        content = log.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if whole != content:
+            with log.open("r+b") as file:
+                file.truncate(len(whole))
+    return read_json_lines(log, what="search log")
+
+
+def check_same(found: Mapping[str, Any], wanted: Mapping[str, Any], log: Path) -> None:
+    if found.get("kind") != "search" or found.get("schema") != SCHEMA:
+        raise LtsRayError(f"{log} is not a search log of schema {SCHEMA}: name another folder")
+    changed = [key for key in wanted if found.get(key) != wanted[key]]
+    if "settings" in changed:
+        before, now = found["settings"], wanted["settings"]
+        changed.remove("settings")
+        changed += [f"{key} ({before.get(key)} then, {now[key]} now)" for key in now if before.get(key) != now[key]]
+    if changed:
+        raise LtsRayError(
+            f"{log.parent} holds a search with other {', '.join(changed)}: resume it as it was started, "
+            "or name another folder"
+        )

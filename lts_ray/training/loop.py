@@ -1,0 +1,216 @@
+"""The training loop of one worker: plain torch, no Ray. Every worker runs it on its share of each batch."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, distributed
+
+from lts_ray.errors import LtsRayError
+from lts_ray.evaluation.perplexity import validation_loss
+from lts_ray.files import append_json_line, read_json_lines, write_json_lines
+from lts_ray.models.checkpoint import load_checkpoint, save_checkpoint
+from lts_ray.models.config import MatFormerConfig
+from lts_ray.models.matformer import MatFormer
+from lts_ray.tokenizer import load_tokenizer, save_tokenizer
+from lts_ray.training.data import Batches, blocks_of
+from lts_ray.training.objective import joint_loss
+from lts_ray.training.settings import RunSettings, TrainingSettings
+from lts_ray.training.snapshot import load_snapshot, save_snapshot, snapshots
+
+Record = dict[str, Any]
+LOCK_WAIT_S = 30.0
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a run keeps what: everything under one folder, readable by every worker."""
+
+    path: Path
+
+    @property
+    def data(self) -> Path:
+        """train.npy, validation.npy and the tokenizer."""
+        return self.path / "data"
+
+    @property
+    def settings(self) -> Path:
+        return self.path / "settings.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def snapshots(self) -> Path:
+        return self.path / "snapshots"
+
+    @property
+    def model(self) -> Path:
+        """The finished checkpoint."""
+        return self.path / "model"
+
+
+def train(
+    settings: RunSettings,
+    folder: RunFolder,
+    *,
+    rank: int = 0,
+    workers: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+) -> None:
+    """Run from the newest snapshot, or from the start, to the end; worker 0 writes metrics, snapshots and the model.
+
+    With several workers a torch.distributed process group must exist.
+    """
+    options = settings.training
+    with exclusive(folder.path / ".lock") if rank == 0 else contextlib.nullcontext():
+        batches = Batches(
+            tokens=np.load(folder.data / "train.npy", mmap_mode="r"),
+            sequence_length=options.sequence_length,
+            batch_size=options.batch_size,
+            seed=options.seed,
+        )
+        held_out = blocks_of(np.load(folder.data / "validation.npy"), length=options.sequence_length)
+        model = start_model(settings, folder)
+        optimizer = make_optimizer(model, options)
+        existing = snapshots(folder.snapshots)
+        step = load_snapshot(existing[-1], model, optimizer) if existing else 0
+        if rank == 0:
+            forget_after(folder.metrics, step)
+        if step == 0 and rank == 0:
+            append_json_line(folder.metrics, evaluation(model, held_out[: options.evaluation_blocks], step=0))
+        precision = native_precision() if options.precision == "auto" else options.precision
+        last_log, last_step = clock(), step
+        while step < options.steps:
+            losses = optimize(
+                model, optimizer, batches.batch(step, rank=rank, workers=workers), step, options, precision
+            )
+            step += 1
+            if rank != 0:
+                continue
+            if step % options.log_every == 0 or step == options.steps:
+                now = clock()
+                tokens = (step - last_step) * options.batch_size * options.sequence_length
+                append_json_line(
+                    folder.metrics,
+                    {
+                        "step": step,
+                        "loss": {name: round(float(loss), 5) for name, loss in losses.items()},
+                        "learning_rate": options.learning_rate_at(step - 1),
+                        "tokens_per_s": round(tokens / (now - last_log), 1),
+                        "precision": precision,
+                    },
+                )
+                last_log, last_step = now, step
+            if step % options.evaluate_every == 0 and step < options.steps:
+                append_json_line(folder.metrics, evaluation(model, held_out[: options.evaluation_blocks], step=step))
+                last_log = clock()
+            if step % options.checkpoint_every == 0 or step == options.steps:
+                save_snapshot(folder.snapshots, step, model, optimizer)
+        if rank == 0:
+            finish(model, held_out, settings, folder)
+
+
+def start_model(settings: RunSettings, folder: RunFolder) -> MatFormer:
+    """The model at step 0: of a checkpoint, or fresh from the seed (the same in every worker)."""
+    if settings.init_from is not None:
+        model = load_checkpoint(Path(settings.init_from)).model
+    else:
+        config: MatFormerConfig = settings.model.config(load_tokenizer(folder.data).vocab_size)
+        model = MatFormer(config)
+        model.initialize(torch.Generator().manual_seed(settings.training.seed))
+    if settings.training.sequence_length > model.config.context_length:
+        raise LtsRayError(
+            f"training.sequence_length {settings.training.sequence_length} is longer than the model's context, "
+            f"{model.config.context_length}"
+        )
+    return model
+
+
+def make_optimizer(model: MatFormer, options: TrainingSettings) -> torch.optim.AdamW:
+    """AdamW; norms are not decayed."""
+    matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
+    vectors = [parameter for parameter in model.parameters() if parameter.dim() == 1]
+    groups = [{"params": matrices, "weight_decay": options.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=options.learning_rate, betas=options.betas, fused=True)
+
+
+def optimize(
+    model: MatFormer, optimizer: torch.optim.AdamW, blocks: Tensor, step: int, options: TrainingSettings, precision: str
+) -> dict[str, Tensor]:
+    """One step on this worker's rows; gradients and losses are averaged over the workers, once."""
+    for group in optimizer.param_groups:
+        group["lr"] = options.learning_rate_at(step)
+    optimizer.zero_grad(set_to_none=True)
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+        total, losses = joint_loss(model, blocks, options.weights)
+    total.backward()  # type: ignore[no-untyped-call]
+    average([*(p.grad for p in model.parameters() if p.grad is not None), *losses.values()])
+    torch.nn.utils.clip_grad_norm_(model.parameters(), options.gradient_clip)
+    optimizer.step()
+    return losses
+
+
+def average(tensors: list[Tensor]) -> None:
+    """Replace each tensor by its mean over the workers: one all-reduce for all of them together."""
+    if not distributed.is_initialized() or distributed.get_world_size() == 1:
+        return
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    distributed.all_reduce(flat)
+    flat /= distributed.get_world_size()
+    for tensor, mean in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(mean.view_as(tensor))
+
+
+def evaluation(model: MatFormer, blocks: Tensor, *, step: int) -> Record:
+    losses = {name: validation_loss(model, blocks, each) for name, each in model.config.trained.items()}
+    return {"step": step, "validation_loss": {name: round(loss, 5) for name, loss in losses.items()}}
+
+
+def finish(model: MatFormer, held_out: Tensor, settings: RunSettings, folder: RunFolder) -> None:
+    """Write the checkpoint, then evaluate what was written: the saved numbers are those of the saved weights."""
+    dtype: torch.dtype = getattr(torch, settings.training.save_dtype)
+    save_checkpoint(model, folder.model, dtype=dtype)
+    save_tokenizer(load_tokenizer(folder.data), folder.model)
+    saved = load_checkpoint(folder.model).model
+    record = evaluation(saved, held_out, step=settings.training.steps)
+    save_checkpoint(saved, folder.model, dtype=dtype, validation_loss=record["validation_loss"])
+    append_json_line(folder.metrics, {**record, "final": True})
+
+
+def native_precision() -> Literal["float32", "bfloat16"]:
+    """bfloat16 where the CPU multiplies it in hardware; elsewhere it is emulated, some 60 times slower than float32."""
+    names = ("avx512_bf16", "amx_bf16")
+    capabilities: Mapping[str, Any] = torch.cpu.get_capabilities()
+    return "bfloat16" if any(capabilities.get(name) for name in names) else "float32"
+
+
+def forget_after(metrics: Path, step: int) -> None:
+    """Drop records of steps that a resumed run does again, so that no step is logged twice."""
+    records = read_json_lines(metrics, what="metrics")
+    write_json_lines(metrics, [each for each in records if 0 < step >= each["step"] and not each.get("final")])
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, *, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
+    """Hold the lock of the run's folder: a killed driver's worker may live on for seconds and must not write too."""
+    with path.open("w") as file:
+        deadline = time.monotonic() + wait_s
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise LtsRayError(f"another run is writing to {path.parent}; stop it first") from None
+                time.sleep(0.2)
+        yield

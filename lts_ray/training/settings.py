@@ -1,0 +1,161 @@
+"""What a training run is asked to do: one frozen record, read from YAML, in which an unknown key is an error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+
+from lts_ray.errors import LtsRayError
+from lts_ray.models.config import GRANULARITIES, MatFormerConfig
+from lts_ray.training.objective import normalized
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """The shape of a fresh universal model; not used when a run starts from a checkpoint."""
+
+    vocab_size: int = 2048
+    d_model: int = 256
+    n_head: int = 4
+    n_kv_head: int = 2
+    n_layer: int = 3
+    d_ff: int = 2816
+    context_length: int = 512
+
+    def config(self, vocab_size: int) -> MatFormerConfig:
+        """vocab_size: the tokenizer's, which may have found fewer tokens than were asked for."""
+        return MatFormerConfig(
+            vocab_size=vocab_size,
+            d_model=self.d_model,
+            n_head=self.n_head,
+            n_kv_head=self.n_kv_head,
+            widths=(self.d_ff,) * self.n_layer,
+            context_length=self.context_length,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """corpus: see `lts_ray.training.corpus`. tokenizer: a folder with a trained one; None trains one (BPE)."""
+
+    corpus: str = "sotu"
+    tokenizer: str | None = None
+    validation_fraction: float = 0.05
+    max_documents: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """How to optimise.
+
+    batch_size: sequences a step, over all workers. weights: the λ of each granularity, relative. precision: of the
+    matrix products; `auto` takes bfloat16 where the hardware multiplies it natively. threads: torch threads of a
+    worker; None shares the machine's cores out. checkpoint_every, evaluate_every, log_every: in steps.
+    evaluation_blocks: sequences of the validation set used while training; the last evaluation uses all of it.
+    """
+
+    steps: int = 1000
+    batch_size: int = 4
+    sequence_length: int = 512
+    learning_rate: float = 2e-3
+    final_learning_rate: float = 1e-4
+    warmup_steps: int = 100
+    weight_decay: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.95)
+    gradient_clip: float = 1.0
+    weights: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(GRANULARITIES, 1.0))
+    precision: Precision = "auto"
+    save_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    seed: int = 0
+    workers: int = 1
+    threads: int | None = None
+    log_every: int = 10
+    evaluate_every: int = 250
+    evaluation_blocks: int = 32
+    checkpoint_every: int = 250
+
+    def __post_init__(self) -> None:
+        names = ("steps", "batch_size", "sequence_length", "workers")
+        for name in (*names, "log_every", "evaluate_every", "evaluation_blocks", "checkpoint_every"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise LtsRayError(f"training.{name} must be a whole number of at least 1; got {value!r}")
+        for name in ("learning_rate", "final_learning_rate", "gradient_clip"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+                raise LtsRayError(f"training.{name} must be a positive number; got {value!r}")
+        if self.batch_size % self.workers:
+            raise LtsRayError(f"training.batch_size {self.batch_size} does not divide among {self.workers} workers")
+        if self.precision not in get_args(Precision):
+            raise LtsRayError(f"training.precision must be one of {get_args(Precision)}; got {self.precision!r}")
+        unknown = self.weights.keys() - GRANULARITIES.keys()
+        if unknown:
+            raise LtsRayError(f"training.weights has unknown granularities {sorted(unknown)}")
+        normalized(self.weights)
+
+    def learning_rate_at(self, step: int) -> float:
+        """Linear warm-up, then a cosine from learning_rate to final_learning_rate. step: from 0."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        progress = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
+        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        return self.final_learning_rate + (self.learning_rate - self.final_learning_rate) * cosine
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """A whole run. init_from: a checkpoint folder whose weights, shape and tokenizer the run starts from."""
+
+    model: ModelSettings = ModelSettings()
+    data: DataSettings = DataSettings()
+    training: TrainingSettings = TrainingSettings()
+    init_from: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> RunSettings:
+        _known(cls, value, "the configuration")
+        training = _section(TrainingSettings, value, "training")
+        return cls(
+            model=ModelSettings(**_section(ModelSettings, value, "model")),
+            data=DataSettings(**_section(DataSettings, value, "data")),
+            training=TrainingSettings(**{**training, "betas": tuple(training.get("betas", TrainingSettings.betas))}),
+            init_from=value.get("init_from"),
+        )
+
+
+def load_settings(path: Path) -> RunSettings:
+    """Read a run's YAML. Raises LtsRayError for a missing file, bad YAML, or unknown or unusable keys."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise LtsRayError(f"configuration {path} does not exist") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise LtsRayError(f"configuration {path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise LtsRayError(f"configuration {path} must be a mapping with the sections model, data and training")
+    return RunSettings.from_json(raw)
+
+
+def _section(kind: type, value: Mapping[str, Any], name: str) -> dict[str, Any]:
+    section = value.get(name) or {}
+    if not isinstance(section, Mapping):
+        raise LtsRayError(f"section {name!r} of the configuration must be a mapping; got {section!r}")
+    _known(kind, section, f"section {name!r}")
+    return dict(section)
+
+
+def _known(kind: type, value: Mapping[str, Any], where: str) -> None:
+    known = {each.name for each in fields(kind)}
+    unknown = sorted(str(key) for key in value.keys() - known)
+    if unknown:
+        raise LtsRayError(f"{where} has unknown keys {', '.join(unknown)}; known: {', '.join(sorted(known))}")

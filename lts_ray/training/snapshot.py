@@ -1,0 +1,59 @@
+"""A training run's state at one step, from which it goes on to the same losses: weights, moments and the step.
+
+Batches and learning rates are functions of the step, so nothing else needs to be kept. A snapshot is a folder that
+appears whole, by rename; the two newest are kept.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from lts_ray.errors import LtsRayError
+from lts_ray.models.matformer import MatFormer
+
+KEEP = 2
+
+
+def save_snapshot(folder: Path, step: int, model: MatFormer, optimizer: torch.optim.AdamW) -> None:
+    """Write the state after `step` steps."""
+    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+    tensors = {f"model.{name}": parameter.detach() for parameter, name in names.items()}
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            tensors[f"optimizer.{names[parameter]}.{key}"] = value
+    path = folder / f"step-{step:08d}"
+    temporary = folder / f".{path.name}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    save_file(tensors, temporary / "state.safetensors")
+    if path.exists():
+        shutil.rmtree(path)
+    temporary.rename(path)
+    for old in snapshots(folder)[:-KEEP]:
+        shutil.rmtree(old)
+
+
+def snapshots(folder: Path) -> list[Path]:
+    """Finished snapshots, oldest first."""
+    return sorted(folder.glob("step-*"))
+
+
+def load_snapshot(path: Path, model: MatFormer, optimizer: torch.optim.AdamW) -> int:
+    """Set model and optimizer to the snapshot's state. Returns the number of steps done."""
+    try:
+        tensors = load_file(path / "state.safetensors")
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(tensors[f"model.{name}"])
+                prefix = f"optimizer.{name}."
+                state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+                if state:
+                    optimizer.state[parameter] = state
+    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+        raise LtsRayError(f"snapshot {path} is unusable ({error}): delete it to resume from the one before") from None
+    return int(path.name.removeprefix("step-"))

@@ -1,0 +1,184 @@
+"""A training run on Ray Train: prepares the data, runs the loop on one or more workers, and shows its progress.
+
+OUTPUT holds settings.json, data/, metrics.jsonl, snapshots/ and, at the end, model/. With workers on several nodes it
+must be on storage that all of them see.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from ray import train as ray_train
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from lts_ray.errors import LtsRayError
+from lts_ray.files import read_json, read_json_lines, replacing, write_json
+from lts_ray.models.checkpoint import read_config
+from lts_ray.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
+from lts_ray.training.corpus import read_corpus
+from lts_ray.training.data import Tokens, split_documents, tokenize
+from lts_ray.training.loop import RunFolder, native_precision, train
+from lts_ray.training.progress import TrainingProgress
+from lts_ray.training.settings import RunSettings
+
+SCHEMA = 1
+POLL_S = 0.5
+
+
+def run_training(settings: RunSettings, output: Path, *, resume: bool = False, address: str | None = None) -> Path:
+    """Train, and return the folder of the finished checkpoint.
+
+    resume: go on with the run in `output`, with the settings it was started with. A finished run is not done again.
+    Raises LtsRayError for unusable settings, text or folders.
+    """
+    folder = RunFolder(output.resolve())
+    settings = continue_run(folder) if resume else start_run(settings, folder)
+    if is_finished(folder):
+        return folder.model
+    prepare(settings, folder)
+    with _ray(address), tempfile.TemporaryDirectory(prefix="lts-ray-train-") as storage:
+        _fit(settings, folder, storage)
+    return folder.model
+
+
+def start_run(settings: RunSettings, folder: RunFolder) -> RunSettings:
+    """Write the run's settings with every automatic choice made, so that resuming makes the same ones."""
+    if folder.settings.exists():
+        raise LtsRayError(
+            f"{folder.path} holds a run already: add --resume to go on with it, or choose another --output"
+        )
+    options = settings.training
+    resolved = replace(
+        settings,
+        training=replace(
+            options,
+            precision=native_precision() if options.precision == "auto" else options.precision,
+            threads=options.threads or max(1, (os.cpu_count() or 1) // options.workers),
+        ),
+        init_from=None if settings.init_from is None else str(Path(settings.init_from).resolve()),
+    )
+    if resolved.init_from is not None:
+        read_config(Path(resolved.init_from))
+    write_json(folder.settings, {"schema": SCHEMA, **resolved.to_json()})
+    return resolved
+
+
+def continue_run(folder: RunFolder) -> RunSettings:
+    if not folder.settings.exists():
+        raise LtsRayError(f"{folder.path} holds no run to resume: leave --resume out to start one")
+    raw = read_json(folder.settings, what="run settings")
+    if raw.pop("schema", None) != SCHEMA:
+        raise LtsRayError(f"{folder.settings} is of another version of lts-ray; start a new run")
+    return RunSettings.from_json(raw)
+
+
+def is_finished(folder: RunFolder) -> bool:
+    return any(record.get("final") for record in read_json_lines(folder.metrics, what="metrics"))
+
+
+def prepare(settings: RunSettings, folder: RunFolder) -> None:
+    """Tokenize the corpus into the run's folder, once; validation.npy comes last and marks it done."""
+    validation = folder.data / "validation.npy"
+    if validation.exists():
+        return
+    documents = read_corpus(settings.data.corpus, max_documents=settings.data.max_documents)
+    training, held_out = split_documents(documents, settings.data.validation_fraction)
+    source = settings.data.tokenizer or settings.init_from
+    tokenizer = (
+        train_tokenizer((each.text for each in training), vocab_size=settings.model.vocab_size)
+        if source is None
+        else load_tokenizer(Path(source))
+    )
+    save_tokenizer(tokenizer, folder.data)
+    _save(folder.data / "train.npy", tokenize(training, tokenizer))
+    _save(validation, tokenize(held_out, tokenizer))
+
+
+def _save(path: Path, tokens: Tokens) -> None:
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, tokens)
+
+
+@contextmanager
+def _ray(address: str | None) -> Iterator[None]:
+    """Connect, unless the caller has; what this connects, it disconnects."""
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except ConnectionError as error:
+        raise LtsRayError(f"no Ray cluster at {address!r}: {error}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _fit(settings: RunSettings, folder: RunFolder, storage: str) -> None:
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={"settings": settings.to_json(), "folder": str(folder.path)},
+        torch_config=TorchConfig(backend="gloo"),
+        scaling_config=ray_train.ScalingConfig(
+            num_workers=settings.training.workers, resources_per_worker={"CPU": 1}, use_gpu=False
+        ),
+        run_config=ray_train.RunConfig(storage_path=storage, name="run"),
+    )
+    errors: list[BaseException] = []
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:  # carried to the main thread, which raises it
+            errors.append(error)
+
+    thread = threading.Thread(target=fit, name="ray-train", daemon=True)
+    with TrainingProgress(settings.training.steps) as progress:
+        thread.start()
+        while thread.is_alive():
+            thread.join(POLL_S)
+            progress.show(read_json_lines(folder.metrics, what="metrics"))
+    if errors:
+        raise _readable(errors[0])
+    if not is_finished(folder):
+        raise LtsRayError(f"training stopped early; go on with: lts-ray train --output {folder.path} --resume")
+
+
+def _worker(config: dict[str, Any]) -> None:
+    """What runs in each Ray Train worker. Ray sets OMP_NUM_THREADS, so the threads are set here."""
+    settings = RunSettings.from_json(config["settings"])
+    torch.set_num_threads(settings.training.threads or 1)
+    context = ray_train.get_context()
+    started = time.perf_counter()
+    train(settings, RunFolder(Path(config["folder"])), rank=context.get_world_rank(), workers=context.get_world_size())
+    ray_train.report({"seconds": time.perf_counter() - started})
+
+
+def _readable(error: BaseException) -> BaseException:
+    """Our own one-line error out of what Ray Train wraps around it; anything else stays as it is."""
+    seen: BaseException | None = error
+    while seen is not None:
+        failures = getattr(seen, "worker_failures", {})
+        for inner in failures.values():
+            if isinstance(inner, LtsRayError):
+                return inner
+            cause = getattr(inner, "cause", None)
+            if isinstance(cause, LtsRayError):
+                return cause
+        if isinstance(seen, LtsRayError):
+            return seen
+        seen = seen.__cause__
+    return error

@@ -1,0 +1,49 @@
+"""What a request asks of latency, and what it was predicted to get or got: plain numbers in milliseconds."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+KINDS = ("ttft", "tpot", "e2e")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """ttft_ms: arrival to first token. tpot_ms: mean time of a token after the first. e2e_ms: arrival to last token."""
+
+    ttft_ms: float
+    tpot_ms: float
+    e2e_ms: float
+
+    def to_json(self) -> dict[str, float]:
+        return {kind: round(getattr(self, f"{kind}_ms"), 2) for kind in KINDS}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """Upper bounds of a Timing; None where the request asks for nothing."""
+
+    ttft_ms: float | None = None
+    tpot_ms: float | None = None
+    e2e_ms: float | None = None
+
+    def __bool__(self) -> bool:
+        return any(value is not None for value in asdict(self).values())
+
+    def holds(self, timing: Timing, *, margin: float = 1.0) -> bool:
+        """Whether `timing`, scaled by `margin`, is within every bound."""
+        return all(getattr(timing, f"{kind}_ms") * margin <= limit for kind, limit in self.items().items())
+
+    def items(self) -> dict[str, float]:
+        """The bounds that were asked for, by kind."""
+        return {kind: limit for kind in KINDS if (limit := getattr(self, f"{kind}_ms")) is not None}
+
+    def last_token_ms(self, *, first_token_ms: float, max_tokens: int) -> float | None:
+        """When, after arrival, the last token is due for a request whose first came at `first_token_ms`."""
+        due = [] if self.e2e_ms is None else [self.e2e_ms]
+        if self.tpot_ms is not None:
+            due.append(first_token_ms + self.tpot_ms * (max_tokens - 1))
+        return min(due, default=None)
+
+
+NO_BUDGET = Budget()

@@ -1,0 +1,82 @@
+"""What every test may use: a tiny universal model, its folder with a tokenizer, and tiny texts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lts_ray.models.checkpoint import save_checkpoint
+from lts_ray.models.config import MatFormerConfig
+from lts_ray.models.matformer import MatFormer
+from lts_ray.tokenizer import save_tokenizer, train_tokenizer
+
+WORDS = (
+    "the",
+    "nation",
+    "congress",
+    "of",
+    "and",
+    "to",
+    "public",
+    "state",
+    "law",
+    "people",
+    "year",
+    "great",
+    "war",
+    "peace",
+)
+
+
+def make_model(*, seed: int = 0, vocab_size: int = 300, n_layer: int = 3, width: int = 64) -> MatFormer:
+    """A random model whose weights are large enough that its widths disagree."""
+    config = MatFormerConfig(
+        vocab_size=vocab_size, d_model=32, n_head=4, n_kv_head=2, widths=(width,) * n_layer, context_length=64
+    )
+    model = MatFormer(config)
+    model.initialize(torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(8)
+    return model.eval()
+
+
+def make_text(*, seed: int, words: int = 400) -> str:
+    rng = np.random.default_rng(seed)
+    return " ".join(WORDS[int(i)] for i in rng.integers(len(WORDS), size=words)) + ".\n"
+
+
+@pytest.fixture(scope="session")
+def universal() -> MatFormer:
+    return make_model()
+
+
+@pytest.fixture
+def tokens() -> torch.Tensor:
+    """[4, 20] token ids."""
+    return torch.randint(0, 300, (4, 20), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="session")
+def model_dir(universal: MatFormer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint folder with a tokenizer, as training leaves it."""
+    folder = tmp_path_factory.mktemp("model")
+    tokenizer = train_tokenizer([make_text(seed=seed) for seed in range(4)], vocab_size=300)
+    losses = {"S": 5.4, "M": 5.3, "L": 5.2, "XL": 5.1}
+    save_checkpoint(universal, folder, validation_loss=losses)
+    save_tokenizer(tokenizer, folder)
+    return folder
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    """A folder of eight small text files."""
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for seed in range(8):
+        (folder / f"{seed}.txt").write_text(make_text(seed=seed), encoding="utf-8")
+    return folder

