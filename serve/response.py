@@ -45,7 +45,7 @@ Event = Admitted | Token | Ended | Failed
 
 @dataclass(kw_only=True)
 class Progress:
-    """What has happened so far. submodels: tokens of the response by the name of the submodel that made them."""
+    """What has happened so far. submodel: chosen at admission. submodels: tokens by the submodel that made them."""
 
     arrived_s: float
     submodel: str | None = None
@@ -60,7 +60,6 @@ class Progress:
             case Admitted():
                 self.submodel, self.predicted = event.submodel, event.predicted
             case Token():
-                self.submodel = event.submodel
                 self.submodels[event.submodel] += 1
                 self.first_s = event.at_s if self.first_s is None else self.first_s
                 self.last_s = event.at_s

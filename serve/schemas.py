@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from serve.api_error import ApiError
 
@@ -59,9 +59,29 @@ def _is_text(value: str) -> str:
     return value
 
 
+def _as_stops(value: object) -> tuple[str, ...]:
+    stops = [] if value is None else [value] if isinstance(value, str) else value
+    if not isinstance(stops, list) or not all(isinstance(each, str) and each for each in stops):
+        raise ValueError("must be one text or a list of texts, none of them empty")
+    return tuple(_is_text(each) for each in stops)
+
+
+def _as_single_prompt(value: object) -> object:
+    prompt = value[0] if isinstance(value, list) and len(value) == 1 and not _is_token(value[0]) else value
+    if isinstance(prompt, str):
+        return _is_text(prompt)
+    if isinstance(prompt, list) and all(_is_token(each) for each in prompt):
+        return tuple(prompt)
+    if isinstance(prompt, list) and len(prompt) > 1:
+        raise ValueError(f"holds {len(prompt)} prompts, or a mixture; one prompt a request is supported")
+    raise ValueError("must be text, a list of token ids, or a list with one of them")
+
+
+def _is_token(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
 Text = Annotated[str, AfterValidator(_is_text)]
-Stop = Annotated[Text, Field(min_length=1)]
-TokenId = Annotated[int, Field(ge=0)]
 
 
 class StreamOptions(BaseModel):
@@ -82,7 +102,7 @@ class GenerationRequest(BaseModel):
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
+    stop: Annotated[tuple[str, ...], BeforeValidator(_as_stops)] = ()
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: str | None = None
@@ -102,10 +122,6 @@ class GenerationRequest(BaseModel):
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
     @property
-    def stops(self) -> tuple[str, ...]:
-        return () if self.stop is None else (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
-
-    @property
     def wants_usage(self) -> bool:
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
@@ -113,15 +129,7 @@ class GenerationRequest(BaseModel):
 class CompletionRequest(GenerationRequest):
     """prompt: text, a list of token ids, or a list that holds one text or one list of token ids."""
 
-    prompt: Text | list[Text] | list[TokenId] | list[list[TokenId]]
-
-    @property
-    def single_prompt(self) -> str | list[int]:
-        if isinstance(self.prompt, str) or (self.prompt and isinstance(self.prompt[0], int)):
-            return self.prompt  # type: ignore[return-value]
-        if len(self.prompt) != 1:
-            raise ApiError(f"prompt holds {len(self.prompt)} prompts; one a request is supported", param="prompt")
-        return self.prompt[0]  # type: ignore[return-value]
+    prompt: Annotated[str | tuple[int, ...], BeforeValidator(_as_single_prompt)]
 
 
 class Message(BaseModel):
@@ -164,7 +172,9 @@ def _asks_for_nothing(name: str, value: object, kind: type[GenerationRequest]) -
     if value is None or any(_same(value, each) for each in neutral):
         return True
     allowed = " or ".join(json.dumps(each) for each in (*neutral, None))
-    raise ApiError(f"{name} is not supported: leave it out or set it to {allowed}", param=name, code="unsupported_value")
+    raise ApiError(
+        f"{name} is not supported: leave it out or set it to {allowed}", param=name, code="unsupported_value"
+    )
 
 
 def _same(value: object, neutral: object) -> bool:
@@ -173,9 +183,7 @@ def _same(value: object, neutral: object) -> bool:
 
 
 def _refusal(error: ValidationError) -> ApiError:
-    problems = error.errors(include_url=False)
-    # A union reports each of its members; the one that got furthest is about what the client meant.
-    problem = max(problems, key=lambda each: len(each["loc"])) if problems[0]["loc"][0] == "prompt" else problems[0]
+    problem = error.errors(include_url=False)[0]
     param = _path(problem["loc"])
     if problem["type"] == "extra_forbidden":
         return ApiError(f"unknown field {param}", param=param, code="unknown_parameter")
@@ -186,14 +194,8 @@ def _refusal(error: ValidationError) -> ApiError:
 
 
 def _path(location: tuple[int | str, ...]) -> str:
-    """`messages[0].role`; the names that pydantic gives to a union's members are left out."""
-    name = str(location[0])
-    for part in location[1:]:
-        if isinstance(part, int):
-            name += f"[{part}]"
-        elif part.isidentifier() and part not in ("str", "int"):
-            name += f".{part}"
-    return name
+    """In OpenAI's spelling: `messages[0].role`."""
+    return str(location[0]) + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location[1:])
 
 
 def _shorten(value: Any) -> str:

@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from lts_ray.architecture import Submodel
 from lts_ray.evaluation.perplexity import validation_loss
-from lts_ray.models.checkpoint import load_checkpoint
+from lts_ray.models.checkpoint import load_checkpoint, read_config
 from lts_ray.tokenizer import load_tokenizer
 from lts_ray.training.corpus import read_corpus
 from lts_ray.training.data import blocks_of, tokenize, validation_blocks
@@ -39,14 +41,8 @@ def evaluate(
     sequences of the model's context length. Raises LtsRayError for an unusable model, submodel or text.
     """
     model = load_checkpoint(model_dir).model
-    tokenizer = load_tokenizer(model_dir)
-    submodels = {name: model.config.submodel(name) for name in names or model.config.granularities}
-    length = model.config.context_length
-    if text is None:
-        data = validation_blocks(corpus, tokenizer, length=length, count=blocks)
-    else:
-        tokens = tokenize(read_corpus(text), tokenizer)
-        data = blocks_of(tokens, length=min(length, max(1, len(tokens) - 1)), count=blocks)
+    submodels = {name: model.config.submodel(name) for name in names}
+    data = evaluation_blocks(model_dir, text=text, corpus=corpus, count=blocks)
     for name, submodel in submodels.items():
         yield Evaluation(
             name=name,
@@ -55,3 +51,13 @@ def evaluate(
             loss=validation_loss(model, data, submodel),
             tokens=data[:, 1:].numel(),
         )
+
+
+def evaluation_blocks(model_dir: Path, *, text: str | None, corpus: str, count: int | None) -> Tensor:
+    """The text for `evaluate`, in the model's tokens. Returns [N, T + 1], T at most the context length."""
+    length = read_config(model_dir)[0].context_length
+    tokenizer = load_tokenizer(model_dir)
+    if text is None:
+        return validation_blocks(corpus, tokenizer, length=length, count=count)
+    tokens = tokenize(read_corpus(text), tokenizer)
+    return blocks_of(tokens, length=min(length, max(1, len(tokens) - 1)), count=count)

@@ -6,6 +6,7 @@ Ray keeps no state of ours: after a kill, the session's log is enough. Tune's ow
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import tempfile
@@ -108,7 +109,7 @@ class CandidateTrial(tune.Trainable):  # type: ignore[misc]  # Ray has no types
 
     def step(self) -> dict[str, Any]:
         outcome = ray.get(self._pool.evaluate.remote(Submodel.from_json(self._candidate)))
-        return {OUTCOME: outcome_to_json(outcome), "done": True}
+        return {OUTCOME: json.dumps(outcome_to_json(outcome)), "done": True}  # Tune would flatten a dict
 
 
 def _search(session: SearchSession, model: MatFormer, blocks: torch.Tensor | None, shown: SearchProgress) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ class LtsSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
         if error or result is None or OUTCOME not in result:
             self.failure = f"the trial of {self._session.plan.space.to_json(submodel)} ended without a result"
             return
-        self._session.record(submodel, outcome_from_json(result[OUTCOME]))
+        self._session.record(submodel, outcome_from_json(json.loads(result[OUTCOME])))
         self._show()
 
     def save(self, checkpoint_path: str) -> None:

@@ -182,7 +182,7 @@ def finish(model: MatFormer, held_out: Tensor, settings: RunSettings, folder: Ru
     save_checkpoint(model, folder.model, dtype=dtype)
     save_tokenizer(load_tokenizer(folder.data), folder.model)
     saved = load_checkpoint(folder.model).model
-    record = evaluation(saved, held_out, step=settings.training.steps)
+    record = evaluation(saved, held_out[: settings.training.final_evaluation_blocks], step=settings.training.steps)
     save_checkpoint(saved, folder.model, dtype=dtype, validation_loss=record["validation_loss"])
     append_json_line(folder.metrics, {**record, "final": True})
 

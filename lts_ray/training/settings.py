@@ -58,7 +58,8 @@ class TrainingSettings:
     batch_size: sequences a step, over all workers. weights: the λ of each granularity, relative. precision: of the
     matrix products; `auto` takes bfloat16 where the hardware multiplies it natively. threads: torch threads of a
     worker; None shares the machine's cores out. checkpoint_every, evaluate_every, log_every: in steps.
-    evaluation_blocks: sequences of the validation set used while training; the last evaluation uses all of it.
+    evaluation_blocks, final_evaluation_blocks: sequences of the validation set used while training and at its end;
+    None uses all.
     """
 
     steps: int = 1000
@@ -79,6 +80,7 @@ class TrainingSettings:
     log_every: int = 10
     evaluate_every: int = 250
     evaluation_blocks: int = 32
+    final_evaluation_blocks: int | None = None
     checkpoint_every: int = 250
 
     def __post_init__(self) -> None:

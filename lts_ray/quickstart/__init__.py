@@ -1,0 +1,5 @@
+"""The whole way in a few minutes: train on, search, serve, ask. Each stage is a command that a user could type."""
+
+from lts_ray.quickstart.stages import run_quickstart
+
+__all__ = ["run_quickstart"]

@@ -1,0 +1,162 @@
+"""The stages of the quickstart, in order. A stage that is done is not done again; one that was cut off goes on.
+
+Every stage runs as a command of its own, printed before it starts, so that the quickstart shows what to type.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from lts_ray.errors import LtsRayError
+from lts_ray.files import read_json, read_json_lines, write_json, write_text
+from lts_ray.pretrained import DEFAULT_MODEL
+from lts_ray.quickstart.ask import ask_all, print_answers
+from lts_ray.quickstart.endpoint import endpoint, serve_command
+from lts_ray.report.table import print_rows
+from lts_ray.training.loop import RunFolder, native_precision
+
+STEPS = {"bfloat16": 60, "float32": 20}
+"""About a minute of training on two cores, with and without bfloat16 in hardware."""
+EVALUATIONS = 20
+SERVED_TARGET = "two-threads"
+TARGETS = [
+    {"name": "one-thread", "label_selector": {"role": "small"}, "resources": {"small": 1}, "threads": 1},
+    {"name": SERVED_TARGET, "label_selector": {"role": "large"}, "resources": {"large": 1}, "threads": 2},
+]
+
+
+@dataclass(frozen=True)
+class QuickstartFolder:
+    path: Path
+
+    @property
+    def train(self) -> Path:
+        return self.path / "train"
+
+    @property
+    def model(self) -> Path:
+        return RunFolder(self.train).model
+
+    @property
+    def search(self) -> Path:
+        return self.path / "search"
+
+    @property
+    def frontier(self) -> Path:
+        return self.search / "frontier.json"
+
+    @property
+    def report(self) -> Path:
+        return self.search / "report.html"
+
+    @property
+    def answers(self) -> Path:
+        return self.path / "answers.json"
+
+    @property
+    def serve_config(self) -> Path:
+        return self.path / "serve.yaml"
+
+
+def run_quickstart(output: Path) -> None:
+    """Run what is not done yet, then print the results. Raises LtsRayError when a stage fails."""
+    folder = QuickstartFolder(output.resolve())
+    console = Console(highlight=False)
+    try:
+        train_stage(folder, console)
+        search_stage(folder, console)
+        serve_stage(folder, console)
+    except KeyboardInterrupt:
+        raise LtsRayError("interrupted; the same command goes on from here") from None
+    console.print("\n[bold]4. Where things are[/bold]")
+    print(f"the report to look at       {folder.report}")
+    print(f"the frontier for serving    {folder.frontier}")
+    print(f"the model                   {folder.model}")
+    print("keep the endpoint up        make serve")
+    print(f"                        or  {serve_command(folder.serve_config)}")
+
+
+def train_stage(folder: QuickstartFolder, console: Console) -> None:
+    console.print(
+        "\n[bold]1. Train on[/bold]: the checkpoint that ships, all four granularities jointly, for about a minute"
+    )
+    config = folder.path / "train.yaml"
+    if not config.exists():
+        precision = native_precision()
+        training: dict[str, Any] = {
+            "steps": STEPS[precision],
+            "precision": precision,
+            "learning_rate": 3e-4,
+            "final_learning_rate": 3e-5,
+            "warmup_steps": 5,
+            "seed": 1,
+            "log_every": 5,
+            "checkpoint_every": 10,
+            "final_evaluation_blocks": 32,
+        }
+        write_text(config, yaml.safe_dump({"init_from": str(DEFAULT_MODEL), "training": training}))
+    started = RunFolder(folder.train).settings.exists()
+    run_command(
+        ["train", "--config", config, "--output", folder.train, *(["--resume"] if started else [])],
+        console,
+        done=any(record.get("final") for record in _metrics(folder)),
+    )
+    evaluations = [record["validation_loss"] for record in _metrics(folder) if "validation_loss" in record]
+    first, last = evaluations[0], evaluations[-1]
+    rows = [{"granularity": name, "loss before": first[name], "loss after": last[name]} for name in first]
+    print_rows(rows, as_json=False, title="validation loss, nats per token")
+
+
+def search_stage(folder: QuickstartFolder, console: Console) -> None:
+    console.print("\n[bold]2. Search[/bold]: submodels, measured on two simulated nodes that lend one and two threads")
+    targets = folder.path / "targets.yaml"
+    write_text(targets, yaml.safe_dump({"targets": TARGETS}, sort_keys=False))
+    started = folder.search.exists() and any(folder.search.iterdir())
+    command: list[str | Path] = ["search", "--simulate", "--model", folder.model, "--targets", targets]
+    command += ["--evaluations", str(EVALUATIONS), "--blocks", "8", "--output", folder.search]
+    run_command([*command, *(["--resume"] if started else [])], console, done=folder.report.exists())
+
+
+def serve_stage(folder: QuickstartFolder, console: Console) -> None:
+    console.print("\n[bold]3. Serve and ask[/bold]: one endpoint, three budgets, alone and eight at a time")
+    write_text(folder.serve_config, yaml.safe_dump(serve_yaml(folder), sort_keys=False))
+    if folder.answers.exists():
+        console.print("[dim]done already[/dim]")
+    else:
+        with endpoint(folder.serve_config, log=folder.path / "serve.log", console=console) as url:
+            answers = ask_all(url, folder.frontier, target=SERVED_TARGET)
+        write_json(folder.answers, {"answers": answers})
+    print_answers(read_json(folder.answers, what="answers")["answers"])
+
+
+def serve_yaml(folder: QuickstartFolder) -> dict[str, Any]:
+    """A Ray Serve configuration of our endpoint with the quickstart's model and frontier."""
+    args = {"model": str(folder.model), "frontier": str(folder.frontier), "target": SERVED_TARGET}
+    application = {"name": "lts-ray", "route_prefix": "/", "import_path": "serve.app:build", "args": args}
+    return {"http_options": {"host": "127.0.0.1", "port": 8000}, "applications": [application]}
+
+
+def run_command(arguments: list[str | Path], console: Console, *, done: bool) -> None:
+    """Print an `lts-ray` command and run it; raise LtsRayError if it fails."""
+    words = [str(each) for each in arguments]
+    shown = [os.path.relpath(word) if Path(word).is_absolute() else word for word in words]
+    console.print(f"[dim]$ lts-ray {shlex.join(shown)}[/dim]", soft_wrap=True)
+    if done:
+        console.print("[dim]done already[/dim]")
+        return
+    result = subprocess.run([sys.executable, "-m", "lts_ray.cli", *words], check=False)
+    if result.returncode:
+        raise LtsRayError(f"the quickstart stopped in `lts-ray {words[0]}`; the same command goes on from there")
+
+
+def _metrics(folder: QuickstartFolder) -> list[dict[str, Any]]:
+    return read_json_lines(RunFolder(folder.train).metrics, what="metrics")

@@ -1,0 +1,93 @@
+"""The Ray Serve application: `serve run serve.app:build model=DIR frontier=FILE num_replicas=2`.
+
+One deployment holds the routes and the engine: a hop between two of them costs some 10 ms a request.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import ray
+from fastapi import FastAPI
+from ray import serve
+from ray.serve import Application
+
+from lts_ray.errors import LtsRayError
+from serve.api import create_app
+from serve.replica import build_service
+from serve.settings import ServeArgs
+
+SPARE_REQUESTS = 32
+"""Beyond rows and queue, so that a full queue, /health and /v1/models are answered by the replica itself."""
+
+
+@serve.ingress()
+class ElasticServer:
+    """A replica. Its ASGI app is built late, in the replica's process, around the engine."""
+
+    def __init__(self, args: ServeArgs) -> None:
+        log_to_stderr()
+        self._service = build_service(args, ray.get_runtime_context().get_node_labels())
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return create_app(self._service)
+
+    def check_health(self) -> None:
+        """Ray Serve replaces the replica when this raises."""
+        self._service.engine.check()
+
+    def __del__(self) -> None:
+        service = getattr(self, "_service", None)  # absent when the constructor failed
+        if service is not None:
+            service.engine.stop()
+
+
+def build(args: Mapping[str, Any]) -> Application:
+    """What `serve run` calls with the arguments of its command line. One line and exit code 2 for bad ones.
+
+    Not annotated with ServeArgs: Ray would validate it itself, print a traceback and exit with 0.
+    """
+    try:
+        return application(ServeArgs.parse(args))
+    except LtsRayError as error:
+        _exit(error)
+
+
+def application(args: ServeArgs) -> Application:
+    """Raises LtsRayError for arguments or files that cannot be served."""
+    target = args.check()
+    options: dict[str, Any] = {"num_cpus": args.threads or (1 if target is None else target.threads)}
+    if target is not None and target.label_selector:
+        options["label_selector"] = dict(target.label_selector)
+    if target is not None and target.device == "cuda":
+        options["num_gpus"] = 1
+    deployment = serve.deployment(
+        ElasticServer,
+        name="elastic",
+        num_replicas=args.num_replicas,
+        max_ongoing_requests=args.max_batch_size + args.max_queue + SPARE_REQUESTS,
+        ray_actor_options=options,
+    )
+    built: Application = deployment.bind(args)
+    return built
+
+
+def log_to_stderr() -> None:
+    """A replica is an application of its own: Ray collects its stderr, and nothing else configures our loggers."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    for name in ("serve", "lts_ray"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.INFO)
+        logger.handlers[:] = [handler]
+        logger.propagate = False
+
+
+def _exit(error: LtsRayError) -> NoReturn:
+    if ray.is_initialized() and ray.get_runtime_context().get_task_id() is not None:
+        raise error  # `serve deploy` builds in a task, where SystemExit would read as a crashed worker
+    print(f"error: {error}", file=sys.stderr)
+    raise SystemExit(2)

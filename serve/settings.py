@@ -1,0 +1,89 @@
+"""The arguments of `serve run serve.app:build`, and what can be checked of them before anything is started."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
+
+import lts_ray
+from lts_ray.errors import LtsRayError
+from lts_ray.frontier import Frontier, read_frontier
+from lts_ray.measurement.target import Target
+from lts_ray.models.checkpoint import fingerprint, read_config
+from lts_ray.tokenizer import load_tokenizer
+
+SHIPPED_MODEL = Path(lts_ray.__file__).parent / "pretrained" / "sotu"
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class ServeArgs(BaseModel):
+    """model: a checkpoint folder with its tokenizer. frontier: what `lts-ray search` wrote for that model.
+
+    target: the frontier's target that the replicas run on, which also places them; else each replica takes the one
+    that its node's labels match, or measures its steps when it starts. threads: torch's, in each replica; else the
+    target's, or an equal share of the node's cores. name: what clients call the model; else the folder's name.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: Path = SHIPPED_MODEL
+    frontier: Path | None = None
+    target: str | None = None
+    threads: Count | None = None
+    max_batch_size: Count = 8
+    max_queue: Count = 64
+    num_replicas: Count = 1
+    name: Annotated[str, Field(min_length=1, pattern=r"^[^:\s]+$")] | None = None
+
+    @classmethod
+    def parse(cls, raw: Mapping[str, object]) -> ServeArgs:
+        """Raises LtsRayError that names the first argument that is wrong."""
+        try:
+            args = cls.model_validate(dict(raw))
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            argument = str(problem["loc"][0])
+            if problem["type"] == "extra_forbidden":
+                raise LtsRayError(f"unknown argument {argument}; known: {', '.join(cls.model_fields)}") from None
+            raise LtsRayError(f"argument {argument}: {problem['msg']}; got {problem['input']!r}") from None
+        # A replica has another working directory than the command that starts it.
+        frontier = None if args.frontier is None else args.frontier.absolute()
+        return args.model_copy(update={"model": args.model.absolute(), "frontier": frontier})
+
+    @property
+    def served_name(self) -> str:
+        return self.model.name.replace(":", "-") if self.name is None else self.name
+
+    def check(self) -> Target | None:
+        """Raise LtsRayError for files that cannot be served. Returns the named target. The weights are not loaded."""
+        config, _ = read_config(self.model)
+        weights = self.model / "model.safetensors"
+        try:
+            with safe_open(weights, framework="numpy"):
+                pass  # reads the header, and that the file is as long as it says
+        except (OSError, SafetensorError) as error:
+            raise LtsRayError(f"weights {weights} are missing or corrupt: {error}") from None
+        tokenizer = load_tokenizer(self.model)
+        if tokenizer.vocab_size > config.vocab_size:
+            raise LtsRayError(
+                f"model {self.model} has {config.vocab_size} embeddings, but its tokenizer has "
+                f"{tokenizer.vocab_size} tokens: it is another model's tokenizer"
+            )
+        frontier = self.read_frontier()
+        if frontier is None:
+            if self.target is not None:
+                raise LtsRayError(f"target={self.target} needs frontier=FILE: the frontier says what a target is")
+            return None
+        frontier.check_model(fingerprint(self.model), config)
+        if self.target is None:
+            return None
+        frontier.front(self.target)  # raises for an unknown target
+        return frontier.targets[self.target].target
+
+    def read_frontier(self) -> Frontier | None:
+        return None if self.frontier is None else read_frontier(self.frontier)

@@ -1,0 +1,63 @@
+"""A small model's search, with costs that are computed and not measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from lts_ray.architecture import Submodel
+from lts_ray.measurement.cost_model import StepCostModel
+from lts_ray.measurement.fake import FakeEvaluator
+from lts_ray.measurement.target import Target
+from lts_ray.models.config import MatFormerConfig
+from lts_ray.search.evolution import Evolution
+from lts_ray.search.plan import SearchPlan
+from lts_ray.search.session import SearchSession, objectives
+from lts_ray.search.settings import EvolutionSettings, SearchSettings
+from lts_ray.spaces.mix_n_match import MixNMatch
+
+CONFIG = MatFormerConfig(
+    vocab_size=32, d_model=16, n_head=2, n_kv_head=1, widths=(64, 64, 64, 64), context_length=32
+)
+SMALL = EvolutionSettings(population=12, parents=4, mutants=5, crossovers=5)
+TARGETS = ("slow", "fast")
+
+
+def evolution(*, seed: int = 0, evaluations: int = 60, config: MatFormerConfig = CONFIG) -> Evolution[Submodel]:
+    return Evolution(
+        MixNMatch(config),
+        targets=TARGETS,
+        evaluations=evaluations,
+        settings=SMALL,
+        rng=np.random.default_rng(seed),
+    )
+
+
+def result_of(submodel: Submodel) -> dict[str, tuple[float, ...]]:
+    outcome = FakeEvaluator(TARGETS).evaluate(submodel)
+    return {target: objectives(outcome, target, "both") for target in TARGETS}
+
+
+def ask_all(search: Evolution[Submodel]) -> list[Submodel]:
+    asked = []
+    while (submodel := search.ask()) is not None:
+        asked.append(submodel)
+    return asked
+
+
+def plan(*, evaluations: int = 60, seed: int = 0) -> SearchPlan:
+    return SearchPlan(
+        model_fingerprint="f" * 64,
+        config=CONFIG,
+        space=MixNMatch(CONFIG),
+        targets=tuple(Target(name=name, label_selector={"role": name}) for name in TARGETS),
+        settings=SearchSettings(evaluations=evaluations, seed=seed, evolution=SMALL),
+    )
+
+
+def session(folder: Path, *, resume: bool = False, evaluations: int = 60, seed: int = 0) -> SearchSession:
+    started = SearchSession(plan(evaluations=evaluations, seed=seed), folder, resume=resume)
+    for target in started.missing_step_costs:
+        started.record_step_cost(target, StepCostModel(prefill=(1.0,) * 5, decode=(1.0,) * 5, relative_error=0.05))
+    return started

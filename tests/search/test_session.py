@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lts_ray.errors import LtsRayError
+from lts_ray.files import read_json_lines
+from lts_ray.measurement.fake import FakeEvaluator
+from lts_ray.measurement.target import Target
+from lts_ray.search.drive import drive
+from lts_ray.search.log import LOG
+from lts_ray.search.plan import SearchPlan
+from lts_ray.search.session import SearchSession
+from tests.search.helpers import CONFIG, TARGETS, plan, session
+
+SLOW_DRIVER = """
+import sys, time
+from pathlib import Path
+from lts_ray.measurement.fake import FakeEvaluator
+from lts_ray.search.drive import drive
+from tests.search.helpers import TARGETS, session
+
+class Slow(FakeEvaluator):
+    def evaluate(self, submodel):
+        time.sleep(0.02)
+        return super().evaluate(submodel)
+
+drive(session(Path(sys.argv[1]), resume=True), Slow(TARGETS))
+"""
+
+
+def evaluated(folder: Path) -> list[list[int]]:
+    return [each["candidate"] for each in read_json_lines(folder / LOG, what="log") if each["kind"] == "evaluation"]
+
+
+def test_a_killed_search_resumed_ends_as_one_that_was_not(tmp_path: Path) -> None:
+    """SIGKILL three times at other moments; nothing is lost, nothing done twice, the frontier is the same."""
+    whole = session(tmp_path / "whole")
+    drive(whole, FakeEvaluator(TARGETS))
+    root, killed = Path(__file__).parents[2], tmp_path / "killed"
+    for lines in (6, 20, 31):
+        driver = subprocess.Popen(
+            [sys.executable, "-c", SLOW_DRIVER, str(killed)], cwd=root, env={**os.environ, "PYTHONPATH": str(root)}
+        )
+        while len(read_json_lines(killed / LOG, what="log")) < lines and driver.poll() is None:
+            time.sleep(0.005)
+        driver.send_signal(signal.SIGKILL)
+        assert driver.wait() == -signal.SIGKILL
+    assert len(evaluated(killed)) < 60
+    resumed = session(killed, resume=True)
+    drive(resumed, FakeEvaluator(TARGETS))
+    assert len(evaluated(killed)) == 60
+    assert sorted(evaluated(killed)) == sorted(evaluated(tmp_path / "whole"))
+    assert resumed.frontier() == whole.frontier()
+
+
+def test_a_line_that_a_kill_cut_off_is_done_again(tmp_path: Path) -> None:
+    whole = session(tmp_path)
+    drive(whole, FakeEvaluator(TARGETS))
+    content = (tmp_path / LOG).read_bytes()
+    (tmp_path / LOG).write_bytes(content[:-40])
+    resumed, evaluator = session(tmp_path, resume=True), FakeEvaluator(TARGETS)
+    drive(resumed, evaluator)
+    assert len(evaluator.calls) == 1
+    assert (tmp_path / LOG).read_bytes() == content
+
+
+def test_a_complete_search_resumed_evaluates_nothing(tmp_path: Path) -> None:
+    drive(session(tmp_path), FakeEvaluator(TARGETS))
+    again, evaluator = session(tmp_path, resume=True), FakeEvaluator(TARGETS)
+    assert again.is_finished
+    drive(again, evaluator)
+    assert not evaluator.calls
+
+
+def test_a_folder_in_use_is_refused_without_resume(tmp_path: Path) -> None:
+    session(tmp_path)
+    with pytest.raises(LtsRayError, match=r"is not empty: continue its search with --resume, or name another folder"):
+        session(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        (replace(plan(), model_fingerprint="0" * 64), "model_fingerprint"),
+        (plan(seed=1), r"seed \(0 then, 1 now\)"),
+        (plan(evaluations=61), r"evaluations \(60 then, 61 now\)"),
+        (replace(plan(), targets=(Target(name="slow", local=True),)), "targets"),
+        (replace(plan(), validation_fingerprint="1"), "validation_fingerprint"),
+    ],
+    ids=["model", "seed", "evaluations", "targets", "text"],
+)
+def test_another_search_cannot_go_on_in_the_folder(other: SearchPlan, named: str, tmp_path: Path) -> None:
+    session(tmp_path)
+    with pytest.raises(LtsRayError, match=named):
+        SearchSession(other, tmp_path, resume=True)
+
+
+def test_a_log_of_another_schema_is_refused(tmp_path: Path) -> None:
+    (tmp_path / LOG).write_text('{"kind": "search", "schema": 99}\n')
+    with pytest.raises(LtsRayError, match="schema 1"):
+        session(tmp_path, resume=True)
+
+
+def test_the_frontier_has_the_fronts_and_the_granularities(tmp_path: Path) -> None:
+    search = session(tmp_path)
+    drive(search, FakeEvaluator(TARGETS))
+    frontier = search.frontier()
+    assert {point.name for point in frontier.points} >= {"S", "M", "L", "XL"}
+    for target in TARGETS:
+        assert {point.submodel for point in frontier.front(target)} == set(search.front(target))
+    assert [point.loss for point in frontier.points] == sorted(point.loss for point in frontier.points)
+
+
+def test_hypervolume_never_falls_once_the_granularities_are_in(tmp_path: Path) -> None:
+    search, evaluator, seen = session(tmp_path), FakeEvaluator(TARGETS), []
+    while (submodel := search.ask()) is not None:
+        search.record(submodel, evaluator.evaluate(submodel))
+        seen.append(search.hypervolume("slow"))
+    assert seen[3:] == sorted(seen[3:])
+    assert seen[-1] > seen[3] > 0
+
+
+def test_failures_are_logged_and_kept_off_the_frontier(tmp_path: Path) -> None:
+    search = session(tmp_path)
+    drive(search, FakeEvaluator(TARGETS, failing={CONFIG.trained["M"]}))
+    assert "M" not in {point.name for point in search.frontier().points}
+    assert {"failed": "told to fail"}.items() <= next(
+        each for each in read_json_lines(search.log, what="log") if "failed" in each
+    ).items()
+
+
+def test_a_search_in_which_all_failed_says_why(tmp_path: Path) -> None:
+    search = session(tmp_path, evaluations=4)
+    drive(search, FakeEvaluator(TARGETS, failing=set(CONFIG.trained.values())))
+    with pytest.raises(LtsRayError, match="every evaluation failed: told to fail"):
+        search.frontier()

@@ -1,0 +1,71 @@
+"""A service over the tiny checkpoint, without Ray: as an ASGI app, and as a real server that sockets reach."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from time import sleep
+
+import openai
+import pytest
+import uvicorn
+from fastapi.testclient import TestClient
+
+from lts_ray.models.checkpoint import load_checkpoint
+from lts_ray.tokenizer import load_tokenizer
+from serve.api import create_app
+from serve.engine import Engine
+from serve.menu import menu_of_granularities
+from serve.service import Service
+from tests.serve.models import STEP_COST
+
+
+@pytest.fixture(scope="session")
+def service(model_dir: Path) -> Iterator[Service]:
+    checkpoint, tokenizer = load_checkpoint(model_dir), load_tokenizer(model_dir)
+    menu = menu_of_granularities(checkpoint.model.config, checkpoint.validation_loss)
+    engine = Engine(
+        checkpoint.model, menu=menu, step_cost=STEP_COST, eos_id=tokenizer.eos_id, max_batch_size=2, max_queue=4
+    )
+    engine.start()
+    yield Service(engine=engine, tokenizer=tokenizer, name="tiny", created=1_700_000_000)
+    engine.stop()
+
+
+@pytest.fixture(scope="session")
+def client(service: Service) -> Iterator[TestClient]:
+    with TestClient(create_app(service), raise_server_exceptions=False) as client:
+        yield client
+
+
+@dataclass(frozen=True)
+class Server:
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+
+@pytest.fixture(scope="session")
+def server(service: Service) -> Iterator[Server]:
+    """uvicorn in a thread, on a port that the system chooses."""
+    running = uvicorn.Server(uvicorn.Config(create_app(service), host="127.0.0.1", port=0, log_level="warning"))
+    thread = threading.Thread(target=running.run)
+    thread.start()
+    while not running.started:
+        assert thread.is_alive()
+        sleep(0.01)
+    host, port = running.servers[0].sockets[0].getsockname()[:2]
+    yield Server(host, port)
+    running.should_exit = True
+    thread.join()
+
+
+@pytest.fixture(scope="session")
+def official(server: Server) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+        yield client

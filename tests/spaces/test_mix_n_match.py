@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lts_ray.architecture import Submodel
+from lts_ray.errors import LtsRayError
+from lts_ray.models.config import MatFormerConfig
+from lts_ray.spaces.mix_n_match import MixNMatch
+from lts_ray.spaces.registry import space_named
+
+
+def config(widths: tuple[int, ...]) -> MatFormerConfig:
+    return MatFormerConfig(vocab_size=8, d_model=8, n_head=2, n_kv_head=1, widths=widths, context_length=8)
+
+
+widths_lists = st.lists(st.integers(8, 100), min_size=1, max_size=6).map(tuple)
+
+
+@given(widths=widths_lists, seed=st.integers(0, 2**32), probability=st.floats(0, 1))
+def test_every_proposed_candidate_is_in_the_space(widths: tuple[int, ...], seed: int, probability: float) -> None:
+    space, rng = MixNMatch(config(widths)), np.random.default_rng(seed)
+    first, second = space.sample(rng), space.sample(rng)
+    for candidate in (first, space.mutate(first, rng, probability), space.crossover(first, second, rng)):
+        assert space.contains(candidate)
+        assert space.from_json(space.to_json(candidate)) == candidate
+
+
+@given(widths=widths_lists)
+def test_the_trained_granularities_are_the_seeds_largest_first(widths: tuple[int, ...]) -> None:
+    shape = config(widths)
+    assert list(MixNMatch(shape).seeds()) == [shape.trained[name] for name in ("XL", "L", "M", "S")]
+
+
+@given(seed=st.integers(0, 2**32))
+def test_crossover_takes_every_gene_from_a_parent(seed: int) -> None:
+    space, rng = MixNMatch(config((64,) * 5)), np.random.default_rng(seed)
+    first, second = space.sample(rng), space.sample(rng)
+    child = space.crossover(first, second, rng)
+    assert all(width in pair for width, pair in zip(child.widths, zip(first.widths, second.widths, strict=True)))  # noqa: B905
+
+
+def test_the_space_has_every_combination_of_eight_widths() -> None:
+    assert MixNMatch(config((64, 64, 64))).size == 512
+
+
+@pytest.mark.parametrize("widths", [(8, 8), (8, 9, 8), (0, 8, 8), (72, 8, 8)], ids=str)
+def test_what_is_not_a_candidate_is_refused(widths: tuple[int, ...]) -> None:
+    space = MixNMatch(config((64, 64, 64)))
+    with pytest.raises(LtsRayError):
+        space.from_json(list(widths))
+
+
+def test_decoder_params_are_those_of_the_model() -> None:
+    shape = config((64, 64))
+    assert MixNMatch(shape).decoder_params(Submodel((8, 64))) == shape.decoder_params(Submodel((8, 64)))
+
+
+def test_an_unknown_space_names_the_known_ones() -> None:
+    with pytest.raises(LtsRayError, match="unknown search space 'gpt5'; known: mix-n-match"):
+        space_named("gpt5", config((64,)))
