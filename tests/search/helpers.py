@@ -17,9 +17,7 @@ from lts_ray.search.session import SearchSession, objectives
 from lts_ray.search.settings import EvolutionSettings, SearchSettings
 from lts_ray.spaces.mix_n_match import MixNMatch
 
-CONFIG = MatFormerConfig(
-    vocab_size=32, d_model=16, n_head=2, n_kv_head=1, widths=(64, 64, 64, 64), context_length=32
-)
+CONFIG = MatFormerConfig(vocab_size=32, d_model=16, n_head=2, n_kv_head=1, widths=(64, 64, 64, 64), context_length=32)
 SMALL = EvolutionSettings(population=12, parents=4, mutants=5, crossovers=5)
 TARGETS = ("slow", "fast")
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import sleep
 
+import hypothesis
 import openai
 import pytest
 import uvicorn
@@ -20,6 +21,10 @@ from serve.engine import Engine
 from serve.menu import menu_of_granularities
 from serve.service import Service
 from tests.serve.models import STEP_COST
+
+# An example may take as long as the machine needs: nothing here asserts on time.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
