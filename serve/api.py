@@ -14,6 +14,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from openai.types import Model
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from lts_ray.errors import LtsRayError
@@ -32,9 +33,9 @@ CLIENT_CLOSED_REQUEST = 499
 """nginx's status for an answer that nobody waits for."""
 
 
-def create_app(service: Service) -> FastAPI:
+def create_app(service: Service, *, answers_request_id: bool = True) -> FastAPI:
     app = FastAPI(title="lts-ray", description="Elastic serving: a submodel for each request's latency budget.")
-    app.add_middleware(RequestIdMiddleware)
+    app.add_middleware(RequestIdMiddleware, answers=answers_request_id)
 
     @app.post("/v1/completions")
     async def completions(request: Request) -> Response:
@@ -68,6 +69,10 @@ def create_app(service: Service) -> FastAPI:
     @app.exception_handler(LtsRayError)
     async def refuse(request: Request, error: LtsRayError) -> JSONResponse:
         return as_api_error(error).answer()
+
+    @app.exception_handler(ClientDisconnect)
+    async def nobody_waits(request: Request, error: ClientDisconnect) -> Response:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)  # it left before its body had come
 
     @app.exception_handler(HTTPException)
     async def no_such_route(request: Request, error: HTTPException) -> JSONResponse:

@@ -33,7 +33,7 @@ class ElasticServer:
         self._service = build_service(args, ray.get_runtime_context().get_node_labels())
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_app(self._service)
+        return create_app(self._service, answers_request_id=False)  # Ray's proxy adds it to every answer
 
     def check_health(self) -> None:
         """Ray Serve replaces the replica when this raises."""
@@ -60,7 +60,7 @@ def application(args: ServeArgs) -> Application:
     """Raises LtsRayError for arguments or files that cannot be served."""
     target = args.check()
     options: dict[str, Any] = {"num_cpus": args.threads or (1 if target is None else target.threads)}
-    if target is not None and target.label_selector:
+    if target is not None and target.label_selector and not args.anywhere:
         options["label_selector"] = dict(target.label_selector)
     if target is not None and target.device == "cuda":
         options["num_gpus"] = 1

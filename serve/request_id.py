@@ -12,10 +12,13 @@ USABLE = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
 class RequestIdMiddleware:
-    """Plain ASGI: a wrapper around the response object would hold back the client's disconnect from streams."""
+    """Plain ASGI: a wrapper around the response object would hold back the client's disconnect from streams.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    answers: False where a proxy in front sets the header itself, as Ray Serve's does, and clients would get it twice.
+    """
+
+    def __init__(self, app: ASGIApp, *, answers: bool) -> None:
+        self._app, self._answers = app, answers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -26,7 +29,7 @@ class RequestIdMiddleware:
         scope.setdefault("state", {})["request_id"] = request_id
 
         async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
+            if self._answers and message["type"] == "http.response.start":
                 MutableHeaders(scope=message)["X-Request-Id"] = request_id
             await send(message)
 

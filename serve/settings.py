@@ -25,8 +25,9 @@ class ServeArgs(BaseModel):
     """model: a checkpoint folder with its tokenizer. frontier: what `lts-ray search` wrote for that model.
 
     target: the frontier's target that the replicas run on, which also places them; else each replica takes the one
-    that its node's labels match, or measures its steps when it starts. threads: torch's, in each replica; else the
-    target's, or an equal share of the node's cores. name: what clients call the model; else the folder's name.
+    that its node's labels match, or measures its steps when it starts. anywhere: place the replicas on any node all
+    the same, to try on one machine what was searched on a simulated cluster. threads: torch's, in each replica; else
+    the target's, or an equal share of the node's cores. name: what clients call the model; else the folder's name.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -34,6 +35,7 @@ class ServeArgs(BaseModel):
     model: Path = SHIPPED_MODEL
     frontier: Path | None = None
     target: str | None = None
+    anywhere: bool = False
     threads: Count | None = None
     max_batch_size: Count = 8
     max_queue: Count = 64

@@ -25,7 +25,7 @@ def extract(model: MatFormer, submodel: Submodel) -> MatFormer:
 
 
 def extract_checkpoint(source: Path, submodel: str, output: Path) -> Submodel:
-    """Write the submodel (named as on the command line) as a checkpoint folder, with the tokenizer where there is one."""
+    """Write the submodel (named as on the command line) as a checkpoint folder, with the tokenizer if there is one."""
     if output.exists() and any(output.iterdir()):
         raise LtsRayError(f"{output} is not empty; choose another --output")
     model = load_checkpoint(source).model

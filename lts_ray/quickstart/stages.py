@@ -140,7 +140,7 @@ def serve_stage(folder: QuickstartFolder, console: Console) -> None:
 
 def serve_yaml(folder: QuickstartFolder) -> dict[str, Any]:
     """A Ray Serve configuration of our endpoint with the quickstart's model and frontier."""
-    args = {"model": str(folder.model), "frontier": str(folder.frontier), "target": SERVED_TARGET}
+    args = {"model": str(folder.model), "frontier": str(folder.frontier), "target": SERVED_TARGET, "anywhere": True}
     application = {"name": "lts-ray", "route_prefix": "/", "import_path": "serve.app:build", "args": args}
     return {"http_options": {"host": "127.0.0.1", "port": 8000}, "applications": [application]}
 

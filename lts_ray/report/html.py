@@ -36,7 +36,7 @@ def render(data: ReportData) -> str:
 
 
 def _figure(figure: Any) -> str:
-    return str(figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False}))
+    return str(figure.to_html(full_html=False, include_plotlyjs=False, config={"displayModeBar": False}))
 
 
 def _row(data: ReportData, point: Point) -> dict[str, Any]:

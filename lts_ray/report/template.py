@@ -12,14 +12,15 @@ TEMPLATE = """<!doctype html>
   :root { --ink: #1f2933; --muted: #616e7c; --line: #e4e7eb; --accent: #1d6fa5; }
   body { margin: 0; color: var(--ink); background: #fff; line-height: 1.5;
          font: 15px system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-  main { max-width: 1160px; margin: 0 auto; padding: 32px 28px 64px; }
+  main { max-width: 1180px; margin: 0 auto; padding: 32px 28px 64px; }
   h1 { font-size: 26px; margin: 0 0 4px; letter-spacing: -0.01em; }
   h2 { font-size: 18px; margin: 36px 0 4px; }
-  p { margin: 4px 0 12px; max-width: 76ch; color: var(--muted); }
+  p { margin: 4px 0 12px; max-width: 92ch; color: var(--muted); }
   .scroll { overflow-x: auto; }
   table { border-collapse: collapse; font-size: 13.5px; font-variant-numeric: tabular-nums; width: 100%; }
   th, td { padding: 5px 10px; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
   th { color: var(--muted); font-weight: 600; }
+  td.wrap { white-space: normal; }
   th.group { text-align: center; color: var(--ink); }
   th.text, td.text { text-align: left; }
   tr.trained td:first-child { font-weight: 700; }
@@ -39,10 +40,10 @@ loss, latency and memory on some target, and the trained granularities
 {{ data.granularities.values() | join(", ") }}.</p>
 <div class="scroll"><table>
 <tr><th class="text">target</th><th class="text">where</th><th class="text">measured as</th><th>front</th>
-<th>prefill, ms</th><th>decode, ms per token</th><th>hypervolume</th><th>step-cost model's error</th></tr>
+<th>prefill, ms</th><th>decode, ms per token</th><th>hypervolume</th><th>model error</th></tr>
 {% for each in findings %}
 <tr><td class="text"><b>{{ each.name }}</b></td><td class="text">{{ each.where }}</td>
-<td class="text">{{ each.setup }}</td><td>{{ each.points }} points</td><td>{{ each.prefill }}</td>
+<td class="text wrap">{{ each.setup }}</td><td>{{ each.points }} points</td><td>{{ each.prefill }}</td>
 <td>{{ each.decode }}</td><td>{{ each.hypervolume }}</td><td>{{ each.error }}</td></tr>
 {% endfor %}
 </table></div>

@@ -11,6 +11,7 @@ from time import sleep
 import hypothesis
 import openai
 import pytest
+import torch
 import uvicorn
 from fastapi.testclient import TestClient
 
@@ -25,6 +26,12 @@ from tests.serve.models import STEP_COST
 # An example may take as long as the machine needs: nothing here asserts on time.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_torch_thread() -> None:
+    """Toy matrices gain nothing from more, and on a busy machine threads that wait for each other cost seconds."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

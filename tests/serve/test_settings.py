@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,14 +78,18 @@ def test_build_prints_one_line_and_exits_with_2(capsys: pytest.CaptureFixture[st
 def test_a_replica_takes_the_matching_targets_step_cost_and_measures_without_one(
     model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serve.replica.CALIBRATION_S", 0.05)
+    measured_cost = replace(STEP_COST, relative_error=0.5)
+    monkeypatch.setattr("serve.replica.calibrate", lambda model, *, threads, seconds: measured_cost)
     path = frontier_file(tmp_path, fingerprint(model_dir))
     args = ServeArgs.parse({"model": model_dir, "frontier": path, "name": "tiny"})
-    matched, measured = build_service(args, {"role": "small"}), build_service(args, {})
-    try:
-        assert matched.engine.step_cost == STEP_COST
-        assert measured.engine.step_cost != STEP_COST
-        assert list(matched.models()) == ["tiny", "tiny:XL"]
-    finally:
-        matched.engine.stop()
-        measured.engine.stop()
+    other_threads = args.model_copy(update={"threads": 2})
+    services = [
+        build_service(args, {"role": "small"}),
+        build_service(args, {}),
+        build_service(other_threads, {"role": "small"}),
+    ]
+    costs = [service.engine.step_cost for service in services]
+    for service in services:
+        service.engine.stop()
+    assert costs == [STEP_COST, measured_cost, measured_cost]
+    assert list(services[0].models()) == ["tiny", "tiny:XL"]

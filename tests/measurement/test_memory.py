@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import torch
+
+from lts_ray.measurement.memory import peak_memory_bytes, peak_of, weight_bytes
+from lts_ray.measurement.target import Target
+from lts_ray.models.extract import extract
+from lts_ray.models.matformer import MatFormer
+
+CPU = torch.device("cpu")
+
+
+def test_the_peak_is_the_running_sums_maximum_and_not_the_sum() -> None:
+    def run() -> None:
+        first = torch.empty(1000)  # 4,000 bytes in use
+        second = torch.empty(2000)  # 12,000
+        del first  # 8,000
+        third = torch.empty(500)  # 10,000
+        del second, third
+
+    assert peak_of(run, device=CPU) == 12_000
+
+
+def test_what_is_freed_again_and_again_counts_once() -> None:
+    def run() -> None:
+        for _ in range(50):
+            torch.empty(1000)
+
+    assert peak_of(run, device=CPU) == 4000
+
+
+def test_weights_are_those_of_the_extracted_submodel(universal: MatFormer) -> None:
+    for submodel in universal.config.trained.values():
+        small = extract(universal, submodel)
+        counted = sum(each.nbytes for each in small.parameters()) + small.rotary.nbytes
+        assert weight_bytes(universal, submodel) == counted
+
+
+def test_the_peak_of_a_submodel_has_weights_cache_and_activations(universal: MatFormer) -> None:
+    """Bounded from below by hand: the weights, the KV cache, and the widest FFN's two activations live at once."""
+    config, submodel = universal.config, universal.config.universal
+    target = Target(name="t", local=True, sequence_length=48, batch_size=2)
+    cache = 2 * config.n_layer * 2 * config.n_kv_head * 49 * config.d_head * 4
+    ffn = 2 * 2 * 48 * max(submodel.widths) * 4
+    peak = peak_memory_bytes(universal, submodel, target)
+    floor = weight_bytes(universal, submodel) + cache + ffn
+    assert floor < peak < 2 * floor
+
+
+def test_a_narrower_submodel_needs_less(universal: MatFormer) -> None:
+    target = Target(name="t", local=True, sequence_length=48)
+    peaks = [peak_memory_bytes(universal, each, target) for each in universal.config.trained.values()]
+    assert peaks == sorted(set(peaks))
+
+
+def test_measuring_twice_gives_the_same(universal: MatFormer) -> None:
+    target = Target(name="t", local=True, sequence_length=48)
+    first, second = (peak_memory_bytes(universal, universal.config.universal, target) for _ in range(2))
+    assert first == second

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import pytest
+
+from lts_ray.errors import LtsRayError
+from lts_ray.measurement.selector import Node, labels_match, place, value_matches
+from lts_ray.measurement.target import Target
+from lts_ray.simulated_cluster import nodes_for
+
+
+@pytest.mark.parametrize(
+    ("constraint", "value", "matches"),
+    [
+        ("edge", "edge", True),
+        ("edge", "server", False),
+        ("edge", None, False),
+        ("!edge", "edge", False),
+        ("!edge", "server", True),
+        ("!edge", None, True),
+        ("in(edge,server)", "server", True),
+        ("in(edge, server)", "server", True),
+        ("in(edge,server)", "gpu", False),
+        ("in(edge,server)", None, False),
+        ("!in(edge,server)", "edge", False),
+        ("!in(edge,server)", "gpu", True),
+        ("!in(edge,server)", None, True),
+        ("inner", "inner", True),
+    ],
+)
+def test_label_constraints_mean_what_rays_do(constraint: str, value: str | None, matches: bool) -> None:
+    assert value_matches(constraint, value) is matches
+
+
+def test_every_label_of_a_selector_must_match() -> None:
+    labels = {"role": "edge", "zone": "a"}
+    assert labels_match({"role": "edge", "zone": "!b"}, labels)
+    assert not labels_match({"role": "edge", "zone": "b"}, labels)
+    assert labels_match({}, labels)
+
+
+def node(name: str, *, cpus: float = 2, slots: float = 1, free: float | None = None) -> Node:
+    return Node(
+        node_id=name,
+        labels={"role": name, "ray.io/node-id": "x"},
+        resources={"CPU": cpus, "slot": slots, "memory": 1e9, "node:1.2.3.4": 1.0},
+        available={"CPU": cpus, "slot": slots if free is None else free},
+    )
+
+
+def edge(name: str = "edge", **options: object) -> Target:
+    return Target(name=name, label_selector={"role": "edge"}, **options)  # type: ignore[arg-type]
+
+
+def test_targets_that_fit_have_no_problem() -> None:
+    local = Target(name="here", local=True, resources={"slot": 1})
+    targets = [edge(resources={"slot": 1}), local]
+    assert place(targets, [node("edge"), node("head")], local_node_id="head") is None
+
+
+def test_no_matching_node_names_the_selector_and_the_labels_there_are() -> None:
+    with pytest.raises(LtsRayError) as raised:
+        place([edge()], [node("server"), node("head")], local_node_id="head")
+    message = str(raised.value)
+    assert "target 'edge': no node matches label_selector {'role': 'edge'}" in message
+    assert "{'role': 'server'}" in message
+    assert "ray.io" not in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("target", [edge(threads=4), edge(resources={"slot": 2})], ids=["threads", "resources"])
+def test_a_node_too_small_for_ever_is_an_error(target: Target) -> None:
+    with pytest.raises(LtsRayError, match="lack its"):
+        place([target], [node("edge")], local_node_id="head")
+
+
+def test_a_gpu_target_needs_a_gpu() -> None:
+    with pytest.raises(LtsRayError, match="GPU"):
+        place([edge(device="cuda")], [node("edge")], local_node_id="head")
+
+
+def test_resources_in_use_are_worth_waiting_for() -> None:
+    problem = place([edge(resources={"slot": 1})], [node("edge", free=0)], local_node_id="head")
+    assert problem is not None
+    assert "are in use" in problem
+
+
+def test_two_targets_cannot_hold_one_slot() -> None:
+    targets = [edge(resources={"slot": 1}), edge("edge-2", resources={"slot": 1})]
+    problem = place(targets, [node("edge")], local_node_id="head")
+    assert problem is not None
+    assert "edge-2" in problem
+    assert place(targets, [node("edge"), Node(**{**vars(node("edge")), "node_id": "b"})], local_node_id="") is None
+
+
+@pytest.mark.parametrize("constraint", ["edge", "in(edge,server)", "!server", "!in(server,gpu)"])
+def test_simulated_nodes_satisfy_their_targets(constraint: str) -> None:
+    target = Target(name="t", label_selector={"role": constraint}, resources={"slot": 1}, threads=3)
+    (simulated,) = nodes_for([target, Target(name="here", local=True)])
+    resources = {"CPU": float(simulated.num_cpus), **simulated.resources}
+    there = Node(node_id="a", labels=simulated.labels, resources=resources, available=resources)
+    assert place([target], [there], local_node_id="head") is None
