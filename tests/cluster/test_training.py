@@ -1,0 +1,39 @@
+"""Ray Train runs the loop: two workers learn what one does, and a bad run ends in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lts_ray.errors import LtsRayError
+from lts_ray.models.checkpoint import load_checkpoint
+from lts_ray.training.trainer import run_training
+from tests.training.runs import losses, tiny_settings
+
+
+def test_two_workers_reach_the_losses_of_one_and_a_finished_run_is_not_done_again(
+    cluster: str, texts: Path, tmp_path: Path
+) -> None:
+    """Each worker takes half of every batch, and gradients are averaged: the same steps up to rounding."""
+    runs = {}
+    for workers in (1, 2):
+        output = tmp_path / str(workers)
+        model = run_training(tiny_settings(texts, steps=4, workers=workers), output, address=cluster)
+        runs[workers] = losses(output)
+        assert load_checkpoint(model).validation_loss == runs[workers][-1][1]
+    assert [step for step, _ in runs[1]] == [step for step, _ in runs[2]]
+    for (_, one), (_, two) in zip(runs[1], runs[2], strict=True):
+        assert one == pytest.approx(two, abs=1e-3)
+    before = losses(tmp_path / "1")
+    run_training(tiny_settings(texts), tmp_path / "1", resume=True, address=cluster)
+    assert losses(tmp_path / "1") == before
+
+
+def test_an_error_in_a_worker_reaches_the_user_as_its_own_line(cluster: str, texts: Path, tmp_path: Path) -> None:
+    settings = tiny_settings(texts)
+    with pytest.raises(LtsRayError, match="too few for one batch"):
+        (texts / "0.txt").write_text("law")
+        for path in sorted(texts.glob("*.txt"))[2:]:
+            path.unlink()
+        run_training(settings, tmp_path / "run", address=cluster)
