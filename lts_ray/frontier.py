@@ -1,4 +1,4 @@
-"""The one file that search hands to serving: which submodels are worth running on each target, and what a step costs."""
+"""The one file that search hands to serving: which submodels are worth running on a target, and what a step costs."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ from lts_ray.decoding.sampling import sample
 from lts_ray.measurement.cost_model import StepCostModel
 from lts_ray.models.matformer import MatFormer
 from serve import policy
+from serve.drift import Drift
 from serve.errors import BudgetInfeasibleError, EngineFailedError, QueueFullError
 from serve.menu import Menu
 from serve.request import Active, Request
@@ -47,12 +48,15 @@ class Engine:
         max_batch_size: int = 8,
         max_queue: int = 64,
         threads: int = 1,
+        adapts: bool = True,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """clock: seconds, monotonic. threads: torch's, which Ray would otherwise have set to the actor's num_cpus."""
+        """clock: seconds, monotonic. threads: torch's, which Ray would otherwise have set to the actor's num_cpus.
+
+        adapts: correct step_cost by the steps that run.
+        """
         self.model, self.menu, self.step_cost = model, menu, step_cost
-        self.clock = clock
-        self._eos_id, self._threads = eos_id, threads
+        self.clock, self._eos_id, self._threads = clock, eos_id, threads
         weight = model.embed_tokens.weight
         self._device = weight.device
         self._cache = KVCache.empty(
@@ -62,6 +66,7 @@ class Engine:
             dtype=weight.dtype,
             device=weight.device,
         )
+        self._drift, self._adapts = Drift(step_cost), adapts
         self._ids = itertools.count()
         self._failed_steps = 0
         self._stopping = False
@@ -109,10 +114,10 @@ class Engine:
         arrived_s = now if arrived_s is None else arrived_s
         load = self._load_on_arrival()
         demand = request.demand(waited_ms=(now - arrived_s) * 1e3)
-        choice = policy.choose(self.menu, self.step_cost, load, demand)
+        choice = policy.choose(self.menu, self._drift.cost, load, demand)
         if request.strict and choice.met is False:
-            feasible = policy.smallest_feasible_budget_ms(self.menu, self.step_cost, load, demand)
-            raise BudgetInfeasibleError(feasible, retry_after_s=policy.drain_s(self.step_cost, load))
+            feasible = policy.smallest_feasible_budget_ms(self.menu, self._drift.cost, load, demand)
+            raise BudgetInfeasibleError(feasible, retry_after_s=policy.drain_s(self._drift.cost, load))
         generator = torch.Generator()
         if request.seed is None:
             generator.seed()
@@ -130,7 +135,7 @@ class Engine:
         with self._wake:
             self.check()
             if not self._scheduler.add(number):
-                raise QueueFullError(self._scheduler.max_queue, retry_after_s=policy.drain_s(self.step_cost, load))
+                raise QueueFullError(self._scheduler.max_queue, retry_after_s=policy.drain_s(self._drift.cost, load))
             self._active[number] = active
             self._wake.notify()
         return active.response
@@ -191,11 +196,15 @@ class Engine:
 
     def _run_step(self, step: Step) -> None:
         actives = [self._active[number] for number in step.ids]
+        started = self.clock()
         prefill = step.phase == "prefill"
         logits = self._prefill(actives[0], step.first_row) if prefill else self._decode(actives)
+        neurons, contexts = [active.option.neurons for active in actives], [active.context for active in actives]
         now = self.clock()
         for active, row in zip(actives, logits, strict=True):
             self._take(active, sample(row, active.request.sampling, active.generator), now)
+        if self._adapts:
+            self._drift.note(step.phase, neurons, contexts, actual_ms=(self.clock() - started) * 1e3)
 
     def _prefill(self, active: Active, row: int) -> Tensor:
         """Returns [1, vocab_size]."""
@@ -208,7 +217,7 @@ class Engine:
             behind=tuple(each.row(self.menu) for each in waiting),
         )
         demand = active.request.demand(waited_ms=(self.clock() - active.progress.arrived_s) * 1e3)
-        choice = policy.choose(self.menu, self.step_cost, load, demand)
+        choice = policy.choose(self.menu, self._drift.cost, load, demand)
         active.option = choice.option
         self._push(active, Admitted(choice.option.name, choice.predicted))
         cache = self._cache.rows(row, row + 1)
@@ -236,10 +245,10 @@ class Engine:
         with self._wake:
             free = self._scheduler.slots - len(actives)
             joining = [self._active[number].row(self.menu) for number in self._scheduler.waiting[:free]]
-        stall_ms = policy.prefills_ms(self.step_cost, joining, self.menu.universal.neurons)
+        stall_ms = policy.prefills_ms(self._drift.cost, joining, self.menu.universal.neurons)
         rows = [active.running(now) for active in actives]
         for active, option in zip(
-            actives, policy.replan(self.menu, self.step_cost, rows, stall_ms=stall_ms), strict=True
+            actives, policy.replan(self.menu, self._drift.cost, rows, stall_ms=stall_ms), strict=True
         ):
             active.option = option
 

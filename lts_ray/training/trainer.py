@@ -21,6 +21,7 @@ import numpy as np
 import ray
 import torch
 from ray import train as ray_train
+from ray.exceptions import RayError
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from lts_ray.errors import LtsRayError
@@ -118,7 +119,9 @@ def _ray(address: str | None) -> Iterator[None]:
         yield
         return
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        # Without an address, ray.init would join any cluster that it finds on this machine: "local" starts our own.
+        where = address or os.environ.get("RAY_ADDRESS") or "local"
+        ray.init(address=where, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:
         raise LtsRayError(f"no Ray cluster at {address!r}: {error}") from None
     try:
@@ -181,4 +184,6 @@ def _readable(error: BaseException) -> BaseException:
         if isinstance(seen, LtsRayError):
             return seen
         seen = seen.__cause__
+    if isinstance(error, RayError):
+        return LtsRayError(f"Ray went away during training ({type(error).__name__}); go on with --resume")
     return error

@@ -39,7 +39,13 @@ def service(model_dir: Path) -> Iterator[Service]:
     checkpoint, tokenizer = load_checkpoint(model_dir), load_tokenizer(model_dir)
     menu = menu_of_granularities(checkpoint.model.config, checkpoint.validation_loss)
     engine = Engine(
-        checkpoint.model, menu=menu, step_cost=STEP_COST, eos_id=tokenizer.eos_id, max_batch_size=2, max_queue=4
+        checkpoint.model,
+        menu=menu,
+        step_cost=STEP_COST,
+        eos_id=tokenizer.eos_id,
+        max_batch_size=2,
+        max_queue=4,
+        adapts=False,
     )
     engine.start()
     yield Service(engine=engine, tokenizer=tokenizer, name="tiny", created=1_700_000_000)
