@@ -25,6 +25,7 @@ MIN_RUNS = 10
 MAX_RUNS = 200
 STEADY = 0.05
 """Timing stops once the interquartile range is within this share of the median."""
+UNSTEADY = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,11 @@ class Latency:
     def iqr_ms(self) -> float:
         low, high = np.percentile(self.times_ms, (25, 75))
         return float(high - low)
+
+    @property
+    def is_unsteady(self) -> bool:
+        """The spread is so wide that something else ran on the machine, or it throttled: distrust the median."""
+        return self.iqr_ms > UNSTEADY * self.median_ms
 
 
 @contextmanager

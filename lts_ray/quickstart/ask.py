@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -97,13 +98,11 @@ async def _ask(
 def print_answers(answers: Sequence[Answer]) -> None:
     """One line for each request that was alone, one for each group of eight."""
     table = Table(header_style="bold")
-    for heading in ("budget", "ms"):
-        table.add_column(heading, justify="left" if heading == "budget" else "right")
-    table.add_column("at once", justify="right")
-    table.add_column("submodel (tokens)")
-    for heading in ("predicted ms", "measured ms", "met"):
-        table.add_column(heading, justify="right")
-    table.add_column("text", max_width=44)
+    for heading in ("budget", "budget ms", "at once", "submodel (tokens)", "predicted ms", "measured ms", "met"):
+        table.add_column(
+            heading, justify="left" if heading in {"budget", "submodel (tokens)"} else "right", no_wrap=True
+        )
+    table.add_column("text", max_width=40, no_wrap=True, overflow="ellipsis")
     groups: dict[tuple[str, int], list[Answer]] = {}
     for answer in answers:
         groups.setdefault((answer["budget"], answer["at_once"]), []).append(answer)
@@ -118,9 +117,9 @@ def print_answers(answers: Sequence[Answer]) -> None:
             _range([each["lts"]["predicted_ms"]["e2e"] for each in group]),
             _range([each["lts"]["measured_ms"]["e2e"] for each in group]),
             "–" if budget is None else f"{met} of {len(group)}",
-            " ".join(group[0]["text"].split()),
+            " ".join(f"{group[0]['prompt']}{group[0]['text']}".split()),
         )
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
 def _submodels(group: Sequence[Answer]) -> str:

@@ -95,9 +95,9 @@ def train_stage(folder: QuickstartFolder, console: Console) -> None:
         training: dict[str, Any] = {
             "steps": STEPS[precision],
             "precision": precision,
-            "learning_rate": 3e-4,
-            "final_learning_rate": 3e-5,
-            "warmup_steps": 5,
+            "learning_rate": 5e-5,
+            "final_learning_rate": 1e-6,
+            "warmup_steps": 10,
             "seed": 1,
             "log_every": 5,
             "checkpoint_every": 10,

@@ -23,12 +23,16 @@ class Evaluated:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportData:
-    """granularities: names of the trained submodels. hypervolumes: per target, one value per finished evaluation."""
+    """granularities: names of the trained submodels. hypervolumes: per target, one value per finished evaluation.
+
+    unsteady: per target, how many submodels have a latency whose spread makes it doubtful.
+    """
 
     frontier: Frontier
     evaluated: tuple[Evaluated, ...]
     granularities: Mapping[Submodel, str]
     hypervolumes: Mapping[str, tuple[float, ...]]
+    unsteady: Mapping[str, int]
     failed: int
     exhausted: bool
     space: str
@@ -56,6 +60,7 @@ def report_data(session: SearchSession) -> ReportData:
         evaluated=evaluated,
         granularities={submodel: name for name, submodel in plan.config.trained.items()},
         hypervolumes={target.name: _hypervolumes(session, target.name) for target in plan.targets},
+        unsteady={target.name: _unsteady(session, target.name) for target in plan.targets},
         failed=len(session.outcomes) - len(evaluated),
         exhausted=session.is_exhausted,
         space=plan.space.name,
@@ -67,3 +72,8 @@ def _hypervolumes(session: SearchSession, target: str) -> tuple[float, ...]:
     """After 1, 2, … evaluations."""
     items = list(session.vectors(target).items())
     return tuple(session.hypervolume(target, dict(items[:count])) for count in range(1, len(items) + 1))
+
+
+def _unsteady(session: SearchSession, target: str) -> int:
+    measured = [each.measurements[target] for each in session.outcomes.values() if isinstance(each, Evaluation)]
+    return sum(each.prefill.is_unsteady or each.decode.is_unsteady for each in measured)

@@ -76,5 +76,6 @@ def _finding(data: ReportData, name: str) -> dict[str, Any]:
         "prefill": f"{min(prefills):.2f} – {max(prefills):.2f}" if front else "–",
         "decode": f"{min(decodes):.3f} – {max(decodes):.3f}" if front else "–",
         "hypervolume": f"{data.hypervolumes[name][-1]:.3f}",
+        "unsteady": f"{data.unsteady[name]} of {len(data.evaluated)}",
         "error": f"{100 * entry.step_cost.relative_error:.1f} %",
     }

@@ -40,11 +40,11 @@ loss, latency and memory on some target, and the trained granularities
 {{ data.granularities.values() | join(", ") }}.</p>
 <div class="scroll"><table>
 <tr><th class="text">target</th><th class="text">where</th><th class="text">measured as</th><th>front</th>
-<th>prefill, ms</th><th>decode, ms per token</th><th>hypervolume</th><th>model error</th></tr>
+<th>prefill, ms</th><th>decode, ms per token</th><th>hypervolume</th><th>unsteady</th><th>model error</th></tr>
 {% for each in findings %}
 <tr><td class="text"><b>{{ each.name }}</b></td><td class="text">{{ each.where }}</td>
 <td class="text wrap">{{ each.setup }}</td><td>{{ each.points }} points</td><td>{{ each.prefill }}</td>
-<td>{{ each.decode }}</td><td>{{ each.hypervolume }}</td><td>{{ each.error }}</td></tr>
+<td>{{ each.decode }}</td><td>{{ each.hypervolume }}</td><td>{{ each.unsteady }}</td><td>{{ each.error }}</td></tr>
 {% endfor %}
 </table></div>
 {% for name, figure in fronts.items() %}
@@ -76,8 +76,10 @@ Loss is in nats per token; latencies are medians.</p>
 {% endfor %}</tr>
 {% endfor %}
 </table></div>
-<footer>Model fingerprint <code>{{ data.frontier.model_fingerprint }}</code>. The step-cost model's error is the median
-relative error on the steps it was fitted to. Raw times of every measurement: evaluations.jsonl.</footer>
+<footer>Model fingerprint <code>{{ data.frontier.model_fingerprint }}</code>. Unsteady: submodels with a
+latency whose interquartile range is above a quarter of its median, a sign that something else ran on the machine.
+Model error: the step-cost model's median relative error on the steps it was fitted to.
+Raw times of every measurement: evaluations.jsonl.</footer>
 </main>
 </body>
 </html>

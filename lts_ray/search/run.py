@@ -181,10 +181,12 @@ def connected(address: str | None) -> Iterator[None]:
 
 def _connect(address: str | None) -> None:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address is None:
+    where = address or os.environ.get("RAY_ADDRESS")
+    if where is None:  # ray.init without an address would join any cluster that it finds on this machine
+        where = "local"
         options |= {"include_dashboard": False}
     try:
-        ray.init(address=address, **options)
+        ray.init(address=where, **options)
     except ConnectionError as error:
         raise LtsRayError(f"no Ray cluster at {address!r}: {' '.join(str(error).split())}") from None
 

@@ -121,7 +121,8 @@ def _ray(address: str | None) -> Iterator[None]:
     try:
         # Without an address, ray.init would join any cluster that it finds on this machine: "local" starts our own.
         where = address or os.environ.get("RAY_ADDRESS") or "local"
-        ray.init(address=where, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        options = {"include_dashboard": False} if where == "local" else {}
+        ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR, **options)
     except ConnectionError as error:
         raise LtsRayError(f"no Ray cluster at {address!r}: {error}") from None
     try:

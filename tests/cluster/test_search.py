@@ -20,12 +20,14 @@ from lts_ray.search.run import run_search
 from lts_ray.search.settings import SearchSettings
 from tests.cluster.conftest import TARGETS
 
-SETTINGS = SearchSettings(evaluations=14, seed=3)
+SETTINGS = SearchSettings(evaluations=10, seed=3)
 DRIVER = """
 import sys
 from pathlib import Path
+import lts_ray.search.run
 from lts_ray.errors import LtsRayError
 from tests.cluster.test_search import search
+lts_ray.search.run.CALIBRATION_S = 0.5
 model, output, address = sys.argv[1:]
 try:
     search(Path(model), Path(output), address, resume=True)
@@ -74,16 +76,16 @@ def test_a_search_finds_a_frontier_and_goes_on_after_ctrl_c_and_a_kill(
     cluster: str, model_dir: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "search"
-    said = stop_driver(model_dir, output, cluster, after=3, how=signal.SIGINT)
+    said = stop_driver(model_dir, output, cluster, after=2, how=signal.SIGINT)
     assert f"all of them in {output / LOG}; go on with the same command and --resume" in said
     assert "Traceback" not in said
-    stop_driver(model_dir, output, cluster, after=7, how=signal.SIGKILL)
-    assert 7 <= sum(evaluated(output).values()) < 14
+    stop_driver(model_dir, output, cluster, after=5, how=signal.SIGKILL)
+    assert 5 <= sum(evaluated(output).values()) < 10
     with pytest.raises(LtsRayError, match="is not empty"):
         search(model_dir, output, cluster)
     frontier = search(model_dir, output, cluster, resume=True)
     counts = evaluated(output)
-    assert len(counts) == 14
+    assert len(counts) == 10
     assert set(counts.values()) == {1}, "an evaluation was done twice"
     assert read_frontier(output / "frontier.json") == frontier
     assert {"S", "M", "L", "XL"} <= {point.name for point in frontier.points}
@@ -96,5 +98,5 @@ def test_a_search_finds_a_frontier_and_goes_on_after_ctrl_c_and_a_kill(
     }
     again = search(model_dir, output, "nowhere:1", resume=True)  # complete: needs no cluster
     assert again == frontier
-    assert sum(evaluated(output).values()) == 14
+    assert sum(evaluated(output).values()) == 10
     assert read_session(output, model_dir=model_dir).frontier() == frontier

@@ -62,6 +62,8 @@ def test_an_unsteady_quick_step_ends_at_the_most_runs() -> None:
 def test_median_and_spread_come_from_the_raw_times() -> None:
     latency = Latency(regime="decode", threads=1, times_ms=(1.0, 2.0, 3.0, 4.0, 100.0))
     assert (latency.median_ms, latency.iqr_ms) == (3.0, 2.0)
+    assert latency.is_unsteady
+    assert not Latency(regime="decode", threads=1, times_ms=(3.0, 3.1, 3.2)).is_unsteady
 
 
 def test_threads_are_set_and_restored_also_after_an_error() -> None:
