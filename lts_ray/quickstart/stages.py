@@ -112,7 +112,9 @@ def train_stage(folder: QuickstartFolder, console: Console) -> None:
     )
     evaluations = [record["validation_loss"] for record in _metrics(folder) if "validation_loss" in record]
     first, last = evaluations[0], evaluations[-1]
-    rows = [{"granularity": name, "loss before": first[name], "loss after": last[name]} for name in first]
+    rows = [
+        {"granularity": name, "loss before": f"{first[name]:.4f}", "loss after": f"{last[name]:.4f}"} for name in first
+    ]
     print_rows(rows, as_json=False, title="validation loss, nats per token")
 
 
