@@ -41,7 +41,8 @@ def build_service(args: ServeArgs, labels: Mapping[str, str]) -> Service:
     else:
         frontier.check_model(checkpoint.fingerprint, model.config)
         menu = menu_of_frontier(model.config, frontier, name)
-    share = max(1, (os.cpu_count() or 1) // args.num_replicas)
+    # A core is left for the proxy and the event loops: with torch on all of them each step waits for its last thread.
+    share = max(1, ((os.cpu_count() or 1) - 1) // args.num_replicas)
     threads = args.threads or (share if target is None else target.threads)
     if entry is not None and target is not None and threads == target.threads:
         step_cost = entry.step_cost

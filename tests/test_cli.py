@@ -12,7 +12,7 @@ import pytest
 from lts_ray import cli
 from lts_ray.models.checkpoint import load_checkpoint
 
-TARGETS = "targets: [{name: here, local: true}]"
+TARGETS = "targets: [{name: here, local: true, sequence_length: 16}]"
 
 
 def lts_ray(*arguments: str | Path, monkeypatch: pytest.MonkeyPatch) -> int:

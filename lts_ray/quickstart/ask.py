@@ -37,21 +37,24 @@ Answer = dict[str, Any]
 
 
 def budgets_ms(frontier_path: Path, *, target: str) -> dict[str, float]:
-    """A generous, a medium and a tight whole-response budget, from what this machine was measured to need alone."""
+    """Whole-response budgets, from what this machine was measured to need.
+
+    generous: four times the universal model alone. medium: the smallest submodel keeps it with eight at once.
+    tight: the smallest keeps it, but only alone.
+    """
     frontier = read_frontier(frontier_path)
     cost = frontier.targets[target].step_cost
     sizes = [sum(point.submodel.widths) for point in frontier.points]
 
-    def response_ms(neurons: int) -> float:
+    def response_ms(neurons: int, *, at_once: int) -> float:
         context = PROMPT_TOKENS + MAX_TOKENS // 2
-        step = cost.decode_ms(neurons=[neurons], context_tokens=context)
-        return cost.prefill_ms(tokens=PROMPT_TOKENS, neurons=neurons) + (MAX_TOKENS - 1) * step
+        step = cost.decode_ms(neurons=[neurons] * at_once, context_tokens=at_once * context)
+        return at_once * cost.prefill_ms(tokens=PROMPT_TOKENS, neurons=neurons) + (MAX_TOKENS - 1) * step
 
-    largest, smallest = response_ms(max(sizes)), response_ms(min(sizes))
     return {
-        "generous": round(4 * largest + OVERHEAD_MS),
-        "medium": round((largest + smallest) / 2 + OVERHEAD_MS),
-        "tight": round(1.2 * smallest + OVERHEAD_MS),
+        "generous": round(4 * response_ms(max(sizes), at_once=1) + OVERHEAD_MS),
+        "medium": round(1.7 * response_ms(min(sizes), at_once=AT_ONCE) + OVERHEAD_MS),
+        "tight": round(1.2 * response_ms(min(sizes), at_once=1) + OVERHEAD_MS),
     }
 
 
