@@ -27,7 +27,7 @@ class ServeArgs(BaseModel):
     target: the frontier's target that the replicas run on, which also places them; else each replica takes the one
     that its node's labels match, or measures its steps when it starts. anywhere: place the replicas on any node all
     the same, to try on one machine what was searched on a simulated cluster. threads: torch's, in each replica; else
-    the target's, or an equal share of the node's cores but one. name: what clients call the model; else the folder's name.
+    the target's, or an equal share of the node's cores but one. name: what clients call it; else the folder's.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -53,7 +53,7 @@ def budgets_ms(frontier_path: Path, *, target: str) -> dict[str, float]:
 
     return {
         "generous": round(4 * response_ms(max(sizes), at_once=1) + OVERHEAD_MS),
-        "medium": round(1.7 * response_ms(min(sizes), at_once=AT_ONCE) + OVERHEAD_MS),
+        "medium": round(2.2 * response_ms(min(sizes), at_once=AT_ONCE) + OVERHEAD_MS),
         "tight": round(1.2 * response_ms(min(sizes), at_once=1) + OVERHEAD_MS),
     }
 
@@ -101,11 +101,11 @@ async def _ask(
 def print_answers(answers: Sequence[Answer]) -> None:
     """One line for each request that was alone, one for each group of eight."""
     table = Table(header_style="bold")
-    for heading in ("budget", "budget ms", "at once", "submodel (tokens)", "predicted ms", "measured ms", "met"):
+    for heading in ("budget", "ms", "at once", "submodel (tokens)", "predicted ms", "measured ms", "met"):
         table.add_column(
             heading, justify="left" if heading in {"budget", "submodel (tokens)"} else "right", no_wrap=True
         )
-    table.add_column("text", max_width=40, no_wrap=True, overflow="ellipsis")
+    table.add_column("text", max_width=36, no_wrap=True, overflow="ellipsis")
     groups: dict[tuple[str, int], list[Answer]] = {}
     for answer in answers:
         groups.setdefault((answer["budget"], answer["at_once"]), []).append(answer)
@@ -130,7 +130,9 @@ def _submodels(group: Sequence[Answer]) -> str:
     for each in group:
         for name, count in each["lts"]["tokens"].items():
             tokens[name] = tokens.get(name, 0) + count
-    return ", ".join(f"{name} ({count})" for name, count in sorted(tokens.items(), key=lambda pair: -pair[1]))
+    ordered = sorted(tokens.items(), key=lambda pair: -pair[1])
+    shown = ", ".join(f"{name} ({count})" for name, count in ordered[:2])
+    return shown if len(ordered) <= 2 else f"{shown}, …"
 
 
 def _range(values: Sequence[float]) -> str:
