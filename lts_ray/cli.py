@@ -72,7 +72,7 @@ def train(
     if init_from is not None:
         settings = replace(settings, init_from=str(init_from))
     model = run_training(settings, output, resume=resume, address=address)
-    print(f"The checkpoint is in {model}; its log is {output / 'metrics.jsonl'}")
+    print(f"The checkpoint is in {os.path.relpath(model)}; its log is {output / 'metrics.jsonl'}")
 
 
 @app.command()
@@ -247,6 +247,20 @@ def generate(
     for token in tokens:
         print(stream.step(token) or "", end="", flush=True)
     print()
+
+
+@app.command()
+def report(
+    results: Annotated[Path, typer.Option("--search", help="Folder that `lts-ray search` wrote, finished or not.")],
+    model: Model = DEFAULT_MODEL,
+) -> None:
+    """Draw a search's report.html again from its log."""
+    from lts_ray.report.html import write_report
+    from lts_ray.search.reopen import read_session
+
+    path = results / "report.html"
+    write_report(read_session(results, model_dir=model), path)
+    print(f"The report is {path}")
 
 
 def main() -> None:

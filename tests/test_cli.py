@@ -109,3 +109,10 @@ def test_help_loads_neither_torch_nor_ray() -> None:
     """`--help` has to be quick; both take seconds to load."""
     code = "import sys, lts_ray.cli; print([m for m in ('torch', 'ray', 'transformers') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_report_is_drawn_again_from_the_log_alone(
+    model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lts_ray("report", "--search", tmp_path, "-m", model_dir, monkeypatch=monkeypatch) == 2
+    assert "holds no search" in capsys.readouterr().err

@@ -79,9 +79,9 @@ def run_quickstart(output: Path) -> None:
     except KeyboardInterrupt:
         raise LtsRayError("interrupted; the same command goes on from here") from None
     console.print("\n[bold]4. Where things are[/bold]")
-    print(f"the report to look at       {folder.report}")
-    print(f"the frontier for serving    {folder.frontier}")
-    print(f"the model                   {folder.model}")
+    print(f"the report to look at       {os.path.relpath(folder.report)}")
+    print(f"the frontier for serving    {os.path.relpath(folder.frontier)}")
+    print(f"the model                   {os.path.relpath(folder.model)}")
     print("keep the endpoint up        make serve")
     print(f"                        or  {serve_command(folder.serve_config)}")
 
@@ -148,15 +148,14 @@ def serve_yaml(folder: QuickstartFolder) -> dict[str, Any]:
 
 def run_command(arguments: list[str | Path], console: Console, *, done: bool) -> None:
     """Print an `lts-ray` command and run it; raise LtsRayError if it fails."""
-    words = [str(each) for each in arguments]
-    shown = [os.path.relpath(word) if Path(word).is_absolute() else word for word in words]
+    shown = [os.path.relpath(each) if isinstance(each, Path) else each for each in arguments]
     console.print(f"[dim]$ lts-ray {shlex.join(shown)}[/dim]", soft_wrap=True)
     if done:
         console.print("[dim]done already[/dim]")
         return
-    result = subprocess.run([sys.executable, "-m", "lts_ray.cli", *words], check=False)
+    result = subprocess.run([sys.executable, "-m", "lts_ray.cli", *shown], check=False)
     if result.returncode:
-        raise LtsRayError(f"the quickstart stopped in `lts-ray {words[0]}`; the same command goes on from there")
+        raise LtsRayError(f"the quickstart stopped in `lts-ray {shown[0]}`; the same command goes on from there")
 
 
 def _metrics(folder: QuickstartFolder) -> list[dict[str, Any]]:
