@@ -1,0 +1,64 @@
+"""The quickstart's own decisions: budgets that mean what they say, and no stage done twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+
+from lts_ray.errors import LtsRayError
+from lts_ray.files import write_json, write_json_lines
+from lts_ray.frontier import write_frontier
+from lts_ray.quickstart import ask, stages
+from lts_ray.quickstart.stages import QuickstartFolder
+from lts_ray.training.loop import RunFolder
+from tests.test_frontier import FRONTIER
+
+
+def test_budgets_are_generous_medium_and_tight_in_that_order(tmp_path: Path) -> None:
+    write_frontier(FRONTIER, tmp_path / "frontier.json")
+    budgets = ask.budgets_ms(tmp_path / "frontier.json", target="a")
+    assert budgets["generous"] > budgets["medium"] > budgets["tight"] > ask.OVERHEAD_MS
+
+
+def test_a_finished_quickstart_runs_nothing_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = QuickstartFolder(tmp_path)
+    losses = {"S": 3.2, "XL": 3.1}
+    folder.search.mkdir(parents=True)
+    folder.train.mkdir()
+    records = [{"step": 0, "validation_loss": losses}, {"step": 9, "validation_loss": losses, "final": True}]
+    write_json_lines(RunFolder(folder.train).metrics, records)
+    folder.report.write_text("report")
+    timing = {"ttft": 1.0, "tpot": 1.0, "e2e": 5.0}
+    lts = {"tokens": {"XL": 48}, "predicted_ms": timing, "measured_ms": timing, "budget_met": True}
+    answer = {"budget": "tight", "budget_ms": 9.0, "at_once": 1, "lts": lts, "prompt": "The law", "text": " is law"}
+    write_json(folder.answers, {"answers": [answer]})
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise AssertionError(f"started {arguments}")
+
+    monkeypatch.setattr(stages.subprocess, "run", fail)
+    monkeypatch.setattr(stages, "endpoint", fail)
+    stages.run_quickstart(tmp_path)
+    printed = capsys.readouterr().out
+    assert printed.count("done already") == 3
+    assert "XL (48)" in printed
+    assert "1 of 1" in printed
+    assert "The law is law" in printed
+
+
+def test_a_failed_stage_ends_in_one_line_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(LtsRayError, match="stopped in `lts-ray evaluate`"):
+        stages.run_command(["evaluate", "--model", tmp_path / "nowhere"], Console(quiet=True), done=False)
+
+
+def test_the_endpoint_it_starts_is_ours_with_its_model_and_frontier(tmp_path: Path) -> None:
+    folder = QuickstartFolder(tmp_path)
+    application = yaml.safe_load(yaml.safe_dump(stages.serve_yaml(folder)))["applications"][0]
+    assert application["import_path"] == "serve.app:build"
+    assert application["args"]["model"] == str(folder.model)
+    assert application["args"]["frontier"] == str(folder.frontier)
