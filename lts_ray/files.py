@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from lts_ray.errors import LtsRayError
 
 
@@ -50,6 +52,16 @@ def read_json(path: Path, *, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise LtsRayError(f"{what} {path} is not a JSON object but a {type(value).__name__}")
     return value
+
+
+def read_yaml(path: Path, *, what: str) -> object:
+    """Read a YAML file of any content; `what` names the file's role in the error."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise LtsRayError(f"{what} {path} does not exist") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise LtsRayError(f"{what} {path} cannot be read as YAML: {' '.join(str(error).split())}") from None
 
 
 def append_json_line(path: Path, value: Mapping[str, Any]) -> None:

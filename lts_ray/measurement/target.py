@@ -7,9 +7,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lts_ray.errors import LtsRayError
+from lts_ray.files import read_yaml
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -73,12 +72,7 @@ class Target:
 
 def load_targets(path: Path) -> tuple[Target, ...]:
     """Read `targets.yaml`. Raises LtsRayError for a file that is missing, empty, malformed or names a target twice."""
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise LtsRayError(f"targets file {path} does not exist") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise LtsRayError(f"targets file {path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+    raw = read_yaml(path, what="targets file")
     entries = raw.get("targets") if isinstance(raw, dict) else None
     if not isinstance(entries, list) or not entries:
         raise LtsRayError(f"targets file {path} needs a list `targets:` with at least one entry")

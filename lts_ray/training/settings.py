@@ -8,9 +8,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
-
 from lts_ray.errors import LtsRayError
+from lts_ray.files import read_yaml
 from lts_ray.models.config import GRANULARITIES, MatFormerConfig
 from lts_ray.training.objective import normalized
 
@@ -137,12 +136,7 @@ class RunSettings:
 
 def load_settings(path: Path) -> RunSettings:
     """Read a run's YAML. Raises LtsRayError for a missing file, bad YAML, or unknown or unusable keys."""
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise LtsRayError(f"configuration {path} does not exist") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise LtsRayError(f"configuration {path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+    raw = read_yaml(path, what="configuration")
     if not isinstance(raw, dict):
         raise LtsRayError(f"configuration {path} must be a mapping with the sections model, data and training")
     return RunSettings.from_json(raw)
