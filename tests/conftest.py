@@ -7,11 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from lts_ray.models.checkpoint import save_checkpoint
 from lts_ray.models.config import MatFormerConfig
 from lts_ray.models.matformer import MatFormer
 from lts_ray.tokenizer import save_tokenizer, train_tokenizer
+
+settings.register_profile("repository", derandomize=True, deadline=None)  # a run is red or green, never by chance
+settings.load_profile("repository")
 
 WORDS = (
     "the",

@@ -36,7 +36,7 @@ def test_one_document_cannot_be_split() -> None:
         split_documents([Document("only", "text")], 0.1)
 
 
-@given(st.integers(40, 400), st.integers(1, 9), st.integers(1, 4), st.integers(0, 5))
+@given(st.integers(46, 400), st.integers(1, 9), st.integers(1, 4), st.integers(0, 5))
 @settings(deadline=None)
 def test_an_epoch_covers_each_block_once_and_workers_share_the_batch(
     n: int, sequence_length: int, batch_size: int, seed: int
