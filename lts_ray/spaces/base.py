@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -11,8 +12,16 @@ Candidate = TypeVar("Candidate", bound=Hashable)
 """Frozen data; equal candidates are the same candidate."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Gene:
+    """One choice that makes up a candidate, for samplers that know nothing else of the space."""
+
+    name: str
+    choices: tuple[int, ...]
+
+
 class SearchSpace(Protocol[Candidate]):
-    """Every candidate that these methods return is in the space. Randomness comes from `rng` alone."""
+    """Randomness comes from `rng` alone. Children may break the space's rules: who breeds asks `contains`."""
 
     @property
     def name(self) -> str: ...
@@ -22,11 +31,28 @@ class SearchSpace(Protocol[Candidate]):
         """How many candidates there are."""
         ...
 
+    @property
+    def genes(self) -> Sequence[Gene]: ...
+
+    def from_genes(self, values: Sequence[int]) -> Candidate:
+        """The candidate of one value per gene, in their order; genes that it has no use for change nothing."""
+        ...
+
+    def to_genes(self, candidate: Candidate) -> Mapping[str, int]:
+        """The values of the genes that the candidate has, by name."""
+        ...
+
     def seeds(self) -> Sequence[Candidate]:
         """Candidates that every search evaluates first."""
         ...
 
-    def sample(self, rng: np.random.Generator) -> Candidate: ...
+    def listing(self) -> Sequence[Candidate] | None:
+        """Every candidate, if they are few enough to look at each; else None."""
+        ...
+
+    def sample(self, rng: np.random.Generator) -> Candidate:
+        """A random candidate that is in the space."""
+        ...
 
     def mutate(self, candidate: Candidate, rng: np.random.Generator, probability: float) -> Candidate:
         """Redraw each gene with `probability`."""
@@ -37,6 +63,10 @@ class SearchSpace(Protocol[Candidate]):
         ...
 
     def contains(self, candidate: Candidate) -> bool: ...
+
+    def features(self, candidate: Candidate) -> Sequence[float]:
+        """Numbers that cost and quality depend on smoothly, equally many for every candidate: to regress on."""
+        ...
 
     def decoder_params(self, candidate: Candidate) -> int:
         """Parameters without the embedding: LTS's training-free stand-in for quality."""

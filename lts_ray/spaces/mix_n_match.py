@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,13 @@ import numpy as np
 from lts_ray.architecture import Submodel
 from lts_ray.errors import LtsRayError
 from lts_ray.models.config import MatFormerConfig
+from lts_ray.spaces.base import Gene
 
 STEPS = 8
 """The smallest step that contains the trained granularities 1/8, 1/4, 1/2 and 1."""
+
+LISTED = 5_000
+"""The most candidates that are worth listing."""
 
 
 class MixNMatch:
@@ -35,10 +40,23 @@ class MixNMatch:
     def size(self) -> int:
         return math.prod(len(widths) for widths in self.choices)
 
+    @property
+    def genes(self) -> Sequence[Gene]:
+        return [Gene(name=f"width_{layer}", choices=widths) for layer, widths in enumerate(self.choices)]
+
+    def from_genes(self, values: Sequence[int]) -> Submodel:
+        return Submodel(tuple(values))
+
+    def to_genes(self, candidate: Submodel) -> Mapping[str, int]:
+        return {f"width_{layer}": width for layer, width in enumerate(candidate.widths)}
+
     def seeds(self) -> Sequence[Submodel]:
         """The trained granularities that the space has, largest first."""
         trained = reversed(list(self.config.trained.values()))
         return [submodel for submodel in trained if self.contains(submodel)]
+
+    def listing(self) -> Sequence[Submodel] | None:
+        return [Submodel(widths) for widths in product(*self.choices)] if self.size <= LISTED else None
 
     def sample(self, rng: np.random.Generator) -> Submodel:
         return Submodel(tuple(_draw(widths, rng) for widths in self.choices))
@@ -59,6 +77,10 @@ class MixNMatch:
         return len(candidate.widths) == len(self.choices) and all(
             width in widths for width, widths in zip(candidate.widths, self.choices, strict=True)
         )
+
+    def features(self, candidate: Submodel) -> Sequence[float]:
+        """The neurons of all layers, which latency and memory follow, and each layer's own."""
+        return (math.log(sum(candidate.widths)), *(math.log(width) for width in candidate.widths))
 
     def decoder_params(self, candidate: Submodel) -> int:
         return self.config.decoder_params(candidate)

@@ -7,15 +7,39 @@ from collections.abc import Callable, Mapping
 from lts_ray.architecture import Submodel
 from lts_ray.errors import LtsRayError
 from lts_ray.models.config import MatFormerConfig
+from lts_ray.spaces import gpt2, opt, transformer_xl
+from lts_ray.spaces.backbone import BackboneSpace
 from lts_ray.spaces.base import SearchSpace
 from lts_ray.spaces.mix_n_match import MixNMatch
 
-SPACES: Mapping[str, Callable[[MatFormerConfig], SearchSpace[Submodel]]] = {MixNMatch.name: MixNMatch}
+SUBMODEL_SPACES: Mapping[str, Callable[[MatFormerConfig], SearchSpace[Submodel]]] = {MixNMatch.name: MixNMatch}
 """Spaces of submodels of one universal model."""
+BACKBONE_SPACES: Mapping[str, BackboneSpace] = {
+    space.name: space
+    for space in (
+        gpt2.SPACE,
+        gpt2.HOMOGENEOUS,
+        transformer_xl.SPACE,
+        transformer_xl.HOMOGENEOUS,
+        opt.SPACE,
+    )
+}
+"""Spaces of architectures, searched before anything is trained."""
 
 
-def space_named(name: str, config: MatFormerConfig) -> SearchSpace[Submodel]:
+def submodel_space(name: str, config: MatFormerConfig) -> SearchSpace[Submodel]:
     """Raises LtsRayError for an unknown name."""
-    if name not in SPACES:
-        raise LtsRayError(f"unknown search space {name!r}; known: {', '.join(SPACES)}")
-    return SPACES[name](config)
+    if name not in SUBMODEL_SPACES:
+        raise LtsRayError(_unknown(name, [*SUBMODEL_SPACES]))
+    return SUBMODEL_SPACES[name](config)
+
+
+def backbone_space(name: str) -> BackboneSpace:
+    """Raises LtsRayError for an unknown name."""
+    if name not in BACKBONE_SPACES:
+        raise LtsRayError(_unknown(name, [*BACKBONE_SPACES]))
+    return BACKBONE_SPACES[name]
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    return f"unknown search space {name!r}; known: {', '.join(known)}"

@@ -9,7 +9,7 @@ from lts_ray.architecture import Submodel
 from lts_ray.errors import LtsRayError
 from lts_ray.models.config import MatFormerConfig
 from lts_ray.spaces.mix_n_match import MixNMatch
-from lts_ray.spaces.registry import space_named
+from lts_ray.spaces.registry import submodel_space
 
 
 def config(widths: tuple[int, ...]) -> MatFormerConfig:
@@ -60,4 +60,4 @@ def test_decoder_params_are_those_of_the_model() -> None:
 
 def test_an_unknown_space_names_the_known_ones() -> None:
     with pytest.raises(LtsRayError, match="unknown search space 'gpt5'; known: mix-n-match"):
-        space_named("gpt5", config((64,)))
+        submodel_space("gpt5", config((64,)))

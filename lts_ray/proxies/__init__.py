@@ -1,0 +1,1 @@
+"""Estimates of a candidate's quality without training it to the end."""

@@ -1,0 +1,61 @@
+"""The training-free proxies by name, and what one costs: one forward pass on a batch, for most a backward one too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from lts_ray.errors import LtsRayError
+from lts_ray.proxies.saliency import fisher, grad_norm, snip, synflow
+from lts_ray.proxies.separation import jacob_cov, relu_log_det
+from lts_ray.proxies.subject import Subject
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZeroCostProxy:
+    """compute: the value for a subject and tokens [B, T]. higher_is_better: what its authors expect of a good model."""
+
+    name: str
+    compute: Callable[[Subject, Tensor], float]
+    higher_is_better: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZeroCostScore:
+    """flops: of matrix products and attention, for one batch as given; a multiplication and an addition are two."""
+
+    name: str
+    value: float
+    flops: int
+
+
+PROXIES: Mapping[str, ZeroCostProxy] = {
+    name: ZeroCostProxy(name=name, compute=compute)
+    for name, compute in {
+        "snip": snip,
+        "synflow": synflow,
+        "grad_norm": grad_norm,
+        "fisher": fisher,
+        "jacob_cov": jacob_cov,
+        "relu_log_det": relu_log_det,
+    }.items()
+}
+
+
+def score(name: str, subject: Subject, tokens: Tensor) -> ZeroCostScore:
+    """Compute one proxy on tokens [B, T]. The subject's module is left as it is."""
+    if name not in PROXIES:
+        raise LtsRayError(f"unknown proxy {name!r}; known: {', '.join(PROXIES)}")
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # fused kernels are not all counted
+        value = PROXIES[name].compute(subject, tokens)
+    return ZeroCostScore(name=name, value=value, flops=int(counter.get_total_flops()))
+
+
+def random_tokens(vocab_size: int, *, rows: int, length: int, generator: torch.Generator) -> Tensor:
+    """[rows, length] token ids, all equally likely: a batch where no data set is at hand."""
+    return torch.randint(vocab_size, (rows, length), generator=generator, device=generator.device)
