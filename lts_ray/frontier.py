@@ -16,8 +16,8 @@ from lts_ray.measurement.target import Target
 from lts_ray.models.config import MatFormerConfig
 
 SCHEMA = 1
-Quality = Literal["validation_loss", "decoder_params"]
-"""What stands for quality: measured loss in nats per token, or LTS's training-free proxy."""
+Quality = Literal["validation_loss", "decoder_params", "few_shot"]
+"""What stands for quality: measured loss in nats per token, LTS's training-free proxy, or a model of trained rows."""
 
 
 @dataclass(frozen=True, kw_only=True)

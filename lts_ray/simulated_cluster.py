@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import ray
 from ray.cluster_utils import Cluster
@@ -43,6 +44,13 @@ def nodes_for(targets: Sequence[Target]) -> tuple[SimulatedNode, ...]:
 @contextmanager
 def simulated_cluster(nodes: Sequence[SimulatedNode], *, head_cpus: int = 2) -> Iterator[str]:
     """Start a head and the nodes; yield the cluster's address. Ends every process, and this one's connection to it."""
+    with growing_cluster(nodes, head_cpus=head_cpus) as cluster:
+        yield cluster.address
+
+
+@contextmanager
+def growing_cluster(nodes: Sequence[SimulatedNode], *, head_cpus: int = 2) -> Iterator[Cluster]:
+    """As `simulated_cluster`, for whoever lets nodes `join` and leave (`Cluster.remove_node`) while it runs."""
     cluster = Cluster(
         initialize_head=True,
         shutdown_at_exit=True,
@@ -50,11 +58,16 @@ def simulated_cluster(nodes: Sequence[SimulatedNode], *, head_cpus: int = 2) -> 
     )
     try:
         for node in nodes:
-            cluster.add_node(num_cpus=node.num_cpus, labels=dict(node.labels), resources=dict(node.resources))
-        yield cluster.address
+            join(cluster, node)
+        yield cluster
     finally:
         ray.shutdown()
         cluster.shutdown()
+
+
+def join(cluster: Cluster, node: SimulatedNode) -> Any:
+    """Start one more node; Ray's object for it, which `Cluster.remove_node` takes."""
+    return cluster.add_node(num_cpus=node.num_cpus, labels=dict(node.labels), resources=dict(node.resources))
 
 
 def _first_value(constraint: str) -> str:

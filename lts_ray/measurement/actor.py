@@ -1,30 +1,36 @@
 """The long-lived Ray actors that evaluate: one pinned to each target, and one for the loss on the driver's node.
 
 A candidate goes in, a frozen value comes out: `Measurement`, a loss, or `Failed`. Ray sets torch's threads from
-`num_cpus`, so these classes set their own. They hold one universal model; submodels are slices of it.
+`num_cpus`, so these classes set their own.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Hashable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from lts_ray.architecture import Submodel
+from lts_ray.errors import LtsRayError
 from lts_ray.evaluation.perplexity import validation_loss
 from lts_ray.measurement.calibration import calibrate
 from lts_ray.measurement.cost_model import StepCostModel
-from lts_ray.measurement.latency import torch_threads
-from lts_ray.measurement.measure import Failed, Measurement, measure, prepare
+from lts_ray.measurement.measure import Failed, Measurement, measure
+from lts_ray.measurement.reference import Reference
+from lts_ray.measurement.subject import (
+    MatFormerSubjects,
+    Subjects,
+    SubjectSource,
+    Weights,
+    model_from,
+)
 from lts_ray.measurement.target import Target
+from lts_ray.measurement.timing import torch_threads
 from lts_ray.models.config import MatFormerConfig
-from lts_ray.models.matformer import MatFormer
-
-Weights = Mapping[str, object]
-"""A state dict as NumPy arrays, which Ray shares between the processes of a node without copying."""
 
 
 def host_identity() -> str:
@@ -35,38 +41,39 @@ def host_identity() -> str:
         return socket.gethostname()
 
 
-def model_from(config: MatFormerConfig, weights: Weights) -> MatFormer:
-    model = MatFormer(config)
-    model.load_state_dict({name: torch.tensor(value) for name, value in weights.items()})
-    return model.eval()
-
-
 class MeasurementActor:
     """Measures on one target. One call at a time: Ray's default for an actor without coroutines."""
 
-    def __init__(self, target: Target, config: MatFormerConfig, weights: Weights) -> None:
-        self._target, self._config, self._weights = target, config, weights
-        self._model: MatFormer | None = None
+    def __init__(self, target: Target, source: SubjectSource[Any], payload: Any) -> None:
+        self._target, self._source, self._payload = target, source, payload
+        self._subjects: Subjects[Any] | None = None
+        self._reference: Reference | None = None
 
     def start(self) -> str | Failed:
-        """Build the model; return the host's identity. Not in the constructor, whose failure says little."""
+        """Open the source; return the host's identity. Not in the constructor, whose failure says little."""
         try:
-            self._model = prepare(model_from(self._config, self._weights), self._target)
+            self._subjects = self._source.open(self._target, self._payload)
         except Exception as error:  # the actor's boundary: a failure becomes a value
             return _failed(error)
         return host_identity()
 
-    def measure(self, submodel: Submodel) -> Measurement | Failed:
-        assert self._model is not None, "start() comes first"
+    def measure(self, candidate: Hashable) -> Measurement | Failed:
+        assert self._subjects is not None, "start() comes first"
         try:
-            return measure(self._model, submodel, self._target)
+            # The baselines are taken here and not in start(): all actors start at once, but measure one at a time.
+            if self._reference is None:
+                self._reference = Reference.of(self._subjects.reference, self._target)
+            return measure(self._subjects.subject(candidate), self._reference)
         except Exception as error:  # as above
             return _failed(error)
 
     def calibrate(self, seconds: float) -> StepCostModel | Failed:
-        assert self._model is not None, "start() comes first"
+        """Step costs are of a universal model, which serving runs; other sources have none."""
+        assert self._subjects is not None, "start() comes first"
         try:
-            return calibrate(self._model, threads=self._target.threads, seconds=seconds)
+            if not isinstance(self._subjects, MatFormerSubjects):
+                raise LtsRayError("only a universal model has step costs; these candidates are models of their own")
+            return calibrate(self._subjects.model, threads=self._target.threads, seconds=seconds)
         except Exception as error:  # as above
             return _failed(error)
 

@@ -17,8 +17,9 @@ import torch
 from lts_ray.architecture import Submodel
 from lts_ray.decoding.kv_cache import KVCache
 from lts_ray.measurement.cost_model import DecodeSample, PrefillSample, StepCostModel, fit
-from lts_ray.measurement.latency import timed, torch_threads, waiter
-from lts_ray.measurement.steps import Step, decode_step, empty_cache, prefill_step
+from lts_ray.measurement.steps import Step, decode_step, prefill_step
+from lts_ray.measurement.subject import SubmodelSubject
+from lts_ray.measurement.timing import timed, torch_threads, waiter
 from lts_ray.models.matformer import MatFormer
 
 LONGEST = 512
@@ -44,11 +45,11 @@ def calibrate(model: MatFormer, *, threads: int | None, seconds: float) -> StepC
     """
     with torch_threads(threads), torch.inference_mode():
         longest = max(1, min(LONGEST, model.config.context_length) - 1)
-        cache = empty_cache(model, rows=8, length=longest + 1)
+        cache = SubmodelSubject(model, model.config.universal).empty_cache(rows=8, length=longest + 1)
         cache.keys.normal_()
         cache.values.normal_()
         prefills, decodes = prefill_cells(model, cache, longest), decode_cells(model, cache, longest)
-        run_rounds([*prefills, *decodes], wait=waiter(model), seconds=seconds)
+        run_rounds([*prefills, *decodes], wait=waiter(model.embed_tokens.weight.device), seconds=seconds)
     return fit(
         [
             PrefillSample(tokens=cell.tokens, neurons=cell.neurons[0], latency_ms=median(cell.times_ms))
@@ -71,7 +72,7 @@ def prefill_cells(model: MatFormer, cache: KVCache, longest: int) -> list[Cell]:
         Cell(
             neurons=(sum(submodel.widths),),
             tokens=tokens,
-            step=prefill_step(model, submodel, rows=1, tokens=tokens, cache=cache),
+            step=prefill_step(SubmodelSubject(model, submodel), rows=1, tokens=tokens, cache=cache.rows(0, 1)),
             essential=tokens <= 96 and submodel is not middle,
         )
         for tokens in lengths
@@ -89,7 +90,9 @@ def decode_cells(model: MatFormer, cache: KVCache, longest: int) -> list[Cell]:
         Cell(
             neurons=tuple(sum(submodel.widths) for submodel in batch),
             tokens=context * len(batch),
-            step=decode_step(model, batch, context=context, cache=cache),
+            step=decode_step(
+                SubmodelSubject(model, batch), rows=len(batch), context=context, cache=cache.rows(0, len(batch))
+            ),
             essential=len(batch) in (1, 4) and middle not in batch,
         )
         for batch in batches

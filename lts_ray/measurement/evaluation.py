@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Protocol
 
-from lts_ray.architecture import Submodel
 from lts_ray.errors import LtsRayError
 from lts_ray.measurement.measure import Failed, Measurement
 
@@ -43,9 +42,9 @@ class Evaluation:
 
 
 class Evaluator(Protocol):
-    """Evaluates one submodel; a failure is a value. The Ray pool is one, `FakeEvaluator` another."""
+    """Evaluates one candidate of the space it was made for; a failure is a value. `FakeEvaluator` is one."""
 
-    def evaluate(self, submodel: Submodel) -> Evaluation | Failed: ...
+    def evaluate(self, candidate: Any, /) -> Evaluation | Failed: ...
 
 
 def outcome_to_json(outcome: Evaluation | Failed) -> dict[str, Any]:

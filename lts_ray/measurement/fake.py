@@ -6,8 +6,9 @@ from collections.abc import Set as AbstractSet
 
 from lts_ray.architecture import Submodel
 from lts_ray.measurement.evaluation import Evaluation
-from lts_ray.measurement.latency import Latency
+from lts_ray.measurement.latency import Block, Latency
 from lts_ray.measurement.measure import Failed, Measurement
+from lts_ray.measurement.steps import Regime
 
 
 class FakeEvaluator:
@@ -30,10 +31,14 @@ class FakeEvaluator:
             loss=6 / (1 + 0.05 * worth),
             measurements={
                 target: Measurement(
-                    prefill=Latency(regime="prefill", threads=1, times_ms=(slowness * (1 + neurons / 50),)),
-                    decode=Latency(regime="decode", threads=1, times_ms=(slowness * (0.5 + neurons / 400),)),
+                    prefill=latency_of("prefill", slowness * (1 + neurons / 50)),
+                    decode=latency_of("decode", slowness * (0.5 + neurons / 400)),
                     peak_memory_bytes=1_000_000 + 3072 * neurons,
                 )
                 for slowness, target in enumerate(self.targets, start=1)
             },
         )
+
+
+def latency_of(regime: Regime, milliseconds: float) -> Latency:
+    return Latency(regime=regime, threads=1, blocks=(Block(times_ms=(milliseconds,)),))

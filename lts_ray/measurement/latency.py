@@ -1,115 +1,151 @@
-"""How long a step takes: raw times, and the median and spread taken from them. Not a profiler.
+"""How long a step takes: blocks of raw times, and the median and its interval taken from them. Not how to time.
 
-The two regimes are timed apart: prefill (the target's batch of sequence_length tokens) and decode (one more token for
-that batch, with KV cache).
+A node is not equally fast at all moments. So a fixed reference step is timed before and after each block, and a block
+carries its slowdown: what the reference took around it, over what it takes at a quiet moment. A block's times are
+divided by its slowdown, so that a candidate measured while the node was slow compares with one measured before.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from math import comb
+from typing import Any
 
 import numpy as np
-import torch
 
-from lts_ray.architecture import Submodel
-from lts_ray.measurement.steps import Step, check_length, decode_context, decode_step, prefill_step
-from lts_ray.measurement.target import Target
-from lts_ray.models.matformer import MatFormer
+from lts_ray.errors import LtsRayError
+from lts_ray.measurement.steps import Regime
 
-Regime = Literal["prefill", "decode"]
-MIN_RUNS = 10
-MAX_RUNS = 200
-STEADY = 0.05
-"""Timing stops once the interquartile range is within this share of the median."""
-UNSTEADY = 0.25
+CONFIDENCE = 0.95
+UNSTEADY = 0.15
+"""An interval wider than this share of the median, or a larger slowdown that stayed, says: distrust the median."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """Runs timed one right after the other, in milliseconds as the clock gave them. slowdown: of the node then."""
+
+    times_ms: tuple[float, ...]
+    slowdown: float = 1.0
+
+    @property
+    def corrected_ms(self) -> tuple[float, ...]:
+        """The times as they would have been at a quiet moment."""
+        return tuple(each / self.slowdown for each in self.times_ms)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """All timed runs of one step, in the order they ran."""
+    """All timed runs of one step.
+
+    blocks: in the order they ran. discarded: blocks that ran at a slow moment and were measured again.
+    reference_ms: what the reference takes at a quiet moment, the unit of the slowdowns; None where none was timed.
+    """
 
     regime: Regime
     threads: int
-    times_ms: tuple[float, ...]
+    blocks: tuple[Block, ...]
+    discarded: tuple[Block, ...] = ()
+    reference_ms: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.blocks or any(not each.times_ms or each.slowdown <= 0 for each in (*self.blocks, *self.discarded)):
+            raise LtsRayError("a latency needs blocks, each with times and a positive slowdown")
 
     @property
+    def times_ms(self) -> tuple[float, ...]:
+        """Of all blocks, as the clock gave them."""
+        return tuple(each for block in self.blocks for each in block.times_ms)
+
+    @cached_property
+    def corrected_ms(self) -> tuple[float, ...]:
+        return tuple(each for block in self.blocks for each in block.corrected_ms)
+
+    @cached_property
     def median_ms(self) -> float:
-        return float(np.median(self.times_ms))
+        return float(np.median(self.corrected_ms))
 
     @property
     def iqr_ms(self) -> float:
-        low, high = np.percentile(self.times_ms, (25, 75))
+        low, high = np.percentile(self.corrected_ms, (25, 75))
         return float(high - low)
+
+    @cached_property
+    def interval_ms(self) -> tuple[float, float]:
+        """Holds the median with a probability of at least 95 %: order statistics of the blocks' medians.
+
+        Of blocks, because times within a block share their moment and are no independent draws; of single times where
+        there is one block. What the baseline itself is off by is not in it: all candidates of one reference share that.
+        """
+        if len(self.blocks) == 1:
+            return median_interval(self.corrected_ms)
+        return median_interval([float(np.median(block.corrected_ms)) for block in self.blocks])
+
+    @property
+    def slowdown(self) -> float:
+        """What the blocks that count were corrected by, in the middle: it stayed after measuring again."""
+        return float(np.median([block.slowdown for block in self.blocks]))
+
+    @property
+    def worst_slowdown(self) -> float:
+        """Of all blocks, also the discarded ones: how slow the node was seen to be."""
+        return max(block.slowdown for block in (*self.blocks, *self.discarded))
 
     @property
     def is_unsteady(self) -> bool:
-        """The spread is so wide that something else ran on the machine, or it throttled: distrust the median."""
-        return self.iqr_ms > UNSTEADY * self.median_ms
+        """Something else ran on the machine, or it throttled, for too much of the time: distrust the median."""
+        low, high = self.interval_ms
+        return high - low > UNSTEADY * self.median_ms or self.slowdown > 1 + UNSTEADY
+
+    def to_json(self) -> dict[str, Any]:
+        """`from_json` takes the raw times; the numbers before them are for readers."""
+        return {
+            "median_ms": round(self.median_ms, 4),
+            "iqr_ms": round(self.iqr_ms, 4),
+            "interval_ms": [round(each, 4) for each in self.interval_ms],
+            "slowdown": round(self.slowdown, 4),
+            "threads": self.threads,
+            "reference_ms": self.reference_ms,
+            "blocks": [_block_to_json(block) for block in self.blocks],
+            "discarded": [_block_to_json(block) for block in self.discarded],
+        }
+
+    @classmethod
+    def from_json(cls, regime: Regime, value: Mapping[str, Any]) -> Latency:
+        """Raises LtsRayError, KeyError, TypeError or ValueError. A record of times without blocks is one block."""
+        if "blocks" not in value:
+            times = tuple(float(each) for each in value["times_ms"])
+            return cls(regime=regime, threads=int(value["threads"]), blocks=(Block(times_ms=times),))
+        reference = value["reference_ms"]
+        return cls(
+            regime=regime,
+            threads=int(value["threads"]),
+            blocks=tuple(_block_from_json(each) for each in value["blocks"]),
+            discarded=tuple(_block_from_json(each) for each in value["discarded"]),
+            reference_ms=None if reference is None else float(reference),
+        )
 
 
-@contextmanager
-def torch_threads(count: int | None) -> Iterator[int]:
-    """Run the block with `count` intra-op threads (None: as many as now), then restore the number there was."""
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
-        yield torch.get_num_threads()
-    finally:
-        torch.set_num_threads(before)
+def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Bounds that hold the median of whatever `values` are drawn from with at least this probability.
+
+    The k-th smallest and k-th largest value miss it only when fewer than k of n values fall on one side of it, which
+    is a fair coin's chance whatever the distribution. Five values or fewer give all there is, their range, which is
+    right less often.
+    """
+    ordered = sorted(values)
+    n, k, missed = len(ordered), 1, 2 / 2 ** len(ordered)
+    while missed + 2 * comb(n, k) / 2**n <= 1 - confidence:
+        missed += 2 * comb(n, k) / 2**n
+        k += 1
+    return ordered[k - 1], ordered[n - k]
 
 
-def prefill_latency(model: MatFormer, submodel: Submodel, target: Target, *, seconds: float = 1.0) -> Latency:
-    check_length(model, target.sequence_length)
-    with torch_threads(target.threads), torch.inference_mode():
-        step = prefill_step(model, submodel, rows=target.batch_size, tokens=target.sequence_length)
-        times = time_step(step, seconds=seconds, wait=waiter(model))
-    return Latency(regime="prefill", threads=target.threads, times_ms=times)
+def _block_to_json(block: Block) -> dict[str, Any]:
+    return {"slowdown": block.slowdown, "times_ms": list(block.times_ms)}
 
 
-def decode_latency(model: MatFormer, submodel: Submodel, target: Target, *, seconds: float = 1.0) -> Latency:
-    check_length(model, target.sequence_length)
-    context = decode_context(model, target.sequence_length)
-    with torch_threads(target.threads), torch.inference_mode():
-        step = decode_step(model, [submodel] * target.batch_size, context=context)
-        times = time_step(step, seconds=seconds, wait=waiter(model))
-    return Latency(regime="decode", threads=target.threads, times_ms=times)
-
-
-def time_step(
-    step: Step, *, seconds: float, wait: Step, warm_up: int = 3, clock: Callable[[], float] = time.perf_counter
-) -> tuple[float, ...]:
-    """Time `step` at least MIN_RUNS times, until the times are steady or `seconds` are over. Milliseconds."""
-    started = clock()
-    for _ in range(warm_up):
-        step()
-    wait()
-    times: list[float] = []
-    while len(times) < MAX_RUNS:
-        times.append(timed(step, wait=wait, clock=clock))
-        if len(times) >= MIN_RUNS:
-            low, middle, high = np.percentile(times, (25, 50, 75))
-            if high - low <= STEADY * middle or clock() - started > seconds:
-                break
-    return tuple(times)
-
-
-def timed(step: Step, *, wait: Step, clock: Callable[[], float] = time.perf_counter) -> float:
-    """One run of `step` in milliseconds. `wait` returns when the device has done its work."""
-    begin = clock()
-    step()
-    wait()
-    return round(
-        (clock() - begin) * 1000, 4
-    )  # as it is logged, so that a resumed search computes with the same numbers
-
-
-def waiter(model: MatFormer) -> Step:
-    """What to call before the clock is read: a GPU only queues work, a CPU has done it."""
-    if model.embed_tokens.weight.device.type == "cuda":
-        return torch.cuda.synchronize
-    return lambda: None
+def _block_from_json(value: Mapping[str, Any]) -> Block:
+    return Block(slowdown=float(value["slowdown"]), times_ms=tuple(float(each) for each in value["times_ms"]))

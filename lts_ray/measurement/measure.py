@@ -1,4 +1,4 @@
-"""What a submodel costs on one target, measured on this machine: latency of both regimes and peak memory.
+"""What a candidate costs on one target, measured on this machine: latency of both regimes and peak memory.
 
 The result is a value either way: a `Measurement`, or `Failed` with the reason. A failure never becomes a number.
 """
@@ -9,13 +9,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from lts_ray.architecture import Submodel
 from lts_ray.errors import LtsRayError
 from lts_ray.frontier import Cost
-from lts_ray.measurement.latency import Latency, Regime, decode_latency, prefill_latency
+from lts_ray.measurement.latency import Latency
 from lts_ray.measurement.memory import peak_memory_bytes
+from lts_ray.measurement.reference import Reference
+from lts_ray.measurement.subject import MatFormerSubjects, Subject, prepare
 from lts_ray.measurement.target import Target
 from lts_ray.models.matformer import MatFormer
 
@@ -43,8 +43,8 @@ class Measurement:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "prefill": _latency_to_json(self.prefill),
-            "decode": _latency_to_json(self.decode),
+            "prefill": self.prefill.to_json(),
+            "decode": self.decode.to_json(),
             "peak_memory_bytes": self.peak_memory_bytes,
         }
 
@@ -52,50 +52,29 @@ class Measurement:
     def from_json(cls, value: Mapping[str, Any]) -> Measurement:
         try:
             return cls(
-                prefill=_latency_from_json("prefill", value["prefill"]),
-                decode=_latency_from_json("decode", value["decode"]),
+                prefill=Latency.from_json("prefill", value["prefill"]),
+                decode=Latency.from_json("decode", value["decode"]),
                 peak_memory_bytes=int(value["peak_memory_bytes"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise LtsRayError(f"a measurement is not usable: {error!r}") from None
 
 
-def measure(model: MatFormer, submodel: Submodel, target: Target, *, seconds: float = 2.0) -> Measurement:
-    """Measure one submodel in this process. model: on the target's device and in its dtype, as `prepare` makes it.
+def measure(subject: Subject, reference: Reference, *, seconds: float = 2.0) -> Measurement:
+    """Measure one candidate in this process, on the reference's target.
 
-    seconds: about how long to time for, both regimes together; a slow step is still run ten times.
+    seconds: about how long to time for, both regimes together; a slow step is still run twelve times, and up to twice
+    as often while the node is slow.
     """
-    model.config.check(submodel)
     return Measurement(
-        prefill=prefill_latency(model, submodel, target, seconds=seconds / 2),
-        decode=decode_latency(model, submodel, target, seconds=seconds / 2),
-        peak_memory_bytes=peak_memory_bytes(model, submodel, target),
+        prefill=reference.latency("prefill", subject, seconds=seconds / 2),
+        decode=reference.latency("decode", subject, seconds=seconds / 2),
+        peak_memory_bytes=peak_memory_bytes(subject, reference.target),
     )
 
 
 def measure_submodels(model: MatFormer, submodels: Iterable[Submodel], target: Target) -> list[Measurement]:
     """Measure several submodels, in their order, on this machine as `target` says; its selector is not looked at."""
-    ready = prepare(model, target)
-    return [measure(ready, submodel, target) for submodel in submodels]
-
-
-def prepare(model: MatFormer, target: Target) -> MatFormer:
-    """`model` in eval mode, on the target's device and in its dtype; moved in place where it differs."""
-    if target.device == "cuda" and not torch.cuda.is_available():
-        raise LtsRayError(f"target {target.name!r} wants CUDA, but this node has no usable GPU")
-    return model.eval().to(device=target.device, dtype=getattr(torch, target.dtype))
-
-
-def _latency_to_json(latency: Latency) -> dict[str, Any]:
-    return {
-        "median_ms": round(latency.median_ms, 4),
-        "iqr_ms": round(latency.iqr_ms, 4),
-        "threads": latency.threads,
-        "times_ms": list(latency.times_ms),
-    }
-
-
-def _latency_from_json(regime: Regime, value: Mapping[str, Any]) -> Latency:
-    return Latency(
-        regime=regime, threads=int(value["threads"]), times_ms=tuple(float(each) for each in value["times_ms"])
-    )
+    subjects = MatFormerSubjects(prepare(model, target))
+    reference = Reference.of(subjects.reference, target)
+    return [measure(subjects.subject(submodel), reference) for submodel in submodels]

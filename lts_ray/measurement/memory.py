@@ -1,10 +1,10 @@
-"""The most memory that a submodel needs at once on a target: its weights, activations and KV cache.
+"""The most memory that a candidate needs at once on a target: its weights, activations and KV cache.
 
 On the CPU the allocator's own timeline is taken from the torch profiler (every allocation and free in order) and its
 running sum's maximum is the peak. Not counted: scratch space that a kernel library takes past torch's allocator, and
-the interpreter itself. On CUDA the allocator keeps the maximum.
+the interpreter itself; `resident` compares with what the operating system saw. On CUDA the allocator keeps the maximum.
 
-Weights are counted, not measured: the universal model is in memory whole, but a submodel served alone needs its slice.
+Weights are counted, not measured: a universal model is in memory whole, but a submodel served alone needs its slice.
 """
 
 from __future__ import annotations
@@ -17,34 +17,32 @@ from itertools import accumulate
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from lts_ray.architecture import Submodel
-from lts_ray.measurement.latency import torch_threads
-from lts_ray.measurement.steps import check_length, decode_context, empty_cache, random_tokens
+from lts_ray.measurement.steps import Step, check_fits, decode_context, random_tokens
+from lts_ray.measurement.subject import Subject
 from lts_ray.measurement.target import Target
-from lts_ray.models.matformer import MatFormer
+from lts_ray.measurement.timing import torch_threads
 
 
-def peak_memory_bytes(model: MatFormer, submodel: Submodel, target: Target) -> int:
+def peak_memory_bytes(subject: Subject, target: Target) -> int:
     """Peak over a prefill of the target's batch and one decode step after it."""
-    check_length(model, target.sequence_length)
-    rows, context = target.batch_size, decode_context(model, target.sequence_length)
-    prompt, following = random_tokens(model, rows, context), random_tokens(model, rows, 1)
+    run = generation(subject, target)
+    with torch_threads(target.threads), torch.inference_mode():
+        run()  # what a first run allocates and keeps is not this candidate's
+        return subject.weight_bytes + peak_of(run, device=subject.device)
+
+
+def generation(subject: Subject, target: Target) -> Step:
+    """A prefill and one decode step on a new cache."""
+    check_fits(subject.context_length, target.sequence_length)
+    rows, context = target.batch_size, decode_context(subject, target.sequence_length)
+    prompt, following = random_tokens(subject, rows, context), random_tokens(subject, rows, 1)
 
     def run() -> None:
-        cache = empty_cache(model, rows=rows, length=context + 1)
-        model(prompt, submodel=submodel, cache=cache, last_only=True)
-        model(following, submodel=submodel, cache=cache, last_only=True)
+        cache = subject.empty_cache(rows=rows, length=context + 1)
+        subject.run(prompt, cache)
+        subject.run(following, cache)
 
-    with torch_threads(target.threads), torch.inference_mode():
-        run()  # what a first run allocates and keeps is not this submodel's
-        return weight_bytes(model, submodel) + peak_of(run, device=model.embed_tokens.weight.device)
-
-
-def weight_bytes(model: MatFormer, submodel: Submodel) -> int:
-    """Embedding, layers as wide as `submodel` has them, norms, and the table of rotary positions."""
-    config = model.config
-    parameters = config.vocab_size * config.d_model + config.decoder_params(submodel)
-    return parameters * model.embed_tokens.weight.element_size() + model.rotary.nbytes
+    return run
 
 
 def peak_of(run: Callable[[], None], *, device: torch.device) -> int:

@@ -1,155 +1,202 @@
-"""The pool of measurement actors: an actor itself, on the driver's node, that every trial calls.
+"""The pool of measurement actors: an actor itself, on the driver's node, that whoever searches calls.
 
-It keeps one rule: at most one thing runs at a time on a physical host, be it a measurement or a validation loss,
-because two at once would slow each other down. Ray nodes on one host (a simulated cluster, containers) count as one.
+It has one actor for each target on every node that fits the target, as nodes come and go, and keeps one rule: at most
+one thing runs at a time on a physical host, be it a measurement or a validation loss, because two at once would slow
+each other down. Ray nodes on one host (a simulated cluster, containers) count as one. Who does what is decided in
+`dispatcher`; this is what of it needs Ray.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import ray
 from ray._private.state import available_resources_per_node
-from ray.exceptions import RayActorError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from lts_ray.architecture import Submodel
 from lts_ray.errors import LtsRayError
 from lts_ray.measurement.actor import LossActor, MeasurementActor
 from lts_ray.measurement.cost_model import StepCostModel
+from lts_ray.measurement.dispatcher import Dispatcher
 from lts_ray.measurement.evaluation import Evaluation
 from lts_ray.measurement.measure import Failed, Measurement
-from lts_ray.measurement.selector import Node, needed_resources, place
+from lts_ray.measurement.seat import DiedError, PoolStatus, Seat, hosts, slots
+from lts_ray.measurement.selector import Node, needed_resources, place, vacancies, waiting_message
 from lts_ray.measurement.target import Target
 from lts_ray.models.config import MatFormerConfig
 
+logger = logging.getLogger(__name__)
+
+LOSS = "validation loss"
+"""The seat for the loss has this in place of a target's name."""
 PLACEMENT_S = 8.0
 """How long to wait for held resources to come free; labels that are not there are not waited for."""
-START_S = 90.0
-"""How long a placed actor's process may take to import torch and build the model."""
+WATCH_S = 1.5
+"""How often to look for nodes that joined or left."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossWorkload:
+    """What the actor for the validation loss needs. weights, blocks: Ray object references."""
+
+    config: MatFormerConfig
+    weights: Any
+    blocks: Any
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """What the actors need. References, not values: the model crosses the network once per node.
+    """What the actors need: they are made as actor_class(target, source, payload).
 
-    weights, blocks: Ray object references. blocks: None where the loss is minus the decoder parameters.
+    source: what candidates are of, small enough to be sent to every actor. payload: a Ray object reference, so that
+    the model crosses the network once per node, or None. loss: None where whoever calls gives each candidate's loss.
     """
 
-    config: MatFormerConfig
-    weights: Any
-    blocks: Any | None
+    source: Any
+    payload: Any
     targets: tuple[Target, ...]
+    loss: LossWorkload | None
     actor_class: type = MeasurementActor
 
 
-@dataclass(kw_only=True)
-class Seat:
-    """A running actor, how to start it again, and the host it is on."""
+class RayWorker:
+    """A Ray actor that can be started again: a `Worker`."""
 
-    name: str
-    spawn: Callable[[], Any]
-    handle: Any = None
-    host: str = ""
+    def __init__(self, spawn: Callable[[], Any]) -> None:
+        self._spawn, self._handle = spawn, None
+
+    async def start(self) -> str | Failed:
+        self.stop()  # frees its resources if it is only unreachable
+        self._handle = self._spawn()
+        host: str | Failed = await self.call("start")
+        return host
+
+    async def call(self, method: str, *arguments: object) -> Any:
+        try:
+            return await getattr(self._handle, method).remote(*arguments)
+        except RayTaskError as error:
+            return Failed(reason=f"{type(error.cause).__name__}: {_one_line(error.cause)}")
+        except RayError as error:
+            raise DiedError(_one_line(error)) from None
+
+    def stop(self) -> None:
+        if self._handle is not None:
+            ray.kill(self._handle)
 
 
 class MeasurementPool:
     def __init__(self, workload: Workload, driver_node_id: str) -> None:
-        self._workload = workload
-        self._hosts: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        here = {"scheduling_strategy": NodeAffinitySchedulingStrategy(driver_node_id, soft=False)}
-        self._seats = {
-            target.name: Seat(name=f"target {target.name!r}", spawn=self._spawner(target, here))
-            for target in workload.targets
-        }
-        self._loss: Seat | None = None
-        if workload.blocks is not None:
-            remote = ray.remote(LossActor).options(num_cpus=0, **here)
-            arguments = (workload.config, workload.weights, workload.blocks)
-            self._loss = Seat(name="the validation loss", spawn=lambda: remote.remote(*arguments))
-
-    def _spawner(self, target: Target, here: dict[str, Any]) -> Callable[[], Any]:
-        needed = needed_resources(target)
-        gpus, cpus = needed.pop("GPU", 0), needed.pop("CPU", 0)
-        where = here if target.local else {"label_selector": dict(target.label_selector)}
-        remote = ray.remote(self._workload.actor_class).options(num_cpus=cpus, num_gpus=gpus, resources=needed, **where)
-        return lambda: remote.remote(target, self._workload.config, self._workload.weights)
+        self._workload, self._driver_node_id = workload, driver_node_id
+        self._actor = ray.remote(workload.actor_class)
+        self._dispatcher = Dispatcher(clock=time.monotonic)
+        self._nodes: list[Node] = []
+        self._watcher: asyncio.Task[None] | None = None
 
     async def start(self) -> Failed | None:
-        """Start all actors at once; the first failure, or None."""
-        seats = [*self._seats.values(), *([self._loss] if self._loss else [])]
-        failures = await asyncio.gather(*(self._start(seat) for seat in seats))
-        return next((each for each in failures if each is not None), None)
+        """Start all actors at once. A target that has none then is a failure; the first, or None."""
+        await self._look()
+        self._watcher = asyncio.create_task(self._watch())
+        seats = tuple(self._dispatcher.seats)
+        await asyncio.gather(*(seat.tried.wait() for seat in seats))
+        for name in (*([LOSS] if self._workload.loss else []), *(target.name for target in self._workload.targets)):
+            mine = [seat for seat in seats if seat.target == name]
+            if all(seat.started_s is None for seat in mine):
+                problems = [f"{seat.place}: {seat.problem or 'its node left'}" for seat in mine]
+                return Failed(reason=problems[0] if problems else f"target {name!r}: its nodes left")
+        return None
 
     async def hosts(self) -> int:
-        """How many physical hosts take part."""
-        return len({seat.host for seat in self._seats.values()})
+        """How many physical hosts take part now."""
+        return hosts(self._dispatcher.seats)
+
+    async def slots(self) -> int:
+        """How many evaluations keep every host busy now; it changes as nodes come and go."""
+        return slots(self._dispatcher.seats, loss=LOSS)
+
+    async def status(self) -> PoolStatus:
+        seats, waiting, now_s = self._dispatcher.seats, self._dispatcher.waiting(), time.monotonic()
+        seated = {seat.target for seat in seats if seat.state != "lost"}
+        without = [
+            waiting_message(target, self._nodes, waiting=waiting[target.name], local_node_id=self._driver_node_id)
+            for target in self._workload.targets
+            if target.name not in seated
+        ]
+        problems = [f"{seat.place}: {seat.problem}" for seat in seats if seat.problem]
+        return PoolStatus(seats=tuple(seat.status(now_s) for seat in seats), messages=(*without, *problems))
 
     async def calibrate(self, seconds: float) -> dict[str, StepCostModel | Failed]:
+        """One actor's step-cost model for each target."""
+        names = [target.name for target in self._workload.targets]
         models = await asyncio.gather(
-            *(self._call(seat, lambda handle: handle.calibrate.remote(seconds)) for seat in self._seats.values())
+            *(self._dispatcher.run(name, "calibrate", seconds, is_counted=False) for name in names)
         )
-        return dict(zip(self._seats, models, strict=True))
+        return dict(zip(names, models, strict=True))
 
-    async def evaluate(self, submodel: Submodel) -> Evaluation | Failed:
-        """The loss, then the measurements on all targets; the first failure of them stands for all."""
-        loss = await self._loss_of(submodel)
-        if isinstance(loss, Failed):
-            return loss
-        seats = list(self._seats.items())
+    async def evaluate(self, candidate: Any, loss: float | None = None) -> Evaluation | Failed:
+        """The loss, unless it is given, then the measurements on all targets; the first failure stands for all."""
+        if loss is None:
+            if self._workload.loss is None:
+                raise LtsRayError("this pool computes no loss: give the candidate's own, or a LossWorkload")
+            computed: float | Failed = await self._dispatcher.run(LOSS, "loss", candidate)
+            if isinstance(computed, Failed):
+                return Failed(reason=f"the {LOSS}: {computed.reason}")
+            loss = computed
+        if not isfinite(loss):
+            return Failed(reason=f"its loss is {loss}")
+        names = [target.name for target in self._workload.targets]
         results: list[Measurement | Failed] = await asyncio.gather(
-            *(self._call(seat, lambda handle: handle.measure.remote(submodel)) for _, seat in seats)
+            *(self._dispatcher.run(name, "measure", candidate) for name in names)
         )
         measurements: dict[str, Measurement] = {}
-        for (name, seat), result in zip(seats, results, strict=True):
+        for name, result in zip(names, results, strict=True):
             if isinstance(result, Failed):
-                return Failed(reason=f"{seat.name}: {result.reason}")
+                return Failed(reason=f"target {name!r}: {result.reason}")
             measurements[name] = result
         return Evaluation(loss=loss, measurements=measurements)
 
-    async def _loss_of(self, submodel: Submodel) -> float | Failed:
-        if self._loss is None:
-            return -float(self._workload.config.decoder_params(submodel))
-        loss: float | Failed = await self._call(self._loss, lambda handle: handle.loss.remote(submodel))
-        return loss
-
-    async def _call(self, seat: Seat, call: Callable[[Any], Any]) -> Any:
-        """Run `call` on the seat's actor with the host to itself. An actor that died is started again, once."""
-        restarted = False
+    async def _watch(self) -> None:
         while True:
-            host = seat.host
-            async with self._hosts[host]:
-                if seat.host != host:
-                    continue  # started again elsewhere while this waited for its turn
-                try:
-                    return await call(seat.handle)
-                except RayActorError as error:
-                    if restarted:
-                        return Failed(reason=f"its actor died twice: {_first_line(error)}")
-                restarted = True
-                failure = await self._start(seat)
-                if failure is not None:
-                    return failure
+            await asyncio.sleep(WATCH_S)
+            try:
+                await self._look()
+            except Exception as error:  # Ray's head may be busy: the next look is soon
+                logger.warning("could not look for nodes: %s", _one_line(error))
 
-    async def _start(self, seat: Seat) -> Failed | None:
-        if seat.handle is not None:
-            ray.kill(seat.handle)  # frees its resources if it is only unreachable
-        seat.handle = seat.spawn()
-        try:
-            host = await asyncio.wait_for(seat.handle.start.remote(), START_S)
-        except TimeoutError:
-            return Failed(reason=f"{seat.name}: its actor did not start within {START_S:.0f} s; is its node still up?")
-        except RayActorError as error:
-            return Failed(reason=f"{seat.name}: its actor died at the start: {_first_line(error)}")
-        if isinstance(host, Failed):
-            return Failed(reason=f"{seat.name}: {host.reason}")
-        seat.host = host
-        return None
+    async def _look(self) -> None:
+        """Seats for nodes that joined, none for nodes that left; also starts again what failed some time ago."""
+        self._nodes = await asyncio.to_thread(cluster_nodes)
+        there = {node.node_id for node in self._nodes}
+        for seat in self._dispatcher.seats:
+            if seat.state != "lost" and seat.node.node_id not in there:
+                self._dispatcher.drop(seat)
+        taken = {(seat.target, seat.node.node_id) for seat in self._dispatcher.seats}
+        here = self._driver_node_id
+        for node in self._nodes:
+            if self._workload.loss is not None and node.node_id == here and (LOSS, here) not in taken:
+                self._dispatcher.add(self._loss_seat(self._workload.loss, node))
+        of_targets = {(name, node_id) for name, node_id in taken if name != LOSS}
+        for target, node in vacancies(self._workload.targets, self._nodes, taken=of_targets, local_node_id=here):
+            self._dispatcher.add(self._seat(target, node))
+        self._dispatcher.dispatch()
+
+    def _seat(self, target: Target, node: Node) -> Seat:
+        needed = needed_resources(target)
+        gpus, cpus = needed.pop("GPU", 0), needed.pop("CPU", 0)
+        actor = self._actor.options(num_cpus=cpus, num_gpus=gpus, resources=needed, **_only_on(node))
+        worker = RayWorker(lambda: actor.remote(target, self._workload.source, self._workload.payload))
+        return Seat(target=target.name, label=f"target {target.name!r}", node=node, worker=worker)
+
+    def _loss_seat(self, loss: LossWorkload, node: Node) -> Seat:
+        actor = ray.remote(LossActor).options(num_cpus=0, **_only_on(node))
+        worker = RayWorker(lambda: actor.remote(loss.config, loss.weights, loss.blocks))
+        return Seat(target=LOSS, label=f"the {LOSS}", node=node, worker=worker)
 
 
 def start_pool(workload: Workload) -> Any:
@@ -187,12 +234,17 @@ def cluster_nodes() -> list[Node]:
             labels=node["Labels"],
             resources=node["Resources"],
             available=available.get(node["NodeID"], {}),
+            address=node["NodeManagerAddress"],
         )
         for node in ray.nodes()
         if node["Alive"]
     ]
 
 
-def _first_line(error: Exception) -> str:
+def _only_on(node: Node) -> dict[str, Any]:
+    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node.node_id, soft=False)}
+
+
+def _one_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -5,62 +5,72 @@ Both work on a KV cache as serving does, with random tokens: all-zero ones would
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Literal
 
 import torch
 
-from lts_ray.architecture import Submodel
-from lts_ray.decoding.kv_cache import KVCache
 from lts_ray.errors import LtsRayError
-from lts_ray.models.matformer import MatFormer
+from lts_ray.measurement.subject import Cache, Subject
+from lts_ray.measurement.target import Target
 
 Step = Callable[[], None]
+Regime = Literal["prefill", "decode"]
 
 
-def empty_cache(model: MatFormer, *, rows: int, length: int) -> KVCache:
-    weight = model.embed_tokens.weight
-    return KVCache.empty(model.config, rows=rows, length=length, dtype=weight.dtype, device=weight.device)
+def check_fits(context_length: int | None, sequence_length: int) -> None:
+    """Raises LtsRayError for more tokens than a context holds. context_length: None for one without a limit."""
+    if context_length is not None and sequence_length > context_length:
+        raise LtsRayError(
+            f"sequence_length {sequence_length} is longer than the model's context of {context_length} tokens"
+        )
 
 
-def check_length(model: MatFormer, sequence_length: int) -> None:
-    limit = model.config.context_length
-    if sequence_length > limit:
-        raise LtsRayError(f"sequence_length {sequence_length} is longer than the model's context of {limit} tokens")
-
-
-def decode_context(model: MatFormer, sequence_length: int) -> int:
+def decode_context(subject: Subject, sequence_length: int) -> int:
     """Tokens a row holds before the measured decode step: the step's own token must still fit the context."""
-    return min(sequence_length, model.config.context_length - 1)
+    limit = subject.context_length
+    return sequence_length if limit is None else min(sequence_length, limit - 1)
 
 
-def prefill_step(model: MatFormer, submodel: Submodel, *, rows: int, tokens: int, cache: KVCache | None = None) -> Step:
-    """A step that fills an empty cache with `tokens` tokens of each of `rows` rows."""
-    cache = empty_cache(model, rows=rows, length=tokens) if cache is None else cache.rows(0, rows)
-    inputs = random_tokens(model, rows, tokens)
+def step_of(regime: Regime, subject: Subject, target: Target) -> Step:
+    """What `target` measures of `subject` in this regime."""
+    check_fits(subject.context_length, target.sequence_length)
+    if regime == "prefill":
+        return prefill_step(subject, rows=target.batch_size, tokens=target.sequence_length)
+    return decode_step(subject, rows=target.batch_size, context=decode_context(subject, target.sequence_length))
+
+
+def prefill_step(subject: Subject, *, rows: int, tokens: int, cache: Cache | None = None) -> Step:
+    """A step that fills an empty cache of `rows` rows with `tokens` tokens each."""
+    used = subject.empty_cache(rows=rows, length=tokens) if cache is None else cache
+    inputs = random_tokens(subject, rows, tokens)
 
     def run() -> None:
-        cache.lengths.zero_()
-        model(inputs, submodel=submodel, cache=cache, last_only=True)
+        used.lengths.zero_()
+        subject.run(inputs, used)
 
     return run
 
 
-def decode_step(model: MatFormer, submodels: Sequence[Submodel], *, context: int, cache: KVCache | None = None) -> Step:
-    """A step of one token for each submodel's row; every row holds `context` tokens before it."""
-    rows = len(submodels)
-    cache = empty_cache(model, rows=rows, length=context + 1) if cache is None else cache.rows(0, rows)
-    inputs = random_tokens(model, rows, 1)
-    chosen = submodels[0] if len(set(submodels)) == 1 else submodels
+def decode_step(subject: Subject, *, rows: int, context: int, cache: Cache | None = None) -> Step:
+    """A step of one more token for each of `rows` rows, which hold `context` tokens before it.
+
+    A cache that is given is taken as filled. One made here gets its context from a prefill: memory that was never
+    written is one page of zeros, which is read faster than keys and values are.
+    """
+    used = subject.empty_cache(rows=rows, length=context + 1) if cache is None else cache
+    if cache is None and context:
+        subject.run(random_tokens(subject, rows, context), used)
+    inputs = random_tokens(subject, rows, 1)
 
     def run() -> None:
-        cache.lengths.fill_(context)
-        model(inputs, submodel=chosen, cache=cache, last_only=True)
+        used.lengths.fill_(context)
+        subject.run(inputs, used)
 
     return run
 
 
-def random_tokens(model: MatFormer, rows: int, length: int) -> torch.Tensor:
+def random_tokens(subject: Subject, rows: int, length: int) -> torch.Tensor:
     """[rows, length], the same ones in every run."""
     generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(model.config.vocab_size, (rows, length), generator=generator)
-    return tokens.to(model.embed_tokens.weight.device)
+    return torch.randint(subject.vocab_size, (rows, length), generator=generator).to(subject.device)

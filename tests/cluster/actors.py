@@ -1,4 +1,7 @@
-"""Measurement actors with behaviour: real Ray actors that measure nothing."""
+"""Measurement actors with behaviour: real Ray actors that measure nothing.
+
+source: not looked at. payload: the path of a file, or None.
+"""
 
 from __future__ import annotations
 
@@ -6,40 +9,70 @@ import os
 import time
 from pathlib import Path
 
+import ray
+
 from lts_ray.architecture import Submodel
-from lts_ray.measurement.actor import MeasurementActor, host_identity
+from lts_ray.measurement.actor import host_identity
 from lts_ray.measurement.fake import FakeEvaluator
 from lts_ray.measurement.measure import Failed, Measurement
+from lts_ray.measurement.target import Target
 
 
-class QuickActor(MeasurementActor):
+class QuickActor:
+    """Measures at once; raises for a submodel of width 13."""
+
+    def __init__(self, target: Target, source: object, payload: str | None) -> None:
+        self.target, self.file = target, Path(payload or "none")
+
     def start(self) -> str | Failed:
         return host_identity()
 
     def measure(self, submodel: Submodel) -> Measurement | Failed:
-        outcome = FakeEvaluator((self._target.name,)).evaluate(submodel)
+        if submodel.widths[0] == 13:
+            raise ValueError("no such submodel\nand more lines")
+        outcome = FakeEvaluator((self.target.name,)).evaluate(submodel)
         assert not isinstance(outcome, Failed)
-        return outcome.measurements[self._target.name]
+        return outcome.measurements[self.target.name]
 
 
 class RecordingActor(QuickActor):
-    """Appends the begin and the end of each measurement to the file that $RECORD in the weights names."""
+    """Appends the begin and the end of each measurement to its file."""
 
     def measure(self, submodel: Submodel) -> Measurement | Failed:
         begin = time.monotonic()
         time.sleep(0.05)
-        with Path(str(self._weights["record"])).open("a", encoding="utf-8") as file:
-            file.write(f"{begin} {time.monotonic()} {self._target.name} {os.environ.get('RAY_NODE_ID', '')}\n")
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(f"{begin} {time.monotonic()} {self.target.name}\n")
         return super().measure(submodel)
 
 
 class MortalActor(QuickActor):
-    """Its process ends in the middle of a measurement, as often as the file in the weights has lines left."""
+    """Its process ends in the middle of a measurement, as often as the number in its file says."""
 
     def measure(self, submodel: Submodel) -> Measurement | Failed:
-        lives = Path(str(self._weights["deaths"]))
-        left = int(lives.read_text(encoding="utf-8"))
+        left = int(self.file.read_text(encoding="utf-8"))
         if left > 0:
-            lives.write_text(str(left - 1), encoding="utf-8")
+            self.file.write_text(str(left - 1), encoding="utf-8")
             os._exit(1)
         return super().measure(submodel)
+
+
+class LonelyActor(QuickActor):
+    """Pretends that its node is a host of its own, and appends the node to its file when a measurement begins.
+
+    A measurement of a submodel of width 8 lasts until the file `go` beside its own exists; others are quick.
+    """
+
+    def start(self) -> str | Failed:
+        return node_id()
+
+    def measure(self, submodel: Submodel) -> Measurement | Failed:
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(f"{node_id()}\n")
+        while submodel.widths[0] == 8 and not self.file.with_name("go").exists():
+            time.sleep(0.01)
+        return super().measure(submodel)
+
+
+def node_id() -> str:
+    return str(ray.get_runtime_context().get_node_id())

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -9,12 +12,14 @@ from typing import Any
 
 import pytest
 import ray
+import torch
 
 from lts_ray.architecture import Submodel
 from lts_ray.errors import LtsRayError
+from lts_ray.evaluation.perplexity import validation_loss
 from lts_ray.measurement.evaluation import Evaluation
 from lts_ray.measurement.measure import Failed
-from lts_ray.measurement.pool import Workload, start_pool
+from lts_ray.measurement.pool import LOSS, LossWorkload, MeasurementPool, Workload, start_pool
 from lts_ray.models.matformer import MatFormer
 from lts_ray.search.run import connected
 from tests.cluster.actors import MortalActor, QuickActor, RecordingActor
@@ -27,64 +32,99 @@ def driver(cluster: str) -> Iterator[None]:
         yield
 
 
-def workload(model: MatFormer, actor_class: type, weights: Mapping[str, str] | None = None) -> Workload:
-    return Workload(
-        config=model.config, weights=ray.put(weights or {}), blocks=None, targets=TARGETS, actor_class=actor_class
+def workload(actor_class: type, file: Path | None = None) -> Workload:
+    payload = None if file is None else ray.put(str(file))
+    return Workload(source=None, payload=payload, targets=TARGETS, loss=None, actor_class=actor_class)
+
+
+def evaluate(pool: Any, count: int = 1) -> list[Evaluation | Failed]:
+    results: list[Evaluation | Failed] = ray.get(
+        [pool.evaluate.remote(Submodel((8 * (index + 1),) * 3), 2.5) for index in range(count)]
     )
-
-
-def evaluate(pool: Any, model: MatFormer, count: int = 1) -> list[Evaluation | Failed]:
-    submodels = [Submodel((8 * (index + 1),) * model.config.n_layer) for index in range(count)]
-    results: list[Evaluation | Failed] = ray.get([pool.evaluate.remote(each) for each in submodels])
     return results
 
 
+def test_a_loss_that_is_no_number_or_missing_is_found_out_before_anything_is_measured() -> None:
+    pool = MeasurementPool(Workload(source=None, payload=None, targets=TARGETS, loss=None), "")
+    assert asyncio.run(pool.evaluate(Submodel((8,)), float("nan"))) == Failed(reason="its loss is nan")
+    with pytest.raises(LtsRayError, match="this pool computes no loss"):
+        asyncio.run(pool.evaluate(Submodel((8,))))
+
+
 @pytest.mark.usefixtures("driver")
-def test_measurements_on_nodes_of_one_host_take_turns(universal: MatFormer, tmp_path: Path) -> None:
+def test_measurements_on_nodes_of_one_host_take_turns(tmp_path: Path) -> None:
     """Five candidates at once on two targets: without the lock, the two actors' intervals overlap."""
     record = tmp_path / "record"
-    pool = start_pool(workload(universal, RecordingActor, {"record": str(record)}))
-    results = evaluate(pool, universal, 5)
+    pool = start_pool(workload(RecordingActor, record))
+    results = evaluate(pool, 5)
     assert all(isinstance(each, Evaluation) and set(each.measurements) == {"edge", "server"} for each in results)
+    assert all(isinstance(each, Evaluation) and each.loss == 2.5 for each in results)
     lines = [line.split() for line in record.read_text(encoding="utf-8").splitlines()]
     intervals = sorted((float(begin), float(end)) for begin, end, *_ in lines)
     assert len(intervals) == 10
     assert all(before[1] <= after[0] for before, after in pairwise(intervals))
     assert ray.get(pool.hosts.remote()) == 1
+    assert ray.get(pool.slots.remote()) == 2
+    status = ray.get(pool.status.remote())
+    assert status.messages == ()
+    assert [(each.target, each.state, each.measured) for each in status.seats] == [
+        ("edge", "idle", 5),
+        ("server", "idle", 5),
+    ]
+    assert [each.labels for each in status.seats] == [{"role": "edge"}, {"role": "server"}]
+    assert all(0 < each.utilisation < 1 for each in status.seats)
     ray.kill(pool)
 
 
 @pytest.mark.usefixtures("driver")
-def test_an_actor_that_died_is_started_again_and_asked_again(universal: MatFormer, tmp_path: Path) -> None:
+def test_an_actor_that_died_is_started_again_and_asked_again_and_one_that_raised_is_not(tmp_path: Path) -> None:
     deaths = tmp_path / "deaths"
     deaths.write_text("1", encoding="utf-8")
-    pool = start_pool(workload(universal, MortalActor, {"deaths": str(deaths)}))
-    (result,) = evaluate(pool, universal)
+    pool = start_pool(workload(MortalActor, deaths))
+    (result,) = evaluate(pool)
     assert isinstance(result, Evaluation)
     deaths.write_text("4", encoding="utf-8")  # both targets' actors, twice each
-    (result,) = evaluate(pool, universal)
+    (result,) = evaluate(pool)
     assert isinstance(result, Failed)
     assert "died twice" in result.reason
     assert "\n" not in result.reason
-    (result,) = evaluate(pool, universal)
+    (result,) = evaluate(pool)
     assert isinstance(result, Evaluation)
+    raised = ray.get(pool.evaluate.remote(Submodel((13,)), 1.0))
+    assert raised == Failed(reason="target 'edge': ValueError: no such submodel")
     ray.kill(pool)
 
 
 @pytest.mark.usefixtures("driver")
-def test_a_target_without_a_node_is_one_clear_line(universal: MatFormer) -> None:
+def test_the_pool_computes_losses_again_after_its_loss_actor_died(universal: MatFormer) -> None:
+    blocks = torch.randint(300, (2, 17), generator=torch.Generator().manual_seed(0))
+    weights = ray.put({name: value.numpy() for name, value in universal.state_dict().items()})
+    loss = LossWorkload(config=universal.config, weights=weights, blocks=ray.put(blocks.numpy()))
+    pool = start_pool(replace(workload(QuickActor), loss=loss))
+    actors = ray._private.state.actors().values()
+    (pid,) = (each["Pid"] for each in actors if "LossActor" in each["ActorClassName"] and each["State"] == "ALIVE")
+    os.kill(pid, signal.SIGKILL)
+    submodel = Submodel((64, 32, 16))
+    result = ray.get(pool.evaluate.remote(submodel))
+    assert result.loss == pytest.approx(validation_loss(universal, blocks, submodel))
+    assert [each.target for each in ray.get(pool.status.remote()).seats] == [LOSS, "edge", "server"]
+    ray.kill(pool)
+
+
+@pytest.mark.usefixtures("driver")
+def test_a_target_without_a_node_is_one_clear_line() -> None:
     lost = replace(TARGETS[0], name="gpu", label_selector={"role": "gpu"})
     begin = time.monotonic()
     with pytest.raises(LtsRayError, match=r"target 'gpu': no node matches label_selector \{'role': 'gpu'\}") as raised:
-        start_pool(replace(workload(universal, QuickActor), targets=(*TARGETS, lost)))
+        start_pool(replace(workload(QuickActor), targets=(*TARGETS, lost)))
     assert time.monotonic() - begin < 10
     assert "{'role': 'edge'}" in str(raised.value)
     assert "{'role': 'server'}" in str(raised.value)
 
 
 @pytest.mark.usefixtures("driver")
-def test_a_node_that_another_search_holds_is_waited_for_and_then_named(universal: MatFormer) -> None:
-    pool = start_pool(workload(universal, QuickActor))
+def test_a_node_that_another_search_holds_is_waited_for_and_then_named() -> None:
+    pool = start_pool(workload(QuickActor))
     with pytest.raises(LtsRayError, match="are in use, by another target or another job"):
-        start_pool(workload(universal, QuickActor))
+        start_pool(workload(QuickActor))
     ray.kill(pool)

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import torch
 
-from lts_ray.measurement.memory import peak_memory_bytes, peak_of, weight_bytes
+from lts_ray.architecture import Architecture, Submodel
+from lts_ray.measurement.memory import peak_memory_bytes, peak_of
+from lts_ray.measurement.subject import BackboneSource, SubmodelSubject
 from lts_ray.measurement.target import Target
 from lts_ray.models.extract import extract
 from lts_ray.models.matformer import MatFormer
@@ -33,7 +35,7 @@ def test_weights_are_those_of_the_extracted_submodel(universal: MatFormer) -> No
     for submodel in universal.config.trained.values():
         small = extract(universal, submodel)
         counted = sum(each.nbytes for each in small.parameters()) + small.rotary.nbytes
-        assert weight_bytes(universal, submodel) == counted
+        assert SubmodelSubject(universal, submodel).weight_bytes == counted
 
 
 def test_the_peak_of_a_submodel_has_weights_cache_and_activations(universal: MatFormer) -> None:
@@ -42,18 +44,35 @@ def test_the_peak_of_a_submodel_has_weights_cache_and_activations(universal: Mat
     target = Target(name="t", local=True, sequence_length=48, batch_size=2)
     cache = 2 * config.n_layer * 2 * config.n_kv_head * 49 * config.d_head * 4
     ffn = 2 * 2 * 48 * max(submodel.widths) * 4
-    peak = peak_memory_bytes(universal, submodel, target)
-    floor = weight_bytes(universal, submodel) + cache + ffn
+    peak = peak_memory_bytes(SubmodelSubject(universal, submodel), target)
+    floor = SubmodelSubject(universal, submodel).weight_bytes + cache + ffn
     assert floor < peak < 2 * floor
 
 
 def test_a_narrower_submodel_needs_less(universal: MatFormer) -> None:
     target = Target(name="t", local=True, sequence_length=48)
-    peaks = [peak_memory_bytes(universal, each, target) for each in universal.config.trained.values()]
+    peaks = [peak_memory_bytes(SubmodelSubject(universal, each), target) for each in universal.config.trained.values()]
     assert peaks == sorted(set(peaks))
 
 
 def test_measuring_twice_gives_the_same(universal: MatFormer) -> None:
     target = Target(name="t", local=True, sequence_length=48)
-    first, second = (peak_memory_bytes(universal, universal.config.universal, target) for _ in range(2))
+    subject = SubmodelSubject(universal, universal.config.universal)
+    first, second = (peak_memory_bytes(subject, target) for _ in range(2))
     assert first == second
+
+
+def test_submodels_that_share_a_step_need_the_widest_weights_of_each_layer(universal: MatFormer) -> None:
+    mixed = SubmodelSubject(universal, [Submodel((8, 32, 16)), Submodel((16, 8, 16))])
+    assert mixed.weight_bytes == SubmodelSubject(universal, Submodel((16, 32, 16))).weight_bytes
+
+
+def test_the_peak_of_a_backbone_has_weights_cache_and_activations() -> None:
+    """Bounded from below by hand: all parameters, the KV cache, and one activation of the wider FFN."""
+    architecture = Architecture(d_model=64, n_head=(2, 4), d_inner=(128, 512), d_embed=64)
+    target = Target(name="t", local=True, sequence_length=48, batch_size=2)
+    subject = BackboneSource(backbone="gpt2", vocab_size=300, context_length=64).open(target).subject(architecture)
+    parameters = 4 * sum(each.numel() for each in subject.module.parameters())
+    cache, ffn = 2 * 2 * 2 * 49 * 64 * 4, 2 * 48 * 512 * 4
+    floor = parameters + cache + ffn
+    assert floor < peak_memory_bytes(subject, target) < 1.5 * floor

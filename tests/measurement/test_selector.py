@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from lts_ray.errors import LtsRayError
-from lts_ray.measurement.selector import Node, labels_match, place, value_matches
+from lts_ray.measurement.selector import Node, labels_match, place, vacancies, value_matches, waiting_message
 from lts_ray.measurement.target import Target
 from lts_ray.simulated_cluster import nodes_for
 
@@ -99,3 +101,59 @@ def test_simulated_nodes_satisfy_their_targets(constraint: str) -> None:
     resources = {"CPU": float(simulated.num_cpus), **simulated.resources}
     there = Node(node_id="a", labels=simulated.labels, resources=resources, available=resources)
     assert place([target], [there], local_node_id="head") is None
+
+
+def seats(targets: list[Target], nodes: list[Node], *taken: tuple[str, str]) -> list[tuple[str, str]]:
+    found = vacancies(targets, nodes, taken=taken, local_node_id="head")
+    return [(target.name, node.node_id) for target, node in found]
+
+
+def twin(name: str, of: str = "edge", **options: float) -> Node:
+    """Another node with the labels of `of`."""
+    return replace(node(of, **options), node_id=name)
+
+
+def test_a_target_gets_a_seat_on_every_node_that_fits_it_and_no_second_one() -> None:
+    nodes = [node("head"), twin("a"), twin("b"), twin("small", cpus=1), twin("held", free=0), node("server")]
+    local = Target(name="here", local=True)
+    targets = [edge(resources={"slot": 1}, threads=2), local]
+    assert sorted(seats(targets, nodes)) == [("edge", "a"), ("edge", "b"), ("here", "head")]
+    assert seats(targets, nodes, ("edge", "a"), ("here", "head")) == [("edge", "b")]
+    assert seats(targets, nodes, ("edge", "a"), ("edge", "b"), ("here", "head"), ("edge", "gone")) == []
+
+
+def test_targets_that_want_the_same_resources_get_one_node_each_before_any_gets_two() -> None:
+    """The second target fits one node only: if the first took that one, the second would wait for ever."""
+    first = Target(name="any", label_selector={"role": "in(edge,server)"}, resources={"slot": 1})
+    second = edge(resources={"slot": 1})
+    assert seats([first, second], [node("edge"), node("server")]) == [("edge", "edge"), ("any", "server")]
+    nodes = [twin(name) for name in "abcd"]
+    even = seats([first, second], nodes)
+    assert sorted(name for name, _ in even) == ["any", "any", "edge", "edge"]
+    assert {node_id for _, node_id in even} == set("abcd")
+    assert seats([first, second], [twin("a")], ("any", "gone")) == [("edge", "a")]
+
+
+def test_what_a_seat_holds_is_not_given_twice_though_ray_still_calls_it_available() -> None:
+    targets = [edge(resources={"slot": 1}), edge("edge-2", resources={"slot": 1})]
+    assert seats(targets, [twin("a")], ("edge", "a")) == []
+    assert seats(targets, [twin("a", slots=2)], ("edge", "a")) == [("edge-2", "a")]
+
+
+@pytest.mark.parametrize(
+    ("waiting", "wait"),
+    [(0, "evaluations will wait"), (1, "1 evaluation waits"), (3, "3 evaluations wait")],
+)
+def test_a_target_without_a_node_says_how_many_wait_for_which(waiting: int, wait: str) -> None:
+    message = waiting_message(edge(), [node("server")], waiting=waiting, local_node_id="head")
+    assert message == f"target 'edge' has no node now: {wait} for one that matches {{'role': 'edge'}}"
+
+
+def test_a_target_whose_nodes_are_too_small_or_held_says_so() -> None:
+    small = waiting_message(edge(threads=4), [node("edge")], waiting=2, local_node_id="head")
+    assert small.endswith("that matches {'role': 'edge'} and has 4 CPU threads and resources {}")
+    held = waiting_message(edge(resources={"slot": 1}), [node("edge", free=0)], waiting=2, local_node_id="head")
+    assert held == (
+        "target 'edge' has no free node now: 2 evaluations wait until nobody else holds resources {'slot': 1} "
+        "of a node that matches {'role': 'edge'}"
+    )

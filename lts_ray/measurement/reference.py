@@ -1,0 +1,50 @@
+"""The reference of one node: a small fixed model, timed between all blocks of all candidates in both regimes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from lts_ray.measurement.latency import Latency
+from lts_ray.measurement.steps import Regime, step_of
+from lts_ray.measurement.subject import Subject
+from lts_ray.measurement.target import Target
+from lts_ray.measurement.timing import Clock, Yardstick, time_step, torch_threads, waiter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """Its yardsticks keep their baselines from one candidate to the next."""
+
+    target: Target
+    prefill: Yardstick
+    decode: Yardstick
+
+    @classmethod
+    def of(cls, subject: Subject, target: Target, *, clock: Clock = time.perf_counter) -> Reference:
+        """Takes the baselines, about a second: nothing else should run on the node meanwhile."""
+        wait = waiter(subject.device)
+        with torch_threads(target.threads), torch.inference_mode():
+            return cls(
+                target=target,
+                prefill=Yardstick(step_of("prefill", subject, target), wait=wait, clock=clock),
+                decode=Yardstick(step_of("decode", subject, target), wait=wait, clock=clock),
+            )
+
+    def latency(
+        self, regime: Regime, subject: Subject, *, seconds: float = 1.0, clock: Clock = time.perf_counter
+    ) -> Latency:
+        """Time a candidate beside this reference, on its target."""
+        target = self.target
+        with torch_threads(target.threads), torch.inference_mode():
+            return time_step(
+                step_of(regime, subject, target),
+                self.prefill if regime == "prefill" else self.decode,
+                regime=regime,
+                threads=target.threads,
+                seconds=seconds,
+                wait=waiter(subject.device),
+                clock=clock,
+            )

@@ -1,0 +1,96 @@
+"""Nodes that leave and join while a pool evaluates, on a cluster of its own; each node pretends to be a host."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from lts_ray.architecture import Submodel
+from lts_ray.measurement.evaluation import Evaluation
+from lts_ray.measurement.pool import Workload, start_pool
+from lts_ray.measurement.seat import PoolStatus
+from lts_ray.measurement.target import Target
+from lts_ray.search.run import connected
+from lts_ray.simulated_cluster import SimulatedNode, growing_cluster, join
+from tests.cluster.actors import LonelyActor
+
+EDGE = Target(name="edge", label_selector={"role": "edge"}, resources={"slot": 1})
+NODE = SimulatedNode(name="edge", labels={"role": "edge"}, resources={"slot": 1})
+SLOW = Submodel((8,))
+
+
+@pytest.fixture(scope="module")
+def growing() -> Iterator[Cluster]:
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("RAY_AUTH_MODE", "disabled")
+        with growing_cluster([NODE, NODE]) as cluster, connected(cluster.address):
+            yield cluster
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    while not is_so():
+        time.sleep(0.05)
+
+
+def lines(file: Path) -> list[str]:
+    return file.read_text(encoding="utf-8").split() if file.exists() else []
+
+
+def status(pool: Any) -> PoolStatus:
+    found: PoolStatus = ray.get(pool.status.remote())
+    return found
+
+
+def states(pool: Any) -> list[str]:
+    return [seat.state for seat in status(pool).seats]
+
+
+def remove(cluster: Cluster, node_id: str, *, gracefully: bool) -> None:
+    (node,) = (each for each in cluster.worker_nodes if each.node_id == node_id)
+    cluster.remove_node(node, allow_graceful=gracefully)
+
+
+def test_evaluations_outlive_their_nodes_and_use_those_that_join(growing: Cluster, tmp_path: Path) -> None:
+    """One story, because each of its nodes takes seconds: two nodes, then one, none, one, two."""
+    record, go = tmp_path / "record", tmp_path / "go"
+    workload = Workload(source=None, payload=ray.put(str(record)), targets=(EDGE,), loss=None, actor_class=LonelyActor)
+    pool = start_pool(workload)
+    assert states(pool) == ["idle", "idle"]
+    assert (ray.get(pool.hosts.remote()), ray.get(pool.slots.remote())) == (2, 3)
+
+    evaluation = pool.evaluate.remote(SLOW, 1.0)
+    until(lambda: len(lines(record)) == 1)
+    remove(growing, lines(record)[0], gracefully=False)
+    until(lambda: len(lines(record)) == 2)
+    first, second = lines(record)
+    assert first != second
+    until(lambda: sorted(states(pool)) == ["lost", "measuring"])
+    assert (ray.get(pool.hosts.remote()), ray.get(pool.slots.remote())) == (1, 2)
+
+    remove(growing, second, gracefully=True)
+    waits = "target 'edge' has no node now: 1 evaluation waits for one that matches {'role': 'edge'}"
+    until(lambda: status(pool).messages == (waits,))
+    assert states(pool) == ["lost", "lost"]
+    join(growing, NODE)
+    until(lambda: len(lines(record)) == 3)
+    assert status(pool).messages == ()
+    go.touch()
+    assert isinstance(ray.get(evaluation), Evaluation)
+    assert sorted(seat.measured for seat in status(pool).seats) == [0, 0, 1]
+
+    go.unlink()
+    join(growing, NODE)
+    until(lambda: states(pool) == ["lost", "lost", "idle", "idle"])
+    assert ray.get(pool.slots.remote()) == 3
+    evaluations = [pool.evaluate.remote(SLOW, 1.0) for _ in range(2)]
+    until(lambda: len(lines(record)) == 5)
+    assert len(set(lines(record)[3:])) == 2
+    go.touch()
+    assert all(isinstance(each, Evaluation) for each in ray.get(evaluations))
+    ray.kill(pool)

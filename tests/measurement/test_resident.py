@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import pytest
+
+from lts_ray.architecture import Architecture, Submodel
+from lts_ray.errors import LtsRayError
+from lts_ray.measurement.memory import peak_memory_bytes
+from lts_ray.measurement.resident import BackboneModel, ExtractedSubmodel, resident_growth_bytes
+from lts_ray.measurement.subject import BackboneSource, SubmodelSubject
+from lts_ray.measurement.target import Target
+from lts_ray.models.config import MatFormerConfig
+from lts_ray.models.extract import extract
+from lts_ray.models.matformer import MatFormer
+
+TARGET = Target(name="t", local=True, sequence_length=256, batch_size=2)
+BACKBONE = BackboneModel(
+    source=BackboneSource(backbone="gpt2", vocab_size=20_000, context_length=256),
+    architecture=Architecture(d_model=512, n_head=(8, 4, 2, 8), d_inner=(2048, 1024, 3072, 2048), d_embed=512),
+)
+SUBMODEL = ExtractedSubmodel(
+    config=MatFormerConfig(
+        vocab_size=16_000, d_model=512, n_head=8, n_kv_head=4, widths=(4096,) * 4, context_length=512
+    ),
+    submodel=Submodel((4096, 2048, 1024, 4096)),
+)
+
+
+@pytest.mark.parametrize("candidate", [BACKBONE, SUBMODEL], ids=["backbone", "submodel"])
+def test_the_counted_peak_is_what_a_process_of_its_own_grows_by(candidate: BackboneModel | ExtractedSubmodel) -> None:
+    """About 100 MB and more, so that what libraries keep for themselves, some 3 MB, does not matter."""
+    counted = peak_memory_bytes(candidate.subject(TARGET), TARGET)
+    assert counted > 9e7
+    assert resident_growth_bytes(candidate, TARGET) == pytest.approx(counted, rel=0.1)
+
+
+def test_the_child_builds_what_extract_makes_of_a_submodel(universal: MatFormer) -> None:
+    submodel = Submodel((8, 16, 24))
+    small = extract(universal, submodel)
+    built = ExtractedSubmodel(config=universal.config, submodel=submodel).subject(
+        Target(name="t", local=True, sequence_length=16)
+    )
+    assert isinstance(built, SubmodelSubject)
+    assert built.weight_bytes == SubmodelSubject(small, small.config.universal).weight_bytes
+    assert {name: each.shape for name, each in built.model.state_dict().items()} == {
+        name: each.shape for name, each in small.state_dict().items()
+    }
+
+
+def test_a_candidate_that_cannot_run_gives_the_childs_last_line() -> None:
+    with pytest.raises(LtsRayError, match="sequence_length 300 is longer than the model's context of 256 tokens"):
+        resident_growth_bytes(BACKBONE, Target(name="t", local=True, sequence_length=300))
+
+
+def test_only_the_cpus_memory_has_a_resident_set() -> None:
+    with pytest.raises(LtsRayError, match="got device 'cuda'"):
+        resident_growth_bytes(BACKBONE, Target(name="t", local=True, device="cuda"))
