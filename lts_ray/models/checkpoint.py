@@ -7,26 +7,23 @@ layer has no counterpart in transformers and says so by its model type.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from lts_ray.errors import LtsRayError
-from lts_ray.files import read_json, replacing, write_json
+from lts_ray.files import read_json
+from lts_ray.models.backbones import MODEL_TYPES as BACKBONE_MODEL_TYPES
+from lts_ray.models.checkpoint_folder import CONFIG, check_fit, digest_of, read_raw_config, read_weights, write_folder
 from lts_ray.models.config import GRANULARITIES, MatFormerConfig
 from lts_ray.models.matformer import MatFormer
 
 SCHEMA = 1
 PER_LAYER_MODEL_TYPE = "lts_ray_matformer"
+UNIVERSAL_MODEL_TYPES = ("llama", PER_LAYER_MODEL_TYPE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +46,9 @@ def save_checkpoint(
     dtype: torch.dtype = torch.float32,
     validation_loss: Mapping[str, float] | None = None,
 ) -> None:
-    """Write both files atomically, the configuration last: a folder that has one is whole."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {f"model.{name}": value.detach().to(dtype).contiguous() for name, value in model.state_dict().items()}
-    with replacing(folder / "model.safetensors") as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt"})
-    write_json(folder / "config.json", hugging_face_config(model.config, dtype, validation_loss or {}))
+    """Write the folder of `model`; dtype: what its weights are stored in."""
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    write_folder(folder, tensors, hugging_face_config(model.config, dtype, validation_loss or {}), dtype=dtype)
 
 
 def load_checkpoint(folder: Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Checkpoint:
@@ -65,15 +59,10 @@ def load_checkpoint(folder: Path, *, dtype: torch.dtype = torch.float32, device:
     config, validation_loss = read_config(folder)
     with torch.device("meta"):
         model = MatFormer(config)
-    tensors = _read_weights(folder / "model.safetensors")
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in tensors.items()}
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
-            raise LtsRayError(
-                f"checkpoint {folder} does not fit its configuration: {name} should be "
-                f"{expected.get(name, 'absent')} but is {found.get(name, 'absent')}"
-            )
+    tensors = read_weights(folder)
+    tensors.pop("lm_head.weight", None)  # transformers may write the tied output matrix as well
+    tensors = {name.removeprefix("model."): value for name, value in tensors.items()}
+    check_fit(folder, model, tensors)
     model = model.to_empty(device=device)
     model.load_state_dict(tensors)
     fresh = MatFormer(replace(config, widths=(1,) * config.n_layer))  # to_empty left the rotary table unset
@@ -85,11 +74,14 @@ def load_checkpoint(folder: Path, *, dtype: torch.dtype = torch.float32, device:
 
 def read_config(folder: Path) -> tuple[MatFormerConfig, dict[str, float]]:
     """The shape of the model in `folder` and its validation losses, without reading the weights."""
-    if not folder.is_dir():
-        raise LtsRayError(f"model {folder} is not a folder; give one with config.json and model.safetensors")
-    raw = read_json(folder / "config.json", what="model configuration")
-    model_type = raw.get("model_type")
-    if model_type not in ("llama", PER_LAYER_MODEL_TYPE):
+    raw = read_raw_config(folder)
+    model_type = str(raw.get("model_type"))
+    if model_type in BACKBONE_MODEL_TYPES:
+        raise LtsRayError(
+            f"model {folder} is a trained backbone ({BACKBONE_MODEL_TYPES[model_type]}), not a universal model: "
+            "it has no submodels; `lts-ray train` can go on with it (--init-from)"
+        )
+    if model_type not in UNIVERSAL_MODEL_TYPES:
         raise LtsRayError(
             f"model {folder} is of type {model_type!r}; lts-ray loads 'llama' and '{PER_LAYER_MODEL_TYPE}'"
         )
@@ -118,7 +110,7 @@ def read_config(folder: Path) -> tuple[MatFormerConfig, dict[str, float]]:
         )
         losses = {str(name): float(value) for name, value in ours.get("validation_loss", {}).items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise LtsRayError(f"model configuration {folder / 'config.json'} is not usable: {error!r}") from None
+        raise LtsRayError(f"model configuration {folder / CONFIG} is not usable: {error!r}") from None
     return config, losses
 
 
@@ -158,7 +150,7 @@ def hugging_face_config(
 
 def read_dtype(folder: Path) -> torch.dtype:
     """The type that the folder's weights are stored in; float32 where it does not say."""
-    raw = read_json(folder / "config.json", what="model configuration")
+    raw = read_json(folder / CONFIG, what="model configuration")
     dtype = getattr(torch, str(raw.get("dtype") or raw.get("torch_dtype")), torch.float32)
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
@@ -166,19 +158,4 @@ def read_dtype(folder: Path) -> torch.dtype:
 def fingerprint(folder: Path) -> str:
     """SHA-256 of what determines the model's function: shape and weights, not what training noted beside them."""
     config, _ = read_config(folder)
-    digest = hashlib.sha256(json.dumps(hugging_face_config(config, torch.float32, {}), sort_keys=True).encode())
-    with (folder / "model.safetensors").open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    try:
-        tensors = load_file(path)
-    except FileNotFoundError:
-        raise LtsRayError(f"model {path.parent} has no {path.name}") from None
-    except (OSError, SafetensorError, struct.error) as error:
-        raise LtsRayError(f"weights {path} are corrupt or not safetensors: {error}") from None
-    tensors.pop("lm_head.weight", None)  # transformers may write the tied output matrix as well
-    return {name.removeprefix("model."): value for name, value in tensors.items()}
+    return digest_of(folder, hugging_face_config(config, torch.float32, {}))

@@ -1,1 +1,1 @@
-"""From text to a trained universal model."""
+"""From text to a trained model."""

@@ -12,19 +12,16 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 
 from lts_ray.errors import LtsRayError
-from lts_ray.evaluation.perplexity import validation_loss
 from lts_ray.files import append_json_line, read_json_lines, write_json_lines
-from lts_ray.models.checkpoint import load_checkpoint, save_checkpoint
-from lts_ray.models.config import MatFormerConfig
-from lts_ray.models.matformer import MatFormer
 from lts_ray.tokenizer import load_tokenizer, save_tokenizer
 from lts_ray.training.data import Batches, blocks_of
-from lts_ray.training.objective import joint_loss
+from lts_ray.training.learner import Learner
 from lts_ray.training.settings import RunSettings, TrainingSettings
 from lts_ray.training.snapshot import load_snapshot, save_snapshot, snapshots
+from lts_ray.training.start import start_learner
 
 Record = dict[str, Any]
 LOCK_WAIT_S = 30.0
@@ -80,19 +77,19 @@ def train(
             seed=options.seed,
         )
         held_out = blocks_of(np.load(folder.data / "validation.npy"), length=options.sequence_length)
-        model = start_model(settings, folder)
-        optimizer = make_optimizer(model, options)
+        learner = start_learner(settings, vocab_size=load_tokenizer(folder.data).vocab_size)
+        optimizer = make_optimizer(learner.model, options)
         existing = snapshots(folder.snapshots)
-        step = load_snapshot(existing[-1], model, optimizer) if existing else 0
+        step = load_snapshot(existing[-1], learner.model, optimizer) if existing else 0
         if rank == 0:
             forget_after(folder.metrics, step)
         if step == 0 and rank == 0:
-            append_json_line(folder.metrics, evaluation(model, held_out[: options.evaluation_blocks], step=0))
+            append_json_line(folder.metrics, evaluation(learner, held_out[: options.evaluation_blocks], step=0))
         precision = native_precision() if options.precision == "auto" else options.precision
         last_log, last_step = clock(), step
         while step < options.steps:
             losses = optimize(
-                model, optimizer, batches.batch(step, rank=rank, workers=workers), step, options, precision
+                learner, optimizer, batches.batch(step, rank=rank, workers=workers), step, options, precision
             )
             step += 1
             if rank != 0:
@@ -112,50 +109,42 @@ def train(
                 )
                 last_log, last_step = now, step
             if step % options.evaluate_every == 0 and step < options.steps:
-                append_json_line(folder.metrics, evaluation(model, held_out[: options.evaluation_blocks], step=step))
+                append_json_line(folder.metrics, evaluation(learner, held_out[: options.evaluation_blocks], step=step))
                 last_log = clock()
             if step % options.checkpoint_every == 0 or step == options.steps:
-                save_snapshot(folder.snapshots, step, model, optimizer)
+                save_snapshot(folder.snapshots, step, learner.model, optimizer)
         if rank == 0:
-            finish(model, held_out, settings, folder)
+            finish(learner, held_out, settings, folder)
 
 
-def start_model(settings: RunSettings, folder: RunFolder) -> MatFormer:
-    """The model at step 0: of a checkpoint, or fresh from the seed (the same in every worker)."""
-    if settings.init_from is not None:
-        model = load_checkpoint(Path(settings.init_from)).model
-    else:
-        config: MatFormerConfig = settings.model.config(load_tokenizer(folder.data).vocab_size)
-        model = MatFormer(config)
-        model.initialize(torch.Generator().manual_seed(settings.training.seed))
-    if settings.training.sequence_length > model.config.context_length:
-        raise LtsRayError(
-            f"training.sequence_length {settings.training.sequence_length} is longer than the model's context, "
-            f"{model.config.context_length}"
-        )
-    return model
-
-
-def make_optimizer(model: MatFormer, options: TrainingSettings) -> torch.optim.AdamW:
-    """AdamW; norms are not decayed."""
-    matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
-    vectors = [parameter for parameter in model.parameters() if parameter.dim() == 1]
-    groups = [{"params": matrices, "weight_decay": options.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+def make_optimizer(model: nn.Module, options: TrainingSettings) -> torch.optim.AdamW:
+    """AdamW; norms and biases are not decayed."""
+    parameters = [(parameter, _is_decayed(name, parameter)) for name, parameter in model.named_parameters()]
+    groups = [
+        {"params": [parameter for parameter, decayed in parameters if decayed], "weight_decay": options.weight_decay},
+        {"params": [parameter for parameter, decayed in parameters if not decayed], "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(groups, lr=options.learning_rate, betas=options.betas, fused=True)
 
 
+def _is_decayed(name: str, parameter: nn.Parameter) -> bool:
+    """By name as well: the biases of Transformer-XL's attention have a row for each head."""
+    return parameter.dim() > 1 and not name.endswith("bias")
+
+
 def optimize(
-    model: MatFormer, optimizer: torch.optim.AdamW, blocks: Tensor, step: int, options: TrainingSettings, precision: str
+    learner: Learner, optimizer: torch.optim.AdamW, blocks: Tensor, step: int, options: TrainingSettings, precision: str
 ) -> dict[str, Tensor]:
     """One step on this worker's rows; gradients and losses are averaged over the workers, once."""
     for group in optimizer.param_groups:
         group["lr"] = options.learning_rate_at(step)
     optimizer.zero_grad(set_to_none=True)
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-        total, losses = joint_loss(model, blocks, options.weights)
+        total, losses = learner.losses(blocks)
     total.backward()  # type: ignore[no-untyped-call]
-    average([*(p.grad for p in model.parameters() if p.grad is not None), *losses.values()])
-    torch.nn.utils.clip_grad_norm_(model.parameters(), options.gradient_clip)
+    parameters = list(learner.model.parameters())
+    average([*(p.grad for p in parameters if p.grad is not None), *losses.values()])
+    nn.utils.clip_grad_norm_(parameters, options.gradient_clip)
     optimizer.step()
     return losses
 
@@ -171,19 +160,19 @@ def average(tensors: list[Tensor]) -> None:
         tensor.copy_(mean.view_as(tensor))
 
 
-def evaluation(model: MatFormer, blocks: Tensor, *, step: int) -> Record:
-    losses = {name: validation_loss(model, blocks, each) for name, each in model.config.trained.items()}
+def evaluation(learner: Learner, blocks: Tensor, *, step: int) -> Record:
+    losses = learner.evaluate(blocks)
     return {"step": step, "validation_loss": {name: round(loss, 5) for name, loss in losses.items()}}
 
 
-def finish(model: MatFormer, held_out: Tensor, settings: RunSettings, folder: RunFolder) -> None:
+def finish(learner: Learner, held_out: Tensor, settings: RunSettings, folder: RunFolder) -> None:
     """Write the checkpoint, then evaluate what was written: the saved numbers are those of the saved weights."""
     dtype: torch.dtype = getattr(torch, settings.training.save_dtype)
-    save_checkpoint(model, folder.model, dtype=dtype)
+    learner.save(folder.model, dtype=dtype)
     save_tokenizer(load_tokenizer(folder.data), folder.model)
-    saved = load_checkpoint(folder.model).model
+    saved = learner.load(folder.model)
     record = evaluation(saved, held_out[: settings.training.final_evaluation_blocks], step=settings.training.steps)
-    save_checkpoint(saved, folder.model, dtype=dtype, validation_loss=record["validation_loss"])
+    saved.save(folder.model, dtype=dtype, validation_loss=record["validation_loss"])
     append_json_line(folder.metrics, {**record, "final": True})
 
 

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class TrainingProgress:
-    """One line: steps, time left, tokens per second and each granularity's loss."""
+    """One line: steps, time left, tokens per second and each loss."""
 
     def __init__(self, steps: int) -> None:
         self._progress = Progress(
@@ -47,4 +47,5 @@ class TrainingProgress:
 
 
 def _losses(losses: Mapping[str, float]) -> str:
-    return " ".join(f"{name} {value:.3f}" for name, value in losses.items())
+    """A loss that is the only one goes without its name."""
+    return " ".join(f"{name} {value:.3f}" if len(losses) > 1 else f"{value:.3f}" for name, value in losses.items())

@@ -10,10 +10,12 @@ from typing import Any, Literal, get_args
 
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_yaml
+from lts_ray.models.backbones import BackboneConfig
 from lts_ray.models.config import GRANULARITIES, MatFormerConfig
 from lts_ray.training.objective import normalized
 
 Precision = Literal["auto", "float32", "bfloat16"]
+TWO_MODELS = "a run trains the universal model of section 'model' or an 'architecture', not both: leave one out"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +56,9 @@ class DataSettings:
 class TrainingSettings:
     """How to optimise.
 
-    batch_size: sequences a step, over all workers. weights: the λ of each granularity, relative. precision: of the
-    matrix products; `auto` takes bfloat16 where the hardware multiplies it natively. threads: torch threads of a
-    worker; None shares the machine's cores out. checkpoint_every, evaluate_every, log_every: in steps.
+    batch_size: sequences a step, over all workers. weights: the λ of each granularity of a universal model, relative.
+    precision: of the matrix products; `auto` takes bfloat16 where the hardware multiplies it natively. threads: torch
+    threads of a worker; None shares the machine's cores out. checkpoint_every, evaluate_every, log_every: in steps.
     evaluation_blocks, final_evaluation_blocks: sequences of the validation set used while training and at its end;
     None uses all.
     """
@@ -112,24 +114,55 @@ class TrainingSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """A whole run. init_from: a checkpoint folder whose weights, shape and tokenizer the run starts from."""
+    """A whole run.
+
+    architecture: what to train in place of a universal model; `model` is then left alone. init_from: a checkpoint
+    folder, of either kind, whose weights, shape and tokenizer the run starts from.
+    """
 
     model: ModelSettings = ModelSettings()
+    architecture: BackboneConfig | None = None
     data: DataSettings = DataSettings()
     training: TrainingSettings = TrainingSettings()
     init_from: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.architecture is None:
+            return
+        if self.model != ModelSettings():
+            raise LtsRayError(TWO_MODELS)
+        if self.init_from is not None:
+            raise LtsRayError("a run starts from an architecture or from a checkpoint (init_from), not from both")
+
+    @property
+    def vocab_size(self) -> int:
+        """What a tokenizer that is trained here may have."""
+        return self.model.vocab_size if self.architecture is None else self.architecture.vocab_size
+
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        value = asdict(self)
+        if self.architecture is None:
+            return value
+        return {name: each for name, each in value.items() if name != "model"} | {
+            "architecture": self.architecture.to_json()
+        }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> RunSettings:
         _known(cls, value, "the configuration")
-        training = _section(TrainingSettings, value, "training")
+        section = _section(TrainingSettings, value, "training")
+        training = TrainingSettings(**{**section, "betas": tuple(section.get("betas", TrainingSettings.betas))})
+        architecture = None
+        if value.get("architecture") is not None:
+            if value.get("model") is not None:
+                raise LtsRayError(TWO_MODELS)
+            defaults = {"vocab_size": ModelSettings.vocab_size, "context_length": training.sequence_length}
+            architecture = BackboneConfig.from_json(defaults | _section(BackboneConfig, value, "architecture"))
         return cls(
             model=ModelSettings(**_section(ModelSettings, value, "model")),
+            architecture=architecture,
             data=DataSettings(**_section(DataSettings, value, "data")),
-            training=TrainingSettings(**{**training, "betas": tuple(training.get("betas", TrainingSettings.betas))}),
+            training=training,
             init_from=value.get("init_from"),
         )
 

@@ -12,14 +12,14 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from lts_ray.errors import LtsRayError
-from lts_ray.models.matformer import MatFormer
 
 KEEP = 2
 
 
-def save_snapshot(folder: Path, step: int, model: MatFormer, optimizer: torch.optim.AdamW) -> None:
+def save_snapshot(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.AdamW) -> None:
     """Write the state after `step` steps."""
     names: dict[torch.Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     tensors = {f"model.{name}": parameter.detach() for parameter, name in names.items()}
@@ -43,7 +43,7 @@ def snapshots(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*"))
 
 
-def load_snapshot(path: Path, model: MatFormer, optimizer: torch.optim.AdamW) -> int:
+def load_snapshot(path: Path, model: nn.Module, optimizer: torch.optim.AdamW) -> int:
     """Set model and optimizer to the snapshot's state. Returns the number of steps done."""
     try:
         tensors = load_file(path / "state.safetensors")

@@ -26,13 +26,13 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json, read_json_lines, replacing, write_json
-from lts_ray.models.checkpoint import read_config
 from lts_ray.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from lts_ray.training.corpus import read_corpus
 from lts_ray.training.data import Tokens, split_documents, tokenize
 from lts_ray.training.loop import RunFolder, native_precision, train
 from lts_ray.training.progress import TrainingProgress
 from lts_ray.training.settings import RunSettings
+from lts_ray.training.start import check_start
 
 SCHEMA = 1
 POLL_S = 0.5
@@ -70,8 +70,7 @@ def start_run(settings: RunSettings, folder: RunFolder) -> RunSettings:
         ),
         init_from=None if settings.init_from is None else str(Path(settings.init_from).resolve()),
     )
-    if resolved.init_from is not None:
-        read_config(Path(resolved.init_from))
+    check_start(resolved)
     write_json(folder.settings, {"schema": SCHEMA, **resolved.to_json()})
     return resolved
 
@@ -98,7 +97,7 @@ def prepare(settings: RunSettings, folder: RunFolder) -> None:
     training, held_out = split_documents(documents, settings.data.validation_fraction)
     source = settings.data.tokenizer or settings.init_from
     tokenizer = (
-        train_tokenizer((each.text for each in training), vocab_size=settings.model.vocab_size)
+        train_tokenizer((each.text for each in training), vocab_size=settings.vocab_size)
         if source is None
         else load_tokenizer(Path(source))
     )
