@@ -11,6 +11,7 @@ import pytest
 
 from lts_ray import cli
 from lts_ray.models.checkpoint import load_checkpoint
+from tests.replay.tables import OBJECTIVES, write_table
 
 TARGETS = "targets: [{name: here, local: true, sequence_length: 16}]"
 
@@ -62,7 +63,72 @@ def test_measure_prints_each_granularity(
     assert memory == sorted(memory)
 
 
+def test_params_adds_the_count_to_every_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first architecture of the paper's table 4, to its printed digit; blank lines are no rows."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"id": 1, "n_layer": 2, "d_model": 512, "n_head": [2, 2], "d_inner": [1216, 1280]}\n\n')
+    assert lts_ray("params", "--space", "transformer-xl", "--input", rows, monkeypatch=monkeypatch) == 0
+    (row,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert row["id"] == 1
+    assert round(row["decoder_params"] / 1e6, 1) == 5.2
+
+
+def test_replay_prints_a_line_for_each_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = write_table(tmp_path / "table.csv", rows=60)
+    code = lts_ray(
+        "replay", "--table", table, "--objectives", ",".join(OBJECTIVES), "--algorithm", "lts", "--evaluations", "50",
+        "--seeds", "2", monkeypatch=monkeypatch,
+    )  # fmt: skip
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert code == 0
+    assert [(each["algorithm"], each["seed"], *each["hypervolume"]) for each in found] == [
+        ("lts", 0, "50"),
+        ("lts", 1, "50"),
+    ]
+
+
+def test_proxies_prints_the_agreement_of_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Perplexity falls with the parameters, so decoder parameters order these rows perfectly; a live proxy runs too."""
+    rows = tmp_path / "rows.jsonl"
+    with rows.open("w") as file:
+        for width in (16, 32, 48, 64):
+            row = {"d_model": 8, "n_head": [2], "d_inner": [width], "n_token": 50, "valid_perplexity": 90 - width,
+                   "latency_ms": width}  # fmt: skip
+            file.write(json.dumps(row) + "\n")
+    code = lts_ray(
+        "proxies", "--space", "gpt2", "--input", rows, "--proxies", "decoder_params,snip", "--vocab-size", "40",
+        "--latency", "latency_ms", "--length", "8", "--json", monkeypatch=monkeypatch,
+    )  # fmt: skip
+    parameters, live = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert code == 0
+    assert parameters["spearman"] == pytest.approx(1.0)
+    assert parameters["d_avg"] == 0.0
+    assert live["proxy"] == "snip"
+    assert live["flops"] > 0
+
+
 BAD = {
+    "unknown backbone": (["params", "--space", "gpt5", "--input", "{empty}"], "unknown search space 'gpt5'"),
+    "no rows": (["params", "--space", "gpt2", "--input", "none.jsonl"], "rows none.jsonl cannot be read"),
+    "bad row": (["params", "--space", "gpt2", "--input", "{targets}"], "line 1: not JSON"),
+    "no table": (["replay", "-t", "none.csv", "--objectives", "a,b"], "table none.csv does not exist"),
+    "unknown proxy": (["proxies", "--space", "gpt2", "-i", "{row}", "--proxies", "luck"], "unknown proxy luck"),
+    "untrained submodels": (["search", "-m", "{model}", "-t", "{targets}", "-o", "{out}", "-s", "gpt2",
+                             "--quality", "validation_loss"], "searched before they are trained"),
+    "few-shot without rows": (["search", "-t", "{targets}", "-o", "{out}", "-s", "gpt2", "--quality", "few_shot"],
+                              "(--trained) go together"),
+    "predicted submodels": (["search", "-m", "{model}", "-t", "{targets}", "-o", "{out}", "-a", "predicted",
+                             "--quality", "decoder_params"], "needs a space of backbones"),
+    "upside down limits": (["search", "-t", "{targets}", "-o", "{out}", "-s", "gpt2", "--min-params", "9",
+                            "--max-params", "8"], "min_decoder_params 9 is larger"),
+    "no architectures": (["train", "-o", "{out}", "--architecture", "none.json"], "none.json"),
+    "name of what": (["train", "-o", "{out}", "--name", "12.4M"], "give both"),
     "unknown submodel": (["evaluate", "-m", "{model}", "-s", "XXL"], "unknown submodel 'XXL'"),
     "no model": (["evaluate", "-m", "nowhere"], "model nowhere is not a folder"),
     "empty text": (["evaluate", "-m", "{model}", "--text", "{empty}"], "has no text in it"),
@@ -92,9 +158,12 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(
 ) -> None:
     (tmp_path / "empty.txt").write_text("")
     (tmp_path / "targets.yaml").write_text(TARGETS)
+    row = {"d_model": 8, "n_head": [2], "d_inner": [16], "valid_perplexity": 9}
+    (tmp_path / "row.jsonl").write_text(2 * f"{json.dumps(row)}\n")
     places = {
         "{model}": model_dir,
         "{empty}": tmp_path / "empty.txt",
+        "{row}": tmp_path / "row.jsonl",
         "{targets}": tmp_path / "targets.yaml",
         "{out}": tmp_path / "out",
     }

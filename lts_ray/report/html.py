@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,71 +11,144 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from lts_ray.files import write_text
-from lts_ray.frontier import Point
-from lts_ray.report.data import ReportData, report_data
-from lts_ray.report.plots import front_figure, hypervolume_figure
+from lts_ray.measurement.target import Target
+from lts_ray.report.curve_plot import curve_figure
+from lts_ray.report.data import ReportData, Shown, report_data
+from lts_ray.report.front_plot import front_figure
+from lts_ray.report.front_plot_3d import front_figure_3d
+from lts_ray.report.proxy_plot import proxy_figure
+from lts_ray.report.quality import perplexity_text
+from lts_ray.report.study import JOURNAL
 from lts_ray.report.template import TEMPLATE
+from lts_ray.search.log import LOG
+from lts_ray.search.results import Results
 from lts_ray.search.session import SearchSession
+from lts_ray.spaces.base import Candidate
+
+FLAT: Mapping[str, Any] = {"displayModeBar": False, "responsive": True, "showSendToCloud": False}
+TURNED: Mapping[str, Any] = {
+    **FLAT,
+    "displayModeBar": "hover",
+    "displaylogo": False,
+    "scrollZoom": False,  # the wheel is for the page; the buttons zoom, and turn the view back
+    "modeBarButtons": [["zoom3d", "pan3d", "tableRotation", "resetCameraDefault3d"]],
+}
+COSTS = ("prefill_ms", "decode_ms", "peak_memory_mb")
 
 
-def write_report(session: SearchSession, path: Path) -> None:
-    """Raises LtsRayError when the search has evaluated nothing yet."""
-    write_text(path, render(report_data(session)))
+def write_report(
+    session: SearchSession[Candidate],
+    results: Results[Candidate],
+    path: Path,
+    *,
+    others: Mapping[str, SearchSession[Candidate]] | None = None,
+) -> None:
+    """others: searches of the same to compare with (see `report_data`).
+
+    Raises LtsRayError when the search has evaluated nothing yet.
+    """
+    write_text(path, render(report_data(session, results, others)))
 
 
 def render(data: ReportData) -> str:
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(TEMPLATE)
+    names = [target.name for target in data.targets]
     return template.render(
         data=data,
         plotly=Markup(get_plotlyjs()),  # plotly's own script, not user input
-        fronts={name: Markup(_figure(front_figure(data, name))) for name in data.frontier.targets},
-        hypervolume=Markup(_figure(hypervolume_figure(data))),
-        rows=[_row(data, point) for point in data.frontier.points],
-        findings=[_finding(data, name) for name in data.frontier.targets],
+        fronts=[_figure(front_figure(data, name), f"front-{i}") for i, name in enumerate(names)],
+        scenes=[_figure(front_figure_3d(data, name), f"scene-{i}", TURNED) for i, name in enumerate(names)],
+        curves=[_figure(curve_figure(data, name), f"curve-{i}") for i, name in enumerate(names)],
+        proxy=_figure(proxy_figure(data), "proxy") if data.proxy is not None else None,
+        agreement=_agreement(data),
+        findings=[_finding(data, target) for target in data.targets],
+        parts=list(data.points[0].parts),
+        rows=_rows(data),
+        dimensions=f"{data.scale.word}, {_latencies(data)} and memory",
+        log=LOG,
+        journal=JOURNAL,
     )
 
 
-def _figure(figure: Any) -> str:
-    return str(figure.to_html(full_html=False, include_plotlyjs=False, config={"displayModeBar": False}))
+def _figure(figure: Any, name: str, config: Mapping[str, Any] = FLAT) -> Markup:
+    return Markup(figure.to_html(full_html=False, include_plotlyjs=False, config=dict(config), div_id=name))
 
 
-def _row(data: ReportData, point: Point) -> dict[str, Any]:
-    has_loss = data.quality == "validation_loss"
-    return {
-        "point": point,
-        "trained": point.submodel in data.granularities,
-        "loss": f"{point.loss:.4f}" if has_loss else "–",
-        "perplexity": f"{math.exp(point.loss):.2f}" if has_loss and point.loss < 50 else "–",
-        "costs": [
-            {
-                "prefill": f"{point.costs[name].prefill_ms:.2f}",
-                "decode": f"{point.costs[name].decode_ms:.3f}",
-                "memory": f"{point.costs[name].peak_memory_mb:.1f}",
-                "on_front": name in point.fronts,
-            }
-            for name in data.frontier.targets
-        ],
-    }
+def _latencies(data: ReportData) -> str:
+    return "both latencies" if data.latency == "both" else f"{data.latency} latency"
 
 
-def _finding(data: ReportData, name: str) -> dict[str, Any]:
-    """One target in numbers: its front, its span of latencies, and how well its step-cost model fits."""
-    entry = data.frontier.targets[name]
-    front = data.frontier.front(name)
-    decodes = [point.costs[name].decode_ms for point in front]
-    prefills = [point.costs[name].prefill_ms for point in front]
-    target = entry.target
+def _finding(data: ReportData, target: Target) -> dict[str, Any]:
+    """One target in numbers: its front, what that spans, and how far to trust it."""
+    name = target.name
+    costs = [each.measured[name].cost for each in data.front(name)]
+    steadiness, error = data.steadiness[name], data.step_errors.get(name)
+    labels = ", ".join(f"{key}: {value}" for key, value in target.label_selector.items())
+    spans = {}
+    for cost in COSTS:
+        values = [getattr(each, cost) for each in costs]
+        decimals = _decimals([getattr(each.cost, cost) for point in data.points for each in point.measured.values()])
+        spans[cost] = f"{min(values):,.{decimals}f} – {max(values):,.{decimals}f}" if values else "–"
     return {
         "name": name,
-        "where": "the driver's node"
-        if target.local
-        else ", ".join(f"{key}: {value}" for key, value in target.label_selector.items()),
+        "where": "the driver's node" if target.local else labels,
         "setup": f"{target.threads} thread{'s' if target.threads > 1 else ''}, {target.device}, {target.dtype}, "
         f"batch {target.batch_size} × {target.sequence_length} tokens",
-        "points": len(front),
-        "prefill": f"{min(prefills):.2f} – {max(prefills):.2f}" if front else "–",
-        "decode": f"{min(decodes):.3f} – {max(decodes):.3f}" if front else "–",
-        "hypervolume": f"{data.hypervolumes[name][-1]:.3f}",
-        "unsteady": f"{data.unsteady[name]} of {len(data.evaluated)}",
-        "error": f"{100 * entry.step_cost.relative_error:.1f} %",
+        "points": len(costs),
+        "spans": spans,
+        "hypervolume": f"{data.curves[name][0].values[-1]:.3f}",
+        "unsteady": f"{steadiness.unsteady} of {len(data.evaluated)}",
+        "slowdown": "–" if steadiness.worst_slowdown is None else f"{steadiness.worst_slowdown:.2f} ×",
+        "error": "–" if error is None else f"{100 * error:.1f} %",
     }
+
+
+def _agreement(data: ReportData) -> list[tuple[str, str, str]]:
+    """Rows of name, value and what it says."""
+    proxy = data.proxy
+    if proxy is None:
+        return []
+    rows = [("Spearman's rank correlation", f"{proxy.spearman:.3f}", "1: the same order")]
+    rows += [
+        (f"common ratio, best {percent} %", f"{100 * ratio:.0f} %", "of the best by parameters are the best by loss")
+        for percent, ratio in proxy.common_ratios.items()
+    ]
+    for target, distances in proxy.distances.items():
+        rows += [
+            (f"d_avg on {target}, {latency}", f"{100 * distance:.2f} %", "perplexity given up by the proxy's front")
+            for latency, distance in distances.items()
+        ]
+    return rows
+
+
+def _rows(data: ReportData) -> list[dict[str, Any]]:
+    names = [target.name for target in data.targets]
+    decimals = {
+        (name, cost): _decimals([getattr(each.measured[name].cost, cost) for each in data.points])
+        for name in names
+        for cost in COSTS
+    }
+
+    def row(each: Shown) -> dict[str, Any]:
+        return {
+            "point": each,
+            "loss": f"{each.loss:.4f}",
+            "perplexity": perplexity_text(each.loss),
+            "costs": [
+                {
+                    "text": f"{getattr(each.measured[name].cost, cost):,.{decimals[name, cost]}f}",
+                    "on_front": name in each.fronts,
+                    "first": cost == COSTS[0],
+                }
+                for name in names
+                for cost in COSTS
+            ],
+        }
+
+    return [row(each) for each in data.points]
+
+
+def _decimals(values: Sequence[float]) -> int:
+    """As many as leave the largest about four digits: a column's numbers share them, so that they align."""
+    largest = max(values, default=0.0)
+    return next((count for bound, count in ((1000, 0), (100, 1), (10, 2)) if largest >= bound), 3)

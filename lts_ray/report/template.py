@@ -1,86 +1,193 @@
-"""The report's page. Light, one column, system fonts; tables scroll on their own where they are wider than the page."""
+"""The report's page. Light, one column, system fonts; tables scroll where they are larger than the page."""
 
 from __future__ import annotations
 
-TEMPLATE = """<!doctype html>
+STYLE = """
+  :root { --ink: #1f2933; --muted: #616e7c; --line: #e4e7eb; --accent: #1d6fa5; --off: #9aa5b1; }
+  body { margin: 0; color: var(--ink); background: #fff; line-height: 1.5;
+         font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
+  main { max-width: 1180px; margin: 0 auto; padding: 32px 28px 64px; }
+  h1 { font-size: 26px; margin: 0 0 4px; letter-spacing: -0.01em; }
+  h2 { font-size: 19px; margin: 44px 0 4px; padding-top: 20px; border-top: 1px solid var(--line); }
+  h3 { font-size: 14px; margin: 12px 0 0; font-weight: 600; }
+  h3 span { color: var(--muted); font-weight: 400; }
+  p { margin: 4px 0 12px; max-width: 96ch; color: var(--muted); }
+  b.name { color: var(--ink); }
+  .numbers { display: flex; flex-wrap: wrap; gap: 12px 40px; margin: 18px 0 22px; }
+  .numbers div { color: var(--muted); font-size: 13px; }
+  .numbers b { display: block; color: var(--ink); font-size: 24px; line-height: 1.2; font-weight: 650;
+               font-variant-numeric: tabular-nums; }
+  .two { display: grid; grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); gap: 20px; }
+  .wide-narrow { display: grid; grid-template-columns: minmax(0, 3fr) minmax(0, 2fr); gap: 28px; align-items: center; }
+  @media (max-width: 860px) { .two, .wide-narrow { grid-template-columns: minmax(0, 1fr); } }
+  .scroll { overflow-x: auto; }
+  .tall { overflow: auto; max-height: 820px; }
+  .tall thead { position: sticky; top: 0; background: #fff; box-shadow: 0 1px 0 var(--line); }
+  @media print { .tall { max-height: none; } }
+  table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; width: 100%; }
+  th, td { padding: 5px 9px; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
+  th { color: var(--muted); font-weight: 600; vertical-align: bottom; }
+  th small { display: block; font-weight: 400; font-size: 12px; }
+  .tall th { white-space: normal; max-width: 9ch; }
+  .tall th.text, .tall th.group { max-width: none; white-space: nowrap; }
+  .tall table { font-size: 12.5px; }
+  .tall th, .tall td { padding: 5px 6px; }
+  tbody tr:hover td { background: #f7f9fb; }
+  td.wrap { white-space: normal; min-width: 20ch; }
+  td.list { white-space: normal; min-width: 21ch; max-width: 30ch; color: var(--muted); line-height: 1.35; }
+  td.list.short { min-width: 14ch; max-width: 17ch; }
+  th.group { text-align: center; color: var(--ink); }
+  th.first, td.first { border-left: 1px solid var(--line); }
+  th.text, td.text { text-align: left; }
+  td.mark { text-align: center; color: var(--accent); }
+  tr.landmark td:first-child { font-weight: 700; }
+  td.off { color: var(--off); }
+  .names { display: flex; flex-wrap: wrap; gap: 6px; margin: 8px 0; }
+  .names span { border: 1px solid var(--line); border-radius: 4px; padding: 1px 7px; font-size: 13px;
+                font-variant-numeric: tabular-nums; color: var(--muted); }
+  .names span.alone { border-color: var(--accent); color: var(--accent); }
+  footer { margin-top: 44px; padding-top: 16px; border-top: 1px solid var(--line); color: var(--muted);
+           font-size: 13px; }
+  footer dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 18px; margin: 0 0 12px; }
+  footer dt, footer dd { margin: 0; overflow-wrap: anywhere; }
+  code { font-size: 12.5px; color: var(--ink); }
+"""
+
+TEMPLATE = (
+    """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>lts-ray search report</title>
-<style>
-  :root { --ink: #1f2933; --muted: #616e7c; --line: #e4e7eb; --accent: #1d6fa5; }
-  body { margin: 0; color: var(--ink); background: #fff; line-height: 1.5;
-         font: 15px system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-  main { max-width: 1180px; margin: 0 auto; padding: 32px 28px 64px; }
-  h1 { font-size: 26px; margin: 0 0 4px; letter-spacing: -0.01em; }
-  h2 { font-size: 18px; margin: 36px 0 4px; }
-  p { margin: 4px 0 12px; max-width: 92ch; color: var(--muted); }
-  .scroll { overflow-x: auto; }
-  table { border-collapse: collapse; font-size: 13.5px; font-variant-numeric: tabular-nums; width: 100%; }
-  th, td { padding: 5px 10px; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
-  th { color: var(--muted); font-weight: 600; }
-  td.wrap { white-space: normal; }
-  th.group { text-align: center; color: var(--ink); }
-  th.text, td.text { text-align: left; }
-  tr.trained td:first-child { font-weight: 700; }
-  td.off { color: #9aa5b1; }
-  footer { margin-top: 40px; color: var(--muted); font-size: 13px; }
-  code { font-size: 12.5px; }
-</style>
+<style>"""
+    + STYLE
+    + """</style>
 <script>{{ plotly }}</script>
 </head>
 <body>
 <main>
+{% set several = data.targets | length > 1 %}
 <h1>Search report</h1>
-<p>{{ data.evaluated | length }} submodels of one universal model were evaluated in the space {{ data.space }}
-(seed {{ data.seed }}){% if data.failed %}; {{ data.failed }} more failed{% endif %}{% if data.exhausted %}; the space
-has no others{% endif %}. {{ data.frontier.points | length }} are kept in the frontier: those that no other one beats in
-loss, latency and memory on some target, and the trained granularities
-{{ data.granularities.values() | join(", ") }}.</p>
+<p>What {{ data.noun }} of the space <b class="name">{{ data.space }}</b> cost on
+{{ data.targets | map(attribute="name") | join(", ") }}, searched by <b class="name">{{ data.algorithm }}</b> with seed
+{{ data.seed }}. Kept are those that no other one beats in {{ dimensions }} on some target
+{%- if several %} or on all targets at once{% endif %}
+{%- if data.points | selectattr("is_landmark") | list %}, and the trained granularities{% endif %}.</p>
+<div class="numbers">
+<div><b>{{ data.evaluated | length }}</b>evaluated
+{%- if data.evaluated | length + data.failed < data.planned and not data.exhausted %} of {{ data.planned }}{% endif %}
+{%- if data.exhausted %}, all there are{% endif %}</div>
+{% if data.failed %}<div><b>{{ data.failed }}</b>failed</div>{% endif %}
+<div><b>{{ data.points | length }}</b>kept</div>
+{% for each in findings %}<div><b>{{ each.points }}</b>on the front of {{ each.name }}</div>{% endfor %}
+{% if several %}<div><b>{{ data.joint | length }}</b>on the joint front</div>{% endif %}
+</div>
 <div class="scroll"><table>
-<tr><th class="text">target</th><th class="text">where</th><th class="text">measured as</th><th>front</th>
-<th>prefill, ms</th><th>decode, ms per token</th><th>hypervolume</th><th>unsteady</th><th>model error</th></tr>
+<thead><tr><th class="text">target</th><th class="text">where</th><th class="text">measured as</th>
+<th>front</th><th>prefill, ms</th><th>decode, ms per token</th><th>memory, MB</th><th>hypervolume</th></tr></thead>
+<tbody>
 {% for each in findings %}
 <tr><td class="text"><b>{{ each.name }}</b></td><td class="text">{{ each.where }}</td>
-<td class="text wrap">{{ each.setup }}</td><td>{{ each.points }} points</td><td>{{ each.prefill }}</td>
-<td>{{ each.decode }}</td><td>{{ each.hypervolume }}</td><td>{{ each.unsteady }}</td><td>{{ each.error }}</td></tr>
+<td class="text wrap">{{ each.setup }}</td><td>{{ each.points }} points</td><td>{{ each.spans.prefill_ms }}</td>
+<td>{{ each.spans.decode_ms }}</td><td>{{ each.spans.peak_memory_mb }}</td><td>{{ each.hypervolume }}</td></tr>
 {% endfor %}
-</table></div>
-{% for name, figure in fronts.items() %}
-<h2>{{ name }}</h2>
-<p>Lower left is better. Coloured points are on the front of loss, latency and memory; the line joins those that lead
-in this plot's two dimensions alone.</p>
-{{ figure }}
+</tbody></table></div>
+{% for each in findings %}
+<h2>{{ each.name }}</h2>
+<p>{{ "Lower" if data.scale.is_loss else "Upper" }} left is better. Coloured points are on the front of
+{{ dimensions }}; the line joins those that lead in a plot's two dimensions alone.</p>
+{{ fronts[loop.index0] }}
+<div class="two">
+<div><h3>In three dimensions <span>· drag to turn</span></h3>{{ scenes[loop.index0] }}</div>
+<div><h3>Hypervolume {{ each.hypervolume }} <span>· and after each evaluation</span></h3>
+{{ curves[loop.index0] }}</div>
+</div>
 {% endfor %}
-<h2>How the search went</h2>
-<p>Hypervolume: how much of the box between the cheapest and the best trained granularity the candidates found so far
-dominate. Past 1 where a candidate beats their measured latency.</p>
-{{ hypervolume }}
-<h2>The frontier</h2>
-<p>Best quality first. Grey costs: not on that target's front, kept for another target or as a trained granularity.
-Loss is in nats per token; latencies are medians.</p>
-<div class="scroll"><table>
-<tr><th class="text" colspan="5"></th>
-{% for name in data.frontier.targets %}<th class="group" colspan="3">{{ name }}</th>{% endfor %}</tr>
-<tr><th class="text">name</th><th class="text">widths</th><th>decoder params</th><th>loss</th><th>perplexity</th>
-{% for name in data.frontier.targets %}<th>prefill, ms</th><th>decode, ms</th><th>memory, MB</th>{% endfor %}</tr>
+<p>Hypervolume: how much of a box in {{ dimensions }} the candidates found so far dominate, for all searches of a plot
+the same box: what the space's seeds span, or, where it has none that were evaluated, everything that was. It passes 1
+where a candidate beats the box.</p>
+{% if proxy %}
+<h2>Decoder parameters against the measured loss</h2>
+<p>Whether counting parameters, which takes no training, would have told the better {{ data.noun }}: over the
+{{ data.proxy.count }} that this search evaluated, which lean towards its fronts and are no random sample.</p>
+<div class="wide-narrow">
+<div>{{ proxy }}</div>
+<table><tbody>
+{% for name, value, meaning in agreement %}
+<tr><td class="text wrap">{{ name }}<br><span style="color: var(--muted)">{{ meaning }}</span></td>
+<td><b>{{ value }}</b></td></tr>
+{% endfor %}
+</tbody></table>
+</div>
+{% endif %}
+{% if several %}
+<h2>The joint front</h2>
+<p>{{ data.joint | length }} {{ data.noun }} lead when the costs on all targets count at once.
+{% set alone = data.joint | rejectattr("fronts") | list | length %}
+{% if alone %}{{ alone }} of them, outlined in blue, {{ "is" if alone == 1 else "are" }} on no single target's front:
+compromises.{% else %}Each of them is on some target's own front as well.{% endif %}</p>
+<div class="names">
+{% for each in data.joint %}<span{% if not each.fronts %} class="alone"{% endif %}>{{ each.name }}</span>{% endfor %}
+</div>
+{% endif %}
+<h2>The {{ data.noun }} kept</h2>
+<p>Best quality first. Grey costs: not on that target's front.
+{%- if several %} A dot: on the joint front.{% endif %}
+{%- if data.scale.is_loss %} {{ data.scale.word | capitalize }} in nats per token.{% endif %}
+ Latencies are medians: prefill of the target's batch, decode of one more token.</p>
+<div class="tall"><table>
+<thead>
+<tr><th class="text" colspan="{{ 2 + several + parts | length + 2 * data.scale.is_loss }}"></th>
+{% for target in data.targets %}<th class="group first" colspan="3">{{ target.name }}</th>{% endfor %}</tr>
+<tr><th class="text">name</th>{% if several %}<th>joint</th>{% endif %}
+{% for part in parts %}<th{% if part not in ("layers", "d_model") %} class="text"{% endif %}>{{ part }}</th>{% endfor %}
+<th>decoder params</th>
+{% if data.scale.is_loss %}<th>{{ data.scale.word }}</th><th>perplexity</th>{% endif %}
+{% for target in data.targets %}
+<th class="first">prefill<small>ms</small></th><th>decode<small>ms</small></th><th>memory<small>MB</small></th>
+{% endfor %}</tr></thead>
+<tbody>
 {% for row in rows %}
-<tr{% if row.trained %} class="trained"{% endif %}><td class="text">{{ row.point.name }}</td>
-<td class="text">{{ row.point.submodel.widths | join(" · ") }}</td>
+<tr{% if row.point.is_landmark %} class="landmark"{% endif %}><td class="text">{{ row.point.name }}</td>
+{% if several %}<td class="mark">{{ "●" if row.point.is_joint }}</td>{% endif %}
+{% for part, text in row.point.parts.items() %}
+<td{% if part == "heads" %} class="text list short"{% elif part not in ("layers", "d_model") %} class="text list"
+{%- endif %}>{{ text }}</td>
+{% endfor %}
 <td>{{ "{:,}".format(row.point.decoder_params) }}</td>
-<td>{{ row.loss }}</td><td>{{ row.perplexity }}</td>
+{% if data.scale.is_loss %}<td>{{ row.loss }}</td><td>{{ row.perplexity }}</td>{% endif %}
 {% for cost in row.costs %}
-{% set off = "" if cost.on_front else " class=off" %}
-<td{{ off }}>{{ cost.prefill }}</td><td{{ off }}>{{ cost.decode }}</td><td{{ off }}>{{ cost.memory }}</td>
+<td class="{{ "first" if cost.first }}{{ "" if cost.on_front else " off" }}">{{ cost.text }}</td>
 {% endfor %}</tr>
 {% endfor %}
-</table></div>
-<footer>Model fingerprint <code>{{ data.frontier.model_fingerprint }}</code>. Unsteady: submodels with a
-latency whose interquartile range is above a quarter of its median, a sign that something else ran on the machine.
-Model error: the step-cost model's median relative error on the steps it was fitted to.
-Raw times of every measurement: evaluations.jsonl.</footer>
+</tbody></table></div>
+<h2>How steady</h2>
+<p>Unsteady: {{ data.noun }} with a latency whose 95 % interval is wider than 15 % of its median, or that was measured
+while the node stayed more than 15 % slower than it can be: distrust these medians. Worst slowdown: the slowest moment
+that a reference step saw; times are corrected for it, and the worst are taken again.
+{%- if data.step_errors %} Step-cost model: its median relative error on the steps it was fitted to.{% endif %}</p>
+<div class="scroll"><table style="width: auto">
+<thead><tr><th class="text">target</th><th>unsteady</th><th>worst slowdown</th>
+{% if data.step_errors %}<th>step-cost model</th>{% endif %}</tr></thead>
+<tbody>
+{% for each in findings %}
+<tr><td class="text"><b>{{ each.name }}</b></td><td>{{ each.unsteady }}</td><td>{{ each.slowdown }}</td>
+{% if data.step_errors %}<td>{{ each.error }}</td>{% endif %}</tr>
+{% endfor %}
+</tbody></table></div>
+<footer>
+<dl>
+<dt><code>{{ log }}</code></dt><dd>every evaluation, with the raw times</dd>
+<dt><code>{{ data.file_name }}</code></dt><dd>the {{ data.noun }} kept, for programs</dd>
+<dt><code>{{ journal }}</code></dt><dd>the trials, a study for each target; look at them with
+<code>optuna-dashboard {{ journal }}</code></dd>
+{% for key, value in data.subject.items() %}<dt>{{ key }}</dt><dd><code>{{ value }}</code></dd>
+{% endfor %}
+</dl>
+</footer>
 </main>
 </body>
 </html>
 """
+)

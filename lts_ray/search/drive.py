@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from lts_ray.measurement.evaluation import Evaluator
 from lts_ray.search.session import SearchSession
+from lts_ray.spaces.base import Candidate
 
 
-def drive(session: SearchSession, evaluator: Evaluator) -> None:
-    while (submodel := session.ask()) is not None:
-        session.record(submodel, evaluator.evaluate(submodel))
+def drive(session: SearchSession[Candidate], evaluator: Evaluator) -> None:
+    while (candidate := session.ask()) is not None:
+        session.record(candidate, evaluator.evaluate(candidate))

@@ -10,7 +10,7 @@ from typing import Any
 from lts_ray.errors import LtsRayError
 from lts_ray.files import append_json_line, read_json_lines
 
-SCHEMA = 1
+SCHEMA = 2
 LOG = "evaluations.jsonl"
 
 
@@ -47,12 +47,22 @@ def check_same(found: Mapping[str, Any], wanted: Mapping[str, Any], log: Path) -
     if found.get("kind") != "search" or found.get("schema") != SCHEMA:
         raise LtsRayError(f"{log} is not a search log of schema {SCHEMA}: name another folder")
     changed = [key for key in wanted if found.get(key) != wanted[key]]
-    if "settings" in changed:
-        before, now = found["settings"], wanted["settings"]
-        changed.remove("settings")
-        changed += [f"{key} ({before.get(key)} then, {now[key]} now)" for key in now if before.get(key) != now[key]]
+    for key in ("settings", "subject"):
+        if key in changed:
+            before, now = found[key], wanted[key]
+            changed.remove(key)
+            changed += [
+                f"{name} ({_short(before.get(name))} then, {_short(now[name])} now)"
+                for name in now
+                if before.get(name) != now[name]
+            ]
     if changed:
         raise LtsRayError(
             f"{log.parent} holds a search with other {', '.join(changed)}: resume it as it was started, "
             "or name another folder"
         )
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}…"

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic
 
-from lts_ray.architecture import Submodel
 from lts_ray.measurement.target import Target
-from lts_ray.models.config import MatFormerConfig
+from lts_ray.search.forecast import Forecast
 from lts_ray.search.settings import SearchSettings
-from lts_ray.spaces.base import SearchSpace
+from lts_ray.spaces.base import Candidate, SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchPlan:
-    """What is searched. validation_fingerprint: of the text that losses are measured on; None without."""
+class SearchPlan(Generic[Candidate]):
+    """What is searched.
 
-    model_fingerprint: str
-    config: MatFormerConfig
-    space: SearchSpace[Submodel]
+    subject: what candidates are of, and measured with: names and fingerprints, as JSON.
+    exact_quality: computes the loss of a candidate; None where it is measured.
+    forecast: predicts costs; None where they are measured only.
+    """
+
+    space: SearchSpace[Candidate]
+    subject: Mapping[str, Any]
     targets: tuple[Target, ...]
     settings: SearchSettings
-    validation_fingerprint: str | None = None
+    exact_quality: Callable[[Candidate], float] | None = None
+    forecast: Forecast[Candidate] | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "model_fingerprint": self.model_fingerprint,
             "space": self.space.name,
+            "subject": dict(self.subject),
             "targets": [target.to_json() for target in self.targets],
             "settings": self.settings.to_json(),
-            "validation_fingerprint": self.validation_fingerprint,
         }

@@ -1,38 +1,50 @@
-"""A search's session from its folder alone, to look at what it found: the log's header says what the search was."""
+"""A search from its folder alone, to look at what it found: the log's header says what the search was."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json_lines
 from lts_ray.measurement.target import Target
 from lts_ray.models.checkpoint import fingerprint, read_config
+from lts_ray.search.backbones import BackboneResults, backbone_plan
 from lts_ray.search.log import LOG
-from lts_ray.search.plan import SearchPlan
+from lts_ray.search.results import Results
 from lts_ray.search.session import SearchSession
-from lts_ray.search.settings import EvolutionSettings, SearchSettings
-from lts_ray.spaces.registry import space_named
+from lts_ray.search.settings import SearchSettings
+from lts_ray.search.submodels import SubmodelResults, submodel_plan
+from lts_ray.spaces.registry import BACKBONE_SPACES
 
 
-def read_session(folder: Path, *, model_dir: Path) -> SearchSession:
-    """Raises LtsRayError for a folder without a search, or with the search of another model."""
+def read_search(folder: Path, *, model_dir: Path) -> tuple[SearchSession[Any], Results[Any]]:
+    """model_dir: looked at for a search of submodels only.
+
+    Raises LtsRayError for a folder without a search, or with the search of another model.
+    """
     records = read_json_lines(folder / LOG, what="search log")
     if not records:
         raise LtsRayError(f"{folder} holds no search: it has no {LOG}")
     header = records[0]
-    config, _ = read_config(model_dir)
     try:
-        settings = dict(header["settings"])
-        evolution = EvolutionSettings(**settings.pop("evolution"))
-        plan = SearchPlan(
-            model_fingerprint=fingerprint(model_dir),
+        space, subject = header["space"], header["subject"]
+        settings = SearchSettings.from_json(header["settings"])
+        targets = tuple(Target.from_json(each) for each in header["targets"])
+        if space in BACKBONE_SPACES:
+            chosen = BACKBONE_SPACES[space]
+            architectures = backbone_plan(space=chosen, subject=subject, targets=targets, settings=settings)
+            return SearchSession(architectures, folder, resume=True), BackboneResults(space=chosen)
+        config, _ = read_config(model_dir)
+        submodels = submodel_plan(
             config=config,
-            space=space_named(header["space"], config),
-            targets=tuple(Target.from_json(each) for each in header["targets"]),
-            settings=SearchSettings(**settings, evolution=evolution),
-            validation_fingerprint=header["validation_fingerprint"],
+            model_fingerprint=fingerprint(model_dir),
+            validation_fingerprint=subject["validation_fingerprint"],
+            space=space,
+            targets=targets,
+            settings=settings,
         )
     except (KeyError, TypeError) as error:
         raise LtsRayError(f"{folder / LOG} does not begin with a search's header: {error!r}") from None
-    return SearchSession(plan, folder, resume=True)
+    results = SubmodelResults(config=config, model_fingerprint=fingerprint(model_dir))
+    return SearchSession(submodels, folder, resume=True), results

@@ -1,50 +1,46 @@
-"""One search's state and its log on disk: what was evaluated, what comes next, and what it found. No Ray.
+"""One search's state and its log on disk: what was evaluated, and what comes next. No Ray.
 
-The log is the only state. It begins with what the search is (settings, model, targets); every finished evaluation is
-appended and made durable before the search goes on. To resume, evolution is run again from the same seed against the
-log: what it asks for and the log has is told at once, and what it asks for beyond that is what is left to do.
+The log is the only state. It begins with what the search is (settings, space, targets); every finished evaluation is
+appended and made durable before the search goes on. To resume, the algorithm is run again from the same seed against
+the log: what it asks for and the log has is told at once, and what it asks for beyond that is what is left to do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
 
-from lts_ray.architecture import Submodel
 from lts_ray.errors import LtsRayError
 from lts_ray.files import append_json_line
-from lts_ray.frontier import Frontier, Point, TargetEntry, point_names
 from lts_ray.measurement.cost_model import StepCostModel
 from lts_ray.measurement.evaluation import Evaluation, outcome_from_json, outcome_to_json
 from lts_ray.measurement.measure import Failed
-from lts_ray.search.evolution import Evolution
+from lts_ray.search.algorithms import make_algorithm
+from lts_ray.search.ask_tell import AskTell
 from lts_ray.search.log import LOG, open_log
 from lts_ray.search.pareto import Objectives, bounds_of, relative_hypervolume
 from lts_ray.search.plan import SearchPlan
 from lts_ray.search.settings import LatencyRegime
+from lts_ray.search.surrogate import Sureness, Surrogate
+from lts_ray.spaces.base import Candidate
+from lts_ray.spaces.limited import LimitedSpace
 
 Outcome = Evaluation | Failed
 
 
-class SearchSession:
+class SearchSession(Generic[Candidate]):
     """Ask for candidates, record outcomes; the log keeps up."""
 
-    def __init__(self, plan: SearchPlan, folder: Path, *, resume: bool) -> None:
+    def __init__(self, plan: SearchPlan[Candidate], folder: Path, *, resume: bool) -> None:
         """Raises LtsRayError for a folder in use without `resume`, or a log of another search."""
         self.plan, self.folder = plan, folder
         self.step_costs: dict[str, StepCostModel] = {}
-        self.outcomes: dict[Submodel, Outcome] = {}  # in the order they finished
-        self._evolution = Evolution(
-            plan.space,
-            targets=[target.name for target in plan.targets],
-            evaluations=plan.settings.evaluations,
-            settings=plan.settings.evolution_settings,
-            rng=np.random.default_rng(plan.settings.seed),
-        )
-        self._again: list[Submodel] = []  # asked for before the log ended, so still to do
+        self.outcomes: dict[Candidate, Outcome] = {}  # in the order they finished
+        self._search = _ask_tell(plan)
+        self._again: list[Candidate] = []  # asked for before the log ended, so still to do
         self._replay(open_log(folder, plan.to_json(), resume=resume))
 
     @property
@@ -53,99 +49,93 @@ class SearchSession:
 
     @property
     def is_finished(self) -> bool:
-        return self._evolution.is_finished
+        return not self._again and self._search.is_finished
 
     @property
     def is_exhausted(self) -> bool:
-        return self._evolution.is_exhausted
+        return self._search.is_exhausted
 
     @property
     def missing_step_costs(self) -> list[str]:
         """Targets that were not calibrated yet."""
         return [target.name for target in self.plan.targets if target.name not in self.step_costs]
 
-    def ask(self) -> Submodel | None:
-        """The next candidate; None when there is none now (see Evolution.ask)."""
-        return self._again.pop(0) if self._again else self._evolution.ask()
+    def ask(self) -> Candidate | None:
+        """The next candidate; None when there is none now (see AskTell.ask)."""
+        return self._again.pop(0) if self._again else self._search.ask()
 
-    def claim(self, submodel: Submodel) -> None:
+    def claim(self, candidate: Candidate) -> None:
         """Take a candidate that `ask` would give again after a resume: someone is on it already."""
-        self._again = [each for each in self._again if each != submodel]
+        self._again = [each for each in self._again if each != candidate]
 
-    def record(self, submodel: Submodel, outcome: Outcome) -> None:
+    def record(self, candidate: Candidate, outcome: Outcome) -> None:
         """Log an outcome, then go on with it. A second one for the same candidate is ignored."""
-        if submodel in self.outcomes:
+        if candidate in self.outcomes:
             return
-        candidate = self.plan.space.to_json(submodel)
-        append_json_line(self.log, {"kind": "evaluation", "candidate": candidate, **outcome_to_json(outcome)})
-        self._take(submodel, outcome)
+        described = self.plan.space.to_json(candidate)
+        append_json_line(self.log, {"kind": "evaluation", "candidate": described, **outcome_to_json(outcome)})
+        self._take(candidate, outcome)
 
     def record_step_cost(self, target: str, step_cost: StepCostModel) -> None:
         append_json_line(self.log, {"kind": "step_cost", "target": target, "step_cost": step_cost.to_json()})
         self.step_costs[target] = step_cost
 
-    def vectors(self, target: str) -> dict[Submodel, Objectives]:
+    @property
+    def evaluated(self) -> dict[Candidate, Evaluation]:
+        """What could be evaluated, in the order it finished."""
+        return {each: outcome for each, outcome in self.outcomes.items() if isinstance(outcome, Evaluation)}
+
+    def vectors(self, target: str) -> dict[Candidate, Objectives]:
         """Objectives of every evaluated candidate on `target`, in the order they finished."""
         latency = self.plan.settings.latency
-        return {
-            submodel: objectives(outcome, target, latency)
-            for submodel, outcome in self.outcomes.items()
-            if isinstance(outcome, Evaluation)
-        }
+        return {each: objectives(outcome, target, latency) for each, outcome in self.evaluated.items()}
 
-    def front(self, target: str) -> Mapping[Submodel, Objectives]:
-        return self._evolution.front(target)
+    def admitted(self, target: str) -> Mapping[Candidate, Objectives]:
+        """Of `vectors`, those that keep the limits."""
+        return self._search.admitted(target)
 
-    def hypervolume(self, target: str, vectors: Mapping[Submodel, Objectives] | None = None) -> float:
-        """What `vectors` (default: all) dominate of the box that the space's seeds span on `target`.
+    def front(self, target: str) -> Mapping[Candidate, Objectives]:
+        return self._search.front(target)
+
+    def joint_front(self) -> Mapping[Candidate, Objectives]:
+        """Where the costs on all targets count at once (see AskTell.joint_front)."""
+        return self._search.joint_front()
+
+    def hypervolume(self, target: str, vectors: Mapping[Candidate, Objectives] | None = None) -> float:
+        """What `vectors` (default: all admitted) dominate of the box that the space's seeds span on `target`.
 
         The seeds are evaluated first, so the box stays the same and the number only grows. It can pass 1: a candidate
-        may beat the fastest seed's timing.
+        may beat the fastest seed's timing. Without seeds the box is that of all that was evaluated.
         """
         every = self.vectors(target)
         seeds = [every[seed] for seed in self.plan.space.seeds() if seed in every]
-        chosen = every if vectors is None else vectors
-        return relative_hypervolume(list(chosen.values()), bounds_of(seeds)) if seeds else 0.0
+        chosen = self.admitted(target) if vectors is None else vectors
+        box = seeds if len(seeds) > 1 else list(every.values())
+        return relative_hypervolume(list(chosen.values()), bounds_of(box)) if box else 0.0
 
-    def frontier(self) -> Frontier:
-        """Raises LtsRayError when nothing could be evaluated."""
-        config, targets = self.plan.config, self.plan.targets
-        evaluated = {s: outcome for s, outcome in self.outcomes.items() if isinstance(outcome, Evaluation)}
-        if not evaluated:
+    @property
+    def sureness(self) -> tuple[Sureness, ...]:
+        """How good a surrogate's predictions were, by objective; empty for algorithms that predict nothing."""
+        algorithm = self._search.algorithm
+        return algorithm.sureness if isinstance(algorithm, Surrogate) else ()
+
+    def check_something_evaluated(self) -> None:
+        """Raise LtsRayError, with the reasons, when nothing could be evaluated."""
+        if not self.evaluated:
             reasons = sorted({outcome.reason for outcome in self.outcomes.values() if isinstance(outcome, Failed)})
             raise LtsRayError(f"every evaluation failed: {'; '.join(reasons[:3])}; see {self.log}")
-        fronts = {target.name: self.front(target.name) for target in targets}
-        kept = [s for s in evaluated if any(s in front for front in fronts.values()) or s in config.trained.values()]
-        names = point_names(kept, config)
-        points = [
-            Point(
-                name=names[submodel],
-                submodel=submodel,
-                decoder_params=self.plan.space.decoder_params(submodel),
-                loss=evaluated[submodel].loss,
-                costs={name: each.cost for name, each in evaluated[submodel].measurements.items()},
-                fronts=tuple(name for name, front in fronts.items() if submodel in front),
-            )
-            for submodel in kept
-        ]
-        return Frontier(
-            model_fingerprint=self.plan.model_fingerprint,
-            quality=self.plan.settings.quality,
-            targets={each.name: TargetEntry(target=each, step_cost=self.step_costs[each.name]) for each in targets},
-            points=tuple(sorted(points, key=lambda point: (point.loss, point.submodel))),
-        )
 
-    def _take(self, submodel: Submodel, outcome: Outcome) -> None:
-        self.outcomes[submodel] = outcome
+    def _take(self, candidate: Candidate, outcome: Outcome) -> None:
+        self.outcomes[candidate] = outcome
         if isinstance(outcome, Failed):
-            self._evolution.tell(submodel, outcome)
+            self._search.tell(candidate, outcome)
         else:
             latency = self.plan.settings.latency
             names = [target.name for target in self.plan.targets]
-            self._evolution.tell(submodel, {name: objectives(outcome, name, latency) for name in names})
+            self._search.tell(candidate, {name: objectives(outcome, name, latency) for name in names})
 
     def _replay(self, records: list[dict[str, Any]]) -> None:
-        known: dict[Submodel, Outcome] = {}
+        known: dict[Candidate, Outcome] = {}
         for record in records:
             try:
                 if record["kind"] == "step_cost":
@@ -154,14 +144,16 @@ class SearchSession:
                     known.setdefault(self.plan.space.from_json(record["candidate"]), outcome_from_json(record))
             except KeyError as error:
                 raise LtsRayError(f"{self.log} has a record without {error}: the log was changed by hand") from None
-        while (submodel := self._evolution.ask()) is not None:
-            if submodel in known:
-                self._take(submodel, known[submodel])
+        left = set(known)
+        while left and (candidate := self._search.ask()) is not None:
+            if candidate in known:
+                self._take(candidate, known[candidate])
+                left.discard(candidate)
             else:
-                self._again.append(submodel)
-        if known.keys() - self.outcomes.keys():
+                self._again.append(candidate)
+        if left:
             raise LtsRayError(f"{self.log} has candidates that this search does not ask for: start in another folder")
-        self.outcomes = {submodel: self.outcomes[submodel] for submodel in known}
+        self.outcomes = {candidate: self.outcomes[candidate] for candidate in known}
 
 
 def objectives(evaluation: Evaluation, target: str, latency: LatencyRegime) -> Objectives:
@@ -169,3 +161,29 @@ def objectives(evaluation: Evaluation, target: str, latency: LatencyRegime) -> O
     cost = evaluation.measurements[target].cost
     latencies = {"prefill": (cost.prefill_ms,), "decode": (cost.decode_ms,), "both": (cost.prefill_ms, cost.decode_ms)}
     return (evaluation.loss, *latencies[latency], cost.peak_memory_mb)
+
+
+def _ask_tell(plan: SearchPlan[Candidate]) -> AskTell[Candidate]:
+    settings, targets = plan.settings, [target.name for target in plan.targets]
+    space = LimitedSpace(plan.space, settings.limits)
+    limits = settings.limits.of_objectives(settings.latencies)
+
+    def admits(candidate: Candidate, _target: str, vector: Objectives) -> bool:
+        kept = all(limit is None or value <= limit for value, limit in zip(vector, limits, strict=True))
+        return kept and settings.limits.admits_params(plan.space.decoder_params(candidate))
+
+    algorithm = make_algorithm(
+        settings.algorithm,
+        space,
+        targets=targets,
+        n_objectives=len(limits),
+        evaluations=settings.evaluations,
+        rng=np.random.default_rng(settings.seed),
+        lag=settings.in_flight - 1,
+        evolution=settings.evolution_settings,
+        exact_quality=plan.exact_quality,
+        limits=limits,
+        forecast=plan.forecast,
+        predicted=settings.predicted,
+    )
+    return AskTell(algorithm, targets=targets, evaluations=settings.evaluations, admits=admits)

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from lts_ray.errors import LtsRayError
 from lts_ray.frontier import Quality
+from lts_ray.spaces.limits import Limits
 
 LatencyRegime = Literal["prefill", "decode", "both"]
+AlgorithmName = Literal["lts", "steady", "surrogate", "predicted", "nsga2", "nsga3", "tpe", "random"]
+
+OBJECTIVE_NAMES: Mapping[LatencyRegime, tuple[str, ...]] = {
+    "prefill": ("loss", "prefill_ms", "memory_mb"),
+    "decode": ("loss", "decode_ms", "memory_mb"),
+    "both": ("loss", "prefill_ms", "decode_ms", "memory_mb"),
+}
+"""What a candidate's objectives are on each target, all minimised."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +64,9 @@ class EvolutionSettings:
 class SearchSettings:
     """quality: what the first objective is. latency: which measured latency is an objective, or both as two.
 
+    evaluations: candidates that are measured. predicted: candidates whose costs are predicted before those are chosen,
+    by the algorithm of that name. in_flight: candidates evaluated at once at most, by an algorithm without generations;
+    the next one is chosen without the results of those, however many nodes there are.
     evolution: None takes LTS's proportions, scaled to the evaluations.
     """
 
@@ -62,21 +74,48 @@ class SearchSettings:
     seed: int = 0
     quality: Quality = "validation_loss"
     latency: LatencyRegime = "decode"
+    algorithm: AlgorithmName = "lts"
+    predicted: int = 2_400
+    in_flight: int = 4
+    limits: Limits = field(default_factory=Limits)
     evolution: EvolutionSettings | None = None
 
     def __post_init__(self) -> None:
-        if self.evaluations < 1:
-            raise LtsRayError(f"evaluations must be at least 1; got {self.evaluations}")
+        for name in ("evaluations", "predicted", "in_flight"):
+            if getattr(self, name) < 1:
+                raise LtsRayError(f"{name} must be at least 1; got {getattr(self, name)}")
         if self.seed < 0:
             raise LtsRayError(f"seed must not be negative; got {self.seed}")
         if self.quality not in get_args(Quality):
             raise LtsRayError(f"unknown quality {self.quality!r}; known: {', '.join(get_args(Quality))}")
+        if self.algorithm not in get_args(AlgorithmName):
+            raise LtsRayError(f"unknown algorithm {self.algorithm!r}; known: {', '.join(get_args(AlgorithmName))}")
         if self.latency not in get_args(LatencyRegime):
             raise LtsRayError(f"unknown latency {self.latency!r}; known: {', '.join(get_args(LatencyRegime))}")
 
     @property
     def evolution_settings(self) -> EvolutionSettings:
-        return EvolutionSettings.scaled_to(self.evaluations) if self.evolution is None else self.evolution
+        looked_at = self.predicted if self.algorithm == "predicted" else self.evaluations
+        return EvolutionSettings.scaled_to(looked_at) if self.evolution is None else self.evolution
+
+    @property
+    def latencies(self) -> int:
+        """How many latencies are objectives."""
+        return len(self.objective_names) - 2
+
+    @property
+    def objective_names(self) -> tuple[str, ...]:
+        return OBJECTIVE_NAMES[self.latency]
 
     def to_json(self) -> Mapping[str, Any]:
         return {**asdict(self), "evolution": asdict(self.evolution_settings)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> SearchSettings:
+        """Raises LtsRayError for what is not settings."""
+        try:
+            given = dict(value)
+            evolution = EvolutionSettings(**given.pop("evolution"))
+            return cls(**{**given, "limits": Limits(**given.get("limits", {}))}, evolution=evolution)
+        except (KeyError, TypeError) as error:
+            raise LtsRayError(f"a search's settings are not usable: {error!r}") from None

@@ -11,10 +11,14 @@ from lts_ray.measurement.cost_model import StepCostModel
 from lts_ray.measurement.fake import FakeEvaluator
 from lts_ray.measurement.target import Target
 from lts_ray.models.config import MatFormerConfig
-from lts_ray.search.evolution import Evolution
+from lts_ray.search.algorithms import make_algorithm
+from lts_ray.search.ask_tell import AskTell
 from lts_ray.search.plan import SearchPlan
 from lts_ray.search.session import SearchSession, objectives
-from lts_ray.search.settings import EvolutionSettings, SearchSettings
+from lts_ray.search.settings import AlgorithmName, EvolutionSettings, SearchSettings
+from lts_ray.search.submodels import SubmodelResults
+from lts_ray.spaces.limited import LimitedSpace
+from lts_ray.spaces.limits import Limits
 from lts_ray.spaces.mix_n_match import MixNMatch
 
 CONFIG = MatFormerConfig(vocab_size=32, d_model=16, n_head=2, n_kv_head=1, widths=(64, 64, 64, 64), context_length=32)
@@ -22,14 +26,31 @@ SMALL = EvolutionSettings(population=12, parents=4, mutants=5, crossovers=5)
 TARGETS = ("slow", "fast")
 
 
-def evolution(*, seed: int = 0, evaluations: int = 60, config: MatFormerConfig = CONFIG) -> Evolution[Submodel]:
-    return Evolution(
-        MixNMatch(config),
+def search_by(
+    algorithm: AlgorithmName = "lts",
+    *,
+    seed: int = 0,
+    evaluations: int = 60,
+    config: MatFormerConfig = CONFIG,
+    lag: int = 0,
+    limits: Limits = Limits(),  # noqa: B008  # frozen
+) -> AskTell[Submodel]:
+    space = LimitedSpace(MixNMatch(config), limits)
+    chosen = make_algorithm(
+        algorithm,
+        space,
         targets=TARGETS,
+        n_objectives=4,
         evaluations=evaluations,
-        settings=SMALL,
         rng=np.random.default_rng(seed),
+        lag=lag,
+        evolution=SMALL,
     )
+    return AskTell(chosen, targets=TARGETS, evaluations=evaluations)
+
+
+def evolution(*, seed: int = 0, evaluations: int = 60, config: MatFormerConfig = CONFIG) -> AskTell[Submodel]:
+    return search_by("lts", seed=seed, evaluations=evaluations, config=config)
 
 
 def result_of(submodel: Submodel) -> dict[str, tuple[float, ...]]:
@@ -37,25 +58,34 @@ def result_of(submodel: Submodel) -> dict[str, tuple[float, ...]]:
     return {target: objectives(outcome, target, "both") for target in TARGETS}
 
 
-def ask_all(search: Evolution[Submodel]) -> list[Submodel]:
+def ask_all(search: AskTell[Submodel]) -> list[Submodel]:
     asked = []
     while (submodel := search.ask()) is not None:
         asked.append(submodel)
     return asked
 
 
-def plan(*, evaluations: int = 60, seed: int = 0) -> SearchPlan:
+def plan(*, evaluations: int = 60, seed: int = 0, algorithm: AlgorithmName = "lts") -> SearchPlan[Submodel]:
     return SearchPlan(
-        model_fingerprint="f" * 64,
-        config=CONFIG,
         space=MixNMatch(CONFIG),
+        subject={"model_fingerprint": "f" * 64, "validation_fingerprint": None},
         targets=tuple(Target(name=name, label_selector={"role": name}) for name in TARGETS),
-        settings=SearchSettings(evaluations=evaluations, seed=seed, evolution=SMALL),
+        settings=SearchSettings(evaluations=evaluations, seed=seed, algorithm=algorithm, evolution=SMALL),
     )
 
 
-def session(folder: Path, *, resume: bool = False, evaluations: int = 60, seed: int = 0) -> SearchSession:
-    started = SearchSession(plan(evaluations=evaluations, seed=seed), folder, resume=resume)
+RESULTS = SubmodelResults(config=CONFIG, model_fingerprint="f" * 64)
+
+
+def session(
+    folder: Path,
+    *,
+    resume: bool = False,
+    evaluations: int = 60,
+    seed: int = 0,
+    algorithm: AlgorithmName = "lts",
+) -> SearchSession[Submodel]:
+    started = SearchSession(plan(evaluations=evaluations, seed=seed, algorithm=algorithm), folder, resume=resume)
     for target in started.missing_step_costs:
         started.record_step_cost(target, StepCostModel(prefill=(1.0,) * 5, decode=(1.0,) * 5, relative_error=0.05))
     return started

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from lts_ray.architecture import Submodel
 from lts_ray.errors import LtsRayError
 from lts_ray.measurement.measure import Failed
-from lts_ray.search.evolution import Evolution
+from lts_ray.search.ask_tell import AskTell
 from lts_ray.search.pareto import bounds_of, relative_hypervolume
 from lts_ray.search.settings import EvolutionSettings
 from lts_ray.spaces.mix_n_match import MixNMatch
@@ -23,7 +23,7 @@ from tests.search.helpers import CONFIG, TARGETS, ask_all, evolution, result_of
 from tests.search.test_pareto import brute_force
 
 
-def run(search: Evolution[Submodel], *, order: np.random.Generator | None = None) -> list[Submodel]:
+def run(search: AskTell[Submodel], *, order: np.random.Generator | None = None) -> list[Submodel]:
     """All candidates, in the order they were asked; told in a random order where one is given."""
     asked: list[Submodel] = []
     while not search.is_finished:

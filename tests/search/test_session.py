@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from lts_ray.architecture import Submodel
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json_lines
 from lts_ray.measurement.fake import FakeEvaluator
@@ -18,7 +19,7 @@ from lts_ray.search.drive import drive
 from lts_ray.search.log import LOG
 from lts_ray.search.plan import SearchPlan
 from lts_ray.search.session import SearchSession
-from tests.search.helpers import CONFIG, TARGETS, plan, session
+from tests.search.helpers import CONFIG, RESULTS, TARGETS, plan, session
 
 SLOW_DRIVER = """
 import sys, time
@@ -58,7 +59,7 @@ def test_a_killed_search_resumed_ends_as_one_that_was_not(tmp_path: Path) -> Non
     drive(resumed, FakeEvaluator(TARGETS))
     assert len(evaluated(killed)) == 60
     assert sorted(evaluated(killed)) == sorted(evaluated(tmp_path / "whole"))
-    assert resumed.frontier() == whole.frontier()
+    assert RESULTS.frontier(resumed) == RESULTS.frontier(whole)
 
 
 def test_a_line_that_a_kill_cut_off_is_done_again(tmp_path: Path) -> None:
@@ -89,15 +90,15 @@ def test_a_folder_in_use_is_refused_without_resume(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("other", "named"),
     [
-        (replace(plan(), model_fingerprint="0" * 64), "model_fingerprint"),
+        (replace(plan(), subject={**plan().subject, "model_fingerprint": "0" * 64}), "model_fingerprint"),
         (plan(seed=1), r"seed \(0 then, 1 now\)"),
         (plan(evaluations=61), r"evaluations \(60 then, 61 now\)"),
         (replace(plan(), targets=(Target(name="slow", local=True),)), "targets"),
-        (replace(plan(), validation_fingerprint="1"), "validation_fingerprint"),
+        (replace(plan(), subject={**plan().subject, "validation_fingerprint": "1"}), "validation_fingerprint"),
     ],
     ids=["model", "seed", "evaluations", "targets", "text"],
 )
-def test_another_search_cannot_go_on_in_the_folder(other: SearchPlan, named: str, tmp_path: Path) -> None:
+def test_another_search_cannot_go_on_in_the_folder(other: SearchPlan[Submodel], named: str, tmp_path: Path) -> None:
     session(tmp_path)
     with pytest.raises(LtsRayError, match=named):
         SearchSession(other, tmp_path, resume=True)
@@ -105,14 +106,14 @@ def test_another_search_cannot_go_on_in_the_folder(other: SearchPlan, named: str
 
 def test_a_log_of_another_schema_is_refused(tmp_path: Path) -> None:
     (tmp_path / LOG).write_text('{"kind": "search", "schema": 99}\n')
-    with pytest.raises(LtsRayError, match="schema 1"):
+    with pytest.raises(LtsRayError, match="schema 2"):
         session(tmp_path, resume=True)
 
 
 def test_the_frontier_has_the_fronts_and_the_granularities(tmp_path: Path) -> None:
     search = session(tmp_path)
     drive(search, FakeEvaluator(TARGETS))
-    frontier = search.frontier()
+    frontier = RESULTS.frontier(search)
     assert {point.name for point in frontier.points} >= {"S", "M", "L", "XL"}
     for target in TARGETS:
         assert {point.submodel for point in frontier.front(target)} == set(search.front(target))
@@ -131,7 +132,7 @@ def test_hypervolume_never_falls_once_the_granularities_are_in(tmp_path: Path) -
 def test_failures_are_logged_and_kept_off_the_frontier(tmp_path: Path) -> None:
     search = session(tmp_path)
     drive(search, FakeEvaluator(TARGETS, failing={CONFIG.trained["M"]}))
-    assert "M" not in {point.name for point in search.frontier().points}
+    assert "M" not in {point.name for point in RESULTS.frontier(search).points}
     assert {"failed": "told to fail"}.items() <= next(
         each for each in read_json_lines(search.log, what="log") if "failed" in each
     ).items()
@@ -141,4 +142,4 @@ def test_a_search_in_which_all_failed_says_why(tmp_path: Path) -> None:
     search = session(tmp_path, evaluations=4)
     drive(search, FakeEvaluator(TARGETS, failing=set(CONFIG.trained.values())))
     with pytest.raises(LtsRayError, match="every evaluation failed: told to fail"):
-        search.frontier()
+        RESULTS.frontier(search)

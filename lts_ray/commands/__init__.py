@@ -1,0 +1,1 @@
+"""The verbs of `lts-ray`: each parses, calls and prints; what loads slowly is imported when it is used."""

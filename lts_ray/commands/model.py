@@ -1,0 +1,171 @@
+"""Verbs about one model: train, measure, evaluate, extract, generate."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lts_ray.commands.options import SUBMODEL, Address, Corpus, Json, Model, Output, Resume, Text
+from lts_ray.pretrained import DEFAULT_MODEL
+
+
+def train(
+    output: Output,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML with model, data and training.")] = None,
+    init_from: Annotated[Path | None, typer.Option(help="Start from this checkpoint's weights and tokenizer.")] = None,
+    architecture: Annotated[
+        Path | None, typer.Option(help="architectures.json of a search: train one of these instead.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Which one, e.g. 12.4M.")] = None,
+    vocab_size: Annotated[int, typer.Option(min=2, help="Of the tokenizer trained for --architecture.")] = 2_048,
+    resume: Resume = False,
+    address: Address = None,
+) -> None:
+    """Train a universal model with the MatFormer joint objective, or a found architecture; OUTPUT/model has it."""
+    from dataclasses import replace
+
+    from lts_ray.errors import LtsRayError
+    from lts_ray.training.found_architecture import found_architecture
+    from lts_ray.training.settings import RunSettings, load_settings
+    from lts_ray.training.trainer import run_training
+
+    settings = RunSettings() if config is None else load_settings(config)
+    if init_from is not None:
+        settings = replace(settings, init_from=str(init_from))
+    if architecture is not None:
+        chosen = found_architecture(
+            architecture, name, vocab_size=vocab_size, context_length=settings.training.sequence_length
+        )
+        settings = replace(settings, architecture=chosen)
+    elif name is not None:
+        raise LtsRayError("--name says which of --architecture's to train: give both")
+    model = run_training(settings, output, resume=resume, address=address)
+    print(f"The checkpoint is in {os.path.relpath(model)}; its log is {output / 'metrics.jsonl'}")
+
+
+def measure(
+    model: Model = DEFAULT_MODEL,
+    submodel: Annotated[list[str] | None, typer.Option("--submodel", "-s", help=SUBMODEL)] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = os.cpu_count() or 1,
+    batch_size: Annotated[int, typer.Option(min=1, help="Sequences at once.")] = 1,
+    sequence_length: Annotated[
+        int, typer.Option(min=1, help="Tokens of the prefill, and before the decode step.")
+    ] = 192,
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16")] = "float32",
+    as_json: Json = False,
+) -> None:
+    """Measure submodels on this machine: prefill, one decode step with KV cache, and peak memory."""
+    from lts_ray.measurement.measure import measure_submodels
+    from lts_ray.measurement.target import Target
+    from lts_ray.models.checkpoint import load_checkpoint
+    from lts_ray.report.table import print_rows
+
+    universal = load_checkpoint(model).model
+    names = submodel or list(universal.config.granularities)
+    target = Target(
+        name="here",
+        local=True,
+        threads=threads,
+        device=device,
+        dtype=dtype,
+        sequence_length=sequence_length,
+        batch_size=batch_size,
+    )
+    measured = measure_submodels(universal, [universal.config.submodel(name) for name in names], target)
+    rows = [
+        {
+            "submodel": name,
+            "prefill_ms": each.prefill.median_ms,
+            "prefill_iqr_ms": each.prefill.iqr_ms,
+            "decode_ms": each.decode.median_ms,
+            "decode_iqr_ms": each.decode.iqr_ms,
+            "peak_memory_mb": each.peak_memory_bytes / 1e6,
+        }
+        for name, each in zip(names, measured, strict=True)
+    ]
+    print_rows(rows, as_json=as_json, title=f"batch {batch_size}, {sequence_length} tokens, {threads} threads, {dtype}")
+
+
+def evaluate(
+    model: Model = DEFAULT_MODEL,
+    submodel: Annotated[list[str] | None, typer.Option("--submodel", "-s", help=SUBMODEL)] = None,
+    text: Text = None,
+    corpus: Corpus = "sotu",
+    blocks: Annotated[int | None, typer.Option(min=1, help="Sequences to evaluate on; default: all.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Loss and perplexity of submodels on a text."""
+    from rich.progress import track
+
+    from lts_ray.evaluation.evaluate import evaluate as run
+    from lts_ray.models.checkpoint import read_config
+    from lts_ray.report.table import print_rows
+
+    names = submodel or list(read_config(model)[0].granularities)
+    results = run(model, names, text=text, corpus=corpus, blocks=blocks)
+    rows = [
+        {
+            "submodel": each.name,
+            "widths": each.submodel.to_json(),
+            "decoder_params": each.decoder_params,
+            "loss_nats": each.loss,
+            "perplexity": each.perplexity,
+            "tokens": each.tokens,
+        }
+        for each in track(results, "evaluating", total=len(names), transient=True, disable=as_json)
+    ]
+    print_rows(rows, as_json=as_json)
+
+
+def extract(
+    submodel: Annotated[str, typer.Option("--submodel", "-s", help=SUBMODEL)],
+    output: Output,
+    model: Model = DEFAULT_MODEL,
+) -> None:
+    """Write a submodel as a checkpoint of its own."""
+    from lts_ray.models.extract import extract_checkpoint
+
+    chosen = extract_checkpoint(model, submodel, output)
+    loads = (
+        "plain transformers loads it" if len(set(chosen.widths)) == 1 else "its widths differ, so only lts-ray loads it"
+    )
+    print(f"The submodel {','.join(map(str, chosen.widths))} is in {output}; {loads}")
+
+
+def generate(
+    prompt: Annotated[str, typer.Option("--prompt", "-p", help="Text to go on with.")],
+    model: Model = DEFAULT_MODEL,
+    submodel: Annotated[str, typer.Option("--submodel", "-s", help=SUBMODEL)] = "XL",
+    max_tokens: Annotated[int, typer.Option(help="Tokens to generate at most.")] = 64,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Draw from the most likely tokens that reach this probability.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
+) -> None:
+    """Continue a prompt with one submodel, printed as it is generated."""
+    import torch
+
+    from lts_ray.decoding.generate import generate as run
+    from lts_ray.decoding.sampling import Sampling
+    from lts_ray.models.checkpoint import load_checkpoint
+    from lts_ray.tokenizer import load_tokenizer
+
+    universal = load_checkpoint(model).model
+    tokenizer = load_tokenizer(model)
+    tokens = run(
+        universal,
+        tokenizer.encode(prompt),
+        submodel=universal.config.submodel(submodel),
+        max_tokens=max_tokens,
+        sampling=Sampling(temperature=temperature, top_p=top_p),
+        eos_id=tokenizer.eos_id,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    stream = tokenizer.stream()
+    print(prompt, end="", flush=True)
+    for token in tokens:
+        print(stream.step(token) or "", end="", flush=True)
+    print()

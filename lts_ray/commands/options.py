@@ -1,0 +1,19 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Model = Annotated[Path, typer.Option("--model", "-m", help="Checkpoint folder; default: the model that ships.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with what --output holds.")]
+Address = Annotated[str | None, typer.Option("--address", help="Ray cluster; default: RAY_ADDRESS, else a local one.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON Lines instead of a table.")]
+Text = Annotated[
+    str | None, typer.Option(help="Text file or glob, used whole; default: what training held out of --corpus.")
+]
+Corpus = Annotated[str, typer.Option(help="Corpus whose held-out documents are the text.")]
+SUBMODEL = "S, M, L, XL, a fraction such as 0.5, or one width per layer such as 352,704,2816"

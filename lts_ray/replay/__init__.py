@@ -1,0 +1,1 @@
+"""Searches run against a table of measurements that others took."""

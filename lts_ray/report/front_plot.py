@@ -1,0 +1,108 @@
+"""A target's front in two dimensions: quality against both latencies, memory as colour."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import Literal
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from lts_ray.report.data import ReportData, Shown
+from lts_ray.report.style import ACCENT, INK, MEMORY_SCALE, MUTED, hover_text, styled
+from lts_ray.search.pareto import non_dominated
+
+Axis = Literal["prefill_ms", "decode_ms"]
+AXES: dict[Axis, str] = {"prefill_ms": "prefill latency, ms", "decode_ms": "decode latency, ms per token"}
+SHOWN_ON_HOVER = "%{hovertext}<extra></extra>"
+
+
+def front_figure(data: ReportData, target: str) -> go.Figure:
+    figure = make_subplots(rows=1, cols=2, shared_yaxes=True, horizontal_spacing=0.035)
+    front = data.front(target)
+    for column, axis in enumerate(AXES, start=1):
+        first = column == 1
+        figure.add_trace(_evaluated_trace(data, target, axis, legend=first), row=1, col=column)
+        figure.add_trace(_joined_trace(data, front, target, axis), row=1, col=column)
+        figure.add_trace(_front_trace(data, front, target, axis, legend=first), row=1, col=column)
+        if any(each.is_landmark for each in data.evaluated):
+            figure.add_trace(_landmark_trace(data, target, axis, legend=first), row=1, col=column)
+        figure.update_xaxes(title_text=AXES[axis], row=1, col=column)
+    figure.update_yaxes(title_text=data.scale.title, row=1, col=1)
+    return styled(figure, height=430)
+
+
+def _latency(each: Shown, target: str, axis: Axis) -> float:
+    return float(getattr(each.measured[target].cost, axis))
+
+
+def _evaluated_trace(data: ReportData, target: str, axis: Axis, *, legend: bool) -> go.Scatter:
+    rest = [each for each in data.evaluated if target not in each.fronts]
+    return go.Scatter(
+        x=[_latency(each, target, axis) for each in rest],
+        y=[data.scale.value(each) for each in rest],
+        mode="markers",
+        name="evaluated",
+        legendgroup="evaluated",
+        showlegend=legend,
+        marker={"color": MUTED, "size": 6, "opacity": 0.45},
+        hovertext=[hover_text(data, each, target) for each in rest],
+        hovertemplate=SHOWN_ON_HOVER,
+    )
+
+
+def _joined_trace(data: ReportData, front: Sequence[Shown], target: str, axis: Axis) -> go.Scatter:
+    """Joins those front points that also lead in this plot's two dimensions: the others are there for what is not."""
+    pairs = [(data.scale.minimised(each), _latency(each, target, axis)) for each in front]
+    leading = sorted((front[index] for index in non_dominated(pairs)), key=lambda each: _latency(each, target, axis))
+    return go.Scatter(
+        x=[_latency(each, target, axis) for each in leading],
+        y=[data.scale.value(each) for each in leading],
+        mode="lines",
+        line={"color": ACCENT, "width": 1.5},
+        showlegend=False,
+        hoverinfo="skip",
+    )
+
+
+def _front_trace(data: ReportData, front: Sequence[Shown], target: str, axis: Axis, *, legend: bool) -> go.Scatter:
+    return go.Scatter(
+        x=[_latency(each, target, axis) for each in front],
+        y=[data.scale.value(each) for each in front],
+        mode="markers",
+        name="front",
+        legendgroup="front",
+        showlegend=legend,
+        marker={
+            "color": [each.measured[target].cost.peak_memory_mb for each in front],
+            "colorscale": MEMORY_SCALE,
+            "size": 9,
+            "line": {"color": "white", "width": 1},
+            "showscale": legend,
+            "colorbar": {
+                "title": {"text": "memory, MB", "side": "right", "font": {"size": 13}},
+                "thickness": 12,
+                "outlinewidth": 0,
+            },
+        },
+        hovertext=[hover_text(data, each, target) for each in front],
+        hovertemplate=SHOWN_ON_HOVER,
+    )
+
+
+def _landmark_trace(data: ReportData, target: str, axis: Axis, *, legend: bool) -> go.Scatter:
+    landmarks = [each for each in data.evaluated if each.is_landmark]
+    return go.Scatter(
+        x=[_latency(each, target, axis) for each in landmarks],
+        y=[data.scale.value(each) for each in landmarks],
+        mode="markers+text",
+        name="trained granularity",
+        legendgroup="landmark",
+        showlegend=legend,
+        text=[f"<b>{html.escape(each.name or '')}</b>" for each in landmarks],
+        textposition="bottom left" if data.scale.is_loss else "top left",  # where nothing can lie
+        textfont={"size": 13, "color": INK},
+        marker={"symbol": "diamond-open", "size": 14, "color": INK, "line": {"width": 1.8}},
+        hoverinfo="skip",
+    )

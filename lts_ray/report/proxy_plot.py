@@ -1,0 +1,34 @@
+"""Decoder parameters against the loss that was measured."""
+
+from __future__ import annotations
+
+import plotly.graph_objects as go
+
+from lts_ray.report.data import ReportData, Shown
+from lts_ray.report.front_plot import SHOWN_ON_HOVER
+from lts_ray.report.style import ACCENT, MUTED, hover_text, styled
+
+
+def proxy_figure(data: ReportData) -> go.Figure:
+    """Marked: what is on the front of any target."""
+    figure = go.Figure()
+    rest = [each for each in data.evaluated if not each.fronts]
+    front = [each for each in data.evaluated if each.fronts]
+    figure.add_trace(_trace(data, rest, name="evaluated", marker={"color": MUTED, "size": 6, "opacity": 0.5}))
+    marker = {"color": ACCENT, "size": 9, "line": {"color": "white", "width": 1}}
+    figure.add_trace(_trace(data, front, name="on a front", marker=marker))
+    figure.update_xaxes(title_text="decoder parameters, millions")
+    figure.update_yaxes(title_text=data.scale.title)
+    return styled(figure, height=400)
+
+
+def _trace(data: ReportData, shown: list[Shown], *, name: str, marker: dict[str, object]) -> go.Scatter:
+    return go.Scatter(
+        x=[each.decoder_params / 1e6 for each in shown],
+        y=[each.loss for each in shown],
+        mode="markers",
+        name=name,
+        marker=marker,
+        hovertext=[hover_text(data, each) for each in shown],
+        hovertemplate=SHOWN_ON_HOVER,
+    )

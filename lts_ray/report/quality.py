@@ -1,0 +1,55 @@
+"""How a search's quality is shown. Searches minimise a loss; a person reads parameters as a size, larger is better."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+from lts_ray.frontier import Quality
+
+HIGHEST_LOSS = 50.0
+"""Above it a perplexity has more than twenty digits and says nothing."""
+
+
+class HasQuality(Protocol):
+    @property
+    def loss(self) -> float: ...
+
+    @property
+    def decoder_params(self) -> int: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityScale:
+    """title: of an axis. short: where there is little room. word: within a sentence. is_loss: lower is better."""
+
+    title: str
+    short: str
+    word: str
+    is_loss: bool
+
+    def value(self, each: HasQuality) -> float:
+        """What is drawn: nats per token, or millions of decoder parameters."""
+        return each.loss if self.is_loss else each.decoder_params / 1e6
+
+    def minimised(self, each: HasQuality) -> float:
+        """The same, turned so that lower is better."""
+        return self.value(each) if self.is_loss else -self.value(each)
+
+
+SCALES: dict[Quality, QualityScale] = {
+    "validation_loss": QualityScale(
+        title="validation loss, nats per token", short="loss, nats", word="loss", is_loss=True
+    ),
+    "few_shot": QualityScale(
+        title="predicted loss, nats per token", short="predicted loss, nats", word="predicted loss", is_loss=True
+    ),
+    "decoder_params": QualityScale(
+        title="decoder parameters, millions", short="params, M", word="decoder parameters", is_loss=False
+    ),
+}
+
+
+def perplexity_text(loss: float) -> str:
+    return f"{math.exp(loss):,.2f}" if loss < HIGHEST_LOSS else "–"

@@ -1,0 +1,80 @@
+"""What all figures of the report share: colours, fonts, and what a candidate says when the mouse is on it."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+import plotly.graph_objects as go
+
+from lts_ray.report.data import ReportData, Shown
+from lts_ray.report.quality import perplexity_text
+
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+INK, MUTED, GRID, ACCENT = "#1f2933", "#9aa5b1", "#e4e7eb", "#1d6fa5"
+LINES = ("#1d6fa5", "#d9822b", "#3d9a5f", "#8f5bb5", "#c23b3b", "#6b7785", "#b58900", "#2aa198")
+MEMORY_SCALE = ((0.0, "#f2c14e"), (0.5, "#d1495b"), (1.0, "#2e1f5e"))
+HOVER = {"bgcolor": "white", "bordercolor": GRID, "font": {"family": FONT, "size": 12, "color": INK}, "align": "left"}
+LEGEND = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 13}}
+WRAP = 56
+"""Characters to a line of a hover text: fifteen layers' lists are longer than a figure is wide."""
+
+
+def styled(figure: go.Figure, *, height: int) -> Any:
+    figure.update_layout(
+        template="none",
+        height=height,
+        margin={"l": 64, "r": 16, "t": 36, "b": 52},
+        font={"family": FONT, "size": 13, "color": INK},
+        paper_bgcolor="white",
+        plot_bgcolor="white",
+        legend=LEGEND,
+        hoverlabel=HOVER,
+    )
+    axes = {"gridcolor": GRID, "zeroline": False, "linecolor": MUTED, "ticks": "outside", "tickcolor": MUTED}
+    titles = {"title_standoff": 10, "title_font": {"size": 13}}
+    figure.update_xaxes(automargin=True, **titles, **axes)
+    figure.update_yaxes(automargin=True, **titles, **axes)
+    return figure
+
+
+def hover_text(data: ReportData, each: Shown, target: str | None = None) -> str:
+    """Name, what it is, quality and size; with a target, also what it costs there. Plotly reads it as HTML."""
+    name = [] if each.name is None else [f"<b>{html.escape(each.name)}</b>"]
+    lines = [*name, *_wrapped(each.description), *_quality(data, each)]
+    if target is not None:
+        measured = each.measured[target]
+        cost = measured.cost
+        lines += [
+            f"prefill {cost.prefill_ms:.2f} ms{_interval(measured.prefill_interval_ms, 2)}",
+            f"decode {cost.decode_ms:.3f} ms{_interval(measured.decode_interval_ms, 3)}",
+            f"memory {cost.peak_memory_mb:,.1f} MB",
+            *(["<i>unsteady</i>"] if measured.is_unsteady else []),
+        ]
+    return "<br>".join(lines)
+
+
+def _quality(data: ReportData, each: Shown) -> list[str]:
+    params = f"{each.decoder_params:,} decoder parameters"
+    if not data.scale.is_loss:
+        return [params]
+    return [f"{data.scale.word} {each.loss:.4f}, perplexity {perplexity_text(each.loss)}", params]
+
+
+def _interval(interval_ms: tuple[float, float], decimals: int) -> str:
+    """Nothing where a single time was taken."""
+    low, high = interval_ms
+    return "" if low == high else f" ({low:.{decimals}f} – {high:.{decimals}f})"
+
+
+def _wrapped(text: str) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        fits = len(lines[-1]) + 1 + len(word) <= WRAP
+        if fits and lines[-1]:
+            lines[-1] += f" {word}"
+        elif lines[-1]:
+            lines.append(word)
+        else:
+            lines[-1] = word
+    return [html.escape(line) for line in lines]

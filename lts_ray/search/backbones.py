@@ -1,0 +1,150 @@
+"""Searching the architectures of a backbone before anything is trained; the result is what to train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import log
+from pathlib import Path
+from typing import Any
+
+from lts_ray.architecture import Architecture
+from lts_ray.errors import LtsRayError
+from lts_ray.files import write_json
+from lts_ray.measurement.subject import BackboneSource
+from lts_ray.measurement.target import Target
+from lts_ray.proxies.few_shot import FewShotQuality
+from lts_ray.proxies.table import Trained
+from lts_ray.search.cost_forecast import CostForecast
+from lts_ray.search.job import Job
+from lts_ray.search.plan import SearchPlan
+from lts_ray.search.results import found
+from lts_ray.search.session import SearchSession
+from lts_ray.search.settings import SearchSettings
+from lts_ray.spaces.backbone import BackboneSpace
+
+SCHEMA = 1
+ARCHITECTURES = "architectures.json"
+
+
+def backbone_job(
+    *,
+    space: BackboneSpace,
+    targets: tuple[Target, ...],
+    settings: SearchSettings,
+    trained: Sequence[Trained] = (),
+    vocab_size: int | None = None,
+) -> Job[Architecture]:
+    """trained: what the quality "few_shot" is fitted on. vocab_size: None takes that of the published models.
+
+    Raises LtsRayError.
+    """
+    context_length = max(target.sequence_length for target in targets) + 1
+    vocab_size = space.vocab_size if vocab_size is None else vocab_size
+    subject = {
+        "vocab_size": vocab_size,
+        "context_length": context_length,
+        "trained": [{"architecture": each.architecture.to_json(), "perplexity": each.truth} for each in trained],
+    }
+    return Job(
+        plan=backbone_plan(space=space, subject=subject, targets=targets, settings=settings),
+        source=BackboneSource(backbone=space.backbone, vocab_size=vocab_size, context_length=context_length),
+        results=BackboneResults(space=space),
+    )
+
+
+def backbone_plan(
+    *, space: BackboneSpace, subject: Mapping[str, Any], targets: tuple[Target, ...], settings: SearchSettings
+) -> SearchPlan[Architecture]:
+    """subject: as `backbone_job` makes it; a search's log has it whole. Raises LtsRayError."""
+    if settings.quality == "validation_loss":
+        raise LtsRayError("architectures are searched before they are trained: use quality decoder_params or few_shot")
+    if (settings.quality == "few_shot") != bool(subject["trained"]):
+        raise LtsRayError("quality few_shot and rows of trained architectures (--trained) go together")
+    quality: Callable[[Architecture], float] = Parameters(space)
+    if subject["trained"]:
+        rows = [(Architecture.from_json(each["architecture"]), log(each["perplexity"])) for each in subject["trained"]]
+        quality = Learned(FewShotQuality.fit(*zip(*rows, strict=True)))
+    return SearchPlan(
+        space=space,
+        subject=subject,
+        targets=targets,
+        settings=settings,
+        exact_quality=quality,
+        forecast=CostForecast(space=space, quality=quality, latency=settings.latency),
+    )
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """LTS's proxy as a loss."""
+
+    space: BackboneSpace
+
+    def __call__(self, architecture: Architecture) -> float:
+        return -float(self.space.decoder_params(architecture))
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What training is expected to lead to, in nats per token."""
+
+    few_shot: FewShotQuality
+
+    def __call__(self, architecture: Architecture) -> float:
+        mean, _ = self.few_shot.predict([architecture])
+        return float(mean[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneResults:
+    space: BackboneSpace
+    noun = "architectures"
+    file_name = ARCHITECTURES
+
+    @property
+    def landmarks(self) -> Mapping[Architecture, str]:
+        return {}
+
+    def names(self, candidates: Sequence[Architecture]) -> Mapping[Architecture, str]:
+        """By millions of decoder parameters, told apart by a letter where equal."""
+        names: dict[Architecture, str] = {}
+        counts: dict[str, int] = {}
+        for each in sorted(candidates, key=lambda each: (self.space.decoder_params(each), each)):
+            base = f"{self.space.decoder_params(each) / 1e6:.1f}M"
+            counts[base] = counts.get(base, 0) + 1
+            names[each] = base if counts[base] == 1 else f"{base}-{counts[base]}"
+        return names
+
+    def describe(self, candidate: Architecture) -> str:
+        heads, inner = (" ".join(map(str, each)) for each in (candidate.n_head, candidate.d_inner))
+        return f"{candidate.n_layer} layers × {candidate.d_model}, heads {heads}, d_inner {inner}"
+
+    def write(self, session: SearchSession[Architecture], folder: Path) -> None:
+        write_json(folder / ARCHITECTURES, self.to_json(session))
+
+    def to_json(self, session: SearchSession[Architecture]) -> dict[str, Any]:
+        """Raises LtsRayError when nothing could be evaluated."""
+        plan = session.plan
+        return {
+            "schema": SCHEMA,
+            "space": self.space.name,
+            "quality": plan.settings.quality,
+            "subject": dict(plan.subject),
+            "targets": {target.name: target.to_json() for target in plan.targets},
+            "points": [
+                {
+                    "name": each.name,
+                    "architecture": each.candidate.to_json(),
+                    "decoder_params": each.decoder_params,
+                    "total_params": self.space.count_total_params(
+                        each.candidate, vocab_size=int(plan.subject["vocab_size"])
+                    ),
+                    "loss": each.loss,
+                    "costs": {name: asdict(cost) for name, cost in each.costs.items()},
+                    "fronts": list(each.fronts),
+                    "joint": each.is_joint,
+                }
+                for each in found(session, self)
+            ],
+        }
