@@ -25,6 +25,7 @@ from lts_ray.spaces.backbone import BackboneSpace
 
 SCHEMA = 1
 ARCHITECTURES = "architectures.json"
+FEWEST_EVALUATIONS = 20
 
 
 def backbone_job(
@@ -61,6 +62,11 @@ def backbone_plan(
         raise LtsRayError("architectures are searched before they are trained: use quality decoder_params or few_shot")
     if (settings.quality == "few_shot") != bool(subject["trained"]):
         raise LtsRayError("quality few_shot and rows of trained architectures (--trained) go together")
+    if settings.algorithm == "predicted" and settings.evaluations < FEWEST_EVALUATIONS:
+        raise LtsRayError(
+            f"the algorithm 'predicted' learns costs from two thirds of its evaluations: give it {FEWEST_EVALUATIONS} "
+            f"or more; got {settings.evaluations}"
+        )
     quality: Callable[[Architecture], float] = Parameters(space)
     if subject["trained"]:
         rows = [(Architecture.from_json(each["architecture"]), log(each["perplexity"])) for each in subject["trained"]]

@@ -53,7 +53,7 @@ class Predicted(Generic[Candidate]):
 
     def propose(self, count: int, seen: AbstractSet[Candidate]) -> Sequence[Candidate]:
         if not seen:
-            return list(dict.fromkeys(self._forecast.design(self._rng)))[:count]
+            return list(dict.fromkeys(self._forecast.design(self._rng)))[: count - count // 3]
         if not all(self._measured.values()):
             return []  # nothing could be measured, so nothing can be predicted
         self._predictors = {target: self._forecast.fit(known) for target, known in self._measured.items()}

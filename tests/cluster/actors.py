@@ -11,11 +11,12 @@ from pathlib import Path
 
 import ray
 
-from lts_ray.architecture import Submodel
+from lts_ray.architecture import Architecture, Submodel
 from lts_ray.measurement.actor import host_identity
-from lts_ray.measurement.fake import FakeEvaluator
+from lts_ray.measurement.fake import FakeEvaluator, latency_of
 from lts_ray.measurement.measure import Failed, Measurement
 from lts_ray.measurement.target import Target
+from lts_ray.spaces import gpt2
 
 
 class QuickActor:
@@ -76,3 +77,16 @@ class LonelyActor(QuickActor):
 
 def node_id() -> str:
     return str(ray.get_runtime_context().get_node_id())
+
+
+class ArchitectureActor(QuickActor):
+    """Costs of architectures by a law; the second target is twice as fast."""
+
+    def measure(self, candidate: Architecture) -> Measurement | Failed:  # type: ignore[override]
+        size = gpt2.decoder_params(candidate) / 1e6
+        slowness = 1.0 if self.target.name == "edge" else 0.5
+        return Measurement(
+            prefill=latency_of("prefill", slowness * (5 + size)),
+            decode=latency_of("decode", slowness * (1 + candidate.n_layer + size / 10)),
+            peak_memory_bytes=int(4e6 * size + 1e5 * candidate.d_model),
+        )

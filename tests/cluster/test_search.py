@@ -6,18 +6,25 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from lts_ray.errors import LtsRayError
-from lts_ray.files import read_json_lines
+from lts_ray.files import read_json, read_json_lines
 from lts_ray.frontier import Frontier, read_frontier
+from lts_ray.search.backbones import backbone_job
 from lts_ray.search.log import LOG
-from lts_ray.search.reopen import read_session
+from lts_ray.search.reopen import read_search
 from lts_ray.search.run import run_search
 from lts_ray.search.settings import SearchSettings
+from lts_ray.search.submodels import SubmodelResults, submodel_job
+from lts_ray.spaces import gpt2
+from lts_ray.spaces.limits import Limits
+from lts_ray.training.found_architecture import found_architecture
+from tests.cluster.actors import ArchitectureActor
 from tests.cluster.conftest import TARGETS
 
 SETTINGS = SearchSettings(evaluations=10, seed=3)
@@ -38,17 +45,12 @@ except LtsRayError as error:
 
 def search(model_dir: Path, output: Path, address: str, *, resume: bool = False) -> Frontier:
     blocks = torch.randint(300, (4, 33), generator=torch.Generator().manual_seed(0))
-    return run_search(
-        model_dir=model_dir,
-        space="mix-n-match",
-        targets=TARGETS,
-        settings=SETTINGS,
-        validation_blocks=blocks,
-        output=output,
-        resume=resume,
-        address=address,
-        progress=False,
+    job = submodel_job(
+        model_dir=model_dir, space="mix-n-match", targets=TARGETS, settings=SETTINGS, validation_blocks=blocks
     )
+    session = run_search(job, output, resume=resume, address=address, progress=False)
+    assert isinstance(job.results, SubmodelResults)
+    return job.results.frontier(session)
 
 
 def evaluated(output: Path) -> Counter[tuple[int, ...]]:
@@ -99,4 +101,28 @@ def test_a_search_finds_a_frontier_and_goes_on_after_ctrl_c_and_a_kill(
     again = search(model_dir, output, "nowhere:1", resume=True)  # complete: needs no cluster
     assert again == frontier
     assert sum(evaluated(output).values()) == 10
-    assert read_session(output, model_dir=model_dir).frontier() == frontier
+    reopened, results = read_search(output, model_dir=model_dir)
+    assert isinstance(results, SubmodelResults)
+    assert results.frontier(reopened) == frontier
+
+
+def test_architectures_are_searched_by_each_kind_of_algorithm(cluster: str, tmp_path: Path) -> None:
+    """Through Ray Tune and the pool, with actors that compute costs; the results are read back and can be trained."""
+    for algorithm, evaluations in (("surrogate", 16), ("predicted", 40), ("tpe", 12)):
+        settings = SearchSettings(
+            evaluations=evaluations,
+            quality="decoder_params",
+            algorithm=algorithm,  # type: ignore[arg-type]
+            predicted=200,
+            limits=Limits(max_decoder_params=60_000_000),
+        )
+        planned = backbone_job(space=gpt2.SPACE, targets=TARGETS, settings=settings)
+        output = tmp_path / algorithm
+        session = run_search(replace(planned, actor_class=ArchitectureActor), output, address=cluster, progress=False)
+        assert len(session.evaluated) == evaluations
+        points = read_json(output / "architectures.json", what="architectures")["points"]
+        assert {name for each in points for name in each["fronts"]} == {"edge", "server"}
+        assert all(each["decoder_params"] <= 60_000_000 for each in points)
+        reopened, _ = read_search(output, model_dir=output)
+        assert reopened.outcomes == session.outcomes
+        assert found_architecture(output, points[0]["name"], vocab_size=300, context_length=16).backbone == "gpt2"
