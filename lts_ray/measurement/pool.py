@@ -9,8 +9,10 @@ each other down. Ray nodes on one host (a simulated cluster, containers) count a
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -25,7 +27,7 @@ from lts_ray.errors import LtsRayError
 from lts_ray.measurement.actor import LossActor, MeasurementActor
 from lts_ray.measurement.cost_model import StepCostModel
 from lts_ray.measurement.dispatcher import Dispatcher
-from lts_ray.measurement.evaluation import Evaluation
+from lts_ray.measurement.evaluation import Evaluation, outcome_to_json
 from lts_ray.measurement.measure import Failed, Measurement
 from lts_ray.measurement.seat import DiedError, PoolStatus, Seat, hosts, slots
 from lts_ray.measurement.selector import Node, needed_resources, place, vacancies, waiting_message
@@ -98,6 +100,7 @@ class MeasurementPool:
         self._dispatcher = Dispatcher(clock=time.monotonic)
         self._nodes: list[Node] = []
         self._watcher: asyncio.Task[None] | None = None
+        self._tickets: defaultdict[str, asyncio.Future[tuple[Any, float | None]]] = defaultdict(asyncio.Future)
 
     async def start(self) -> Failed | None:
         """Start all actors at once. A target that has none then is a failure; the first, or None."""
@@ -160,6 +163,15 @@ class MeasurementPool:
                 return Failed(reason=f"target {name!r}: {result.reason}")
             measurements[name] = result
         return Evaluation(loss=loss, measurements=measurements)
+
+    async def offer(self, ticket: str, candidate: Any | None, loss: float | None = None) -> None:
+        """What `take` of this ticket evaluates; None: there is nothing to evaluate."""
+        self._tickets[ticket].set_result((candidate, loss))
+
+    async def take(self, ticket: str) -> str | None:
+        """Wait for the ticket's candidate and evaluate it; the outcome as JSON. None where there was nothing."""
+        candidate, loss = await self._tickets[ticket]
+        return None if candidate is None else json.dumps(outcome_to_json(await self.evaluate(candidate, loss)))
 
     async def _watch(self) -> None:
         while True:

@@ -5,7 +5,6 @@ Ray keeps no state of ours: after a kill, the session's log is enough. Tune's ow
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import tempfile
@@ -19,7 +18,6 @@ from ray import tune
 
 from lts_ray.errors import LtsRayError
 from lts_ray.measurement.actor import MeasurementActor
-from lts_ray.measurement.evaluation import outcome_to_json
 from lts_ray.measurement.measure import Failed
 from lts_ray.measurement.pool import LossWorkload, Workload, start_pool
 from lts_ray.report.html import write_report
@@ -27,8 +25,9 @@ from lts_ray.report.study import JOURNAL, write_study
 from lts_ray.search.job import Job
 from lts_ray.search.plan import SearchPlan
 from lts_ray.search.progress import SearchProgress, search_progress, watched
-from lts_ray.search.searcher import CANDIDATE, OUTCOME, LtsSearcher
+from lts_ray.search.searcher import LtsSearcher, Offer
 from lts_ray.search.session import SearchSession
+from lts_ray.search.trial import CandidateTrial
 from lts_ray.spaces.base import Candidate
 
 CALIBRATION_S = 5.0
@@ -66,24 +65,6 @@ def run_search(
     return session
 
 
-class CandidateTrial(tune.Trainable):  # type: ignore[misc]  # Ray has no types
-    """A trial: hands its candidate to the pool and reports the outcome. Reused, because a new actor takes seconds."""
-
-    def setup(self, config: dict[str, Any], pool: Any = None, plan: Any = None) -> None:
-        self._pool, self._space, self._exact_quality = pool, plan.space, plan.exact_quality
-        self._candidate = config[CANDIDATE]
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._candidate = new_config[CANDIDATE]
-        return True
-
-    def step(self) -> dict[str, Any]:
-        candidate = self._space.from_json(json.loads(self._candidate))
-        loss = None if self._exact_quality is None else self._exact_quality(candidate)
-        outcome = ray.get(self._pool.evaluate.remote(candidate, loss))
-        return {OUTCOME: json.dumps(outcome_to_json(outcome)), "done": True}  # Tune would flatten a dict
-
-
 def _search(job: Job[Candidate], session: SearchSession[Candidate], shown: SearchProgress) -> None:
     shown.say("starting measurement actors")
     loss = job.loss
@@ -110,13 +91,21 @@ def _search(job: Job[Candidate], session: SearchSession[Candidate], shown: Searc
                 session.record_step_cost(target, step_cost)
         shown.say("evaluating")
         with watched(lambda: ray.get(pool.status.remote()), shown.show_nodes):
-            _tune(LtsSearcher(session, show=shown.show), job.plan, pool)
+            _tune(LtsSearcher(session, offer=_offering(job.plan, pool), show=shown.show), job.plan, pool)
     finally:
         ray.kill(pool)  # and with it the actors it owns
 
 
+def _offering(plan: SearchPlan[Candidate], pool: Any) -> Offer:
+    def offer(ticket: str, candidate: Any) -> None:
+        exact = None if candidate is None or plan.exact_quality is None else plan.exact_quality(candidate)
+        pool.offer.remote(ticket, candidate, exact)
+
+    return offer
+
+
 def _tune(searcher: LtsSearcher, plan: SearchPlan[Any], pool: Any) -> None:
-    trial = tune.with_parameters(CandidateTrial, pool=pool, plan=plan)
+    trial = tune.with_parameters(CandidateTrial, pool=pool)
     here = ray.util.get_node_ip_address()
     trial = tune.with_resources(trial, tune.PlacementGroupFactory([{"CPU": 0, f"node:{here}": 0.001}]))
     concurrent = plan.settings.in_flight  # nodes that join later are used too

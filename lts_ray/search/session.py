@@ -87,8 +87,8 @@ class SearchSession(Generic[Candidate]):
 
     def vectors(self, target: str) -> dict[Candidate, Objectives]:
         """Objectives of every evaluated candidate on `target`, in the order they finished."""
-        latency = self.plan.settings.latency
-        return {each: objectives(outcome, target, latency) for each, outcome in self.evaluated.items()}
+        results = self._search.results
+        return {each: results[each][target] for each in self.evaluated}  # type: ignore[index]  # evaluated: not Failed
 
     def admitted(self, target: str) -> Mapping[Candidate, Objectives]:
         """Of `vectors`, those that keep the limits."""

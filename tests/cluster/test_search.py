@@ -108,7 +108,7 @@ def test_a_search_finds_a_frontier_and_goes_on_after_ctrl_c_and_a_kill(
 
 def test_architectures_are_searched_by_each_kind_of_algorithm(cluster: str, tmp_path: Path) -> None:
     """Through Ray Tune and the pool, with actors that compute costs; the results are read back and can be trained."""
-    for algorithm, evaluations in (("surrogate", 16), ("predicted", 40), ("tpe", 12)):
+    for algorithm, evaluations in (("surrogate", 16), ("predicted", 40)):
         settings = SearchSettings(
             evaluations=evaluations,
             quality="decoder_params",
