@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from lts_ray.models.staircase import staircase
 
 Widths = int | tuple[int, ...]
 """One layer's FFN width: one number for all rows, or one per row."""
@@ -22,11 +21,26 @@ class FeedForward(nn.Module):
         self.up_proj = nn.Linear(d_model, width, bias=False)
         self.down_proj = nn.Linear(width, d_model, bias=False)
 
-    def band(self, x: Tensor, start: int, stop: int) -> Tensor:
-        """What neurons start..stop-1 add to the output. x: [..., d_model], and so is the result."""
+    @property
+    def width(self) -> int:
+        return self.gate_proj.out_features
+
+    def activations(self, x: Tensor, start: int, stop: int) -> Tensor:
+        """Of neurons start..stop-1: [..., stop - start], for x [..., d_model]."""
         gate = functional.linear(x, self.gate_proj.weight[start:stop])
         up = functional.linear(x, self.up_proj.weight[start:stop])
-        return functional.linear(functional.silu(gate) * up, self.down_proj.weight[:, start:stop])
+        return functional.silu(gate) * up
+
+    def band(self, x: Tensor, start: int, stop: int) -> Tensor:
+        """What neurons start..stop-1 add to the output. x: [..., d_model], and so is the result."""
+        return functional.linear(self.activations(x, start, stop), self.down_proj.weight[:, start:stop])
+
+    def reorder(self, order: Tensor) -> None:
+        """Put neuron order[i] at place i, in place: the full block computes what it did. order: [width], int64."""
+        with torch.no_grad():
+            self.gate_proj.weight.copy_(self.gate_proj.weight[order])
+            self.up_proj.weight.copy_(self.up_proj.weight[order])
+            self.down_proj.weight.copy_(self.down_proj.weight[:, order])
 
     def forward(self, x: Tensor, widths: Widths) -> Tensor:
         """x: [B, T, d_model]; widths: one for all rows or one per row. Returns x's shape."""
@@ -38,18 +52,3 @@ class FeedForward(nn.Module):
         places = torch.tensor(order, device=x.device)
         y = staircase(x[places], [widths[row] for row in order], self)
         return torch.empty_like(y).index_copy_(0, places, y)
-
-
-def staircase(x: Tensor, widths: Sequence[int], ffn: FeedForward) -> Tensor:
-    """Rows of different FFN width in one pass; each weight is read once.
-
-    x: [B, T, d_model]. widths: neurons per row, non-increasing. Returns x's shape.
-    Exact because every neuron acts alone: a row of width m is the sum of the bands below m. The bands go from the
-    narrowest, which all rows have, to the widest, which only the first rows have.
-    """
-    steps = sorted(set(widths))
-    out = ffn.band(x, 0, steps[0])
-    for below, width in pairwise(steps):
-        rows = sum(w >= width for w in widths)
-        out[:rows] += ffn.band(x[:rows], below, width)
-    return out

@@ -30,8 +30,14 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, rotary: Tensor, *, widths: Widths, mask: Tensor | None, cache: KVCache | None, layer: int
     ) -> Tensor:
+        """x: [B, T, d_model], and so is the result."""
+        return self.transform(self.attend(x, rotary, mask=mask, cache=cache, layer=layer), widths)
+
+    def attend(self, x: Tensor, rotary: Tensor, *, mask: Tensor | None, cache: KVCache | None, layer: int) -> Tensor:
         attended: Tensor = self.self_attn(self.input_layernorm(x), rotary, mask=mask, cache=cache, layer=layer)
-        x = x + attended
+        return x + attended
+
+    def transform(self, x: Tensor, widths: Widths) -> Tensor:
         transformed: Tensor = self.mlp(self.post_attention_layernorm(x), widths)
         return x + transformed
 
@@ -75,6 +81,13 @@ class MatFormer(nn.Module):
         Returns [B, T, vocab_size], or [B, 1, vocab_size] with `last_only`.
         Raises LtsRayError when a row would pass the context length or the cache, or the model lacks the submodel.
         """
+        hidden = self.hidden(tokens, submodel=submodel, cache=cache)
+        return self.logits(hidden[:, -1:] if last_only else hidden)
+
+    def hidden(
+        self, tokens: Tensor, *, submodel: Submodel | Sequence[Submodel], cache: KVCache | None = None
+    ) -> Tensor:
+        """What `logits` reads: the last layer's output, normalised: [B, T, d_model]. Arguments as of `forward`."""
         rows, length = tokens.shape
         widths = self._layer_widths(submodel, rows)
         positions, mask = self._positions(rows, length, cache, tokens.device)
@@ -84,9 +97,31 @@ class MatFormer(nn.Module):
             x = block(x, rotary, widths=widths[index], mask=mask, cache=cache, layer=index)
         if cache is not None:
             cache.lengths.add_(length)
-        if last_only:
-            x = x[:, -1:]
-        return functional.linear(self.norm(x), self.embed_tokens.weight)
+        normalised: Tensor = self.norm(x)
+        return normalised
+
+    def fan_out(self, tokens: Tensor, submodels: Sequence[Submodel]) -> Tensor:
+        """`hidden` of the same tokens [B, T] under each of G submodels: [G·B, T, d_model], submodel by submodel.
+
+        Every submodel computes the same up to the first FFN, so the first layer's attention runs once for all of them.
+        """
+        rows, length = tokens.shape
+        widths = self._layer_widths([each for each in submodels for _ in range(rows)], len(submodels) * rows)
+        positions, _ = self._positions(rows, length, None, tokens.device)
+        rotary = self.rotary[:, positions[:1]].unsqueeze(2)  # [2, 1, 1, T, d_head]: without a cache all rows agree
+        x = self.embed_tokens(tokens)
+        for index, block in enumerate(self.layers):
+            assert isinstance(block, Block)
+            x = block.attend(x, rotary, mask=None, cache=None, layer=index)
+            if index == 0:
+                x = x.repeat(len(submodels), 1, 1)
+            x = block.transform(x, widths[index])
+        normalised: Tensor = self.norm(x)
+        return normalised
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[..., d_model] to [..., vocab_size]."""
+        return functional.linear(hidden, self.embed_tokens.weight)
 
     def _layer_widths(self, submodel: Submodel | Sequence[Submodel], rows: int) -> list[Widths]:
         """For each layer, one width for all rows where they agree, else one per row."""

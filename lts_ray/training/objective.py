@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -27,12 +28,11 @@ def joint_loss(model: MatFormer, blocks: Tensor, weights: Mapping[str, float]) -
     """
     names = [name for name in reversed(list(model.config.trained)) if weights.get(name, 0.0) > 0]
     rows = blocks.shape[0]
-    submodels = [model.config.trained[name] for name in names for _ in range(rows)]
-    logits = model(blocks[:, :-1].repeat(len(names), 1), submodel=submodels)  # [G·B, T, V]
+    logits = model.logits(model.fan_out(blocks[:, :-1], [model.config.trained[name] for name in names]))  # [G·B, T, V]
     targets = blocks[:, 1:].flatten()
     losses = {
         name: functional.cross_entropy(part.flatten(0, 1).float(), targets)
-        for name, part in zip(names, logits.split(rows), strict=True)
+        for name, part in zip(names, torch.split(logits, rows), strict=True)
     }
     share = normalized({name: weights[name] for name in names})
     total = sum((share[name] * loss for name, loss in losses.items()), start=logits.new_zeros(()).float())

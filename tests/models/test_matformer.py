@@ -15,8 +15,9 @@ from lts_ray.decoding.kv_cache import KVCache
 from lts_ray.errors import LtsRayError
 from lts_ray.models.config import MatFormerConfig
 from lts_ray.models.extract import extract
-from lts_ray.models.feed_forward import FeedForward, staircase
+from lts_ray.models.feed_forward import FeedForward
 from lts_ray.models.matformer import MatFormer
+from lts_ray.models.staircase import staircase
 from tests.conftest import make_model
 
 MODEL = make_model()
@@ -64,6 +65,14 @@ def test_each_row_of_a_mixed_batch_gets_what_it_would_get_alone(mix: list[Submod
         together = MODEL(tokens, submodel=mix, cache=cache)
         for row, submodel in enumerate(mix):
             torch.testing.assert_close(together[row], MODEL(tokens[row : row + 1], submodel=submodel)[0], **CLOSE)
+
+
+def test_fanned_out_submodels_compute_what_each_does_alone(tokens: torch.Tensor) -> None:
+    chosen = list(MODEL.config.trained.values())
+    with torch.inference_mode():
+        together = MODEL.logits(MODEL.fan_out(tokens, chosen))
+        alone = torch.cat([MODEL(tokens, submodel=each) for each in chosen])
+    torch.testing.assert_close(together, alone, **CLOSE)
 
 
 @given(st.lists(st.integers(1, 24), min_size=1, max_size=8))
