@@ -73,7 +73,7 @@ class ExtractedSubmodel:
         return ExtractedSubmodel(config=config, submodel=config.universal)
 
     def to_json(self) -> dict[str, Any]:
-        return {"config": asdict(self.config), "submodel": self.submodel.to_json()}
+        return {"config": self.config.to_json(), "submodel": self.submodel.to_json()}
 
 
 def resident_growth_bytes(candidate: BackboneModel | ExtractedSubmodel, target: Target) -> int:
@@ -102,7 +102,7 @@ def resident_growth_bytes(candidate: BackboneModel | ExtractedSubmodel, target: 
 
 def candidate_from_json(value: Mapping[str, Any]) -> BackboneModel | ExtractedSubmodel:
     if "config" in value:
-        config = MatFormerConfig(**{**value["config"], "widths": tuple(value["config"]["widths"])})
+        config = MatFormerConfig.from_json(value["config"])
         return ExtractedSubmodel(config=config, submodel=Submodel.from_json(value["submodel"]))
     source = BackboneSource(**value["source"])
     return BackboneModel(source=source, architecture=Architecture.from_json(value["architecture"]))

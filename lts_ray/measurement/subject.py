@@ -117,14 +117,14 @@ class SubmodelSubject:
 
     @property
     def weight_bytes(self) -> int:
-        """Of the submodel served alone: embedding, layers as wide as it has them, norms, table of rotary positions.
+        """Of the submodel served alone: embeddings, layers as wide as it has them, norms, table of rotary positions.
 
         Several submodels share their weights, so that the widest of each layer counts.
         """
         each = [self.submodel] if isinstance(self.submodel, Submodel) else self.submodel
         widest = Submodel(tuple(max(widths) for widths in zip(*(one.widths for one in each), strict=True)))
         config = self.model.config
-        parameters = config.vocab_size * config.d_model + config.decoder_params(widest)
+        parameters = config.embedding_params + config.decoder_params(widest)
         return parameters * self.model.embed_tokens.weight.element_size() + self.model.rotary.nbytes
 
     def empty_cache(self, *, rows: int, length: int) -> KVCache:

@@ -1,4 +1,4 @@
-"""Grouped-query attention with rotary positions. Not nested: every width of the model shares it."""
+"""Grouped-query attention, with or without rotary positions. Not nested: every width of the model shares it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from lts_ray.models.config import MatFormerConfig
 
 
 def rotary_table(config: MatFormerConfig) -> Tensor:
-    """cos and sin of every position's angles. Returns [2, context_length, d_head], float32."""
+    """cos and sin of every position's angles. Returns [2, context_length, d_head], float32.
+
+    Where positions are learned there are no angles: [2, 0, d_head].
+    """
+    length = config.context_length if config.family.positions == "rotary" else 0
     exponents = torch.arange(0, config.d_head, 2, dtype=torch.float32) / config.d_head
-    angles = torch.outer(torch.arange(config.context_length).float(), config.rope_theta**-exponents)
+    angles = torch.outer(torch.arange(length).float(), config.rope_theta**-exponents)
     angles = torch.cat([angles, angles], dim=-1)
     return torch.stack([angles.cos(), angles.sin()])
 
@@ -25,31 +29,42 @@ def rotate(x: Tensor, rotary: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Parameter names are those of transformers' Llama, so that a checkpoint needs no renaming."""
+    """Parameter names are those of transformers' Llama, so that its checkpoints need no renaming."""
 
     def __init__(self, config: MatFormerConfig) -> None:
         super().__init__()
         self.n_head, self.n_kv_head, self.d_head = config.n_head, config.n_kv_head, config.d_head
-        d_kv = config.n_kv_head * config.d_head
-        self.q_proj = nn.Linear(config.d_model, config.d_model, bias=False)
-        self.k_proj = nn.Linear(config.d_model, d_kv, bias=False)
-        self.v_proj = nn.Linear(config.d_model, d_kv, bias=False)
-        self.o_proj = nn.Linear(config.d_model, config.d_model, bias=False)
+        family, d_q, d_kv = config.family, config.n_head * config.d_head, config.n_kv_head * config.d_head
+        self.q_proj = nn.Linear(config.d_model, d_q, bias=family.qkv_bias)
+        self.k_proj = nn.Linear(config.d_model, d_kv, bias=family.qkv_bias)
+        self.v_proj = nn.Linear(config.d_model, d_kv, bias=family.qkv_bias)
+        self.o_proj = nn.Linear(d_q, config.d_model, bias=family.out_bias)
+        self.qk_norm = family.qk_norm
+        if family.qk_norm:
+            self.q_norm = nn.RMSNorm(config.d_head, eps=config.rms_norm_eps)
+            self.k_norm = nn.RMSNorm(config.d_head, eps=config.rms_norm_eps)
 
-    def forward(self, x: Tensor, rotary: Tensor, *, mask: Tensor | None, cache: KVCache | None, layer: int) -> Tensor:
-        """x: [B, T, d_model]; mask: [B, 1, T, S], or None for causal attention without a past. Returns x's shape."""
+    def forward(
+        self, x: Tensor, rotary: Tensor | None, *, mask: Tensor | None, cache: KVCache | None, layer: int
+    ) -> Tensor:
+        """x: [B, T, d_model]. Returns x's shape.
+
+        rotary: [2, B, 1, T, d_head], or None where the tokens' positions are already in x.
+        mask: [B, 1, T, S], or None: causal attention without a past, or one token a row that sees all there is.
+        """
         rows, length, _ = x.shape
         q = self.q_proj(x).view(rows, length, self.n_head, self.d_head).transpose(1, 2)
         k = self.k_proj(x).view(rows, length, self.n_kv_head, self.d_head).transpose(1, 2)
         v = self.v_proj(x).view(rows, length, self.n_kv_head, self.d_head).transpose(1, 2)
-        q, k = rotate(q, rotary).to(v.dtype), rotate(k, rotary).to(v.dtype)
+        if self.qk_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if rotary is not None:
+            q, k = rotate(q, rotary).to(v.dtype), rotate(k, rotary).to(v.dtype)
         if cache is not None:
             k, v = append(cache, layer, k, v)
-        if mask is None:
-            y = functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-        else:
-            y = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
-        return functional.linear(y.transpose(1, 2).reshape(rows, length, -1), self.o_proj.weight)
+        causal = mask is None and length > 1
+        y = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=True)
+        return functional.linear(y.transpose(1, 2).reshape(rows, length, -1), self.o_proj.weight, self.o_proj.bias)
 
 
 def append(cache: KVCache, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -60,7 +75,11 @@ def append(cache: KVCache, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Te
     keys, values = cache.keys[layer], cache.values[layer]
     length = k.shape[2]
     starts = cache.lengths.tolist()
-    if length == 1:
+    end = max(starts) + length
+    if min(starts) == max(starts):
+        keys[:, :, starts[0] : end] = k
+        values[:, :, starts[0] : end] = v
+    elif length == 1:
         rows = torch.arange(k.shape[0], device=k.device)
         places = cache.lengths.to(k.device)
         keys[rows, :, places] = k[:, :, 0]
@@ -69,5 +88,4 @@ def append(cache: KVCache, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Te
         for row, start in enumerate(starts):
             keys[row, :, start : start + length] = k[row]
             values[row, :, start : start + length] = v[row]
-    end = max(starts) + length
     return keys[:, :, :end], values[:, :, :end]

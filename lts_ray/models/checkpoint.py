@@ -1,8 +1,8 @@
 """A model's files: the Hugging Face folder that plain transformers loads.
 
-config.json is a Llama configuration with one key of ours, `lts_ray`: the schema number, the granularities and what
-training measured. A submodel with one width in all layers is a plain Llama checkpoint again; one with a width per
-layer has no counterpart in transformers and says so by its model type.
+config.json is a configuration of the model's family with one key of ours, `lts_ray`: the schema number, the
+granularities and what training measured. A submodel with one width in all layers is a plain checkpoint of the family
+again; one with a width per layer has no counterpart in transformers and says so by its model type.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ import torch
 
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json
+from lts_ray.models.attention import rotary_table
 from lts_ray.models.backbones import MODEL_TYPES as BACKBONE_MODEL_TYPES
 from lts_ray.models.checkpoint_folder import CONFIG, check_fit, digest_of, read_raw_config, read_weights, write_folder
 from lts_ray.models.config import GRANULARITIES, MatFormerConfig
+from lts_ray.models.family import LLAMA
+from lts_ray.models.hugging_face.translators import TRANSLATORS
 from lts_ray.models.matformer import MatFormer
 
 SCHEMA = 1
 PER_LAYER_MODEL_TYPE = "lts_ray_matformer"
-UNIVERSAL_MODEL_TYPES = ("llama", PER_LAYER_MODEL_TYPE)
+UNIVERSAL_MODEL_TYPES = (*TRANSLATORS, PER_LAYER_MODEL_TYPE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,26 +50,27 @@ def save_checkpoint(
     validation_loss: Mapping[str, float] | None = None,
 ) -> None:
     """Write the folder of `model`; dtype: what its weights are stored in."""
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    write_folder(folder, tensors, hugging_face_config(model.config, dtype, validation_loss or {}), dtype=dtype)
+    config = hugging_face_config(model.config, dtype, validation_loss or {})
+    tensors = TRANSLATORS[model.config.family.name].to_theirs(model.state_dict())
+    write_folder(folder, tensors, config, dtype=dtype)
 
 
 def load_checkpoint(folder: Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Checkpoint:
-    """Read a folder that `save_checkpoint`, or transformers' Llama with tied embeddings, wrote.
+    """Read a folder that `save_checkpoint` wrote, or transformers' `save_pretrained`, whole or in shards.
 
-    Raises LtsRayError for a folder that is missing, corrupt or of another kind of model.
+    What transformers wrote gets the usual granularities. Raises LtsRayError for a folder that is missing, corrupt or
+    of another kind of model, and for a setting of its family that changes what it computes and that we do not have.
     """
     config, validation_loss = read_config(folder)
     with torch.device("meta"):
         model = MatFormer(config)
-    tensors = read_weights(folder)
-    tensors.pop("lm_head.weight", None)  # transformers may write the tied output matrix as well
-    tensors = {name.removeprefix("model."): value for name, value in tensors.items()}
+    tensors = TRANSLATORS[config.family.name].to_ours(read_weights(folder))
+    if config.tied:
+        tensors.pop("lm_head.weight", None)  # transformers may write the tied output matrix as well
     check_fit(folder, model, tensors)
     model = model.to_empty(device=device)
     model.load_state_dict(tensors)
-    fresh = MatFormer(replace(config, widths=(1,) * config.n_layer))  # to_empty left the rotary table unset
-    model.rotary = fresh.rotary.to(device)
+    model.rotary = rotary_table(config).to(device)  # in no file, and left unset by to_empty
     return Checkpoint(
         model=model.to(dtype=dtype).eval(), fingerprint=fingerprint(folder), validation_loss=validation_loss
     )
@@ -82,70 +86,68 @@ def read_config(folder: Path) -> tuple[MatFormerConfig, dict[str, float]]:
             "it has no submodels; `lts-ray train` can go on with it (--init-from)"
         )
     if model_type not in UNIVERSAL_MODEL_TYPES:
-        raise LtsRayError(
-            f"model {folder} is of type {model_type!r}; lts-ray loads 'llama' and '{PER_LAYER_MODEL_TYPE}'"
-        )
+        raise LtsRayError(f"model {folder} is of type {model_type!r}; lts-ray loads {', '.join(UNIVERSAL_MODEL_TYPES)}")
+    if raw.get("quantization_config"):
+        raise LtsRayError(f"model {folder} is quantized (quantization_config); save it with plain weights first")
     ours = raw.get("lts_ray") or {"schema": SCHEMA}
-    if ours.get("schema") != SCHEMA:
-        raise LtsRayError(f"model {folder} has schema {ours.get('schema')}; this version reads {SCHEMA}")
-    for key, value in (("tie_word_embeddings", True), ("attention_bias", False), ("mlp_bias", False)):
-        if raw.get(key, value) != value:
-            raise LtsRayError(f"model {folder} has {key}={raw[key]}; lts-ray needs {value}")
-    rope = raw.get("rope_parameters") or {}
-    if rope.get("rope_type", "default") != "default" or raw.get("rope_scaling"):
-        raise LtsRayError(f"model {folder} scales its rotary positions; lts-ray needs the default ones")
+    schema = ours.get("schema") if isinstance(ours, dict) else None
+    if schema != SCHEMA:
+        raise LtsRayError(f"model {folder} has schema {schema}; this version reads {SCHEMA}")
     try:
-        n_layer = int(raw["num_hidden_layers"])
-        widths = ours.get("widths") or [raw["intermediate_size"]] * n_layer
-        config = MatFormerConfig(
-            vocab_size=int(raw["vocab_size"]),
-            d_model=int(raw["hidden_size"]),
-            n_head=int(raw["num_attention_heads"]),
-            n_kv_head=int(raw.get("num_key_value_heads") or raw["num_attention_heads"]),
-            widths=tuple(widths),
-            context_length=int(raw["max_position_embeddings"]),
-            rope_theta=float(rope.get("rope_theta", raw.get("rope_theta", 10_000.0))),
-            rms_norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
+        family = ours.get("family", LLAMA.name) if model_type == PER_LAYER_MODEL_TYPE else model_type
+        config = TRANSLATORS[family].read(raw)
+        config = replace(
+            config,
+            widths=tuple(ours.get("widths") or config.widths),
             granularities=ours.get("granularities") or GRANULARITIES,
+            **read_token_ids(raw),
         )
         losses = {str(name): float(value) for name, value in ours.get("validation_loss", {}).items()}
+    except LtsRayError as error:
+        raise LtsRayError(f"model {folder} cannot be loaded: {error}") from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise LtsRayError(f"model configuration {folder / CONFIG} is not usable: {error!r}") from None
     return config, losses
 
 
+def read_token_ids(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Of bos and eos: null where a configuration of another's leaves them out."""
+    eos = raw.get("eos_token_id")
+    return {"bos_token_id": raw.get("bos_token_id"), "eos_token_id": tuple(eos) if isinstance(eos, list) else eos}
+
+
 def hugging_face_config(
     config: MatFormerConfig, dtype: torch.dtype, validation_loss: Mapping[str, float]
 ) -> dict[str, Any]:
+    """Raises LtsRayError for a shape that the family's configuration in transformers has no words for."""
+    family = config.family.name
+    if family not in TRANSLATORS:
+        raise LtsRayError(f"there is no family {family!r} in transformers; known: {', '.join(TRANSLATORS)}")
+    translator = TRANSLATORS[family]
     uniform = len(set(config.widths)) == 1
     ours: dict[str, Any] = {"schema": SCHEMA, "granularities": dict(config.granularities)}
     if not uniform:
         ours["widths"] = list(config.widths)
+        if family != LLAMA.name:
+            ours["family"] = family
     if validation_loss:
         ours["validation_loss"] = dict(validation_loss)
-    return {
-        "architectures": ["LlamaForCausalLM" if uniform else "MatFormer"],
-        "model_type": "llama" if uniform else PER_LAYER_MODEL_TYPE,
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.d_model,
-        "intermediate_size": max(config.widths),
-        "num_hidden_layers": config.n_layer,
-        "num_attention_heads": config.n_head,
-        "num_key_value_heads": config.n_kv_head,
-        "head_dim": config.d_head,
-        "max_position_embeddings": config.context_length,
-        "rope_theta": config.rope_theta,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
-        "rms_norm_eps": config.rms_norm_eps,
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "mlp_bias": False,
-        "tie_word_embeddings": True,
-        "bos_token_id": 0,
-        "eos_token_id": 0,
+    eos = config.eos_token_id
+    raw = {
+        "architectures": [translator.architecture if uniform else "MatFormer"],
+        "model_type": family if uniform else PER_LAYER_MODEL_TYPE,
+        **translator.write(config),
+        "tie_word_embeddings": config.tied,
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": list(eos) if isinstance(eos, tuple) else eos,
         "dtype": str(dtype).removeprefix("torch."),
         "lts_ray": ours,
     }
+    again = translator.read(raw)
+    unread = ("widths", "granularities", "head_dim", "bos_token_id", "eos_token_id")
+    if again.d_head != config.d_head or replace(again, **{key: getattr(config, key) for key in unread}) != config:
+        raise LtsRayError(f"a {family} configuration of transformers cannot describe this model: {config}")
+    return raw
 
 
 def read_dtype(folder: Path) -> torch.dtype:
@@ -157,5 +159,5 @@ def read_dtype(folder: Path) -> torch.dtype:
 
 def fingerprint(folder: Path) -> str:
     """SHA-256 of what determines the model's function: shape and weights, not what training noted beside them."""
-    config, _ = read_config(folder)
+    config = replace(read_config(folder)[0], bos_token_id=0, eos_token_id=0)
     return digest_of(folder, hugging_face_config(config, torch.float32, {}))

@@ -1,6 +1,7 @@
 """The two files of every checkpoint, whatever model it holds: config.json and model.safetensors.
 
-Both are written atomically, the configuration last: a folder that has one is whole.
+Both are written atomically, the configuration last: a folder that has one is whole. What others wrote may have its
+weights in shards, with an index beside them; that is read as well.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from lts_ray.files import read_json, replacing, write_json
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
 
 
 def write_folder(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any], *, dtype: torch.dtype) -> None:
@@ -40,13 +42,28 @@ def read_raw_config(folder: Path) -> dict[str, Any]:
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    path = folder / WEIGHTS
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise LtsRayError(f"model {folder} has no {path.name}") from None
-    except (OSError, SafetensorError, struct.error) as error:
-        raise LtsRayError(f"weights {path} are corrupt or not safetensors: {error}") from None
+    tensors: dict[str, Tensor] = {}
+    for path in weight_files(folder):
+        try:
+            tensors |= load_file(path)
+        except FileNotFoundError:
+            pickled = (folder / "pytorch_model.bin").exists()
+            hint = "; save its pytorch_model.bin as safetensors first: pickles are not read" if pickled else ""
+            raise LtsRayError(f"model {folder} has no {path.name}{hint}") from None
+        except (OSError, SafetensorError, struct.error) as error:
+            raise LtsRayError(f"weights {path} are corrupt or not safetensors: {error}") from None
+    return tensors
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The one file, or the shards that the index names; in either case they may be missing."""
+    if (folder / WEIGHTS).exists() or not (folder / INDEX).exists():
+        return [folder / WEIGHTS]
+    shards = read_json(folder / INDEX, what="index of weights").get("weight_map")
+    names = {str(name) for name in shards.values()} if isinstance(shards, dict) else set()
+    if not names or any(Path(name).name != name for name in names):
+        raise LtsRayError(f"index of weights {folder / INDEX} does not name the files beside it in its weight_map")
+    return [folder / name for name in sorted(names)]
 
 
 def check_fit(folder: Path, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -62,9 +79,10 @@ def check_fit(folder: Path, model: nn.Module, tensors: Mapping[str, Tensor]) -> 
 
 
 def digest_of(folder: Path, config: Mapping[str, Any]) -> str:
-    """SHA-256 of the weights' file and of `config`: what determines the model's function."""
+    """SHA-256 of the weights' files and of `config`: what determines the model's function."""
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-    with (folder / WEIGHTS).open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
+    for path in weight_files(folder):
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
     return digest.hexdigest()

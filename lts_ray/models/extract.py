@@ -17,9 +17,9 @@ def extract(model: MatFormer, submodel: Submodel) -> MatFormer:
     config = model.config
     config.check(submodel)
     smaller = MatFormer(replace(config, widths=submodel.widths, granularities={"XL": 1.0}))
-    tensors = {}
+    full, tensors = model.state_dict(), {}
     for name, value in smaller.state_dict().items():
-        tensors[name] = model.state_dict()[name][tuple(slice(size) for size in value.shape)].clone()
+        tensors[name] = full[name][tuple(slice(size) for size in value.shape)].clone()
     smaller.load_state_dict(tensors)
     return smaller.to(model.embed_tokens.weight.dtype).eval()
 

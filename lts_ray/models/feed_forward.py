@@ -1,46 +1,70 @@
-"""The nested SwiGLU block (MatFormer, equation 1): the first m neurons of the full block are the block of width m."""
+"""The nested FFN block (MatFormer, equation 1): the first m neurons of the full block are the block of width m."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lts_ray.models.family import LLAMA, Activation, Family
 from lts_ray.models.staircase import staircase
 
 Widths = int | tuple[int, ...]
 """One layer's FFN width: one number for all rows, or one per row."""
 
+ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {
+    "silu": functional.silu,
+    "gelu": functional.gelu,
+    "gelu_tanh": partial(functional.gelu, approximate="tanh"),
+    "relu": functional.relu,
+}
+
 
 class FeedForward(nn.Module):
-    """gate, up: [width, d_model]; down: [d_model, width]. Names are those of transformers' Llama."""
+    """gate (where the family has one), up: [width, d_model]; down: [d_model, width]. Names are those of Llama."""
 
-    def __init__(self, d_model: int, width: int) -> None:
+    def __init__(self, d_model: int, width: int, family: Family = LLAMA) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(d_model, width, bias=False)
-        self.up_proj = nn.Linear(d_model, width, bias=False)
-        self.down_proj = nn.Linear(width, d_model, bias=False)
+        self.gated, self.biased = family.gated, family.ffn_bias
+        self.activation = ACTIVATIONS[family.activation]
+        if family.gated:
+            self.gate_proj = nn.Linear(d_model, width, bias=family.ffn_bias)
+        self.up_proj = nn.Linear(d_model, width, bias=family.ffn_bias)
+        self.down_proj = nn.Linear(width, d_model, bias=family.ffn_bias)
 
     @property
     def width(self) -> int:
-        return self.gate_proj.out_features
+        return self.up_proj.out_features
 
     def activations(self, x: Tensor, start: int, stop: int) -> Tensor:
         """Of neurons start..stop-1: [..., stop - start], for x [..., d_model]."""
-        gate = functional.linear(x, self.gate_proj.weight[start:stop])
-        up = functional.linear(x, self.up_proj.weight[start:stop])
-        return functional.silu(gate) * up
+        if not self.gated:
+            return self.activation(self._project(self.up_proj, x, start, stop))
+        gate = self._project(self.gate_proj, x, start, stop)
+        return self.activation(gate) * self._project(self.up_proj, x, start, stop)
 
     def band(self, x: Tensor, start: int, stop: int) -> Tensor:
-        """What neurons start..stop-1 add to the output. x: [..., d_model], and so is the result."""
-        return functional.linear(self.activations(x, start, stop), self.down_proj.weight[:, start:stop])
+        """What neurons start..stop-1 add to the output. x: [..., d_model], and so is the result.
+
+        The output's bias belongs to the band that starts at 0, so that bands which make up a block have it once.
+        """
+        bias = self.down_proj.bias if self.biased and start == 0 else None
+        return functional.linear(self.activations(x, start, stop), self.down_proj.weight[:, start:stop], bias)
 
     def reorder(self, order: Tensor) -> None:
         """Put neuron order[i] at place i, in place: the full block computes what it did. order: [width], int64."""
         with torch.no_grad():
-            self.gate_proj.weight.copy_(self.gate_proj.weight[order])
-            self.up_proj.weight.copy_(self.up_proj.weight[order])
+            for projection in (self.gate_proj, self.up_proj) if self.gated else (self.up_proj,):
+                for parameter in projection.parameters():
+                    parameter.copy_(parameter[order])
             self.down_proj.weight.copy_(self.down_proj.weight[:, order])
+
+    def _project(self, projection: nn.Linear, x: Tensor, start: int, stop: int) -> Tensor:
+        bias = projection.bias[start:stop] if self.biased else None
+        return functional.linear(x, projection.weight[start:stop], bias)
 
     def forward(self, x: Tensor, widths: Widths) -> Tensor:
         """x: [B, T, d_model]; widths: one for all rows or one per row. Returns x's shape."""

@@ -75,11 +75,12 @@ def backbone_subject(model: Backbone) -> Subject:
 
 def submodel_subject(universal: MatFormer, submodel: Submodel) -> Subject:
     """A submodel as a model of its own: proxies then see its weights and no others."""
+    config = universal.config
     return Subject(
         module=_Alone(extract(universal, submodel)),
         embedding="model.embed_tokens",
-        positions=None,
-        outside=("model.embed_tokens",),
+        positions="model.embed_positions" if config.family.positions == "learned" else None,
+        outside=("model.embed_tokens", *(() if config.tied else ("model.lm_head",))),
         hidden=_submodel_hidden,
     )
 
