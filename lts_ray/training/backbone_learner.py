@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from lts_ray.evaluation.backbone_loss import backbone_loss
 from lts_ray.models.backbone import Backbone
 from lts_ray.models.backbone_checkpoint import load_backbone, save_backbone
 from lts_ray.models.backbones import BackboneConfig
+from lts_ray.training.learner import Losses
 
 LOSS = "loss"
 """The name of a backbone's only loss."""
@@ -40,9 +41,9 @@ class BackboneLearner:
     def context_length(self) -> int:
         return self.config.context_length
 
-    def losses(self, blocks: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def losses(self, blocks: Tensor, step: int) -> Iterator[Losses]:
         loss = self.model.loss(blocks[:, :-1], blocks[:, 1:])
-        return loss, {LOSS: loss.detach()}
+        yield loss, {LOSS: loss.detach()}
 
     def evaluate(self, blocks: Tensor) -> dict[str, float]:
         """In training mode too: there is no dropout."""
@@ -54,3 +55,6 @@ class BackboneLearner:
 
     def load(self, folder: Path) -> BackboneLearner:
         return BackboneLearner.read(folder)
+
+    def checkpoints(self, folder: Path) -> list[Path]:
+        return [folder]

@@ -5,18 +5,21 @@ The seam between the loop and the kinds of models. Losses go by name, and a kind
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+Losses = tuple[Tensor, dict[str, Tensor]]
+"""What to minimise, and each loss in it (nats, detached)."""
+
 
 class Learner(Protocol):
     @property
     def model(self) -> nn.Module:
-        """In training mode; every parameter gets a gradient from every batch, so that workers can average them."""
+        """In training mode. Which parameters get gradients depends on the step alone, so that workers can average."""
         ...
 
     @property
@@ -24,8 +27,11 @@ class Learner(Protocol):
         """The longest sequence to train on."""
         ...
 
-    def losses(self, blocks: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """What to minimise, and each loss in it (nats, detached). blocks: [B, T + 1]."""
+    def losses(self, blocks: Tensor, step: int) -> Iterator[Losses]:
+        """The losses of one pass after another, each to be propagated back before the next pass is asked for.
+
+        They add up to those of the step, name by name, and so do their gradients. blocks: [B, T + 1].
+        """
         ...
 
     def evaluate(self, blocks: Tensor) -> dict[str, float]:
@@ -38,4 +44,8 @@ class Learner(Protocol):
 
     def load(self, folder: Path) -> Learner:
         """A learner of the model that `save` wrote; it learns by the same losses."""
+        ...
+
+    def checkpoints(self, folder: Path) -> list[Path]:
+        """The folders that `save` to `folder` makes, each of a model of its own."""
         ...

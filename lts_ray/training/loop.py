@@ -118,8 +118,9 @@ def train(
 
 
 def make_optimizer(model: nn.Module, options: TrainingSettings) -> torch.optim.AdamW:
-    """AdamW; norms and biases are not decayed."""
-    parameters = [(parameter, _is_decayed(name, parameter)) for name, parameter in model.named_parameters()]
+    """AdamW over the parameters that learn; norms and biases are not decayed."""
+    learning = [(name, each) for name, each in model.named_parameters() if each.requires_grad]
+    parameters = [(parameter, _is_decayed(name, parameter)) for name, parameter in learning]
     groups = [
         {"params": [parameter for parameter, decayed in parameters if decayed], "weight_decay": options.weight_decay},
         {"params": [parameter for parameter, decayed in parameters if not decayed], "weight_decay": 0.0},
@@ -139,14 +140,25 @@ def optimize(
     for group in optimizer.param_groups:
         group["lr"] = options.learning_rate_at(step)
     optimizer.zero_grad(set_to_none=True)
-    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-        total, losses = learner.losses(blocks)
-    total.backward()  # type: ignore[no-untyped-call]
-    parameters = list(learner.model.parameters())
+    losses = propagate(learner, blocks, step, precision)
+    parameters = [parameter for parameter in learner.model.parameters() if parameter.requires_grad]
     average([*(p.grad for p in parameters if p.grad is not None), *losses.values()])
     nn.utils.clip_grad_norm_(parameters, options.gradient_clip)
     optimizer.step()
     return losses
+
+
+def propagate(learner: Learner, blocks: Tensor, step: int, precision: str) -> dict[str, Tensor]:
+    """Add this worker's gradients to the parameters', pass by pass; no two passes are in memory at once."""
+    passes, losses = learner.losses(blocks, step), dict[str, Tensor]()
+    while True:
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+            found = next(passes, None)
+        if found is None:
+            return losses
+        found[0].backward()  # type: ignore[no-untyped-call]
+        for name, loss in found[1].items():
+            losses[name] = losses[name] + loss if name in losses else loss
 
 
 def average(tensors: list[Tensor]) -> None:
@@ -169,7 +181,8 @@ def finish(learner: Learner, held_out: Tensor, settings: RunSettings, folder: Ru
     """Write the checkpoint, then evaluate what was written: the saved numbers are those of the saved weights."""
     dtype: torch.dtype = getattr(torch, settings.training.save_dtype)
     learner.save(folder.model, dtype=dtype)
-    save_tokenizer(load_tokenizer(folder.data), folder.model)
+    for checkpoint in learner.checkpoints(folder.model):
+        save_tokenizer(load_tokenizer(folder.data), checkpoint)
     saved = learner.load(folder.model)
     record = evaluation(saved, held_out[: settings.training.final_evaluation_blocks], step=settings.training.steps)
     saved.save(folder.model, dtype=dtype, validation_loss=record["validation_loss"])

@@ -1,39 +1,52 @@
-"""What training minimises: the MatFormer joint loss (MatFormer, equation 2)."""
+"""What training minimises: the joint loss (MatFormer, equation 2), or the loss of one granularity drawn for each step.
+
+Which granularities a step trains, and with which λ, is a function of the step alone: workers agree, runs resume.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Literal
 
-import torch
-from torch import Tensor
-from torch.nn import functional
+import numpy as np
 
-from lts_ray.errors import LtsRayError
-from lts_ray.models.matformer import MatFormer
+from lts_ray.training import weighting
+from lts_ray.training.weighting import Weighting
 
-
-def normalized(weights: Mapping[str, float]) -> dict[str, float]:
-    """The λ of each granularity, scaled to sum to 1: the paper's is a weighted average."""
-    total = sum(weights.values())
-    if any(value < 0 for value in weights.values()) or total <= 0:
-        raise LtsRayError(f"loss weights must be non-negative and not all zero; got {dict(weights)}")
-    return {name: value / total for name, value in weights.items()}
+Kind = Literal["joint", "sampled"]
+DRAWS = 1
+"""Tells the stream of draws from the other streams of a run's seed."""
 
 
-def joint_loss(model: MatFormer, blocks: Tensor, weights: Mapping[str, float]) -> tuple[Tensor, dict[str, Tensor]]:
-    """Σ λ_i · loss of granularity i, and each granularity's own loss (nats, detached).
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """weights, probabilities: by granularity, smallest first, summing to 1; none has a zero."""
 
-    blocks: [B, T + 1]. All granularities run as rows of one mixed-width batch, widest first, so that each band of FFN
-    weights is read, and its gradient formed, once for all of them.
-    """
-    names = [name for name in reversed(list(model.config.trained)) if weights.get(name, 0.0) > 0]
-    rows = blocks.shape[0]
-    logits = model.logits(model.fan_out(blocks[:, :-1], [model.config.trained[name] for name in names]))  # [G·B, T, V]
-    targets = blocks[:, 1:].flatten()
-    losses = {
-        name: functional.cross_entropy(part.flatten(0, 1).float(), targets)
-        for name, part in zip(names, torch.split(logits, rows), strict=True)
-    }
-    share = normalized({name: weights[name] for name in names})
-    total = sum((share[name] * loss for name, loss in losses.items()), start=logits.new_zeros(()).float())
-    return total, {name: loss.detach() for name, loss in losses.items()}
+    kind: Kind
+    weights: Mapping[str, float]
+    probabilities: Mapping[str, float]
+    seed: int
+
+    @classmethod
+    def of(
+        cls, kind: Kind, *, weights: Weighting, probabilities: Weighting, seed: int, granularities: Collection[str]
+    ) -> Objective:
+        """granularities: the model's, smallest first. Raises LtsRayError for numbers that do not fit them."""
+        return cls(
+            kind=kind,
+            weights=weighting.weights(weights, granularities),
+            probabilities=weighting.probabilities(probabilities, granularities),
+            seed=seed,
+        )
+
+    def shares(self, step: int) -> dict[str, float]:
+        """The granularities that learn in this step, widest first, and the λ of each; they sum to 1."""
+        if self.kind == "sampled":
+            return {self._drawn(step): 1.0}
+        return {name: self.weights[name] for name in reversed(list(self.weights))}
+
+    def _drawn(self, step: int) -> str:
+        rng = np.random.default_rng([self.seed, step, DRAWS])
+        names = list(self.probabilities)
+        return names[int(rng.choice(len(names), p=list(self.probabilities.values())))]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -12,15 +12,30 @@ from lts_ray.errors import LtsRayError
 from lts_ray.files import read_yaml
 from lts_ray.models.backbones import BackboneConfig
 from lts_ray.models.config import GRANULARITIES, MatFormerConfig
-from lts_ray.training.objective import normalized
+from lts_ray.training import weighting
+from lts_ray.training.frozen import Trained
+from lts_ray.training.objective import Kind, Objective
+from lts_ray.training.universal_learner import Passes
+from lts_ray.training.weighting import Weighting
 
 Precision = Literal["auto", "float32", "bfloat16"]
+CHOICES = {
+    "precision": get_args(Precision),
+    "objective": get_args(Kind),
+    "passes": get_args(Passes),
+    "train": get_args(Trained),
+}
+OF_GRANULARITIES = ("objective", "weights", "probabilities", "passes", "train", "teacher", "distillation")
 TWO_MODELS = "a run trains the universal model of section 'model' or an 'architecture', not both: leave one out"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
-    """The shape of a fresh universal model; not used when a run starts from a checkpoint."""
+    """The shape of a fresh universal model; not used when a run starts from a checkpoint.
+
+    granularities: the fractions of the FFN to train, by name; None: the paper's four. `{XL: 1}` is a plain model.
+    independent: each granularity has FFN blocks of its own, and shares the rest: an ablation, which is not served.
+    """
 
     vocab_size: int = 2048
     d_model: int = 256
@@ -29,6 +44,22 @@ class ModelSettings:
     n_layer: int = 3
     d_ff: int = 2816
     context_length: int = 512
+    granularities: Mapping[str, float] | None = None
+    independent: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.independent, bool):
+            raise LtsRayError(f"model.independent must be true or false; got {self.independent!r}")
+        numbers = self.granularities.values() if isinstance(self.granularities, Mapping) else None
+        if self.granularities is not None and (
+            not numbers or not all(isinstance(each, int | float) for each in numbers)
+        ):
+            raise LtsRayError(f"model.granularities must be fractions by name; got {self.granularities!r}")
+
+    @property
+    def names(self) -> list[str]:
+        """Of the granularities, smallest first."""
+        return list(GRANULARITIES if self.granularities is None else self.granularities)
 
     def config(self, vocab_size: int) -> MatFormerConfig:
         """vocab_size: the tokenizer's, which may have found fewer tokens than were asked for."""
@@ -39,6 +70,7 @@ class ModelSettings:
             n_kv_head=self.n_kv_head,
             widths=(self.d_ff,) * self.n_layer,
             context_length=self.context_length,
+            granularities=dict(GRANULARITIES if self.granularities is None else self.granularities),
         )
 
 
@@ -56,7 +88,11 @@ class DataSettings:
 class TrainingSettings:
     """How to optimise.
 
-    batch_size: sequences a step, over all workers. weights: the λ of each granularity of a universal model, relative.
+    batch_size: sequences a step, over all workers. objective: of a universal model: the losses of all granularities by
+    their `weights`, or that of one, drawn for each step by the `probabilities`; both by granularity and relative, or a
+    preset (see `lts_ray.training.weighting`). passes: see `UniversalLearner`. train: all parameters or only those of
+    the FFNs. teacher: the folder of a universal model from which all granularities but the universal one learn; the
+    share `distillation` of their loss is KL(teacher ‖ granularity), the rest the text's cross-entropy.
     precision: of the matrix products; `auto` takes bfloat16 where the hardware multiplies it natively. threads: torch
     threads of a worker; None shares the machine's cores out. checkpoint_every, evaluate_every, log_every: in steps.
     evaluation_blocks, final_evaluation_blocks: sequences of the validation set used while training and at its end;
@@ -72,7 +108,13 @@ class TrainingSettings:
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.95)
     gradient_clip: float = 1.0
-    weights: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(GRANULARITIES, 1.0))
+    objective: Kind = "joint"
+    weights: Weighting = weighting.EQUAL
+    probabilities: Weighting = weighting.UNIFORM
+    passes: Passes = "mixed"
+    train: Trained = "all"
+    teacher: str | None = None
+    distillation: float = 0.5
     precision: Precision = "auto"
     save_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     seed: int = 0
@@ -96,12 +138,27 @@ class TrainingSettings:
                 raise LtsRayError(f"training.{name} must be a positive number; got {value!r}")
         if self.batch_size % self.workers:
             raise LtsRayError(f"training.batch_size {self.batch_size} does not divide among {self.workers} workers")
-        if self.precision not in get_args(Precision):
-            raise LtsRayError(f"training.precision must be one of {get_args(Precision)}; got {self.precision!r}")
-        unknown = self.weights.keys() - GRANULARITIES.keys()
-        if unknown:
-            raise LtsRayError(f"training.weights has unknown granularities {sorted(unknown)}")
-        normalized(self.weights)
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise LtsRayError(f"training.{name} must be one of {', '.join(choices)}; got {getattr(self, name)!r}")
+        if not isinstance(self.distillation, int | float) or not 0 <= self.distillation <= 1:
+            raise LtsRayError(f"training.distillation must be between 0 and 1; got {self.distillation!r}")
+
+    def objective_of(self, granularities: Collection[str]) -> Objective:
+        """What a model with these granularities, smallest first, is to minimise. Raises LtsRayError."""
+        return Objective.of(
+            self.objective,
+            weights=self.weights,
+            probabilities=self.probabilities,
+            seed=self.seed,
+            granularities=granularities,
+        )
+
+    def check_backbone(self) -> None:
+        """Raises LtsRayError where these settings ask a backbone, which has one width, for what it cannot do."""
+        for each in fields(self):
+            if each.name in OF_GRANULARITIES and getattr(self, each.name) != each.default:
+                raise LtsRayError(f"training.{each.name} is for a universal model, not for a backbone: leave it out")
 
     def learning_rate_at(self, step: int) -> float:
         """Linear warm-up, then a cosine from learning_rate to final_learning_rate. step: from 0."""
@@ -128,9 +185,14 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         if self.architecture is None:
+            if self.init_from is None:
+                self.training.objective_of(self.model.names)
+            elif self.model.independent:
+                raise LtsRayError("model.independent is for a fresh model: a run cannot have it and init_from")
             return
         if self.model != ModelSettings():
             raise LtsRayError(TWO_MODELS)
+        self.training.check_backbone()
         if self.init_from is not None:
             raise LtsRayError("a run starts from an architecture or from a checkpoint (init_from), not from both")
 
@@ -151,6 +213,8 @@ class RunSettings:
     def from_json(cls, value: Mapping[str, Any]) -> RunSettings:
         _known(cls, value, "the configuration")
         section = _section(TrainingSettings, value, "training")
+        if "objective" not in section and section.get("weights") == dict.fromkeys(GRANULARITIES, 1.0):
+            del section["weights"]  # what runs wrote before `equal` had a name, whatever they trained
         training = TrainingSettings(**{**section, "betas": tuple(section.get("betas", TrainingSettings.betas))})
         architecture = None
         if value.get("architecture") is not None:

@@ -10,10 +10,14 @@ import torch
 from lts_ray.errors import LtsRayError
 from lts_ray.models.backbone_checkpoint import is_backbone, read_backbone_config
 from lts_ray.models.checkpoint import load_checkpoint, read_config
+from lts_ray.models.independent import IndependentModel
 from lts_ray.models.matformer import MatFormer
 from lts_ray.training.backbone_learner import BackboneLearner
+from lts_ray.training.frozen import freeze
+from lts_ray.training.independent_learner import IndependentLearner
 from lts_ray.training.learner import Learner
-from lts_ray.training.settings import RunSettings
+from lts_ray.training.settings import RunSettings, TrainingSettings
+from lts_ray.training.teacher import Teacher, check_teacher
 from lts_ray.training.universal_learner import UniversalLearner
 
 
@@ -28,31 +32,66 @@ def start_learner(settings: RunSettings, *, vocab_size: int) -> Learner:
             f"training.sequence_length {settings.training.sequence_length} is longer than the model's context, "
             f"{learner.context_length}"
         )
+    freeze(learner.model, settings.training.train)
     return learner
 
 
 def check_start(settings: RunSettings) -> None:
-    """Raises LtsRayError for a checkpoint or an architecture from which no run can start; reads no weights."""
+    """Raises LtsRayError for a checkpoint, teacher or architecture with which no run can start; reads no weights."""
+    options, vocab_size = settings.training, None
     if settings.init_from is not None:
         folder = Path(settings.init_from)
         if is_backbone(folder):
             read_backbone_config(folder)
+            options.check_backbone()
         else:
-            read_config(folder)
+            config, _ = read_config(folder)
+            options.objective_of(config.granularities)
+            vocab_size = config.vocab_size
     if settings.architecture is not None:
         settings.architecture.skeleton()
+    if options.teacher is not None:
+        check_teacher(Path(options.teacher), vocab_size=vocab_size, sequence_length=options.sequence_length)
 
 
 def _fresh(settings: RunSettings, vocab_size: int) -> Learner:
     generator = torch.Generator().manual_seed(settings.training.seed)
     if settings.architecture is not None:
         return BackboneLearner.fresh(replace(settings.architecture, vocab_size=vocab_size), generator)
-    model = MatFormer(settings.model.config(vocab_size))
+    config = settings.model.config(vocab_size)
+    if settings.model.independent:
+        return IndependentLearner(
+            model=IndependentModel.fresh(config, generator),
+            objective=settings.training.objective_of(config.granularities),
+            teacher=_teacher(settings.training, vocab_size),
+        )
+    model = MatFormer(config)
     model.initialize(generator)
-    return UniversalLearner(model, settings.training.weights)
+    return _universal(settings.training, model)
 
 
 def _read(settings: RunSettings, folder: Path) -> Learner:
     if is_backbone(folder):
+        settings.training.check_backbone()
         return BackboneLearner.read(folder)
-    return UniversalLearner(load_checkpoint(folder).model.train(), settings.training.weights)
+    return _universal(settings.training, load_checkpoint(folder).model.train())
+
+
+def _universal(options: TrainingSettings, model: MatFormer) -> UniversalLearner:
+    return UniversalLearner(
+        model=model,
+        objective=options.objective_of(model.config.granularities),
+        passes=options.passes,
+        teacher=_teacher(options, model.config.vocab_size),
+    )
+
+
+def _teacher(options: TrainingSettings, vocab_size: int) -> Teacher | None:
+    if options.teacher is None:
+        return None
+    return Teacher.read(
+        Path(options.teacher),
+        portion=options.distillation,
+        vocab_size=vocab_size,
+        sequence_length=options.sequence_length,
+    )

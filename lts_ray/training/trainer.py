@@ -67,12 +67,17 @@ def start_run(settings: RunSettings, folder: RunFolder) -> RunSettings:
             options,
             precision=native_precision() if options.precision == "auto" else options.precision,
             threads=options.threads or max(1, (os.cpu_count() or 1) // options.workers),
+            teacher=_absolute(options.teacher),
         ),
-        init_from=None if settings.init_from is None else str(Path(settings.init_from).resolve()),
+        init_from=_absolute(settings.init_from),
     )
     check_start(resolved)
     write_json(folder.settings, {"schema": SCHEMA, **resolved.to_json()})
     return resolved
+
+
+def _absolute(path: str | None) -> str | None:
+    return None if path is None else str(Path(path).resolve())
 
 
 def continue_run(folder: RunFolder) -> RunSettings:

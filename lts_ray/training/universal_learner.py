@@ -1,10 +1,11 @@
-"""A universal model learns: all granularities by the joint loss."""
+"""A universal model learns: its granularities jointly, or one of them a step."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,22 +13,55 @@ from torch import Tensor
 from lts_ray.evaluation.perplexity import validation_loss as granularity_loss
 from lts_ray.models.checkpoint import load_checkpoint, save_checkpoint
 from lts_ray.models.matformer import MatFormer
-from lts_ray.training.objective import joint_loss
+from lts_ray.training.head_loss import head_loss
+from lts_ray.training.learner import Losses
+from lts_ray.training.objective import Objective
+from lts_ray.training.teacher import Teacher, head_of
+
+Passes = Literal["mixed", "separate"]
+PASS_TOKENS = 4096
+"""Rows of hidden states in a mixed pass, unless one sequence has more: no more memory than a plain step, and faster."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class UniversalLearner:
-    """weights: the λ of each granularity."""
+    """passes: all granularities of a step as rows of one mixed-width batch, or a pass for each."""
 
     model: MatFormer
-    weights: Mapping[str, float]
+    objective: Objective
+    passes: Passes = "mixed"
+    teacher: Teacher | None = None
 
     @property
     def context_length(self) -> int:
         return self.model.config.context_length
 
-    def losses(self, blocks: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        return joint_loss(self.model, blocks, self.weights)
+    def losses(self, blocks: Tensor, step: int) -> Iterator[Losses]:
+        shares = self.objective.shares(step)
+        if self.passes == "separate":
+            for name, share in shares.items():
+                yield self._pass(blocks, {name: share})
+            return
+        rows = max(1, PASS_TOKENS // (len(shares) * (blocks.shape[1] - 1)))
+        for part in torch.split(blocks, rows):
+            portion = len(part) / len(blocks)
+            total, losses = self._pass(part, shares)
+            yield total * portion, {name: loss * portion for name, loss in losses.items()}
+
+    def _pass(self, blocks: Tensor, shares: Mapping[str, float]) -> Losses:
+        """All of `shares` in one forward pass."""
+        tokens, targets = blocks[:, :-1], blocks[:, 1:].flatten()
+        submodels = [self.model.config.trained[name] for name in shares]
+        teaching = None
+        if self.teacher is not None:
+            teaching = self.teacher.teach(tokens, [each != self.model.config.universal for each in submodels])
+        if len(submodels) == 1:
+            hidden = self.model.hidden(tokens, submodel=submodels[0])
+        else:
+            hidden = self.model.fan_out(tokens, submodels)
+        hidden = hidden.view(len(submodels), len(targets), -1)
+        total, losses = head_loss(hidden, head_of(self.model), targets, list(shares.values()), teaching)
+        return total, dict(zip(shares, losses, strict=True))
 
     def evaluate(self, blocks: Tensor) -> dict[str, float]:
         trained = self.model.config.trained
@@ -38,3 +72,6 @@ class UniversalLearner:
 
     def load(self, folder: Path) -> UniversalLearner:
         return replace(self, model=load_checkpoint(folder).model.train())
+
+    def checkpoints(self, folder: Path) -> list[Path]:
+        return [folder]

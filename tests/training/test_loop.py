@@ -18,7 +18,6 @@ from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json_lines
 from lts_ray.models.checkpoint import load_checkpoint
 from lts_ray.training.loop import RunFolder, exclusive, make_optimizer, train
-from lts_ray.training.objective import joint_loss, normalized
 from lts_ray.training.settings import RunSettings, TrainingSettings, load_settings
 from lts_ray.training.snapshot import load_snapshot, snapshots
 from lts_ray.training.trainer import prepare, start_run
@@ -63,31 +62,6 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_losses(texts: Path, tmp_
     assert run(settings, folder) == expected
     a, b = (load_checkpoint(tmp_path / name / "model").fingerprint for name in ("whole", "killed"))
     assert a == b
-
-
-def test_the_joint_loss_is_the_weighted_mean_of_the_granularities_own_losses() -> None:
-    """Against one forward pass per granularity; the gradients too."""
-    model = make_model()
-    blocks = torch.randint(0, 300, (3, 11), generator=torch.Generator().manual_seed(3))
-    weights = {"S": 1.0, "M": 2.0, "L": 0.5, "XL": 4.0}
-    total, parts = joint_loss(model, blocks, weights)
-    gradients = torch.autograd.grad(total, list(model.parameters()))
-    expected = torch.zeros(())
-    for name, submodel in model.config.trained.items():
-        logits = model(blocks[:, :-1], submodel=submodel)
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), blocks[:, 1:].flatten())
-        torch.testing.assert_close(parts[name], loss.detach())
-        expected = expected + weights[name] / 7.5 * loss
-    torch.testing.assert_close(total, expected)
-    for a, b in zip(gradients, torch.autograd.grad(expected, list(model.parameters())), strict=True):
-        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
-
-
-def test_a_weight_of_zero_leaves_its_granularity_out() -> None:
-    _, parts = joint_loss(make_model(), torch.zeros(1, 5, dtype=torch.int64), {"S": 0.0, "XL": 1.0})
-    assert list(parts) == ["XL"]
-    with pytest.raises(LtsRayError, match="not all zero"):
-        normalized({"S": 0.0})
 
 
 def test_the_learning_rate_warms_up_and_falls_along_a_cosine() -> None:

@@ -1,0 +1,116 @@
+"""The output matrix and the loss in one: the logits of a few tokens at a time, never of all.
+
+With 50 thousand words, the logits of four granularities are far larger than the model. Here each chunk's gradient is
+formed where its logits are, in the forward pass, and nothing is kept but the gradients of the hidden states and of the
+matrix. With a small vocabulary the chunks stay in the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHUNK_TOKENS = 256
+"""Enough to make good use of a matrix that is read once a chunk, few enough for a cache: 2 MB with 2048 words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teaching:
+    """hidden: [N, d_teacher]. head: [V, d_teacher]. portions: of each granularity, how much its loss heeds the teacher.
+
+    A granularity's loss is (1 - portion) · cross-entropy + portion · KL(teacher ‖ granularity), in nats per token.
+    """
+
+    hidden: Tensor
+    head: Tensor
+    portions: Sequence[float]
+
+
+def head_loss(
+    hidden: Tensor, head: Tensor, targets: Tensor, shares: Sequence[float], teaching: Teaching | None = None
+) -> tuple[Tensor, Tensor]:
+    """Σ share · loss over the granularities, and the cross-entropy of each, detached: a scalar and [G].
+
+    hidden: [G, N, d_model], of the same N tokens. head: [V, d_model]. targets: [N], int64. All means are over tokens.
+    """
+    total, losses = _HeadLoss.apply(hidden, head, targets, tuple(shares), teaching)  # type: ignore[no-untyped-call]
+    return total, losses
+
+
+class _HeadLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, shares: tuple[float, ...], teaching: Teaching | None
+    ) -> tuple[Tensor, Tensor]:
+        device = hidden.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+        with torch.autocast(device, enabled=False):  # the products are cast here, the sums must not be
+            total, losses, gradients = _computed(
+                hidden.detach().to(dtype), head.detach().to(dtype), targets, shares, teaching, ctx.needs_input_grad[:2]
+            )
+        ctx.gradients = [None if g is None else g.to(x.dtype) for g, x in zip(gradients, (hidden, head), strict=True)]
+        ctx.mark_non_differentiable(losses)
+        return total, losses
+
+    @staticmethod
+    def backward(ctx: Any, grad_total: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        factor = float(grad_total)
+        scaled = [each if each is None or factor == 1.0 else each * factor for each in ctx.gradients]
+        ctx.gradients = [None, None]
+        return *scaled, None, None, None
+
+
+def _computed(
+    hidden: Tensor,
+    head: Tensor,
+    targets: Tensor,
+    shares: Sequence[float],
+    teaching: Teaching | None,
+    wanted: tuple[bool, bool],
+) -> tuple[Tensor, Tensor, tuple[Tensor | None, Tensor | None]]:
+    """The total, the cross-entropies, and the total's gradients for hidden and head, where wanted."""
+    grad_hidden = torch.empty_like(hidden) if wanted[0] else None
+    grad_head = torch.zeros_like(head, dtype=torch.float32) if wanted[1] else None
+    portions = [0.0] * len(shares) if teaching is None else list(teaching.portions)
+    crosses, divergences = hidden.new_zeros(2, len(shares), dtype=torch.float32)
+    count = len(targets)
+    for start in range(0, count, CHUNK_TOKENS):
+        chunk = slice(start, start + CHUNK_TOKENS)
+        at = targets[chunk, None]  # [C, 1]
+        taught = None
+        if teaching is not None and any(portions):
+            taught = torch.softmax(_logits(teaching.hidden[chunk].to(hidden.dtype), teaching.head.to(hidden.dtype)), -1)
+        for index, (share, portion) in enumerate(zip(shares, portions, strict=True)):
+            x = hidden[index, chunk]
+            logits = _logits(x, head)  # [C, V]
+            p = torch.softmax(logits, dim=-1)
+            # Of the likeliest word, whose probability cannot vanish: log Σ exp = logit - log p.
+            norms = logits.amax(dim=1) - p.amax(dim=1).log()
+            crosses[index] += (norms - logits.gather(1, at)[:, 0]).sum()
+            learns = taught is not None and portion > 0
+            if taught is not None and learns:
+                # Σ t (log t - logit) + log Σ exp
+                divergences[index] += (torch.special.entr(taught).neg_().sub_(taught * logits)).sum() + norms.sum()
+            if not any(wanted):
+                continue
+            # The gradient of the logits, over share / N: p - (1 - portion) · target - portion · teacher.
+            p.scatter_add_(1, at, p.new_full(at.shape, portion - 1))
+            if taught is not None and learns:
+                p.sub_(taught, alpha=portion)
+            gradient = p.mul_(share / count).to(hidden.dtype)
+            if grad_hidden is not None:
+                torch.mm(gradient, head, out=grad_hidden[index, chunk])
+            if grad_head is not None:
+                grad_head += gradient.t() @ x
+    losses, heeded = crosses / count, hidden.new_tensor(portions, dtype=torch.float32)
+    mixed = (1 - heeded) * losses + heeded * divergences / count
+    return (hidden.new_tensor(shares, dtype=torch.float32) * mixed).sum(), losses, (grad_hidden, grad_head)
+
+
+def _logits(hidden: Tensor, head: Tensor) -> Tensor:
+    """[C, d], [V, d] to [C, V], float32."""
+    return (hidden @ head.t()).float()

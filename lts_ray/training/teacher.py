@@ -1,0 +1,57 @@
+"""The model that the smaller granularities learn from, beside the text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lts_ray.errors import LtsRayError
+from lts_ray.models.checkpoint import load_checkpoint, read_config
+from lts_ray.models.matformer import MatFormer
+from lts_ray.training.head_loss import Teaching
+
+
+def check_teacher(folder: Path, *, vocab_size: int | None, sequence_length: int) -> None:
+    """Raises LtsRayError for one that cannot teach. Reads no weights. vocab_size: None where not yet known."""
+    config, _ = read_config(folder)
+    if vocab_size is not None and config.vocab_size != vocab_size:
+        raise LtsRayError(
+            f"the teacher {folder} has {config.vocab_size} words and the model {vocab_size}: "
+            "a teacher must have the model's vocabulary"
+        )
+    if config.context_length < sequence_length:
+        raise LtsRayError(
+            f"training.sequence_length {sequence_length} is longer than the teacher's context, {config.context_length}"
+        )
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A universal model, run at its full width; it does not learn. portion: how much the smaller ones heed it."""
+
+    model: MatFormer
+    portion: float
+
+    @classmethod
+    def read(cls, folder: Path, *, portion: float, vocab_size: int, sequence_length: int) -> Teacher:
+        check_teacher(folder, vocab_size=vocab_size, sequence_length=sequence_length)
+        return cls(load_checkpoint(folder).model.requires_grad_(False), portion)
+
+    def teach(self, tokens: Tensor, pupils: Sequence[bool]) -> Teaching:
+        """tokens: [B, T]. pupils: which granularities learn from it: not the universal one, which has only the text."""
+        with torch.no_grad():
+            hidden = self.model.hidden(tokens, submodel=self.model.config.universal).flatten(0, 1)
+        return Teaching(
+            hidden=hidden,
+            head=head_of(self.model),
+            portions=[self.portion if pupil else 0.0 for pupil in pupils],
+        )
+
+
+def head_of(model: MatFormer) -> Tensor:
+    """The matrix that takes hidden states to logits: [vocab_size, d_model]."""
+    return model.embed_tokens.weight if model.config.tied else model.lm_head.weight
