@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from lts_ray.commands import bench, model, search, tables
+from lts_ray.commands import (
+    bench,
+    bench_decoding,
+    bench_matformer,
+    bench_training,
+    elasticize,
+    evaluate,
+    model,
+    search,
+    tables,
+)
 from lts_ray.errors import LtsRayError
 
 app = typer.Typer(
@@ -37,13 +47,21 @@ VERBS = (
     tables.proxies,
     model.measure,
     model.train,
-    model.evaluate,
+    evaluate.evaluate,
+    elasticize.elasticize,
     model.extract,
     model.generate,
     search.report,
 )
 for verb in VERBS:
     app.command()(verb)
+for benchmark in (
+    bench_matformer.matformer,
+    bench_training.training_step,
+    bench_decoding.speculation,
+    bench_decoding.confidence,
+):
+    bench.app.command()(benchmark)
 app.add_typer(bench.app, name="bench")
 
 

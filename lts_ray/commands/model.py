@@ -1,4 +1,4 @@
-"""Verbs about one model: train, measure, evaluate, extract, generate."""
+"""Verbs about one model: train, measure, extract, generate."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lts_ray.commands.options import SUBMODEL, Address, Corpus, Json, Model, Output, Resume, Text
+from lts_ray.commands.options import SUBMODEL, Address, Json, Model, Output, Resume
 from lts_ray.pretrained import DEFAULT_MODEL
 
 
@@ -90,37 +90,6 @@ def measure(
     print_rows(rows, as_json=as_json, title=f"batch {batch_size}, {sequence_length} tokens, {threads} threads, {dtype}")
 
 
-def evaluate(
-    model: Model = DEFAULT_MODEL,
-    submodel: Annotated[list[str] | None, typer.Option("--submodel", "-s", help=SUBMODEL)] = None,
-    text: Text = None,
-    corpus: Corpus = "sotu",
-    blocks: Annotated[int | None, typer.Option(min=1, help="Sequences to evaluate on; default: all.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Loss and perplexity of submodels on a text."""
-    from rich.progress import track
-
-    from lts_ray.evaluation.evaluate import evaluate as run
-    from lts_ray.models.checkpoint import read_config
-    from lts_ray.report.table import print_rows
-
-    names = submodel or list(read_config(model)[0].granularities)
-    results = run(model, names, text=text, corpus=corpus, blocks=blocks)
-    rows = [
-        {
-            "submodel": each.name,
-            "widths": each.submodel.to_json(),
-            "decoder_params": each.decoder_params,
-            "loss_nats": each.loss,
-            "perplexity": each.perplexity,
-            "tokens": each.tokens,
-        }
-        for each in track(results, "evaluating", total=len(names), transient=True, disable=as_json)
-    ]
-    print_rows(rows, as_json=as_json)
-
-
 def extract(
     submodel: Annotated[str, typer.Option("--submodel", "-s", help=SUBMODEL)],
     output: Output,
@@ -144,26 +113,48 @@ def generate(
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Draw from the most likely tokens that reach this probability.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
+    draft: Annotated[
+        str | None, typer.Option("--draft", "-d", help="A smaller submodel drafts, and --submodel verifies.")
+    ] = None,
+    draft_length: Annotated[int, typer.Option(min=1, help="Tokens to draft at a time.")] = 2,
 ) -> None:
     """Continue a prompt with one submodel, printed as it is generated."""
     import torch
 
     from lts_ray.decoding.generate import generate as run
     from lts_ray.decoding.sampling import Sampling
+    from lts_ray.decoding.speculative import speculate, tokens_of
     from lts_ray.models.checkpoint import load_checkpoint
     from lts_ray.tokenizer import load_tokenizer
 
     universal = load_checkpoint(model).model
     tokenizer = load_tokenizer(model)
-    tokens = run(
-        universal,
-        tokenizer.encode(prompt),
-        submodel=universal.config.submodel(submodel),
-        max_tokens=max_tokens,
-        sampling=Sampling(temperature=temperature, top_p=top_p),
-        eos_id=tokenizer.eos_id,
-        generator=torch.Generator().manual_seed(seed),
-    )
+    chosen = universal.config.submodel(submodel)
+    sampling = Sampling(temperature=temperature, top_p=top_p)
+    generator = torch.Generator().manual_seed(seed)
+    if draft is None:
+        tokens = run(
+            universal,
+            tokenizer.encode(prompt),
+            submodel=chosen,
+            max_tokens=max_tokens,
+            sampling=sampling,
+            eos_id=tokenizer.eos_id,
+            generator=generator,
+        )
+    else:
+        rounds = speculate(
+            universal,
+            tokenizer.encode(prompt),
+            draft=universal.config.submodel(draft),
+            submodel=chosen,
+            length=draft_length,
+            max_tokens=max_tokens,
+            sampling=sampling,
+            eos_id=tokenizer.eos_id,
+            generator=generator,
+        )
+        tokens = tokens_of(rounds)
     stream = tokenizer.stream()
     print(prompt, end="", flush=True)
     for token in tokens:

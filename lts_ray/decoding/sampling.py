@@ -32,12 +32,22 @@ def sample(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> in
     """logits: [vocab_size]. Draws on the CPU, so that a seed gives the same tokens whatever the model runs on."""
     if sampling.temperature == 0:
         return int(logits.argmax())
+    return draw(probabilities(logits, sampling), generator)
+
+
+def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
+    """What `sample` draws from at a temperature above 0: [..., vocab_size], float32, on the CPU, each row sums to 1."""
     logits = logits.detach().float().cpu()
     # Subtracting the maximum first keeps a tiny temperature from overflowing to inf - inf.
-    probabilities = torch.softmax((logits - logits.max()) / sampling.temperature, dim=-1)
+    scaled = torch.softmax((logits - logits.amax(-1, keepdim=True)) / sampling.temperature, dim=-1)
     if sampling.top_p == 1:
-        return int(torch.multinomial(probabilities, 1, generator=generator))
-    ordered, tokens = probabilities.sort(descending=True, stable=True)
+        return scaled
+    ordered, tokens = scaled.sort(dim=-1, descending=True, stable=True)
     # A token stays while the mass before it is below top_p: the most likely one always does.
-    kept = ordered * (ordered.cumsum(0) - ordered < sampling.top_p)
-    return int(tokens[torch.multinomial(kept, 1, generator=generator)])
+    ordered *= ordered.cumsum(-1) - ordered < sampling.top_p
+    return torch.zeros_like(scaled).scatter_(-1, tokens, ordered / ordered.sum(-1, keepdim=True))
+
+
+def draw(weights: Tensor, generator: torch.Generator) -> int:
+    """An index, drawn in proportion to `weights` [n]."""
+    return int(torch.multinomial(weights, 1, generator=generator))

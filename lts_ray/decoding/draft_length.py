@@ -1,0 +1,124 @@
+"""How many tokens to draft before verifying: fixed, or what pays at the acceptance seen so far.
+
+A draft of k tokens, each accepted with probability a while all before it were, gives 1 + a + … + a^k tokens: those that
+stand and one of the verifier's own. It costs k drafter steps and a verifier forward over k + 1 tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Protocol
+
+from lts_ray.errors import LtsRayError
+
+
+class DraftLength(Protocol):
+    """A rule: frozen state in, new state out."""
+
+    @property
+    def tokens(self) -> int:
+        """How many to draft next; 0 is plain decoding."""
+        ...
+
+    def after(self, *, drafted: int, accepted: int) -> DraftLength:
+        """The rule once it has seen a round."""
+        ...
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Always the same."""
+
+    tokens: int
+
+    def __post_init__(self) -> None:
+        if self.tokens < 0:
+            raise LtsRayError(f"a draft has 0 tokens or more; got {self.tokens}")
+
+    def after(self, *, drafted: int, accepted: int) -> Fixed:
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """In any one unit of time. draft: a drafter's step. verify[k]: the verifier's forward over k + 1 tokens."""
+
+    draft: float
+    verify: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.verify or any(not math.isfinite(each) or each <= 0 for each in (self.draft, *self.verify)):
+            raise LtsRayError(f"costs are positive numbers, at least one of them to verify; got {self}")
+
+    @property
+    def longest(self) -> int:
+        """The longest draft whose cost is known."""
+        return len(self.verify) - 1
+
+    def speed(self, acceptance: float, length: int) -> float:
+        """Expected tokens per plain step's time; 1 is plain decoding."""
+        cost = length * self.draft + self.verify[length]
+        return self.verify[0] * expected_tokens(acceptance, length) / cost
+
+    def best_length(self, acceptance: float) -> int:
+        """The fastest, the shortest among equals; 0 where no draft gains."""
+        return max(range(self.longest + 1), key=lambda length: self.speed(acceptance, length))
+
+    @property
+    def break_even(self) -> float:
+        """The acceptance above which some length gains; above 1 where none ever does."""
+        worth = [length for length in range(1, self.longest + 1) if self.speed(1.0, length) > 1]
+        return min((self._break_even(length) for length in worth), default=math.inf)
+
+    def _break_even(self, length: int) -> float:
+        """By bisection: speed grows with acceptance, and is above 1 at an acceptance of 1."""
+        low, high = 0.0, 1.0
+        for _ in range(50):
+            middle = (low + high) / 2
+            low, high = (low, middle) if self.speed(middle, length) > 1 else (middle, high)
+        return high
+
+
+def expected_tokens(acceptance: float, length: int) -> float:
+    """Of a round: (1 - a^(k+1)) / (1 - a), also where a is 1."""
+    return math.fsum(acceptance**place for place in range(length + 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adaptive:
+    """The length that pays at the acceptance seen, recent rounds counting most.
+
+    accepted, rejected: beta counts, which every round multiplies by `memory` before it adds its own. They lie on top
+    of a hopeful prior that does not fade: after a while of plain decoding, a draft is worth another try.
+    """
+
+    costs: Costs
+    accepted: float = 0.0
+    rejected: float = 0.0
+    memory: float = 0.98
+    prior: tuple[float, float] = field(default=(1.5, 0.5))
+
+    def __post_init__(self) -> None:
+        if not 0 < self.memory <= 1:
+            raise LtsRayError(f"memory must be above 0 and at most 1; got {self.memory}")
+        if min(self.prior) <= 0 or min(self.accepted, self.rejected) < 0:
+            raise LtsRayError(f"counts must be positive; got {self.accepted}, {self.rejected} over {self.prior}")
+
+    @property
+    def acceptance(self) -> float:
+        accepted, rejected = self.prior[0] + self.accepted, self.prior[1] + self.rejected
+        return accepted / (accepted + rejected)
+
+    @cached_property
+    def tokens(self) -> int:
+        return self.costs.best_length(self.acceptance)
+
+    def after(self, *, drafted: int, accepted: int) -> Adaptive:
+        """Tokens behind the first that fell were not judged, and do not count."""
+        return replace(
+            self,
+            accepted=self.memory * self.accepted + accepted,
+            rejected=self.memory * self.rejected + (accepted < drafted),
+        )

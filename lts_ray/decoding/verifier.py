@@ -1,0 +1,38 @@
+"""The larger submodel of speculative decoding: judges a draft in one forward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from lts_ray.architecture import Submodel
+from lts_ray.decoding.acceptance import Verdict, accept_greedy, accept_sampled
+from lts_ray.decoding.drafter import Draft
+from lts_ray.decoding.head import logits_of_few
+from lts_ray.decoding.kv_cache import KVCache
+from lts_ray.decoding.sampling import Sampling, probabilities
+from lts_ray.models.matformer import MatFormer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verifier:
+    """Holds what does not change within a response."""
+
+    model: MatFormer
+    submodel: Submodel
+    cache: KVCache
+    sampling: Sampling
+    generator: torch.Generator
+
+    def judge(self, sequence: Sequence[int], draft: Draft) -> Verdict:
+        """Runs over what the cache lacks of `sequence`, its last token at least, and over the draft behind it."""
+        held = int(self.cache.lengths[0])
+        step = torch.tensor([[*sequence[held:], *draft.tokens]], device=self.model.embed_tokens.weight.device)
+        hidden = self.model.hidden(step, submodel=self.submodel, cache=self.cache)
+        logits = logits_of_few(self.model, hidden[0, -1 - len(draft.tokens) :])  # [1 + drafted, vocab_size]
+        if self.sampling.temperature == 0:
+            return accept_greedy(draft.tokens, logits)
+        p = probabilities(logits, self.sampling)
+        return accept_sampled(draft.tokens, draft.probabilities, p, self.generator)

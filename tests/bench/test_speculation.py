@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import typer
+from torch import Tensor
+from typer.testing import CliRunner
+
+from lts_ray.bench.cost_model import Machine
+from lts_ray.bench.draft_costs import measure_costs
+from lts_ray.bench.speculation import ADAPTIVE, Configuration, Result, Row, Text, choose_text, run
+from lts_ray.commands.bench_decoding import speculation
+from lts_ray.decoding.draft_length import Costs
+from lts_ray.decoding.sampling import GREEDY, Sampling
+from lts_ray.decoding.speculative import Statistics, speculate
+from lts_ray.errors import LtsRayError
+from lts_ray.models.matformer import MatFormer
+from tests.conftest import make_model
+
+
+@pytest.fixture(scope="module")
+def model() -> MatFormer:
+    return make_model(seed=3, vocab_size=40).double()
+
+
+@pytest.fixture
+def text() -> Text:
+    blocks = torch.randint(40, (9, 33), generator=torch.Generator().manual_seed(0))
+    return choose_text(blocks, prompts=3, prompt_tokens=8)
+
+
+class ModelClock:
+    """A clock that only forwards advance: by 1 s, and a second for every token per whole FFN's width."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        hidden = MatFormer.hidden
+
+        def forward(model: MatFormer, tokens: Tensor, *, submodel: Any, cache: Any = None) -> Tensor:
+            self.now += 1 + tokens.shape[1] * model.config.relative_size(submodel)
+            return hidden(model, tokens, submodel=submodel, cache=cache)
+
+        monkeypatch.setattr(MatFormer, "hidden", forward)
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(temperature=1.0)], ids=["greedy", "sampling"])
+def test_costs_are_those_of_a_drafters_step_and_of_the_verifiers_forwards(
+    model: MatFormer, monkeypatch: pytest.MonkeyPatch, sampling: Sampling
+) -> None:
+    trained = model.config.trained
+    found = measure_costs(
+        model,
+        [3, 1, 4, 1],
+        drafts=[trained["S"], trained["L"]],
+        submodel=trained["XL"],
+        longest=3,
+        sampling=sampling,
+        clock=ModelClock(monkeypatch),
+    )
+    verify = (2.0, 3.0, 4.0, 5.0)
+    assert found == [Costs(draft=1.125, verify=verify), Costs(draft=1.5, verify=verify)]
+
+
+def test_speed_is_over_the_verifier_alone_and_the_costs_predict_it(
+    model: MatFormer, text: Text, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that counts forwards the prediction is exact where the drafter reads no prompt in the time."""
+    clock, told = ModelClock(monkeypatch), []
+    found = run(
+        model,
+        text,
+        drafts=["S", "L"],
+        lengths=[2, ADAPTIVE],
+        tokens=17,
+        repeats=1,
+        clock=clock,
+        progress=lambda done, total: told.append((done, total)),
+    )
+    assert [row.configuration for row in found.rows] == [
+        Configuration(draft=draft, shared=shared, length=length)
+        for draft in ("S", "L")
+        for shared in (True, False)
+        for length in (2, ADAPTIVE)
+    ]
+    assert found.token_ms == pytest.approx(2000)
+    assert told[-1] == (told[-1][1], told[-1][1])
+    for row in found.rows:
+        assert row.same == 3
+        assert row.statistics.tokens == 3 * 16
+        if row.configuration.shared:
+            assert row.speed == pytest.approx(row.predicted_speed)
+        elif row.statistics.drafted:
+            assert row.speed < row.predicted_speed
+    expected = [
+        list(
+            speculate(
+                model,
+                prompt,
+                draft=model.config.trained["S"],
+                submodel=model.config.universal,
+                max_tokens=17,
+                length=2,
+            )
+        )
+        for prompt in text.prompts.tolist()
+    ]
+    assert found.rows[0].statistics == Statistics.of(expected)
+
+
+def test_prompts_are_spread_over_the_text_and_the_vocabulary_is_of_the_rest() -> None:
+    blocks = torch.stack([torch.full((6,), value) for value in range(5)])
+    found = choose_text(blocks, prompts=3, prompt_tokens=2, draft_vocabulary=10)
+    assert found.prompts.tolist() == [[0, 0], [2, 2], [4, 4]]
+    assert found.draft_vocabulary is not None
+    assert found.draft_vocabulary.tolist() == [1, 3]
+    assert choose_text(blocks, prompts=5, prompt_tokens=2).draft_vocabulary is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"prompts": 6}, "5 blocks"),
+        ({"prompts": 5, "draft_vocabulary": 3}, "5 blocks"),
+        ({"prompt_tokens": 6}, "shorter than 6"),
+    ],
+    ids=["prompts", "vocabulary", "length"],
+)
+def test_too_little_text_is_refused(wrong: dict[str, int], message: str) -> None:
+    with pytest.raises(LtsRayError, match=message):
+        choose_text(torch.zeros(5, 6, dtype=torch.int64), **{"prompts": 2, "prompt_tokens": 2, **wrong})
+
+
+def result(costs: Costs, speeds: dict[tuple[bool, int], float]) -> Result:
+    statistics = Statistics(tokens=100, verifier_steps=50, drafted=80, accepted=60, fallen=20)
+    return Result(
+        verifier="XL",
+        sampling=GREEDY,
+        responses=1,
+        prompt_tokens=8,
+        tokens=10,
+        threads=1,
+        draft_vocabulary=None,
+        token_ms=1.0,
+        costs={"S": costs},
+        rows=tuple(
+            Row(
+                configuration=Configuration(draft="S", shared=shared, length=length),
+                statistics=statistics,
+                speed=speed,
+                predicted_speed=speed,
+                same=1,
+            )
+            for (shared, length), speed in speeds.items()
+        ),
+        machine=Machine(cpu="some cpu", cores=2, gpu=None, torch="2.0", commit=None),
+    )
+
+
+CHEAP, DEAR, FLAT = (
+    Costs(draft=0.2, verify=(1.0, 1.1, 1.2)),
+    Costs(draft=0.9, verify=(1.0, 1.2, 1.4)),
+    Costs(draft=0.7, verify=(1.0, 1.1, 1.2)),
+)
+
+
+@pytest.mark.parametrize(
+    ("costs", "speed", "expected"),
+    [
+        (CHEAP, 1.3, "S gains: 1.30x with length 2 and a shared cache"),
+        (DEAR, 0.9, "S cannot gain: a drafted token costs 0.90 of a step of XL"),
+        (FLAT, 0.9, r"so 0\.8\d of its tokens have to stand, and at most 0.75 do"),
+        (CHEAP, 1.01, "S does not gain"),
+    ],
+    ids=["gains", "cannot", "too few stand", "no more than the clock's noise"],
+)
+def test_the_verdict_says_whether_a_draft_gains_and_why(costs: Costs, speed: float, expected: str) -> None:
+    found = result(costs, {(True, 1): speed - 0.2, (True, 2): speed, (False, 2): speed - 0.1})
+    (verdict,) = found.verdicts()
+    assert re.search(expected, verdict), verdict
+
+
+def test_what_sharing_gains_is_taken_length_by_length() -> None:
+    speeds = {(True, 1): 1.2, (False, 1): 1.0, (True, 2): 1.1, (False, 2): 1.0, (True, 4): 9.0}
+    assert result(CHEAP, speeds).sharing_gain("S") == pytest.approx(1.15)
+    assert result(CHEAP, {(True, 1): 1.2}).sharing_gain("S") is None
+
+
+def test_the_verb_prints_tables_and_a_line_of_json_last(model_dir: Path, texts: Path) -> None:
+    app = typer.Typer()
+    app.command()(speculation)
+    options = "--draft S --length 2 --length adaptive --prompts 2 --prompt-tokens 8 --tokens 6 --repeats 1 --doubt 0.1"
+    arguments = [
+        "--model",
+        str(model_dir),
+        "--text",
+        str(texts / "*.txt"),
+        "--draft-vocabulary",
+        "20",
+        *options.split(),
+    ]
+    found = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert found.exit_code == 0, found.output
+    record = json.loads(found.stdout.splitlines()[-1])
+    assert [(row["shared"], row["length"]) for row in record["rows"]] == [
+        (True, 2),
+        (True, ADAPTIVE),
+        (False, 2),
+        (False, ADAPTIVE),
+    ]
+    assert len(record["costs"]["S"]["verify"]) == 7
+    assert 1 <= record["draft_vocabulary"] <= 20
+    assert "Costs, in steps of XL" in found.stdout
+
+
+def test_a_length_that_is_none_is_refused(model_dir: Path) -> None:
+    app = typer.Typer()
+    app.command()(speculation)
+    with pytest.raises(LtsRayError, match="got 'many'"):
+        CliRunner().invoke(app, ["--length", "many"], catch_exceptions=False)

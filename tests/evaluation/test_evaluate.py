@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from lts_ray.commands.evaluate import evaluate as verb
+from lts_ray.errors import LtsRayError
+from lts_ray.evaluation.evaluate import evaluate
+from lts_ray.evaluation.perplexity import LOGITS_AT_ONCE, token_parts, validation_loss
+from lts_ray.models.matformer import MatFormer
+
+
+@pytest.mark.parametrize(("tokens", "vocab_size"), [(1, 300), (4096, 2048), (1000, 49_152), (3, 2**23)])
+def test_parts_cover_every_token_once_and_their_logits_are_few(tokens: int, vocab_size: int) -> None:
+    covered = torch.arange(tokens)
+    parts = [covered[part] for part in token_parts(tokens, vocab_size)]
+    assert torch.cat(parts).equal(covered)
+    assert max(len(part) for part in parts) * vocab_size <= max(LOGITS_AT_ONCE, vocab_size)
+
+
+def test_the_loss_is_the_mean_over_tokens(universal: MatFormer) -> None:
+    blocks = torch.randint(0, 300, (3, 11), generator=torch.Generator().manual_seed(3))
+    submodel = universal.config.trained["M"]
+    with torch.inference_mode():
+        logits = universal(blocks[:, :-1], submodel=submodel)
+    expected = -logits.double().log_softmax(dim=-1).gather(-1, blocks[:, 1:, None]).mean()
+    assert validation_loss(universal, blocks, submodel, batch_size=2) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_submodels_are_evaluated_in_the_order_asked_for(model_dir: Path, texts: Path) -> None:
+    names = ["8,64,16", "XL", "0.5", "S"]
+    found = evaluate(model_dir, names, text=str(texts / "*.txt"), blocks=3)
+    assert [each.name for each in found] == names
+    assert [each.submodel.widths for each in found] == [(8, 64, 16), (64,) * 3, (32,) * 3, (8,) * 3]
+    assert all(each.tokens == 3 * 64 and each.perplexity == math.exp(each.loss) for each in found)
+    assert (found[1].agreement, found[1].kl) == (1.0, 0.0)
+    assert all(each.agreement < 1 and each.kl > 0 for each in found if each.name != "XL")
+
+
+def test_the_verb_prints_loss_perplexity_and_consistency(
+    model_dir: Path, texts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verb(model=model_dir, submodel=["S", "XL"], text=str(texts / "*.txt"), as_json=True)
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [list(row) for row in rows] == [
+        ["submodel", "widths", "decoder_params", "loss_nats", "perplexity", "consistency", "kl_nats", "tokens"]
+    ] * 2
+    assert rows[1]["consistency"] == 1.0
+    verb(model=model_dir, text=str(texts / "*.txt"))
+    assert "consistency" in capsys.readouterr().out
+
+
+def test_an_unknown_submodel_is_refused_before_any_text_is_read(model_dir: Path) -> None:
+    with pytest.raises(LtsRayError, match="unknown submodel 'XXL'"):
+        evaluate(model_dir, ["XXL"], text="no such file")
