@@ -116,5 +116,12 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     eos_id = backend.token_to_id(end_of_text) if isinstance(end_of_text, str) else None
     if eos_id is None:
         raise LtsRayError(f"tokenizer {folder} names no eos_token that it has: {json.dumps(end_of_text)}")
-    template = config.get("chat_template")
-    return Tokenizer(backend, eos_id, template if isinstance(template, str) else PLAIN_CHAT_TEMPLATE)
+    return Tokenizer(backend, eos_id, _chat_template(folder, config.get("chat_template")))
+
+
+def _chat_template(folder: Path, inline: object) -> str:
+    """transformers keeps the template in a file of its own, and once kept it in the configuration."""
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    return inline if isinstance(inline, str) else PLAIN_CHAT_TEMPLATE

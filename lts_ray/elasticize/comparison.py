@@ -1,0 +1,57 @@
+"""What each stage did for each granularity: its loss, and how consistent it is with the original model."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lts_ray.evaluation.consistency import Predictor, consistency
+from lts_ray.models.matformer import MatFormer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """stage: `prefix` (as the neurons stood), `importance` (reordered) or `trained`. loss: nats per token.
+
+    agreement, kl: with the universal model of the same stage. original_agreement: with the model at the start.
+    """
+
+    stage: str
+    submodel: str
+    decoder_params: int
+    loss: float
+    agreement: float
+    kl: float
+    original_agreement: float
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def compare(stage: str, model: MatFormer, original: MatFormer, blocks: Tensor, precision: str) -> list[Row]:
+    """The model's granularities on held-out text, blocks [N, T + 1]; precision: of the matrix products."""
+    names = list(model.config.trained)
+    predictors = [Predictor(model, each) for each in model.config.trained.values()]
+    with autocast(precision):
+        own = consistency(predictors[-1], predictors, blocks)
+        before = consistency(Predictor(original, original.config.universal), predictors, blocks)
+    return [
+        Row(
+            stage=stage,
+            submodel=name,
+            decoder_params=model.config.decoder_params(predictor.submodel),
+            loss=with_own.loss,
+            agreement=with_own.agreement,
+            kl=with_own.kl,
+            original_agreement=with_original.agreement,
+        )
+        for name, predictor, with_own, with_original in zip(names, predictors, own, before, strict=True)
+    ]
+
+
+def autocast(precision: str) -> torch.autocast:
+    """Matrix products in `precision`."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")

@@ -1,0 +1,48 @@
+"""How much each FFN neuron matters to a trained model: what the loss would change, to first order, without it.
+
+Scaling neuron i's output by g has dL/dg = ⟨w_i, dL/dw_i⟩ at g = 1, for w_i its column of the output projection: one
+backward pass scores all neurons of all layers, whatever is in the block. The mean square over sequences is the score
+(Molchanov et al., 2019, for groups of weights).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from lts_ray.architecture import Submodel
+from lts_ray.errors import LtsRayError
+from lts_ray.models.feed_forward import FeedForward
+from lts_ray.models.matformer import MatFormer
+
+Progress = Callable[[], None]
+
+
+def neuron_importance(
+    model: MatFormer, blocks: Tensor, submodel: Submodel, *, progress: Progress = lambda: None
+) -> list[Tensor]:
+    """Scores of each layer's first neurons, those of `submodel`: [width] float32, one per layer; more is worth more.
+
+    blocks: [N, T + 1] of calibration text. progress: called after each of the N. Raises LtsRayError for no text.
+    """
+    if len(blocks) == 0:
+        raise LtsRayError("there is no calibration text to find the important neurons on")
+    projections = [each.down_proj.weight for each in feed_forwards(model)]
+    scores = [torch.zeros(width) for width in submodel.widths]
+    for block in blocks:
+        logits = model(block[None, :-1], submodel=submodel)  # [1, T, V]
+        loss = functional.cross_entropy(logits[0].float(), block[1:])
+        gradients = torch.autograd.grad(loss, projections)
+        for score, weight, gradient in zip(scores, projections, gradients, strict=True):
+            kept = slice(len(score))
+            score.add_((weight.detach()[:, kept] * gradient[:, kept]).sum(0).square(), alpha=1 / len(blocks))
+        progress()
+    return scores
+
+
+def feed_forwards(model: MatFormer) -> list[FeedForward]:
+    """Of each layer."""
+    return [each for each in model.modules() if isinstance(each, FeedForward)]
