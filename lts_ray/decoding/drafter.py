@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from lts_ray.architecture import Submodel
-from lts_ray.decoding.head import output_matrix
 from lts_ray.decoding.kv_cache import KVCache
 from lts_ray.decoding.sampling import Sampling, draw, probabilities
 from lts_ray.errors import LtsRayError
@@ -63,7 +62,7 @@ class Drafter:
         if vocabulary is not None:
             self._vocabulary = check_vocabulary(vocabulary, model.config.vocab_size)
             self._ids: list[int] = self._vocabulary.tolist()
-            head = output_matrix(model)
+            head = model.output_weight.detach()
             self._head = head[self._vocabulary.to(head.device)]
 
     def draft(self, sequence: Sequence[int], length: int) -> Draft:

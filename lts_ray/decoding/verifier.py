@@ -10,7 +10,6 @@ import torch
 from lts_ray.architecture import Submodel
 from lts_ray.decoding.acceptance import Verdict, accept_greedy, accept_sampled
 from lts_ray.decoding.drafter import Draft
-from lts_ray.decoding.head import logits_of_few
 from lts_ray.decoding.kv_cache import KVCache
 from lts_ray.decoding.sampling import Sampling, probabilities
 from lts_ray.models.matformer import MatFormer
@@ -31,7 +30,7 @@ class Verifier:
         held = int(self.cache.lengths[0])
         step = torch.tensor([[*sequence[held:], *draft.tokens]], device=self.model.embed_tokens.weight.device)
         hidden = self.model.hidden(step, submodel=self.submodel, cache=self.cache)
-        logits = logits_of_few(self.model, hidden[0, -1 - len(draft.tokens) :])  # [1 + drafted, vocab_size]
+        logits = self.model.logits(hidden[0, -1 - len(draft.tokens) :])  # [1 + drafted, vocab_size]
         if self.sampling.temperature == 0:
             return accept_greedy(draft.tokens, logits)
         p = probabilities(logits, self.sampling)

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from lts_ray.decoding.kv_cache import KVCache
 from lts_ray.models.config import MatFormerConfig
+from lts_ray.models.few_rows import linear
 
 
 def rotary_table(config: MatFormerConfig) -> Tensor:
@@ -53,9 +54,9 @@ class Attention(nn.Module):
         mask: [B, 1, T, S], or None: causal attention without a past, or one token a row that sees all there is.
         """
         rows, length, _ = x.shape
-        q = self.q_proj(x).view(rows, length, self.n_head, self.d_head).transpose(1, 2)
-        k = self.k_proj(x).view(rows, length, self.n_kv_head, self.d_head).transpose(1, 2)
-        v = self.v_proj(x).view(rows, length, self.n_kv_head, self.d_head).transpose(1, 2)
+        q = self._heads(x, self.q_proj, self.n_head)
+        k = self._heads(x, self.k_proj, self.n_kv_head)
+        v = self._heads(x, self.v_proj, self.n_kv_head)
         if self.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
         if rotary is not None:
@@ -64,7 +65,12 @@ class Attention(nn.Module):
             k, v = append(cache, layer, k, v)
         causal = mask is None and length > 1
         y = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=True)
-        return functional.linear(y.transpose(1, 2).reshape(rows, length, -1), self.o_proj.weight, self.o_proj.bias)
+        return linear(y.transpose(1, 2).reshape(rows, length, -1), self.o_proj.weight, self.o_proj.bias)
+
+    def _heads(self, x: Tensor, projection: nn.Linear, n_head: int) -> Tensor:
+        """x [B, T, d_model] to [B, n_head, T, d_head]."""
+        y = linear(x, projection.weight, projection.bias)
+        return y.view(*x.shape[:2], n_head, self.d_head).transpose(1, 2)
 
 
 def append(cache: KVCache, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lts_ray.models.family import LLAMA, Activation, Family
+from lts_ray.models.few_rows import linear
 from lts_ray.models.staircase import staircase
 
 Widths = int | tuple[int, ...]
@@ -52,7 +53,7 @@ class FeedForward(nn.Module):
         The output's bias belongs to the band that starts at 0, so that bands which make up a block have it once.
         """
         bias = self.down_proj.bias if self.biased and start == 0 else None
-        return functional.linear(self.activations(x, start, stop), self.down_proj.weight[:, start:stop], bias)
+        return linear(self.activations(x, start, stop), self.down_proj.weight[:, start:stop], bias)
 
     def reorder(self, order: Tensor) -> None:
         """Put neuron order[i] at place i, in place: the full block computes what it did. order: [width], int64."""
@@ -64,7 +65,7 @@ class FeedForward(nn.Module):
 
     def _project(self, projection: nn.Linear, x: Tensor, start: int, stop: int) -> Tensor:
         bias = projection.bias[start:stop] if self.biased else None
-        return functional.linear(x, projection.weight[start:stop], bias)
+        return linear(x, projection.weight[start:stop], bias)
 
     def forward(self, x: Tensor, widths: Widths) -> Tensor:
         """x: [B, T, d_model]; widths: one for all rows or one per row. Returns x's shape."""

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from lts_ray.architecture import Submodel
 from lts_ray.decoding.kv_cache import KVCache
@@ -17,6 +16,7 @@ from lts_ray.errors import LtsRayError
 from lts_ray.models.attention import Attention, rotary_table
 from lts_ray.models.config import MatFormerConfig
 from lts_ray.models.feed_forward import FeedForward, Widths
+from lts_ray.models.few_rows import linear
 from lts_ray.models.staircase import fan
 
 
@@ -141,9 +141,14 @@ class MatFormer(nn.Module):
         normalised: Tensor = self.norm(x)
         return normalised
 
+    @property
+    def output_weight(self) -> Tensor:
+        """The matrix of `logits`: [vocab_size, d_model]. It is the embedding's where the two are tied."""
+        return self.embed_tokens.weight if self.tied else self.lm_head.weight
+
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., d_model] to [..., vocab_size]."""
-        return functional.linear(hidden, self.embed_tokens.weight if self.tied else self.lm_head.weight)
+        return linear(hidden, self.output_weight)
 
     def _start(self, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor | None]:
         """What the first layer gets: [B, T, d_model], and the angles [2, B, 1, T, d_head] where positions rotate.

@@ -47,11 +47,6 @@ class Teacher:
             hidden = self.model.hidden(tokens, submodel=self.model.config.universal).flatten(0, 1)
         return Teaching(
             hidden=hidden,
-            head=head_of(self.model),
+            head=self.model.output_weight,
             portions=[self.portion if pupil else 0.0 for pupil in pupils],
         )
-
-
-def head_of(model: MatFormer) -> Tensor:
-    """The matrix that takes hidden states to logits: [vocab_size, d_model]."""
-    return model.embed_tokens.weight if model.config.tied else model.lm_head.weight

@@ -16,7 +16,7 @@ from lts_ray.models.matformer import MatFormer
 from lts_ray.training.head_loss import head_loss
 from lts_ray.training.learner import Losses
 from lts_ray.training.objective import Objective
-from lts_ray.training.teacher import Teacher, head_of
+from lts_ray.training.teacher import Teacher
 
 Passes = Literal["mixed", "separate"]
 PASS_TOKENS = 4096
@@ -60,7 +60,7 @@ class UniversalLearner:
         else:
             hidden = self.model.fan_out(tokens, submodels)
         hidden = hidden.view(len(submodels), len(targets), -1)
-        total, losses = head_loss(hidden, head_of(self.model), targets, list(shares.values()), teaching)
+        total, losses = head_loss(hidden, self.model.output_weight, targets, list(shares.values()), teaching)
         return total, dict(zip(shares, losses, strict=True))
 
     def evaluate(self, blocks: Tensor) -> dict[str, float]:

@@ -67,6 +67,10 @@ def test_each_row_of_a_mixed_batch_gets_what_it_would_get_alone(mix: list[Submod
             torch.testing.assert_close(together[row], MODEL(tokens[row : row + 1], submodel=submodel)[0], **CLOSE)
 
 
+def test_the_output_matrix_is_what_logits_multiply_with() -> None:
+    torch.testing.assert_close(MODEL.output_weight.t(), MODEL.logits(torch.eye(MODEL.config.d_model)))
+
+
 def test_fanned_out_submodels_compute_what_each_does_alone(tokens: torch.Tensor) -> None:
     chosen = list(MODEL.config.trained.values())
     with torch.inference_mode():
