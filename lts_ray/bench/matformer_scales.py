@@ -103,7 +103,7 @@ SCALES: Mapping[str, Scale] = {
         Scale(
             name="medium",
             model=ModelSettings(d_model=256, n_layer=4, n_head=4, n_kv_head=2, d_ff=1536),
-            training=_training(steps=1000),
+            training=_training(steps=500),
         ),
         Scale(
             name="paper-78m",

@@ -44,7 +44,9 @@ def matformer(
     from lts_ray.bench.matformer_scales import DEFAULT_SCALES, scale_named
     from lts_ray.files import write_json
     from lts_ray.report.matformer_html import write_matformer_page
+    from lts_ray.training.freed_memory import keep_freed_memory
 
+    keep_freed_memory()
     scales = [
         scale_named(name, steps=steps, corpus=corpus, seed=seed, threads=threads) for name in scale or DEFAULT_SCALES
     ]

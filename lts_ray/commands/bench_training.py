@@ -34,8 +34,10 @@ def training_step(
 
     from lts_ray.bench.training_step import run
     from lts_ray.report.table import print_rows
+    from lts_ray.training.freed_memory import keep_freed_memory
     from lts_ray.training.settings import ModelSettings, TrainingSettings
 
+    keep_freed_memory()
     model = ModelSettings(
         vocab_size=vocab_size,
         d_model=d_model,

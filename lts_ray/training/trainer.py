@@ -29,6 +29,7 @@ from lts_ray.files import read_json, read_json_lines, replacing, write_json
 from lts_ray.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from lts_ray.training.corpus import read_corpus
 from lts_ray.training.data import Tokens, split_documents, tokenize
+from lts_ray.training.freed_memory import keep_freed_memory
 from lts_ray.training.loop import RunFolder, native_precision, train
 from lts_ray.training.progress import TrainingProgress
 from lts_ray.training.settings import RunSettings
@@ -169,6 +170,7 @@ def _worker(config: dict[str, Any]) -> None:
     """What runs in each Ray Train worker. Ray sets OMP_NUM_THREADS, so the threads are set here."""
     settings = RunSettings.from_json(config["settings"])
     torch.set_num_threads(settings.training.threads or 1)
+    keep_freed_memory()
     context = ray_train.get_context()
     started = time.perf_counter()
     train(settings, RunFolder(Path(config["folder"])), rank=context.get_world_rank(), workers=context.get_world_size())
