@@ -16,6 +16,9 @@ def evaluate(
     text: Text = None,
     corpus: Corpus = "sotu",
     blocks: Annotated[int | None, typer.Option(min=1, help="Sequences to evaluate on; default: all.")] = None,
+    length: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of a sequence; default: 512, or a shorter context.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Loss and perplexity of submodels on a text, and their consistency with the universal model.
@@ -39,6 +42,7 @@ def evaluate(
             text=text,
             corpus=corpus,
             blocks=blocks,
+            length=length,
             progress=lambda done, total: shown.update(task, completed=done, total=total),
         )
     rows = [

@@ -10,11 +10,15 @@ from pathlib import Path
 from torch import Tensor
 
 from lts_ray.architecture import Submodel
+from lts_ray.errors import LtsRayError
 from lts_ray.evaluation.consistency import Predictor, consistency
 from lts_ray.models.checkpoint import load_checkpoint, read_config
 from lts_ray.tokenizer import load_tokenizer
 from lts_ray.training.corpus import read_corpus
 from lts_ray.training.data import blocks_of, tokenize, validation_blocks
+
+LENGTH = 512
+"""Tokens of a sequence, unless asked otherwise: a context of many thousands would leave few sequences, slow ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,17 +48,19 @@ def evaluate(
     text: str | None,
     corpus: str = "sotu",
     blocks: int | None = None,
+    length: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Evaluation]:
     """Evaluate each named submodel, all of them in one pass over the text.
 
     text: a file or glob, used whole; None: the documents of `corpus` that training held out. blocks: at most so many
-    sequences of the model's context length. progress: told how many are done, and of how many.
+    sequences. length: of a sequence, in tokens; None: `LENGTH`, or a shorter context. progress: told how many are
+    done, and of how many.
     Raises LtsRayError for an unusable model, submodel or text.
     """
     model = load_checkpoint(model_dir).model
     submodels = [model.config.submodel(name) for name in names]
-    data = evaluation_blocks(model_dir, text=text, corpus=corpus, count=blocks)
+    data = evaluation_blocks(model_dir, text=text, corpus=corpus, count=blocks, length=length)
     found = consistency(
         Predictor(model, model.config.universal),
         [Predictor(model, each) for each in submodels],
@@ -75,9 +81,17 @@ def evaluate(
     ]
 
 
-def evaluation_blocks(model_dir: Path, *, text: str | None, corpus: str, count: int | None) -> Tensor:
-    """The text for `evaluate`, in the model's tokens. Returns [N, T + 1], T at most the context length."""
-    length = read_config(model_dir)[0].context_length
+def evaluation_blocks(
+    model_dir: Path, *, text: str | None, corpus: str, count: int | None, length: int | None = None
+) -> Tensor:
+    """The text for `evaluate`, in the model's tokens. Returns [N, T + 1], T at most `length`, or what None stands for.
+
+    Raises LtsRayError where the length is more than the model's context.
+    """
+    context = read_config(model_dir)[0].context_length
+    if length is not None and length > context:
+        raise LtsRayError(f"sequences of {length} tokens do not fit the model's context of {context}")
+    length = min(LENGTH, context) if length is None else length
     tokenizer = load_tokenizer(model_dir)
     if text is None:
         return validation_blocks(corpus, tokenizer, length=length, count=count)

@@ -57,3 +57,10 @@ def test_the_verb_prints_loss_perplexity_and_consistency(
 def test_an_unknown_submodel_is_refused_before_any_text_is_read(model_dir: Path) -> None:
     with pytest.raises(LtsRayError, match="unknown submodel 'XXL'"):
         evaluate(model_dir, ["XXL"], text="no such file")
+
+
+def test_the_length_of_a_sequence_can_be_chosen_within_the_context(model_dir: Path, texts: Path) -> None:
+    found = evaluate(model_dir, ["S"], text=str(texts / "*.txt"), blocks=3, length=16)
+    assert found[0].tokens == 3 * 16
+    with pytest.raises(LtsRayError, match="context of 64"):
+        evaluate(model_dir, ["S"], text=str(texts / "*.txt"), length=65)
