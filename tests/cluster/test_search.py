@@ -74,6 +74,7 @@ def stop_driver(model_dir: Path, output: Path, address: str, *, after: int, how:
     return driver.communicate()[1]
 
 
+@pytest.mark.timeout(900)  # real measurements, and three searches: two minutes alone, more beside other work
 def test_a_search_finds_a_frontier_and_goes_on_after_ctrl_c_and_a_kill(
     cluster: str, model_dir: Path, tmp_path: Path
 ) -> None:
