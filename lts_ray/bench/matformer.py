@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from lts_ray.bench import training_step
 from lts_ray.bench.cost_model import Machine
@@ -26,7 +25,7 @@ from lts_ray.bench.training_step import MIXED, StepTimes
 from lts_ray.errors import LtsRayError
 from lts_ray.models.checkpoint import load_checkpoint
 from lts_ray.tokenizer import load_tokenizer
-from lts_ray.training.loop import RunFolder
+from lts_ray.training.loop import RunFolder, device_named
 
 SCHEMA = 1
 Say = Callable[[str], None]
@@ -149,7 +148,7 @@ def _compare(
     seed: int,
     progress: Progress,
 ) -> ScaleResult:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device_named(scale.training.device).type
     data = folders[UNIVERSAL].data
     tokenizer = load_tokenizer(data)
     text = held_out(np.load(data / "validation.npy"), eos_id=tokenizer.eos_id, length=scale.training.sequence_length)

@@ -16,7 +16,7 @@ import torch
 
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json_lines
-from lts_ray.training.loop import RunFolder, native_precision, train
+from lts_ray.training.loop import RunFolder, chosen, train
 from lts_ray.training.progress import TrainingProgress
 from lts_ray.training.settings import RunSettings
 from lts_ray.training.trainer import continue_run, is_finished, prepare, start_run
@@ -59,17 +59,13 @@ def train_runs(
 
 def _begun(settings: RunSettings, run: RunFolder) -> RunSettings:
     """The settings that the run has, or now gets. Threads may change from one sitting to the next."""
-    precision = settings.training.precision
-    wanted = replace(
-        settings,
-        training=replace(settings.training, precision=native_precision() if precision == "auto" else precision),
-    )
+    wanted = replace(settings, training=chosen(settings.training))
     if not run.settings.exists():
         return start_run(wanted, run)
     begun = continue_run(run)
     if replace(begun, training=replace(begun.training, threads=wanted.training.threads)) != wanted:
         raise LtsRayError(
-            f"{run.path} holds a run with other settings (steps, seed, corpus, …): "
+            f"{run.path} holds a run with other settings (steps, seed, corpus, device, …): "
             "give those it was started with, or choose another --output"
         )
     return wanted

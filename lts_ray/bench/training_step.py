@@ -2,7 +2,8 @@
 
 Regimes: the joint step as one mixed-width pass and as a pass for each granularity, a step of one sampled granularity,
 and the steps of four plain models; forward, backward, clipping and AdamW, on the same batch. They take turns, round by
-round, so that whatever else the machine does meanwhile falls on all of them alike.
+round, so that whatever else the machine does meanwhile falls on all of them alike. A step on a GPU lasts until the GPU
+is done.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from lts_ray.models.independent import member_config
 from lts_ray.models.matformer import MatFormer
 from lts_ray.training.flops import objective_flops
 from lts_ray.training.learner import Learner
-from lts_ray.training.loop import make_optimizer, native_precision, optimize
+from lts_ray.training.loop import chosen, make_optimizer, optimize, when_done
 from lts_ray.training.settings import ModelSettings, TrainingSettings
 from lts_ray.training.universal_learner import UniversalLearner
 
@@ -86,6 +87,7 @@ class StepTimes:
             "widths": list(self.config.widths),
             "batch_size": self.options.batch_size,
             "sequence_length": self.options.sequence_length,
+            "device": self.options.device,
             "precision": self.precision,
             "threads": self.threads,
             "seed": self.options.seed,
@@ -110,12 +112,16 @@ def run(
     clock: Clock = time.perf_counter,
     progress: Progress = lambda done, total: None,
 ) -> StepTimes:
-    """options: batch, precision, seed and probabilities. Raises LtsRayError for fewer than two rounds."""
+    """options: batch, device, precision, seed and probabilities.
+
+    Raises LtsRayError for fewer than two rounds, and for a GPU where there is none.
+    """
     if rounds < 2:
         raise LtsRayError(f"training steps are compared over at least 2 rounds; got {rounds}")
     config = model.config(model.vocab_size)
-    precision = native_precision() if options.precision == "auto" else options.precision
-    entries = contenders(config, options)
+    options = chosen(options)
+    device = torch.device(options.device)
+    entries = contenders(config, options, device)
     generator = torch.Generator().manual_seed(options.seed)
     shape = (options.batch_size, options.sequence_length + 1)
     times: dict[str, list[float]] = {each.name: [] for each in entries}
@@ -123,19 +129,20 @@ def run(
     torch.set_num_threads(threads)
     try:
         for turn in range(warmup + rounds):
-            blocks = torch.randint(config.vocab_size, shape, generator=generator)
+            blocks = torch.randint(config.vocab_size, shape, generator=generator).to(device)
             for each in entries:
-                started = clock()
-                optimize(each.learner, each.optimizer, blocks, turn, each.options, precision)
+                started = when_done(device, clock)
+                optimize(each.learner, each.optimizer, blocks, turn, each.options, options.precision)
+                took_s = when_done(device, clock) - started
                 if turn >= warmup:
-                    times[each.name].append(1000 * (clock() - started))
+                    times[each.name].append(1000 * took_s)
             progress(turn + 1, warmup + rounds)
     finally:
         torch.set_num_threads(before)
     return StepTimes(
         config=config,
         options=options,
-        precision=precision,
+        precision=options.precision,
         threads=threads,
         times_ms={name: tuple(values) for name, values in times.items()},
         flops={each.name: each.flops for each in entries},
@@ -143,24 +150,25 @@ def run(
     )
 
 
-def contenders(config: MatFormerConfig, options: TrainingSettings) -> list[Contender]:
+def contenders(config: MatFormerConfig, options: TrainingSettings, device: torch.device) -> list[Contender]:
     """All those compared, each with a fresh model from the same seed."""
     joint = replace(options, objective="joint")
     entries = [
-        _contender(MIXED, config, replace(joint, passes="mixed")),
-        _contender(SEPARATE, config, replace(joint, passes="separate")),
+        _contender(MIXED, config, replace(joint, passes="mixed"), device),
+        _contender(SEPARATE, config, replace(joint, passes="separate"), device),
     ]
     for name in config.trained:
         always = replace(options, objective="sampled", probabilities={name: 1.0})
-        entries.append(_contender(f"{SAMPLED} {name}", config, always))
+        entries.append(_contender(f"{SAMPLED} {name}", config, always, device))
     plain = replace(joint, weights="equal", probabilities="uniform")
-    entries += [_contender(f"{BASELINE} {name}", member_config(config, name), plain) for name in config.trained]
+    entries += [_contender(f"{BASELINE} {name}", member_config(config, name), plain, device) for name in config.trained]
     return entries
 
 
-def _contender(name: str, config: MatFormerConfig, options: TrainingSettings) -> Contender:
+def _contender(name: str, config: MatFormerConfig, options: TrainingSettings, device: torch.device) -> Contender:
     model = MatFormer(config)
     model.initialize(torch.Generator().manual_seed(options.seed))
+    model.to(device)
     objective = options.objective_of(config.granularities)
     tokens = options.batch_size * options.sequence_length
     return Contender(

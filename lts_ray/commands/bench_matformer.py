@@ -32,6 +32,10 @@ def matformer(
     corpus: Annotated[str, typer.Option(help="What to train on.")] = "sotu",
     seed: Annotated[int, typer.Option(min=0, help="Of the weights, the batches and the choices.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = os.cpu_count() or 1,
+    device: Annotated[
+        str | None,
+        typer.Option(help="cpu, cuda, or auto: a GPU where there is one. Default: auto for paper-*, else cpu."),
+    ] = None,
 ) -> None:
     """MatFormer: each granularity beside a plain model of its size, Mix'n'Match between them, and the time it takes.
 
@@ -48,7 +52,15 @@ def matformer(
 
     keep_freed_memory()
     scales = [
-        scale_named(name, steps=steps, corpus=corpus, seed=seed, threads=threads) for name in scale or DEFAULT_SCALES
+        scale_named(
+            name,
+            steps=steps,
+            corpus=corpus,
+            seed=seed,
+            threads=threads,
+            device=device,  # type: ignore[arg-type]  # checked by the settings, as a file's would be
+        )
+        for name in scale or DEFAULT_SCALES
     ]
     tasks: dict[str, TaskID] = {}
     with Progress(console=Console(stderr=True), transient=True) as shown:
@@ -130,6 +142,8 @@ def _print_tables(each: ScaleResult) -> None:
         ]
         print_rows(rows, as_json=False, title=f"{name}: loss by objective; compute over that of the joint one")
     rows = [{"step": step, "median ms": times.median_ms(step)} for step in times.times_ms]
-    print_rows(rows, as_json=False, title=f"{name}: training steps in turns, {times.threads} threads")
+    print_rows(
+        rows, as_json=False, title=f"{name}: training steps in turns, {times.options.device}, {times.threads} threads"
+    )
     low, middle, high = times.ratio("joint, one mixed pass")
     print(f"one joint step takes {middle:.3f} ({low:.3f} – {high:.3f}) of the four plain steps' time")

@@ -18,6 +18,7 @@ def training_step(
     batch_size: Annotated[int, typer.Option(min=1, help="Sequences a step.")] = 4,
     sequence_length: Annotated[int, typer.Option(min=1, help="Tokens of each.")] = 512,
     probabilities: Annotated[str, typer.Option(help="Of the sampled objective: uniform or large-often.")] = "uniform",
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU where there is one.")] = "cpu",
     precision: Annotated[str, typer.Option(help="float32, bfloat16, or auto: what the hardware multiplies.")] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
     rounds: Annotated[int, typer.Option(min=2, help="Steps of each, taken in turns.")] = 15,
@@ -50,7 +51,8 @@ def training_step(
     options = replace(
         TrainingSettings(batch_size=batch_size, sequence_length=sequence_length, seed=seed),
         probabilities=probabilities,
-        precision=precision,  # type: ignore[arg-type]  # checked by the settings, as a file's would be
+        device=device,  # type: ignore[arg-type]  # checked by the settings, as a file's would be
+        precision=precision,  # type: ignore[arg-type]
     )
     with Progress(console=Console(stderr=True), transient=True) as shown:
         task = shown.add_task("rounds", total=None)
@@ -73,7 +75,9 @@ def training_step(
         }
         for name in times.times_ms
     ]
-    print_rows(rows, as_json=False, title=f"{found['precision']}, {threads} threads, {rounds} rounds")
+    print_rows(
+        rows, as_json=False, title=f"{found['device']}, {found['precision']}, {threads} threads, {rounds} rounds"
+    )
     for name, (low, middle, high) in ((each, times.ratio(each)) for each in times.joint):
         print(f"{name}: {middle:.3f} of the plain steps together (rounds: {low:.3f} to {high:.3f})")
     print(json.dumps(found))

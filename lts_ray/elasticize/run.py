@@ -28,7 +28,7 @@ from lts_ray.models.checkpoint_folder import CONFIG
 from lts_ray.models.matformer import MatFormer
 from lts_ray.tokenizer import load_tokenizer, save_tokenizer
 from lts_ray.training.data import blocks_of
-from lts_ray.training.loop import RunFolder, native_precision
+from lts_ray.training.loop import RunFolder, chosen
 from lts_ray.training.settings import RunSettings
 from lts_ray.training.trainer import prepare, run_training
 
@@ -100,9 +100,7 @@ def _begun(settings: ElasticizeSettings, folder: ElasticFolder) -> ElasticizeSet
         _check(settings, source)
     elif not source.is_file():
         raise LtsRayError(f"GGUF file {source} does not exist")
-    options = settings.training
-    precision = native_precision() if options.precision == "auto" else options.precision
-    settings = replace(settings, source=str(source), training=replace(options, precision=precision))
+    settings = replace(settings, source=str(source), training=chosen(settings.training))
     write_json(folder.settings, {"schema": SCHEMA, **settings.to_json()})
     return settings
 

@@ -58,8 +58,8 @@ class _HeadLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_total: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        factor = float(grad_total)
-        scaled = [each if each is None or factor == 1.0 else each * factor for each in ctx.gradients]
+        # In place, and by a tensor: reading its value would wait for a GPU.
+        scaled = [each if each is None else each.mul_(grad_total) for each in ctx.gradients]
         ctx.gradients = [None, None]
         return *scaled, None, None, None
 
@@ -106,9 +106,12 @@ def _computed(
                 torch.mm(gradient, head, out=grad_hidden[index, chunk])
             if grad_head is not None:
                 grad_head += gradient.t() @ x
-    losses, heeded = crosses / count, hidden.new_tensor(portions, dtype=torch.float32)
-    mixed = (1 - heeded) * losses + heeded * divergences / count
-    return (hidden.new_tensor(shares, dtype=torch.float32) * mixed).sum(), losses, (grad_hidden, grad_head)
+    losses = crosses / count
+    weighted = [  # by plain numbers: a tensor of them would have to be copied to the device
+        share * ((1 - portion) * loss + portion * divergence)
+        for share, portion, loss, divergence in zip(shares, portions, losses, divergences / count, strict=True)
+    ]
+    return torch.stack(weighted).sum(), losses, (grad_hidden, grad_head)
 
 
 def _logits(hidden: Tensor, head: Tensor) -> Tensor:

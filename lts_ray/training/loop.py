@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from lts_ray.training.start import start_learner
 
 Record = dict[str, Any]
 LOCK_WAIT_S = 30.0
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ def train(
 
     With several workers a torch.distributed process group must exist.
     """
-    options = settings.training
+    options = chosen(settings.training)
+    device = torch.device(options.device)
     with exclusive(folder.path / ".lock") if rank == 0 else contextlib.nullcontext():
         batches = Batches(
             tokens=np.load(folder.data / "train.npy", mmap_mode="r"),
@@ -76,8 +78,8 @@ def train(
             batch_size=options.batch_size,
             seed=options.seed,
         )
-        held_out = blocks_of(np.load(folder.data / "validation.npy"), length=options.sequence_length)
-        learner = start_learner(settings, vocab_size=load_tokenizer(folder.data).vocab_size)
+        held_out = blocks_of(np.load(folder.data / "validation.npy"), length=options.sequence_length).to(device)
+        learner = start_learner(settings, vocab_size=load_tokenizer(folder.data).vocab_size, device=device)
         optimizer = make_optimizer(learner.model, options)
         existing = snapshots(folder.snapshots)
         step = load_snapshot(existing[-1], learner.model, optimizer) if existing else 0
@@ -85,17 +87,15 @@ def train(
             forget_after(folder.metrics, step)
         if step == 0 and rank == 0:
             append_json_line(folder.metrics, evaluation(learner, held_out[: options.evaluation_blocks], step=0))
-        precision = native_precision() if options.precision == "auto" else options.precision
         last_log, last_step = clock(), step
         while step < options.steps:
-            losses = optimize(
-                learner, optimizer, batches.batch(step, rank=rank, workers=workers), step, options, precision
-            )
+            blocks = batches.batch(step, rank=rank, workers=workers).to(device)
+            losses = optimize(learner, optimizer, blocks, step, options, options.precision)
             step += 1
             if rank != 0:
                 continue
             if step % options.log_every == 0 or step == options.steps:
-                now = clock()
+                now = when_done(device, clock)
                 tokens = (step - last_step) * options.batch_size * options.sequence_length
                 append_json_line(
                     folder.metrics,
@@ -104,7 +104,7 @@ def train(
                         "loss": {name: round(float(loss), 5) for name, loss in losses.items()},
                         "learning_rate": options.learning_rate_at(step - 1),
                         "tokens_per_s": round(tokens / (now - last_log), 1),
-                        "precision": precision,
+                        "precision": options.precision,
                     },
                 )
                 last_log, last_step = now, step
@@ -150,9 +150,9 @@ def optimize(
 
 def propagate(learner: Learner, blocks: Tensor, step: int, precision: str) -> dict[str, Tensor]:
     """Add this worker's gradients to the parameters', pass by pass; no two passes are in memory at once."""
-    passes, losses = learner.losses(blocks, step), dict[str, Tensor]()
+    passes, losses, device = learner.losses(blocks, step), dict[str, Tensor](), blocks.device.type
     while True:
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
             found = next(passes, None)
         if found is None:
             return losses
@@ -184,13 +184,38 @@ def finish(learner: Learner, held_out: Tensor, settings: RunSettings, folder: Ru
     for checkpoint in learner.checkpoints(folder.model):
         save_tokenizer(load_tokenizer(folder.data), checkpoint)
     saved = learner.load(folder.model)
+    saved.model.to(held_out.device)
     record = evaluation(saved, held_out[: settings.training.final_evaluation_blocks], step=settings.training.steps)
     saved.save(folder.model, dtype=dtype, validation_loss=record["validation_loss"])
     append_json_line(folder.metrics, {**record, "final": True})
 
 
-def native_precision() -> Literal["float32", "bfloat16"]:
-    """bfloat16 where the CPU multiplies it in hardware; elsewhere it is emulated, some 60 times slower than float32."""
+def chosen(options: TrainingSettings) -> TrainingSettings:
+    """With every choice made that depends on this machine's hardware. Raises LtsRayError."""
+    device = device_named(options.device)
+    precision = native_precision(device) if options.precision == "auto" else options.precision
+    return replace(options, device="cuda" if device.type == "cuda" else "cpu", precision=precision)
+
+
+def device_named(name: str) -> torch.device:
+    """Of `training.device`. Raises LtsRayError for a GPU where there is none."""
+    found = torch.cuda.is_available()
+    if name == "cuda" and not found:
+        raise LtsRayError("training.device is cuda, but torch finds no CUDA GPU on this machine: give cpu or auto")
+    return torch.device("cuda" if found and name != "cpu" else "cpu")
+
+
+def when_done(device: torch.device, clock: Callable[[], float]) -> float:
+    """The clock's time once the device has done all that it was given: a GPU is handed work, and does it later."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return clock()
+
+
+def native_precision(device: torch.device = CPU) -> Literal["float32", "bfloat16"]:
+    """bfloat16 where the device multiplies it in hardware; emulated on a CPU, it is 60 times slower than float32."""
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     names = ("avx512_bf16", "amx_bf16")
     capabilities: Mapping[str, Any] = torch.cpu.get_capabilities()
     return "bfloat16" if any(capabilities.get(name) for name in names) else "float32"

@@ -19,7 +19,9 @@ from lts_ray.training.universal_learner import Passes
 from lts_ray.training.weighting import Weighting
 
 Precision = Literal["auto", "float32", "bfloat16"]
+Device = Literal["auto", "cpu", "cuda"]
 CHOICES = {
+    "device": get_args(Device),
     "precision": get_args(Precision),
     "objective": get_args(Kind),
     "passes": get_args(Passes),
@@ -93,8 +95,9 @@ class TrainingSettings:
     preset (see `lts_ray.training.weighting`). passes: see `UniversalLearner`. train: all parameters or only those of
     the FFNs. teacher: the folder of a universal model from which all granularities but the universal one learn; the
     share `distillation` of their loss is KL(teacher ‖ granularity), the rest the text's cross-entropy.
-    precision: of the matrix products; `auto` takes bfloat16 where the hardware multiplies it natively. threads: torch
-    threads of a worker; None shares the machine's cores out. checkpoint_every, evaluate_every, log_every: in steps.
+    device: where model, optimizer and batches are; `auto` takes a GPU where there is one. precision: of the matrix
+    products; `auto` takes bfloat16 where the device multiplies it natively. threads: torch threads of a worker; None
+    shares the machine's cores out. checkpoint_every, evaluate_every, log_every: in steps.
     evaluation_blocks, final_evaluation_blocks: sequences of the validation set used while training and at its end;
     None uses all.
     """
@@ -115,6 +118,7 @@ class TrainingSettings:
     train: Trained = "all"
     teacher: str | None = None
     distillation: float = 0.5
+    device: Device = "cpu"
     precision: Precision = "auto"
     save_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     seed: int = 0

@@ -44,14 +44,18 @@ def snapshots(folder: Path) -> list[Path]:
 
 
 def load_snapshot(path: Path, model: nn.Module, optimizer: torch.optim.AdamW) -> int:
-    """Set model and optimizer to the snapshot's state. Returns the number of steps done."""
+    """Set model and optimizer to the snapshot's state, on the model's device. Returns the number of steps done."""
     try:
         tensors = load_file(path / "state.safetensors")
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 parameter.copy_(tensors[f"model.{name}"])
                 prefix = f"optimizer.{name}."
-                state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+                state = {
+                    key.removeprefix(prefix): value.to(parameter.device)
+                    for key, value in tensors.items()
+                    if key.startswith(prefix)
+                }
                 if state:
                     optimizer.state[parameter] = state
     except (OSError, SafetensorError, KeyError, RuntimeError) as error:

@@ -21,12 +21,17 @@ from lts_ray.training.teacher import Teacher, check_teacher
 from lts_ray.training.universal_learner import UniversalLearner
 
 
-def start_learner(settings: RunSettings, *, vocab_size: int) -> Learner:
+def start_learner(settings: RunSettings, *, vocab_size: int, device: torch.device) -> Learner:
     """The same in every worker. vocab_size: the tokenizer's, which may have found fewer tokens than were asked for.
 
-    Raises LtsRayError.
+    Fresh weights are drawn on the CPU: they depend on the seed alone, not on the device. Raises LtsRayError.
     """
-    learner = _fresh(settings, vocab_size) if settings.init_from is None else _read(settings, Path(settings.init_from))
+    learner = (
+        _fresh(settings, vocab_size, device)
+        if settings.init_from is None
+        else _read(settings, Path(settings.init_from), device)
+    )
+    learner.model.to(device)
     if settings.training.sequence_length > learner.context_length:
         raise LtsRayError(
             f"training.sequence_length {settings.training.sequence_length} is longer than the model's context, "
@@ -54,7 +59,7 @@ def check_start(settings: RunSettings) -> None:
         check_teacher(Path(options.teacher), vocab_size=vocab_size, sequence_length=options.sequence_length)
 
 
-def _fresh(settings: RunSettings, vocab_size: int) -> Learner:
+def _fresh(settings: RunSettings, vocab_size: int, device: torch.device) -> Learner:
     generator = torch.Generator().manual_seed(settings.training.seed)
     if settings.architecture is not None:
         return BackboneLearner.fresh(replace(settings.architecture, vocab_size=vocab_size), generator)
@@ -63,30 +68,30 @@ def _fresh(settings: RunSettings, vocab_size: int) -> Learner:
         return IndependentLearner(
             model=IndependentModel.fresh(config, generator),
             objective=settings.training.objective_of(config.granularities),
-            teacher=_teacher(settings.training, vocab_size),
+            teacher=_teacher(settings.training, vocab_size, device),
         )
     model = MatFormer(config)
     model.initialize(generator)
-    return _universal(settings.training, model)
+    return _universal(settings.training, model, device)
 
 
-def _read(settings: RunSettings, folder: Path) -> Learner:
+def _read(settings: RunSettings, folder: Path, device: torch.device) -> Learner:
     if is_backbone(folder):
         settings.training.check_backbone()
         return BackboneLearner.read(folder)
-    return _universal(settings.training, load_checkpoint(folder).model.train())
+    return _universal(settings.training, load_checkpoint(folder).model.train(), device)
 
 
-def _universal(options: TrainingSettings, model: MatFormer) -> UniversalLearner:
+def _universal(options: TrainingSettings, model: MatFormer, device: torch.device) -> UniversalLearner:
     return UniversalLearner(
         model=model,
         objective=options.objective_of(model.config.granularities),
         passes=options.passes,
-        teacher=_teacher(options, model.config.vocab_size),
+        teacher=_teacher(options, model.config.vocab_size, device),
     )
 
 
-def _teacher(options: TrainingSettings, vocab_size: int) -> Teacher | None:
+def _teacher(options: TrainingSettings, vocab_size: int, device: torch.device) -> Teacher | None:
     if options.teacher is None:
         return None
     return Teacher.read(
@@ -94,4 +99,5 @@ def _teacher(options: TrainingSettings, vocab_size: int) -> Teacher | None:
         portion=options.distillation,
         vocab_size=vocab_size,
         sequence_length=options.sequence_length,
+        device=device,
     )

@@ -37,9 +37,11 @@ class Teacher:
     portion: float
 
     @classmethod
-    def read(cls, folder: Path, *, portion: float, vocab_size: int, sequence_length: int) -> Teacher:
+    def read(
+        cls, folder: Path, *, portion: float, vocab_size: int, sequence_length: int, device: torch.device
+    ) -> Teacher:
         check_teacher(folder, vocab_size=vocab_size, sequence_length=sequence_length)
-        return cls(load_checkpoint(folder).model.requires_grad_(False), portion)
+        return cls(load_checkpoint(folder, device=str(device)).model.requires_grad_(False), portion)
 
     def teach(self, tokens: Tensor, pupils: Sequence[bool]) -> Teaching:
         """tokens: [B, T]. pupils: which granularities learn from it: not the universal one, which has only the text."""

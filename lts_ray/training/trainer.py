@@ -30,9 +30,9 @@ from lts_ray.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from lts_ray.training.corpus import read_corpus
 from lts_ray.training.data import Tokens, split_documents, tokenize
 from lts_ray.training.freed_memory import keep_freed_memory
-from lts_ray.training.loop import RunFolder, native_precision, train
+from lts_ray.training.loop import RunFolder, chosen, device_named, train
 from lts_ray.training.progress import TrainingProgress
-from lts_ray.training.settings import RunSettings
+from lts_ray.training.settings import RunSettings, TrainingSettings
 from lts_ray.training.start import check_start
 
 SCHEMA = 1
@@ -49,6 +49,7 @@ def run_training(settings: RunSettings, output: Path, *, resume: bool = False, a
     settings = continue_run(folder) if resume else start_run(settings, folder)
     if is_finished(folder):
         return folder.model
+    device_named(settings.training.device)  # of a run that goes on, it may be missing here
     prepare(settings, folder)
     with _ray(address), tempfile.TemporaryDirectory(prefix="lts-ray-train-") as storage:
         _fit(settings, folder, storage)
@@ -61,12 +62,11 @@ def start_run(settings: RunSettings, folder: RunFolder) -> RunSettings:
         raise LtsRayError(
             f"{folder.path} holds a run already: add --resume to go on with it, or choose another --output"
         )
-    options = settings.training
+    options = chosen(settings.training)
     resolved = replace(
         settings,
         training=replace(
             options,
-            precision=native_precision() if options.precision == "auto" else options.precision,
             threads=options.threads or max(1, (os.cpu_count() or 1) // options.workers),
             teacher=_absolute(options.teacher),
         ),
@@ -140,10 +140,8 @@ def _fit(settings: RunSettings, folder: RunFolder, storage: str) -> None:
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"settings": settings.to_json(), "folder": str(folder.path)},
-        torch_config=TorchConfig(backend="gloo"),
-        scaling_config=ray_train.ScalingConfig(
-            num_workers=settings.training.workers, resources_per_worker={"CPU": 1}, use_gpu=False
-        ),
+        torch_config=torch_config(settings.training),
+        scaling_config=scaling_config(settings.training),
         run_config=ray_train.RunConfig(storage_path=storage, name="run"),
     )
     errors: list[BaseException] = []
@@ -164,6 +162,18 @@ def _fit(settings: RunSettings, folder: RunFolder, storage: str) -> None:
         raise _readable(errors[0])
     if not is_finished(folder):
         raise LtsRayError(f"training stopped early; go on with: lts-ray train --output {folder.path} --resume")
+
+
+def torch_config(options: TrainingSettings) -> TorchConfig:
+    """How the workers average gradients. options: with the device chosen."""
+    return TorchConfig(backend="nccl" if options.device == "cuda" else "gloo")
+
+
+def scaling_config(options: TrainingSettings) -> ray_train.ScalingConfig:
+    """Workers, with a GPU each where they train on GPUs: Ray makes it the worker's current one."""
+    return ray_train.ScalingConfig(
+        num_workers=options.workers, resources_per_worker={"CPU": 1}, use_gpu=options.device == "cuda"
+    )
 
 
 def _worker(config: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import count
 
 import pytest
@@ -32,6 +33,7 @@ def test_every_contender_has_a_step_a_round_and_ratios_are_of_the_plain_ones_tog
     found = json.loads(json.dumps(times.to_json()))
     assert found["ratio_to_plain"] == {"mixed": 0.25, "separate": 0.25}
     assert found["plain_together_ms"] == 4000.0
+    assert found["device"] == "cpu"
 
 
 def test_a_ratio_compares_steps_of_the_same_round_and_the_sampled_mean_weighs_by_probability() -> None:
@@ -46,3 +48,11 @@ def test_a_ratio_compares_steps_of_the_same_round_and_the_sampled_mean_weighs_by
     assert times.sampled_ms == 7.0
     with pytest.raises(LtsRayError, match="at least 2 rounds"):
         run(MODEL, OPTIONS, rounds=1)
+
+
+def test_steps_are_timed_on_the_device_that_the_settings_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    times = run(MODEL, replace(OPTIONS, device="auto"), rounds=2, warmup=0)
+    assert (times.options.device, times.to_json()["device"]) == ("cpu", "cpu")
+    with pytest.raises(LtsRayError, match="is cuda, but torch finds no CUDA GPU"):
+        run(MODEL, replace(OPTIONS, device="cuda"), rounds=2, warmup=0)

@@ -120,6 +120,7 @@ def test_two_runs_do_not_write_to_one_folder(tmp_path: Path) -> None:
         ("training: {batch_size: 3, workers: 2}", "does not divide among 2 workers"),
         ("training: {weights: {XXL: 1}}", "unknown granularities"),
         ("training: {precision: int8}", "training.precision must be one of"),
+        ("training: {device: tpu}", "training.device must be one of auto, cpu, cuda; got 'tpu'"),
     ],
 )
 def test_a_bad_configuration_is_one_clear_line(text: str, message: str, tmp_path: Path) -> None:
