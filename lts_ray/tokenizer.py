@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NoReturn
 
 import tokenizers
 from jinja2 import TemplateError
@@ -35,11 +36,22 @@ class TextStream:
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """A tokenizer folder's contents. eos_id ends a document, and a response."""
+    """A tokenizer folder's contents. eos_id ends a document, and a response.
+
+    settings: what tokenizer_config.json says, and says again where the tokenizer is saved: special tokens, the chat
+    template, and what else only transformers has a use for.
+    """
 
     backend: tokenizers.Tokenizer
     eos_id: int
-    chat_template: str = PLAIN_CHAT_TEMPLATE
+    settings: Mapping[str, Any]
+
+    @property
+    def chat_template(self) -> str:
+        template = self.settings.get("chat_template")
+        if isinstance(template, list):  # several by name
+            template = next((each["template"] for each in template if each["name"] == "default"), None)
+        return template if isinstance(template, str) else PLAIN_CHAT_TEMPLATE
 
     @property
     def vocab_size(self) -> int:
@@ -60,11 +72,19 @@ class Tokenizer:
     def render_chat(self, messages: Sequence[Mapping[str, str]]) -> str:
         """The prompt for a conversation, by the folder's chat template."""
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        environment.globals["raise_exception"] = _refuse
+        special = {name: _content(self.settings.get(name)) for name in ("bos_token", "eos_token")}
+        known = {name: token for name, token in special.items() if token is not None}
         try:
             template = environment.from_string(self.chat_template)
-            return template.render(messages=list(messages), add_generation_prompt=True, eos_token=END_OF_TEXT)
+            return template.render(messages=list(messages), add_generation_prompt=True, **known)
         except TemplateError as error:
             raise LtsRayError(f"the chat template cannot render these messages: {error}") from None
+
+
+def _refuse(message: str) -> NoReturn:
+    """What templates call for messages that they do not take, such as two of one role in a row."""
+    raise TemplateError(message)
 
 
 def train_tokenizer(texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
@@ -81,23 +101,23 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
         show_progress=False,
     )
     backend.train_from_iterator(texts, trainer=trainer)
-    return Tokenizer(backend, eos_id=0)
+    return Tokenizer(
+        backend,
+        eos_id=0,
+        settings={
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "eos_token": END_OF_TEXT,
+            "bos_token": END_OF_TEXT,
+            "clean_up_tokenization_spaces": False,
+            "chat_template": PLAIN_CHAT_TEMPLATE,
+        },
+    )
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "tokenizer.json", tokenizer.backend.to_str())
-    end_of_text = tokenizer.backend.id_to_token(tokenizer.eos_id)
-    write_json(
-        folder / "tokenizer_config.json",
-        {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "eos_token": end_of_text,
-            "bos_token": end_of_text,
-            "clean_up_tokenization_spaces": False,
-            "chat_template": tokenizer.chat_template,
-        },
-    )
+    write_json(folder / "tokenizer_config.json", tokenizer.settings)
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
@@ -109,19 +129,33 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         backend = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception for a malformed file
         raise LtsRayError(f"tokenizer {path} is corrupt: {error}") from None
-    config = read_json(folder / "tokenizer_config.json", what="tokenizer configuration")
-    end_of_text = config.get("eos_token")
-    if isinstance(end_of_text, dict):
-        end_of_text = end_of_text.get("content")
-    eos_id = backend.token_to_id(end_of_text) if isinstance(end_of_text, str) else None
+    settings = _read_settings(folder)
+    end_of_text = _content(settings.get("eos_token"))
+    eos_id = None if end_of_text is None else backend.token_to_id(end_of_text)
     if eos_id is None:
         raise LtsRayError(f"tokenizer {folder} names no eos_token that it has: {json.dumps(end_of_text)}")
-    return Tokenizer(backend, eos_id, _chat_template(folder, config.get("chat_template")))
+    return Tokenizer(backend, eos_id, settings)
 
 
-def _chat_template(folder: Path, inline: object) -> str:
-    """transformers keeps the template in a file of its own, and once kept it in the configuration."""
-    file = folder / "chat_template.jinja"
-    if file.is_file():
-        return file.read_text(encoding="utf-8")
-    return inline if isinstance(inline, str) else PLAIN_CHAT_TEMPLATE
+def _read_settings(folder: Path) -> dict[str, Any]:
+    """tokenizer_config.json with what transformers keeps, or once kept, in files of their own."""
+    settings = read_json(folder / "tokenizer_config.json", what="tokenizer configuration")
+    names = folder / "special_tokens_map.json"
+    if names.is_file() and "added_tokens_decoder" not in settings:  # newer files repeat the names in the configuration
+        named = read_json(names, what="special tokens")
+        settings |= {name: _plain(value) for name, value in named.items()}
+    template = folder / "chat_template.jinja"
+    if template.is_file():
+        settings["chat_template"] = template.read_text(encoding="utf-8")
+    return settings
+
+
+def _plain(tokens: object) -> object:
+    """Special tokens, one or several, as text: how each is to be split off is in tokenizer.json."""
+    return [_plain(each) for each in tokens] if isinstance(tokens, list) else _content(tokens) or tokens
+
+
+def _content(token: object) -> str | None:
+    """The text of a special token, which may stand there with how it is to be split off."""
+    text = token.get("content") if isinstance(token, dict) else token
+    return text if isinstance(text, str) else None

@@ -26,6 +26,7 @@ from lts_ray.errors import LtsRayError
 from lts_ray.models.checkpoint import load_checkpoint
 from lts_ray.tokenizer import load_tokenizer
 from lts_ray.training.loop import RunFolder, device_named
+from lts_ray.training.trainer import check_output
 
 SCHEMA = 1
 Say = Callable[[str], None]
@@ -106,6 +107,7 @@ def run(
     """
     if evaluations < 1:
         raise LtsRayError(f"a choice looks at at least one submodel; got {evaluations} evaluations")
+    check_output(folder)
     trained = [(scale, train_scale(scale, folder / scale.name, objectives=objectives, say=say)) for scale in scales]
     results = []
     for scale, folders in trained:

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json_lines
+from lts_ray.measurement.timing import torch_threads
 from lts_ray.training.loop import RunFolder, chosen, train
 from lts_ray.training.progress import TrainingProgress
 from lts_ray.training.settings import RunSettings
@@ -40,21 +39,31 @@ def train_runs(
 ) -> Mapping[str, RunFolder]:
     """Train each of `runs`, by name, in `folder`; they have one corpus and one tokenizer. `say` hears what begins.
 
-    Raises LtsRayError where the folder holds runs that were started otherwise.
+    Raises LtsRayError for a corpus that cannot be read, before anything is written, and where the folder holds runs
+    that were started otherwise.
     """
     folders = {name: SharedData(folder / name, folder / "data") for name in runs}
+    if not any(folder.glob("*/metrics.jsonl")):
+        _forget(folders.values())
+    first = next(iter(runs))
+    prepare(runs[first], folders[first])
     for place, (name, settings) in enumerate(runs.items(), start=1):
         run = folders[name]
-        run.path.mkdir(parents=True, exist_ok=True)
         resolved = _begun(settings, run)
         if is_finished(run):
             continue
         say(f"{folder.name}, {name} ({place} of {len(runs)}): {resolved.training.steps} steps")
-        prepare(resolved, run)
-        with _threads(resolved.training.threads), _shown(run, resolved.training.steps):
+        with torch_threads(resolved.training.threads), _shown(run, resolved.training.steps):
             train(resolved, run)
         shutil.rmtree(run.snapshots)  # a finished run is not gone on with, and they are six times its checkpoint
     return folders
+
+
+def _forget(folders: Iterable[SharedData]) -> None:
+    """Runs of which none has logged a step have not begun: the text may have been too little, and may be another."""
+    for run in folders:
+        run.settings.unlink(missing_ok=True)
+        (run.data / "validation.npy").unlink(missing_ok=True)
 
 
 def _begun(settings: RunSettings, run: RunFolder) -> RunSettings:
@@ -69,16 +78,6 @@ def _begun(settings: RunSettings, run: RunFolder) -> RunSettings:
             "give those it was started with, or choose another --output"
         )
     return wanted
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -17,13 +17,12 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lts_ray.bench.cost_model import Machine
-from lts_ray.bench.draft_costs import measure_costs
 from lts_ray.bench.interleaved import Progress, Responses, interleaved
-from lts_ray.decoding.draft_length import Adaptive, Costs
-from lts_ray.decoding.drafter import most_frequent
+from lts_ray.bench.speculation_text import Text
+from lts_ray.decoding.draft_costs import LONGEST, measure_costs
+from lts_ray.decoding.draft_length import ADAPTIVE, Adaptive, Costs, Length
 from lts_ray.decoding.generate import generate
 from lts_ray.decoding.sampling import GREEDY, Sampling
 from lts_ray.decoding.speculative import Round, Statistics, speculate, tokens_of
@@ -32,42 +31,11 @@ from lts_ray.measurement.timing import Clock
 from lts_ray.models.matformer import MatFormer
 
 SCHEMA = 1
-ADAPTIVE = "adaptive"
-Length = int | str
-"""A number of tokens, or `ADAPTIVE`."""
 LENGTHS: tuple[Length, ...] = (1, 2, 3, 4, 6, ADAPTIVE)
 ALONE = 3
 """Turns of the verifier alone: every speed is over its time."""
 GAIN = 1.02
 """A smaller gain may be the clock's."""
-LONGEST = 6
-"""The longest draft that `ADAPTIVE` may choose, unless a longer one is measured as well."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Text:
-    """prompts: [P, T]. draft_vocabulary: token ids that may be drafted; None: all."""
-
-    prompts: Tensor
-    draft_vocabulary: Tensor | None = None
-
-
-def choose_text(blocks: Tensor, *, prompts: int, prompt_tokens: int, draft_vocabulary: int | None = None) -> Text:
-    """Prompts are the beginnings of blocks spread over the text, the vocabulary the most frequent tokens of the rest.
-
-    blocks: [N, T + 1]. Raises LtsRayError where there is too little of it.
-    """
-    if prompts < 1 or not 1 <= prompt_tokens < blocks.shape[1]:
-        raise LtsRayError(f"{prompts} prompts of {prompt_tokens} tokens: need some, shorter than {blocks.shape[1]}")
-    if blocks.shape[0] < prompts + (draft_vocabulary is not None):
-        raise LtsRayError(f"the text has {blocks.shape[0]} blocks: too few for {prompts} prompts; ask for fewer")
-    places = torch.linspace(0, blocks.shape[0] - 1, prompts).round().long()
-    rest = torch.ones(blocks.shape[0], dtype=torch.bool)
-    rest[places] = False
-    return Text(
-        prompts=blocks[places, :prompt_tokens],
-        draft_vocabulary=None if draft_vocabulary is None else most_frequent(blocks[rest], draft_vocabulary),
-    )
 
 
 @dataclass(frozen=True, order=True, kw_only=True)

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from lts_ray.errors import LtsRayError
+from lts_ray.measurement.timing import Clock, torch_threads
 from lts_ray.models.config import MatFormerConfig
 from lts_ray.models.independent import member_config
 from lts_ray.models.matformer import MatFormer
@@ -26,7 +27,6 @@ from lts_ray.training.loop import chosen, make_optimizer, optimize, when_done
 from lts_ray.training.settings import ModelSettings, TrainingSettings
 from lts_ray.training.universal_learner import UniversalLearner
 
-Clock = Callable[[], float]
 Progress = Callable[[int, int], None]
 MIXED, SEPARATE, SAMPLED, BASELINE = "joint, one mixed pass", "joint, separate passes", "sampled", "plain"
 
@@ -125,9 +125,7 @@ def run(
     generator = torch.Generator().manual_seed(options.seed)
     shape = (options.batch_size, options.sequence_length + 1)
     times: dict[str, list[float]] = {each.name: [] for each in entries}
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with torch_threads(threads):
         for turn in range(warmup + rounds):
             blocks = torch.randint(config.vocab_size, shape, generator=generator).to(device)
             for each in entries:
@@ -137,8 +135,6 @@ def run(
                 if turn >= warmup:
                     times[each.name].append(1000 * took_s)
             progress(turn + 1, warmup + rounds)
-    finally:
-        torch.set_num_threads(before)
     return StepTimes(
         config=config,
         options=options,

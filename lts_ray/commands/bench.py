@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from lts_ray.commands.options import Model
+from lts_ray.commands.options import Model, Seed
 from lts_ray.commands.search import AlgorithmName
 from lts_ray.pretrained import DEFAULT_MODEL
 
@@ -19,7 +19,6 @@ app = typer.Typer(
 
 Space = Annotated[str, typer.Option("--space", "-s", help="gpt2, transformer-xl or opt")]
 Threads = Annotated[int, typer.Option(min=1, help="Torch threads.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of what is drawn at random.")]
 
 
 @app.command()

@@ -9,11 +9,10 @@ from typing import Annotated
 
 import typer
 
-from lts_ray.commands.options import SUBMODEL, Corpus, Model, Text
+from lts_ray.commands.options import SUBMODEL, Corpus, Model, Seed, Text
 from lts_ray.pretrained import DEFAULT_MODEL
 
 Threads = Annotated[int, typer.Option(min=1, help="Torch threads.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of what is drawn at random.")]
 Repeats = Annotated[int, typer.Option(min=1, help="Turns that every response is timed in; the median counts.")]
 PromptTokens = Annotated[int, typer.Option(min=1, help="Tokens of a prompt, from the text.")]
 
@@ -44,7 +43,12 @@ def speculation(
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Draw from the most likely tokens that reach this probability.")] = 1.0,
     draft_vocabulary: Annotated[
-        int | None, typer.Option(min=1, help="Draft only the text's so many most frequent tokens; default: all.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Draft only so many most frequent tokens: of what training read of --corpus, or of the parts of "
+            "--text that hold neither prompts nor what follows them. Default: all.",
+        ),
     ] = None,
     doubt: Annotated[
         float, typer.Option(min=0, max=1, help="End a draft once the drafter gives it less than this chance to stand.")
@@ -59,24 +63,23 @@ def speculation(
     from rich.console import Console
     from rich.progress import Progress
 
-    from lts_ray.bench.blocks import recut
-    from lts_ray.bench.speculation import ADAPTIVE, LENGTHS, choose_text, run
+    from lts_ray.bench.speculation import LENGTHS, run
+    from lts_ray.bench.speculation_text import choose_text, training_tokens
+    from lts_ray.decoding.draft_length import parse_length
     from lts_ray.decoding.sampling import Sampling
-    from lts_ray.errors import LtsRayError
     from lts_ray.evaluation.evaluate import evaluation_blocks
     from lts_ray.measurement.timing import torch_threads
     from lts_ray.models.checkpoint import load_checkpoint
     from lts_ray.report.table import print_rows
 
-    for each in length or ():
-        if each != ADAPTIVE and not each.isdecimal():
-            raise LtsRayError(f"a draft length is a number of tokens, or {ADAPTIVE}; got {each!r}")
+    lengths = [parse_length(each) for each in length] if length else LENGTHS
     universal = load_checkpoint(model).model
     chosen = choose_text(
-        recut(evaluation_blocks(model, text=text, corpus=corpus, count=None), prompt_tokens + 1),
+        evaluation_blocks(model, text=text, corpus=corpus, count=None, length=prompt_tokens + tokens),
         prompts=prompts,
         prompt_tokens=prompt_tokens,
         draft_vocabulary=draft_vocabulary,
+        counted=training_tokens(model, corpus) if draft_vocabulary is not None and text is None else None,
     )
     with torch_threads(threads), Progress(console=Console(stderr=True), transient=True) as shown:
         task = shown.add_task("decoding", total=None)
@@ -85,7 +88,7 @@ def speculation(
             chosen,
             drafts=draft or ("S", "M", "L"),
             verifier=verifier,
-            lengths=[each if each == ADAPTIVE else int(each) for each in length] if length else LENGTHS,
+            lengths=lengths,
             sharing=[shared for shared, name in ((True, "shared"), (False, "separate")) if cache in (name, "both")],
             tokens=tokens,
             sampling=Sampling(temperature=temperature, top_p=top_p),
@@ -151,7 +154,6 @@ def confidence(
     from rich.console import Console
     from rich.progress import Progress
 
-    from lts_ray.bench.blocks import recut
     from lts_ray.bench.confidence import run
     from lts_ray.errors import LtsRayError
     from lts_ray.evaluation.evaluate import evaluation_blocks
@@ -161,7 +163,7 @@ def confidence(
     from lts_ray.spaces.least_slope import nearest
 
     universal = load_checkpoint(model).model
-    every = recut(evaluation_blocks(model, text=text, corpus=corpus, count=None), block_tokens)
+    every = evaluation_blocks(model, text=text, corpus=corpus, count=None, length=block_tokens)
     if len(every) < blocks + calibration_blocks:
         raise LtsRayError(
             f"the text has {len(every)} sequences, fewer than --blocks and --calibration-blocks together; ask for fewer"

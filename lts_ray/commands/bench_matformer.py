@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lts_ray.commands.options import Output
+from lts_ray.commands.options import Output, Seed
 
 if TYPE_CHECKING:
     from lts_ray.bench.matformer import ScaleResult
@@ -30,7 +30,7 @@ def matformer(
     ] = 24,
     rounds: Annotated[int, typer.Option(min=2, help="Rounds in which training steps are timed.")] = 15,
     corpus: Annotated[str, typer.Option(help="What to train on.")] = "sotu",
-    seed: Annotated[int, typer.Option(min=0, help="Of the weights, the batches and the choices.")] = 0,
+    seed: Seed = 0,
     threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = os.cpu_count() or 1,
     device: Annotated[
         str | None,

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from lts_ray.commands.options import Seed
+
 
 def training_step(
     vocab_size: Annotated[int, typer.Option(min=2, help="Words.")] = 2_048,
@@ -22,7 +24,7 @@ def training_step(
     precision: Annotated[str, typer.Option(help="float32, bfloat16, or auto: what the hardware multiplies.")] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
     rounds: Annotated[int, typer.Option(min=2, help="Steps of each, taken in turns.")] = 15,
-    seed: Annotated[int, typer.Option(min=0, help="Of weights and tokens.")] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Training step: the joint and sampled objectives' time over that of four plain models of the granularities' sizes.
 

@@ -26,7 +26,10 @@ def elasticize(
     resume: Resume = False,
     address: Address = None,
 ) -> None:
-    """Make a checkpoint elastic: its FFN neurons by importance, then trained to nest. OUTPUT/model is the result."""
+    """Make a checkpoint elastic: its FFN neurons by importance, then trained to nest.
+
+    OUTPUT/model is the result; with --steps 0, OUTPUT/reordered.
+    """
     import os
 
     from lts_ray.elasticize.run import elasticize as run

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lts_ray.commands.options import SUBMODEL, Address, Json, Model, Output, Resume
+from lts_ray.commands.options import SUBMODEL, Address, Json, Model, Output, Resume, Seed
 from lts_ray.pretrained import DEFAULT_MODEL
 
 
@@ -24,7 +26,11 @@ def train(
     resume: Resume = False,
     address: Address = None,
 ) -> None:
-    """Train a universal model with the MatFormer joint objective, or a found architecture; OUTPUT/model has it."""
+    """Train a universal model or a found architecture; OUTPUT/model has it.
+
+    A universal model's granularities learn jointly or drawn one a step, from the text alone or from a teacher as well,
+    with nested FFNs or independent ones: --config says which.
+    """
     from dataclasses import replace
 
     from lts_ray.errors import LtsRayError
@@ -112,30 +118,45 @@ def generate(
     max_tokens: Annotated[int, typer.Option(help="Tokens to generate at most.")] = 64,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Draw from the most likely tokens that reach this probability.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
+    seed: Seed = 0,
     draft: Annotated[
         str | None, typer.Option("--draft", "-d", help="A smaller submodel drafts, and --submodel verifies.")
     ] = None,
-    draft_length: Annotated[int, typer.Option(min=1, help="Tokens to draft at a time.")] = 2,
+    draft_length: Annotated[
+        str | None,
+        typer.Option(
+            help="Tokens to draft at a time, or adaptive: what pays here at the acceptance so far, so that sampled "
+            "responses differ from run to run. Default: adaptive."
+        ),
+    ] = None,
 ) -> None:
-    """Continue a prompt with one submodel, printed as it is generated."""
+    """Continue a prompt with one submodel, printed as it is generated; with --draft, stderr says what the draft did."""
+    from itertools import tee
+
     import torch
 
+    from lts_ray.decoding.draft_costs import adaptive_length
+    from lts_ray.decoding.draft_length import ADAPTIVE, DraftLength, Fixed, parse_length
     from lts_ray.decoding.generate import generate as run
     from lts_ray.decoding.sampling import Sampling
-    from lts_ray.decoding.speculative import speculate, tokens_of
+    from lts_ray.decoding.speculative import Round, Statistics, speculate, tokens_of
+    from lts_ray.errors import LtsRayError
     from lts_ray.models.checkpoint import load_checkpoint
     from lts_ray.tokenizer import load_tokenizer
 
+    if draft is None and draft_length is not None:
+        raise LtsRayError("--draft-length is of what --draft names: give both")
+    length = parse_length(draft_length or ADAPTIVE)
     universal = load_checkpoint(model).model
     tokenizer = load_tokenizer(model)
-    chosen = universal.config.submodel(submodel)
+    prompt_ids, chosen = tokenizer.encode(prompt), universal.config.submodel(submodel)
     sampling = Sampling(temperature=temperature, top_p=top_p)
     generator = torch.Generator().manual_seed(seed)
+    told: Iterable[Round] = ()
     if draft is None:
         tokens = run(
             universal,
-            tokenizer.encode(prompt),
+            prompt_ids,
             submodel=chosen,
             max_tokens=max_tokens,
             sampling=sampling,
@@ -143,20 +164,35 @@ def generate(
             generator=generator,
         )
     else:
+        small = universal.config.submodel(draft)
+        rule: DraftLength = (
+            Fixed(length)
+            if isinstance(length, int)
+            else adaptive_length(
+                universal, prompt_ids, draft=small, submodel=chosen, max_tokens=max_tokens, sampling=sampling
+            )
+        )
         rounds = speculate(
             universal,
-            tokenizer.encode(prompt),
-            draft=universal.config.submodel(draft),
+            prompt_ids,
+            draft=small,
             submodel=chosen,
-            length=draft_length,
+            length=rule,
             max_tokens=max_tokens,
             sampling=sampling,
             eos_id=tokenizer.eos_id,
             generator=generator,
         )
+        rounds, told = tee(rounds)
         tokens = tokens_of(rounds)
     stream = tokenizer.stream()
     print(prompt, end="", flush=True)
     for token in tokens:
         print(stream.step(token) or "", end="", flush=True)
     print()
+    if draft is not None:
+        found = Statistics.of([list(told)])
+        print(
+            f"{found.drafted} tokens drafted, {found.accepted} accepted; {found.tokens_per_step:.2f} tokens a step",
+            file=sys.stderr,
+        )

@@ -13,7 +13,13 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with what --output
 Address = Annotated[str | None, typer.Option("--address", help="Ray cluster; default: RAY_ADDRESS, else a local one.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON Lines instead of a table.")]
 Text = Annotated[
-    str | None, typer.Option(help="Text file or glob, used whole; default: what training held out of --corpus.")
+    str | None,
+    typer.Option(
+        help="Text file or glob, cut into sequences (a last shorter one is left out); "
+        "default: what training held out of --corpus."
+    ),
 ]
 Corpus = Annotated[str, typer.Option(help="Corpus whose held-out documents are the text.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of what is drawn at random.")]
+"""Torch takes no more than 64 bits, and a bench counts up from it."""
 SUBMODEL = "S, M, L, XL, a fraction such as 0.5, or one width per layer such as 352,704,2816"

@@ -47,7 +47,9 @@ def search(
     ] = AlgorithmName.lts,
     evaluations: Annotated[int, typer.Option("--evaluations", "-n", help="Candidates to measure.")] = 200,
     predicted: Annotated[int, typer.Option(help="Candidates whose costs `predicted` predicts.")] = 2_400,
-    seed: Annotated[int, typer.Option(help="Of the search; the same seed asks for the same candidates.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Of the search; the same seed asks for the same candidates.")
+    ] = 0,
     quality: Annotated[
         QualityName | None, typer.Option(help="Default: validation_loss of submodels, decoder_params of backbones.")
     ] = None,

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from lts_ray.commands.options import Json
+from lts_ray.commands.options import Json, Seed
 
 
 class Algorithm(StrEnum):
@@ -88,7 +88,7 @@ def proxies(
     truth: Annotated[str, typer.Option(help="Column with what training led to; lower is better.")] = "valid_perplexity",
     latency: Annotated[str | None, typer.Option(help="Column with a latency, for d_avg between fronts.")] = None,
     few_shot_rows: Annotated[int, typer.Option(min=4, help="Rows that few_shot is fitted on.")] = 50,
-    seed: Annotated[int, typer.Option(min=0, help="Of what is drawn at random.")] = 0,
+    seed: Seed = 0,
     limit: Annotated[int | None, typer.Option(help="Rows that live proxies are computed for; default: all.")] = None,
     vocab_size: Annotated[int, typer.Option(min=2, help="Of the models that live proxies build.")] = 1_000,
     batch_size: Annotated[int, typer.Option(min=2, help="Random sequences that live proxies see.")] = 8,

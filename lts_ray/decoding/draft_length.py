@@ -13,6 +13,19 @@ from typing import Protocol
 
 from lts_ray.errors import LtsRayError
 
+ADAPTIVE = "adaptive"
+Length = int | str
+"""A number of tokens, or `ADAPTIVE`."""
+
+
+def parse_length(text: str) -> Length:
+    """Raises LtsRayError for what is neither a number nor `ADAPTIVE`."""
+    if text == ADAPTIVE:
+        return text
+    if not (text.isdecimal() and len(text) < 10 and int(text) > 0):
+        raise LtsRayError(f"a draft length is a number of tokens of at least 1, or {ADAPTIVE}; got {text!r}")
+    return int(text)
+
 
 class DraftLength(Protocol):
     """A rule: frozen state in, new state out."""

@@ -104,6 +104,13 @@ class Drafter:
         return q.new_zeros(self._model.config.vocab_size).index_copy_(0, self._vocabulary, q)
 
 
+def check_draft(draft: Submodel, submodel: Submodel) -> None:
+    """Any submodel drafts for a larger one, and for itself. Raises LtsRayError where the drafter is wider somewhere."""
+    if any(mine > other for mine, other in zip(draft.widths, submodel.widths, strict=True)):
+        mine, other = (",".join(map(str, each.widths)) for each in (draft, submodel))
+        raise LtsRayError(f"the draft {mine} is wider than its verifier {other} in some layer: choose a smaller one")
+
+
 def check_vocabulary(vocabulary: Tensor, vocab_size: int) -> Tensor:
     """On the CPU. Raises LtsRayError for ids that the model does not have, or has twice."""
     ids = vocabulary.cpu().long()

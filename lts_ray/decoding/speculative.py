@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lts_ray.architecture import Submodel
 from lts_ray.decoding.draft_length import DraftLength, Fixed
-from lts_ray.decoding.drafter import Draft, Drafter
+from lts_ray.decoding.drafter import Draft, Drafter, check_draft
 from lts_ray.decoding.generate import check_length
 from lts_ray.decoding.kv_cache import KVCache
 from lts_ray.decoding.sampling import GREEDY, Sampling
@@ -94,10 +94,11 @@ def speculate(
     Greedy: the same tokens, unless two logits are so close that forwards of different length round them apart.
     Sampling: tokens of the same distribution, but not those that the same seed gives `generate`. length: tokens to
     draft, or the rule for it. draft_vocabulary, doubt: see `Drafter`. Raises LtsRayError, before the first round, when
-    prompt and response do not fit the context together or an argument is out of range.
+    prompt and response do not fit the context together, the drafter is the wider one or an argument is out of range.
     """
     config = model.config
     check_length(len(prompt_ids), max_tokens, config.context_length)
+    check_draft(config.check(draft), config.check(submodel))
     if not 0 <= doubt <= 1:
         raise LtsRayError(f"doubt is a probability, from 0 to 1; got {doubt}")
     weight = model.embed_tokens.weight
@@ -108,7 +109,7 @@ def speculate(
     generator = torch.Generator() if generator is None else generator
     drafter = Drafter(
         model,
-        config.check(draft),
+        draft,
         caches[-1],
         vocabulary=draft_vocabulary,
         doubt=doubt,
@@ -116,9 +117,7 @@ def speculate(
         eos_id=eos_id,
         generator=generator,
     )
-    verifier = Verifier(
-        model=model, submodel=config.check(submodel), cache=caches[0], sampling=sampling, generator=generator
-    )
+    verifier = Verifier(model=model, submodel=submodel, cache=caches[0], sampling=sampling, generator=generator)
     rule = Fixed(length) if isinstance(length, int) else length
     return _speculate(list(prompt_ids), drafter, verifier, rule, max_tokens, eos_id)
 

@@ -10,13 +10,18 @@ from pathlib import Path
 from lts_ray.errors import LtsRayError
 
 
-def convert_gguf(source: Path, folder: Path) -> None:
-    """Write `source` as float32 weights, configuration and tokenizer. Raises LtsRayError where it cannot be read."""
+def check_gguf(source: Path) -> None:
+    """Raises LtsRayError for a file that is not there, or that nothing here can read."""
     if not source.is_file():
         raise LtsRayError(f"GGUF file {source} does not exist")
     missing = [name for name in ("gguf", "accelerate") if find_spec(name) is None]
     if missing:
         raise LtsRayError(f"reading GGUF needs {' and '.join(missing)}: pip install 'lts-ray[gguf]'")
+
+
+def convert_gguf(source: Path, folder: Path) -> None:
+    """Write `source` as float32 weights, configuration and tokenizer. Raises LtsRayError where it cannot be read."""
+    check_gguf(source)
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging

@@ -18,7 +18,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from lts_ray.elasticize.comparison import Row, autocast, compare
-from lts_ray.elasticize.gguf import convert_gguf
+from lts_ray.elasticize.gguf import check_gguf, convert_gguf
 from lts_ray.elasticize.reorder import reorder_by_importance
 from lts_ray.elasticize.settings import ElasticizeSettings
 from lts_ray.errors import LtsRayError
@@ -27,10 +27,12 @@ from lts_ray.models.checkpoint import load_checkpoint, read_config, save_checkpo
 from lts_ray.models.checkpoint_folder import CONFIG
 from lts_ray.models.matformer import MatFormer
 from lts_ray.tokenizer import load_tokenizer, save_tokenizer
+from lts_ray.training.corpus import check_corpus
 from lts_ray.training.data import blocks_of
 from lts_ray.training.loop import RunFolder, chosen
 from lts_ray.training.settings import RunSettings
-from lts_ray.training.trainer import prepare, run_training
+from lts_ray.training.start import check_tokenizer
+from lts_ray.training.trainer import check_output, prepare, run_training
 
 SCHEMA = 1
 
@@ -69,6 +71,7 @@ def elasticize(settings: ElasticizeSettings | None, output: Path, *, address: st
 
     Raises LtsRayError for an unusable source, text, settings or folder.
     """
+    check_output(output)
     folder = ElasticFolder(output.resolve())
     settings = _continued(folder) if settings is None else _begun(settings, folder)
     reordered = _reordered(settings, folder)
@@ -77,7 +80,11 @@ def elasticize(settings: ElasticizeSettings | None, output: Path, *, address: st
     original = _original(settings, folder)
     resume = RunFolder(folder.path).settings.exists()
     model = run_training(
-        settings.run(start=str(reordered), teacher=str(original)), folder.path, resume=resume, address=address
+        settings.run(start=str(reordered), teacher=str(original)),
+        folder.path,
+        resume=resume,
+        address=address,
+        command="lts-ray elasticize",
     )
     return Elastic(model=model, rows=_compared(settings, folder))
 
@@ -96,10 +103,11 @@ def _begun(settings: ElasticizeSettings, folder: ElasticFolder) -> ElasticizeSet
     if folder.path.exists() and any(folder.path.iterdir()):
         raise LtsRayError(f"{folder.path} is not empty: add --resume to go on with it, or choose another --output")
     source = Path(settings.source).resolve()
-    if not _is_gguf(source):
+    if _is_gguf(source):
+        check_gguf(source)
+    else:
         _check(settings, source)
-    elif not source.is_file():
-        raise LtsRayError(f"GGUF file {source} does not exist")
+    check_corpus(settings.data.corpus)
     settings = replace(settings, source=str(source), training=chosen(settings.training))
     write_json(folder.settings, {"schema": SCHEMA, **settings.to_json()})
     return settings
@@ -109,7 +117,7 @@ def _check(settings: ElasticizeSettings, folder: Path) -> None:
     config, _ = read_config(folder)
     if len(set(config.widths)) > 1:
         raise LtsRayError(f"{folder} has layers of different width: it was extracted, and is not made elastic again")
-    load_tokenizer(folder)
+    check_tokenizer(folder, vocab_size=config.vocab_size)
     if settings.training.sequence_length > config.context_length:
         raise LtsRayError(
             f"training.sequence_length {settings.training.sequence_length} is longer than the model's context, "

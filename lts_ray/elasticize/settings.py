@@ -9,7 +9,8 @@ from typing import Any
 
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_yaml
-from lts_ray.models.config import GRANULARITIES
+from lts_ray.models.config import GRANULARITIES, check_granularities
+from lts_ray.training.checks import check_switch, check_text, check_whole
 from lts_ray.training.settings import DataSettings, RunSettings, TrainingSettings
 
 FINE_TUNING = TrainingSettings(
@@ -32,7 +33,7 @@ FINE_TUNING = TrainingSettings(
 
 @dataclass(frozen=True, kw_only=True)
 class ElasticizeSettings:
-    """source: a checkpoint folder or a GGUF file. data: what calibrates, trains and evaluates.
+    """source: a checkpoint folder or a GGUF file. data: what calibrates, trains and evaluates; by source's tokenizer.
 
     granularities: the FFN fractions to train. by_importance: reorder the neurons first; else they nest as they stand.
     fine_tune: train after that.
@@ -49,9 +50,14 @@ class ElasticizeSettings:
     report_blocks: int = 32
 
     def __post_init__(self) -> None:
+        check_text(self.source, "source")
         for name in ("calibration_blocks", "report_blocks"):
-            if getattr(self, name) < 1:
-                raise LtsRayError(f"{name} must be at least 1; got {getattr(self, name)}")
+            check_whole(getattr(self, name), name)
+        for name in ("by_importance", "fine_tune"):
+            check_switch(getattr(self, name), name)
+        check_granularities(self.granularities)
+        if self.data.tokenizer is not None:
+            raise LtsRayError("the tokenizer is the original checkpoint's: leave data.tokenizer out")
         if self.training.teacher is not None:
             raise LtsRayError("the teacher is the original checkpoint: leave training.teacher out")
         self.training.objective_of(self.granularities)

@@ -53,9 +53,9 @@ def evaluate(
 ) -> list[Evaluation]:
     """Evaluate each named submodel, all of them in one pass over the text.
 
-    text: a file or glob, used whole; None: the documents of `corpus` that training held out. blocks: at most so many
-    sequences. length: of a sequence, in tokens; None: `LENGTH`, or a shorter context. progress: told how many are
-    done, and of how many.
+    text: a file or glob; None: the documents of `corpus` that training held out. It is cut into sequences; a last
+    shorter one is left out. blocks: at most so many sequences. length: of a sequence, in tokens; None: `LENGTH`, or a
+    shorter context. progress: told how many are done, and of how many.
     Raises LtsRayError for an unusable model, submodel or text.
     """
     model = load_checkpoint(model_dir).model
@@ -86,6 +86,7 @@ def evaluation_blocks(
 ) -> Tensor:
     """The text for `evaluate`, in the model's tokens. Returns [N, T + 1], T at most `length`, or what None stands for.
 
+    What is left behind the last whole sequence is not in it; a text shorter than one is a sequence of its own length.
     Raises LtsRayError where the length is more than the model's context.
     """
     context = read_config(model_dir)[0].context_length

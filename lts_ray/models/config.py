@@ -15,6 +15,16 @@ GRANULARITIES: Mapping[str, float] = {"S": 0.125, "M": 0.25, "L": 0.5, "XL": 1.0
 """The trained FFN fractions (MatFormer, section 3)."""
 
 
+def check_granularities(given: object, *, what: str = "granularities") -> None:
+    """Raises LtsRayError for anything but growing fractions by name, the last of them 1; `what` is their place."""
+    pairs = list(given.items()) if isinstance(given, Mapping) else []
+    if not pairs or not all(isinstance(name, str) and type(value) in (int, float) for name, value in pairs):
+        raise LtsRayError(f"{what} must be fractions by name, such as {{S: 0.25, XL: 1}}; got {given!r}")
+    fractions = [value for _, value in pairs]
+    if fractions != sorted(set(fractions)) or not all(0 < each <= 1 for each in fractions) or fractions[-1] != 1:
+        raise LtsRayError(f"{what} must be growing fractions that end at 1; got {fractions}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class MatFormerConfig:
     """A decoder of one family whose FFN blocks nest.
@@ -54,9 +64,7 @@ class MatFormerConfig:
             raise LtsRayError(f"a head needs an even number of at least 2 dimensions to rotate; got {self.d_head}")
         if self.n_head % self.n_kv_head:
             raise LtsRayError(f"n_head must be a multiple of n_kv_head; got {self.n_head} and {self.n_kv_head}")
-        fractions = list(self.granularities.values())
-        if not fractions or fractions != sorted(set(fractions)) or fractions[0] <= 0 or fractions[-1] != 1.0:
-            raise LtsRayError(f"granularities must be growing fractions that end at 1; got {fractions}")
+        check_granularities(self.granularities)
 
     @property
     def n_layer(self) -> int:

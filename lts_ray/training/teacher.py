@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -43,12 +43,19 @@ class Teacher:
         check_teacher(folder, vocab_size=vocab_size, sequence_length=sequence_length)
         return cls(load_checkpoint(folder, device=str(device)).model.requires_grad_(False), portion)
 
-    def teach(self, tokens: Tensor, pupils: Sequence[bool]) -> Teaching:
-        """tokens: [B, T]. pupils: which granularities learn from it: not the universal one, which has only the text."""
+    def teach(self, tokens: Tensor, pupils: Sequence[bool]) -> Teaching | None:
+        """One forward; none, and None, where nobody would heed it.
+
+        tokens: [B, T]. pupils: which granularities learn from it: not the universal one, which has only the text.
+        """
+        portions = [self.portion if pupil else 0.0 for pupil in pupils]
+        if not any(portions):
+            return None
         with torch.no_grad():
             hidden = self.model.hidden(tokens, submodel=self.model.config.universal).flatten(0, 1)
-        return Teaching(
-            hidden=hidden,
-            head=self.model.output_weight,
-            portions=[self.portion if pupil else 0.0 for pupil in pupils],
-        )
+        return Teaching(hidden=hidden, head=self.model.output_weight, portions=portions)
+
+
+def only(teaching: Teaching | None, index: int) -> Teaching | None:
+    """For a pass of one granularity, of which `index` says the place among the portions."""
+    return None if teaching is None else replace(teaching, portions=teaching.portions[index : index + 1])

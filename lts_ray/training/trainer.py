@@ -27,7 +27,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json, read_json_lines, replacing, write_json
 from lts_ray.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
-from lts_ray.training.corpus import read_corpus
+from lts_ray.training.corpus import check_corpus, read_corpus
 from lts_ray.training.data import Tokens, split_documents, tokenize
 from lts_ray.training.freed_memory import keep_freed_memory
 from lts_ray.training.loop import RunFolder, chosen, device_named, train
@@ -39,12 +39,20 @@ SCHEMA = 1
 POLL_S = 0.5
 
 
-def run_training(settings: RunSettings, output: Path, *, resume: bool = False, address: str | None = None) -> Path:
+def run_training(
+    settings: RunSettings,
+    output: Path,
+    *,
+    resume: bool = False,
+    address: str | None = None,
+    command: str = "lts-ray train",
+) -> Path:
     """Train, and return the folder of the finished checkpoint.
 
     resume: go on with the run in `output`, with the settings it was started with. A finished run is not done again.
-    Raises LtsRayError for unusable settings, text or folders.
+    command: what the user is told to go on with. Raises LtsRayError for unusable settings, text or folders.
     """
+    check_output(output)
     folder = RunFolder(output.resolve())
     settings = continue_run(folder) if resume else start_run(settings, folder)
     if is_finished(folder):
@@ -52,8 +60,15 @@ def run_training(settings: RunSettings, output: Path, *, resume: bool = False, a
     device_named(settings.training.device)  # of a run that goes on, it may be missing here
     prepare(settings, folder)
     with _ray(address), tempfile.TemporaryDirectory(prefix="lts-ray-train-") as storage:
-        _fit(settings, folder, storage)
+        _fit(settings, folder, storage, command)
     return folder.model
+
+
+def check_output(path: Path) -> None:
+    """Raises LtsRayError where no folder can be made, or is."""
+    for each in (path, *path.parents):
+        if each.exists() and not each.is_dir():
+            raise LtsRayError(f"{each} is a file, not a folder: choose another --output")
 
 
 def start_run(settings: RunSettings, folder: RunFolder) -> RunSettings:
@@ -73,6 +88,8 @@ def start_run(settings: RunSettings, folder: RunFolder) -> RunSettings:
         init_from=_absolute(settings.init_from),
     )
     check_start(resolved)
+    if not is_prepared(folder):
+        check_corpus(resolved.data.corpus)
     write_json(folder.settings, {"schema": SCHEMA, **resolved.to_json()})
     return resolved
 
@@ -95,9 +112,8 @@ def is_finished(folder: RunFolder) -> bool:
 
 
 def prepare(settings: RunSettings, folder: RunFolder) -> None:
-    """Tokenize the corpus into the run's folder, once; validation.npy comes last and marks it done."""
-    validation = folder.data / "validation.npy"
-    if validation.exists():
+    """Tokenize the corpus into the run's folder, once."""
+    if is_prepared(folder):
         return
     documents = read_corpus(settings.data.corpus, max_documents=settings.data.max_documents)
     training, held_out = split_documents(documents, settings.data.validation_fraction)
@@ -109,7 +125,16 @@ def prepare(settings: RunSettings, folder: RunFolder) -> None:
     )
     save_tokenizer(tokenizer, folder.data)
     _save(folder.data / "train.npy", tokenize(training, tokenizer))
-    _save(validation, tokenize(held_out, tokenizer))
+    _save(_validation(folder), tokenize(held_out, tokenizer))
+
+
+def is_prepared(folder: RunFolder) -> bool:
+    return _validation(folder).exists()
+
+
+def _validation(folder: RunFolder) -> Path:
+    """Comes last, and marks the others done."""
+    return folder.data / "validation.npy"
 
 
 def _save(path: Path, tokens: Tokens) -> None:
@@ -136,7 +161,7 @@ def _ray(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def _fit(settings: RunSettings, folder: RunFolder, storage: str) -> None:
+def _fit(settings: RunSettings, folder: RunFolder, storage: str, command: str) -> None:
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"settings": settings.to_json(), "folder": str(folder.path)},
@@ -161,7 +186,7 @@ def _fit(settings: RunSettings, folder: RunFolder, storage: str) -> None:
     if errors:
         raise _readable(errors[0])
     if not is_finished(folder):
-        raise LtsRayError(f"training stopped early; go on with: lts-ray train --output {folder.path} --resume")
+        raise LtsRayError(f"training stopped early; go on with: {command} --output {folder.path} --resume")
 
 
 def torch_config(options: TrainingSettings) -> TorchConfig:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -13,10 +13,10 @@ from torch import Tensor
 from lts_ray.evaluation.perplexity import validation_loss as granularity_loss
 from lts_ray.models.checkpoint import load_checkpoint, save_checkpoint
 from lts_ray.models.matformer import MatFormer
-from lts_ray.training.head_loss import head_loss
+from lts_ray.training.head_loss import Teaching, head_loss
 from lts_ray.training.learner import Losses
 from lts_ray.training.objective import Objective
-from lts_ray.training.teacher import Teacher
+from lts_ray.training.teacher import Teacher, only
 
 Passes = Literal["mixed", "separate"]
 PASS_TOKENS = 4096
@@ -39,22 +39,26 @@ class UniversalLearner:
     def losses(self, blocks: Tensor, step: int) -> Iterator[Losses]:
         shares = self.objective.shares(step)
         if self.passes == "separate":
-            for name, share in shares.items():
-                yield self._pass(blocks, {name: share})
+            teaching = self._teaching(blocks, shares)
+            for index, (name, share) in enumerate(shares.items()):
+                yield self._pass(blocks, {name: share}, only(teaching, index))
             return
         rows = max(1, PASS_TOKENS // (len(shares) * (blocks.shape[1] - 1)))
         for part in torch.split(blocks, rows):
             portion = len(part) / len(blocks)
-            total, losses = self._pass(part, shares)
+            total, losses = self._pass(part, shares, self._teaching(part, shares))
             yield total * portion, {name: loss * portion for name, loss in losses.items()}
 
-    def _pass(self, blocks: Tensor, shares: Mapping[str, float]) -> Losses:
+    def _teaching(self, blocks: Tensor, names: Iterable[str]) -> Teaching | None:
+        trained, universal = self.model.config.trained, self.model.config.universal
+        if self.teacher is None:
+            return None
+        return self.teacher.teach(blocks[:, :-1], [trained[name] != universal for name in names])
+
+    def _pass(self, blocks: Tensor, shares: Mapping[str, float], teaching: Teaching | None) -> Losses:
         """All of `shares` in one forward pass."""
         tokens, targets = blocks[:, :-1], blocks[:, 1:].flatten()
         submodels = [self.model.config.trained[name] for name in shares]
-        teaching = None
-        if self.teacher is not None:
-            teaching = self.teacher.teach(tokens, [each != self.model.config.universal for each in submodels])
         if len(submodels) == 1:
             hidden = self.model.hidden(tokens, submodel=submodels[0])
         else:

@@ -13,9 +13,10 @@ from typer.testing import CliRunner
 from lts_ray.bench.confidence import by_one, loss_at, run
 from lts_ray.commands.bench_decoding import confidence
 from lts_ray.errors import LtsRayError
+from lts_ray.evaluation import evaluate
 from lts_ray.models.matformer import MatFormer
-from tests.bench.test_speculation import ModelClock
 from tests.conftest import make_model
+from tests.decoding.model_clock import ModelClock
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +101,11 @@ def test_what_does_not_fit_is_refused(model: MatFormer, blocks: Tensor) -> None:
         measured(model, blocks, responses=5)
 
 
-def test_the_verb_prints_tables_and_a_line_of_json_last(model_dir: Path, texts: Path) -> None:
+def test_the_verb_prints_tables_and_a_line_of_json_last(
+    model_dir: Path, texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With longer sequences than `evaluate` takes unless told otherwise."""
+    monkeypatch.setattr(evaluate, "LENGTH", 8)
     app = typer.Typer()
     app.command()(confidence)
     options = (

@@ -15,19 +15,14 @@ import numpy as np
 import pytest
 import torch
 
-from lts_ray.architecture import Submodel
 from lts_ray.bench import matformer_scales
 from lts_ray.bench.matformer import Result, run, train_scale
-from lts_ray.bench.matformer_choice import choose, draw, random_choice, searched_choice
 from lts_ray.bench.matformer_scales import (
-    DEFAULT_SCALES,
     INDEPENDENT,
     SAMPLED,
     SAMPLED_EQUAL,
-    SCALES,
     UNIVERSAL,
     baseline,
-    scale_named,
 )
 from lts_ray.bench.matformer_text import held_out
 from lts_ray.commands.bench_matformer import matformer as verb
@@ -36,9 +31,6 @@ from lts_ray.evaluation.consistency import Predictor, consistency
 from lts_ray.evaluation.perplexity import validation_loss
 from lts_ray.files import read_json, read_json_lines
 from lts_ray.models.checkpoint import load_checkpoint
-from lts_ray.models.config import MatFormerConfig
-from lts_ray.spaces.equal_size import EqualSize
-from lts_ray.spaces.least_slope import least_slope
 from lts_ray.tokenizer import load_tokenizer
 from lts_ray.training.loop import RunFolder
 from tests.bench.matformer_runs import tiny_scale
@@ -231,6 +223,31 @@ def test_trainings_killed_in_the_middle_go_on_to_the_same_models(
     assert (again.st_mtime_ns, again.st_ino) == (first.st_mtime_ns, first.st_ino)
 
 
+def test_a_text_that_cannot_be_trained_on_does_not_spoil_the_folder(corpus: Path, tmp_path: Path) -> None:
+    """One that is not there leaves nothing at all; after one that is too short, another may follow."""
+    scale, folder = tiny_scale(corpus), tmp_path / "out"
+    with pytest.raises(LtsRayError, match="no corpus and no file matches"):
+        run([replace(scale, corpus="nowhere*.txt")], folder)
+    assert not folder.exists()
+    short = tmp_path / "short"
+    short.mkdir()
+    for name in ("a.txt", "b.txt"):
+        (short / name).write_text("The law of the nation and of the people, in the year of the great peace.")
+    with pytest.raises(LtsRayError, match="too few for one batch"):
+        train_scale(replace(scale, corpus=str(short / "*.txt")), folder / "small")
+    once = replace(scale, training=replace(scale.training, steps=1))
+    train_scale(once, folder / "small")
+    assert final_losses(folder).keys() == scale.runs.keys()
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_an_output_that_is_a_file_is_refused(corpus: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(LtsRayError, match="file is a file"):
+        run([tiny_scale(corpus)], tmp_path / name)
+    assert (tmp_path / "file").read_text() == "kept"
+
+
 def test_a_folder_with_other_settings_is_refused_but_other_threads_are_not(
     bench: tuple[Path, Result], corpus: Path
 ) -> None:
@@ -238,109 +255,3 @@ def test_a_folder_with_other_settings_is_refused_but_other_threads_are_not(
     with pytest.raises(LtsRayError, match="other settings"):
         train_scale(tiny_scale(corpus, steps=5), bench[0] / "small")
     train_scale(replace(scale, training=replace(scale.training, threads=2)), bench[0] / "small")
-
-
-def test_the_two_texts_are_of_different_documents() -> None:
-    """Documents of 40, 30, 90 and 60 tokens: the cut closest to a quarter, 55, is after the first or the second."""
-    documents = [[number] * (length - 1) + [0] for number, length in enumerate((40, 30, 90, 60), start=1)]
-    text = held_out(np.concatenate(documents).astype(np.int32), eos_id=0, length=5)
-    assert set(text.selection.flatten().tolist()) - {0} == {1}
-    assert set(text.report.flatten().tolist()) - {0} == {2, 3, 4}
-    assert len(text.selection) == 7
-    assert len(text.report) == 35
-
-
-def test_one_document_is_cut_in_the_middle_of_it() -> None:
-    tokens = np.append(np.arange(1, 100), 0).astype(np.int32)
-    text = held_out(tokens, eos_id=0, length=4)
-    assert int(text.selection.max()) < int(text.report.min())
-
-
-def shape(layers: int) -> MatFormerConfig:
-    return MatFormerConfig(vocab_size=8, d_model=8, n_head=2, n_kv_head=1, widths=(64,) * layers, context_length=8)
-
-
-def slope_loss(submodel: Submodel) -> float:
-    """A loss with one best mix of each size: neurons count the more the deeper they are."""
-    return -sum(width * layer**2 for layer, width in enumerate(submodel.widths))
-
-
-def test_where_there_are_few_mixes_both_choices_find_the_best() -> None:
-    config = shape(4)
-    space = EqualSize.like(config, Submodel((16, 16, 32, 32)))
-    best = min(space.listing(), key=slope_loss)
-    for choice in (random_choice, searched_choice):
-        assert choice(space, slope_loss, evaluations=18, rng=np.random.default_rng(0)) == best
-
-
-def test_both_choices_look_at_the_same_number_of_different_mixes_and_the_searched_one_finds_a_better() -> None:
-    """12 layers have 485,265 mixes of this size; over five seeds, so that no lucky draw decides."""
-    config = shape(12)
-    space = EqualSize.like(config, least_slope(config)[18])
-    assert space.count > 10_000
-    losses: dict[str, list[float]] = {"random": [], "searched": []}
-    for seed in range(5):
-        for name, choice in (("random", random_choice), ("searched", searched_choice)):
-            seen: list[Submodel] = []
-
-            def noted(submodel: Submodel, seen: list[Submodel] = seen) -> float:
-                seen.append(submodel)
-                return slope_loss(submodel)
-
-            chosen = choice(space, noted, evaluations=60, rng=np.random.default_rng(seed))
-            assert len(set(seen)) == 60
-            assert slope_loss(chosen) == min(map(slope_loss, seen))
-            losses[name].append(slope_loss(chosen))
-    assert all(mine < other for mine, other in zip(losses["searched"], losses["random"], strict=True))
-
-
-def test_mixes_are_drawn_without_repeats_and_are_all_of_them_where_few() -> None:
-    space = EqualSize.like(shape(4), Submodel((16, 16, 32, 32)))
-    assert len(set(draw(space, 10, np.random.default_rng(0)))) == 10
-    assert set(draw(space, 30, np.random.default_rng(0))) == set(space.listing())
-
-
-def test_a_choice_is_made_halfway_between_each_two_granularities() -> None:
-    told: list[tuple[int, int]] = []
-    chosen = choose(
-        shape(4), slope_loss, evaluations=6, rng=np.random.default_rng(0), progress=lambda *done: told.append(done)
-    )
-    assert [each.least_slope.widths for each in chosen] == [(8, 8, 16, 16), (16, 16, 32, 32), (32, 32, 64, 64)]
-    assert [len(each.drawn) for each in chosen] == [5, 5, 5]
-    assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
-    assert choose(shape(1), slope_loss, evaluations=6, rng=np.random.default_rng(0)) == []
-
-
-@pytest.mark.parametrize("name", SCALES)
-def test_a_scale_has_plain_models_of_the_granularities_widths_and_one_schedule(name: str) -> None:
-    scale = scale_named(name, steps=40, corpus="sotu", seed=3, threads=2)
-    widths = [settings.model.d_ff for settings in scale.baselines.values()]
-    assert [8 * widths[0], 4 * widths[1], 2 * widths[2]] == [scale.model.d_ff] * 3
-    assert widths[3] == scale.model.d_ff
-    assert all(settings.training == scale.training for settings in scale.runs.values())
-    assert scale.training.warmup_steps == 2
-
-
-@pytest.mark.parametrize(("name", "d_model"), [("paper-78m", 256), ("paper-180m", 512)])
-def test_a_scale_of_the_paper_has_its_parameters_in_three_matrices_and_takes_a_gpu(name: str, d_model: int) -> None:
-    """The paper's layer: four attention matrices and two of 4 · d_model neurons, 12 · d_model² in all."""
-    scale = scale_named(name, steps=None, corpus="sotu", seed=0, threads=1)
-    config = scale.config(8192)
-    assert config.decoder_params() == pytest.approx(16 * 12 * d_model**2, rel=0.005)
-    assert 8 * config.trained["S"].widths[0] == config.widths[0]
-    assert scale.training.device == "auto"
-    on_cpu = scale_named(name, steps=None, corpus="sotu", seed=0, threads=1, device="cpu")
-    assert on_cpu == replace(scale, training=replace(scale.training, device="cpu"))
-
-
-def test_the_scales_for_a_cpu_take_a_gpu_only_where_they_are_told_to() -> None:
-    for name in DEFAULT_SCALES:
-        assert scale_named(name, steps=None, corpus="sotu", seed=0, threads=1).training.device == "cpu"
-        told = scale_named(name, steps=None, corpus="sotu", seed=0, threads=1, device="auto")
-        assert all(settings.training.device == "auto" for settings in told.runs.values())
-
-
-def test_the_default_scales_are_known_and_an_unknown_one_is_refused() -> None:
-    assert set(DEFAULT_SCALES) <= set(SCALES)
-    with pytest.raises(LtsRayError, match="unknown scale 'huge'; known: small, medium, paper-78m, paper-180m"):
-        scale_named("huge", steps=None, corpus="sotu", seed=0, threads=1)

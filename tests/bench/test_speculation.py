@@ -3,24 +3,24 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import typer
-from torch import Tensor
 from typer.testing import CliRunner
 
 from lts_ray.bench.cost_model import Machine
-from lts_ray.bench.draft_costs import measure_costs
-from lts_ray.bench.speculation import ADAPTIVE, Configuration, Result, Row, Text, choose_text, run
+from lts_ray.bench.speculation import Configuration, Result, Row, run
+from lts_ray.bench.speculation_text import Text, choose_text
 from lts_ray.commands.bench_decoding import speculation
-from lts_ray.decoding.draft_length import Costs
-from lts_ray.decoding.sampling import GREEDY, Sampling
+from lts_ray.decoding.draft_length import ADAPTIVE, Costs
+from lts_ray.decoding.sampling import GREEDY
 from lts_ray.decoding.speculative import Statistics, speculate
 from lts_ray.errors import LtsRayError
+from lts_ray.evaluation import evaluate
 from lts_ray.models.matformer import MatFormer
 from tests.conftest import make_model
+from tests.decoding.model_clock import ModelClock
 
 
 @pytest.fixture(scope="module")
@@ -32,41 +32,6 @@ def model() -> MatFormer:
 def text() -> Text:
     blocks = torch.randint(40, (9, 33), generator=torch.Generator().manual_seed(0))
     return choose_text(blocks, prompts=3, prompt_tokens=8)
-
-
-class ModelClock:
-    """A clock that only forwards advance: by 1 s, and a second for every token per whole FFN's width."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 0.0
-        hidden = MatFormer.hidden
-
-        def forward(model: MatFormer, tokens: Tensor, *, submodel: Any, cache: Any = None) -> Tensor:
-            self.now += 1 + tokens.shape[1] * model.config.relative_size(submodel)
-            return hidden(model, tokens, submodel=submodel, cache=cache)
-
-        monkeypatch.setattr(MatFormer, "hidden", forward)
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.mark.parametrize("sampling", [GREEDY, Sampling(temperature=1.0)], ids=["greedy", "sampling"])
-def test_costs_are_those_of_a_drafters_step_and_of_the_verifiers_forwards(
-    model: MatFormer, monkeypatch: pytest.MonkeyPatch, sampling: Sampling
-) -> None:
-    trained = model.config.trained
-    found = measure_costs(
-        model,
-        [3, 1, 4, 1],
-        drafts=[trained["S"], trained["L"]],
-        submodel=trained["XL"],
-        longest=3,
-        sampling=sampling,
-        clock=ModelClock(monkeypatch),
-    )
-    verify = (2.0, 3.0, 4.0, 5.0)
-    assert found == [Costs(draft=1.125, verify=verify), Costs(draft=1.5, verify=verify)]
 
 
 def test_speed_is_over_the_verifier_alone_and_the_costs_predict_it(
@@ -113,29 +78,6 @@ def test_speed_is_over_the_verifier_alone_and_the_costs_predict_it(
         for prompt in text.prompts.tolist()
     ]
     assert found.rows[0].statistics == Statistics.of(expected)
-
-
-def test_prompts_are_spread_over_the_text_and_the_vocabulary_is_of_the_rest() -> None:
-    blocks = torch.stack([torch.full((6,), value) for value in range(5)])
-    found = choose_text(blocks, prompts=3, prompt_tokens=2, draft_vocabulary=10)
-    assert found.prompts.tolist() == [[0, 0], [2, 2], [4, 4]]
-    assert found.draft_vocabulary is not None
-    assert found.draft_vocabulary.tolist() == [1, 3]
-    assert choose_text(blocks, prompts=5, prompt_tokens=2).draft_vocabulary is None
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"prompts": 6}, "5 blocks"),
-        ({"prompts": 5, "draft_vocabulary": 3}, "5 blocks"),
-        ({"prompt_tokens": 6}, "shorter than 6"),
-    ],
-    ids=["prompts", "vocabulary", "length"],
-)
-def test_too_little_text_is_refused(wrong: dict[str, int], message: str) -> None:
-    with pytest.raises(LtsRayError, match=message):
-        choose_text(torch.zeros(5, 6, dtype=torch.int64), **{"prompts": 2, "prompt_tokens": 2, **wrong})
 
 
 def result(costs: Costs, speeds: dict[tuple[bool, int], float]) -> Result:
@@ -193,7 +135,11 @@ def test_what_sharing_gains_is_taken_length_by_length() -> None:
     assert result(CHEAP, {(True, 1): 1.2}).sharing_gain("S") is None
 
 
-def test_the_verb_prints_tables_and_a_line_of_json_last(model_dir: Path, texts: Path) -> None:
+def test_the_verb_prints_tables_and_a_line_of_json_last(
+    model_dir: Path, texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With longer prompts and responses than the sequences that `evaluate` takes unless told otherwise."""
+    monkeypatch.setattr(evaluate, "LENGTH", 8)
     app = typer.Typer()
     app.command()(speculation)
     options = "--draft S --length 2 --length adaptive --prompts 2 --prompt-tokens 8 --tokens 6 --repeats 1 --doubt 0.1"
@@ -225,3 +171,10 @@ def test_a_length_that_is_none_is_refused(model_dir: Path) -> None:
     app.command()(speculation)
     with pytest.raises(LtsRayError, match="got 'many'"):
         CliRunner().invoke(app, ["--length", "many"], catch_exceptions=False)
+
+
+def test_a_draft_wider_than_the_verifier_is_refused_before_anything_is_timed(model: MatFormer, text: Text) -> None:
+    told: list[tuple[int, int]] = []
+    with pytest.raises(LtsRayError, match="is wider than its verifier 32,32,32 in some layer"):
+        run(model, text, drafts=["S", "XL"], verifier="L", progress=lambda *done: told.append(done))
+    assert told == []

@@ -15,29 +15,16 @@ from lts_ray.architecture import Submodel
 from lts_ray.decoding import verifier
 from lts_ray.decoding.acceptance import Verdict
 from lts_ray.decoding.draft_length import Adaptive, Costs, Fixed
-from lts_ray.decoding.drafter import Drafter, most_frequent
 from lts_ray.decoding.generate import generate
-from lts_ray.decoding.kv_cache import KVCache
 from lts_ray.decoding.sampling import GREEDY, Sampling, draw, probabilities
 from lts_ray.decoding.speculative import Round, Statistics, speculate, tokens_of
 from lts_ray.errors import LtsRayError
-from lts_ray.models.config import MatFormerConfig
 from lts_ray.models.matformer import MatFormer
+from tests.decoding.speculative_model import PROMPT, make_model
 
-PROMPT = [3, 1, 4, 1, 5]
+PAIRS = [(draft, "XL") for draft in ("S", "M", "L", "XL", "S,XL", "XL,S")]
+PAIRS += [("S", "L"), ("L", "L"), ("S", "S,XL"), ("S,XL", "S,XL")]
 LENGTHS = [Fixed(0), Fixed(1), Fixed(3), Fixed(6), Adaptive(costs=Costs(draft=0.2, verify=(1.0, 1.1, 1.2, 1.3)))]
-
-
-def make_model(seed: int, *, vocab_size: int = 11, widths: tuple[int, ...] = (16, 24)) -> MatFormer:
-    """In float64, so that forwards of different length do not round an argmax apart; its submodels often agree."""
-    config = MatFormerConfig(vocab_size=vocab_size, d_model=16, n_head=2, n_kv_head=1, widths=widths, context_length=40)
-    model = MatFormer(config).eval()
-    model.initialize(torch.Generator().manual_seed(seed))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.mul_(12)
-    return model.double()
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +35,7 @@ def model() -> MatFormer:
 @settings(max_examples=60)
 @given(
     seed=st.integers(0, 30),
-    draft=st.sampled_from(["S", "M", "L", "XL", "S,XL", "XL,S"]),
-    larger=st.sampled_from(["XL", "L", "S,XL"]),
+    pair=st.sampled_from(PAIRS),
     length=st.sampled_from(LENGTHS),
     shared=st.booleans(),
     max_tokens=st.integers(1, 35),
@@ -59,8 +45,7 @@ def model() -> MatFormer:
 )
 def test_greedy_gives_the_verifiers_own_tokens(
     seed: int,
-    draft: str,
-    larger: str,
+    pair: tuple[str, str],
     length: Fixed | Adaptive,
     shared: bool,
     max_tokens: int,
@@ -70,12 +55,12 @@ def test_greedy_gives_the_verifiers_own_tokens(
 ) -> None:
     """With 35 tokens, up to the context's end."""
     model = make_model(seed)
-    submodel = model.config.submodel(larger)
+    draft, submodel = (model.config.submodel(each) for each in pair)
     rounds = list(
         speculate(
             model,
             PROMPT,
-            draft=model.config.submodel(draft),
+            draft=draft,
             submodel=submodel,
             max_tokens=max_tokens,
             length=length,
@@ -212,94 +197,6 @@ def test_accepting_whatever_is_drafted_would_be_told_apart(monkeypatch: pytest.M
     assert p_value(**CASES["shared"]) < 1e-6
 
 
-@pytest.mark.parametrize("shared", [True, False], ids=["shared", "separate"])
-def test_between_rounds_the_cache_holds_the_verifiers_keys_and_values(
-    model: MatFormer, shared: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also in the places where the drafter had put its own; the verifier's come from one forward without a draft."""
-    made: list[KVCache] = []
-    empty = KVCache.empty
-
-    def note(*args: Any, **options: Any) -> KVCache:
-        made.append(empty(*args, **options))
-        return made[-1]
-
-    monkeypatch.setattr(KVCache, "empty", note)
-    universal, sequence, accepted = model.config.universal, list(PROMPT), []
-    rounds = speculate(
-        model, PROMPT, draft=model.config.trained["S"], submodel=universal, max_tokens=30, length=3, shared=shared
-    )
-    for each in rounds:
-        sequence += each.tokens
-        accepted.append(each.accepted)
-        held = len(sequence) - 1
-        expected = empty(model.config, rows=1, length=held, dtype=torch.float64)
-        model(torch.tensor([sequence[:-1]]), submodel=universal, cache=expected)
-        assert made[0].lengths.tolist() == [held]
-        torch.testing.assert_close(made[0].keys[:, :, :, :held], expected.keys)
-        torch.testing.assert_close(made[0].values[:, :, :, :held], expected.values)
-    assert len(made) == (1 if shared else 2)
-    assert 0 < sum(accepted) < 3 * len(accepted), "some stood and some fell"
-
-
-def test_a_shared_drafter_reads_the_verifiers_past_and_a_separate_one_its_own(model: MatFormer) -> None:
-    """Oracle: the drafter over the verifier's cache of the past, and over its own."""
-    config, small = model.config, model.config.trained["S"]
-    caches = [KVCache.empty(config, rows=1, length=30, dtype=torch.float64) for _ in range(2)]
-    first = most_likely(model(torch.tensor([PROMPT]), submodel=config.universal, cache=caches[0]))
-    model(torch.tensor([PROMPT]), submodel=small, cache=caches[1])
-    logits = [model(torch.tensor([[first]]), submodel=small, cache=cache)[0, -1] for cache in caches]
-    assert not torch.allclose(*logits)
-    for shared, expected in zip((True, False), logits, strict=True):
-        seen = drafters_logits(model, draft=small, submodel=config.universal, max_tokens=3, length=1, shared=shared)
-        torch.testing.assert_close(seen[0], expected)
-
-
-def drafters_logits(model: MatFormer, **options: Any) -> list[Tensor]:
-    seen, logits = [], Drafter._logits
-
-    def note(self: Drafter, tokens: list[int]) -> Tensor:
-        seen.append(logits(self, tokens))
-        return seen[-1]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Drafter, "_logits", note)
-        list(speculate(model, PROMPT, **options))
-    return seen
-
-
-def most_likely(logits: Tensor) -> int:
-    return int(logits[0, -1].argmax())
-
-
-def forwards(model: MatFormer, **options: Any) -> list[tuple[bool, int]]:
-    """(by the verifier?, tokens) of every forward."""
-    found, hidden = [], MatFormer.hidden
-
-    def note(self: MatFormer, tokens: Tensor, *, submodel: Submodel, cache: KVCache) -> Tensor:
-        found.append((submodel == self.config.universal, tokens.shape[1]))
-        return hidden(self, tokens, submodel=submodel, cache=cache)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(MatFormer, "hidden", note)
-        list(speculate(model, PROMPT, submodel=model.config.universal, max_tokens=10, length=2, **options))
-    return found
-
-
-def test_nothing_is_computed_that_need_not_be() -> None:
-    """A drafter that is always right: its one neuron decides for the verifier as well. Forwards, in their order."""
-    model = make_model(1)
-    with torch.no_grad():
-        for block in model.layers:
-            block.mlp.down_proj.weight[:, 1:] = 0
-    small = Submodel((1, 1))
-    prompt, one = (True, 5), [(False, 1), (False, 1), (True, 3)]
-    assert forwards(model, draft=small, shared=True) == [prompt, *one * 3]
-    # a drafter of its own cache reads the prompt first, and then what it drafted last together with the verifier's
-    caught_up = [(False, 2), (False, 1), (True, 3)]
-    assert forwards(model, draft=small, shared=False) == [prompt, (False, 6), *one[1:], *caught_up * 2]
-
-
 def test_the_draft_ends_where_the_drafter_is_in_doubt(model: MatFormer) -> None:
     options = {"draft": model.config.trained["S"], "submodel": model.config.universal, "max_tokens": 20, "length": 4}
     free = Statistics.of([list(speculate(model, PROMPT, **options))])
@@ -327,12 +224,6 @@ def test_statistics_leave_out_the_prompts_own_token() -> None:
     assert Statistics.of([[prompt]]).accepted_share == Statistics.of([[prompt]]).tokens_per_step == 0.0
 
 
-def test_the_most_frequent_tokens_of_a_text_are_the_draft_vocabulary() -> None:
-    text = [5, 5, 5, 2, 2, 9, 9, 9, 9, 1]
-    assert most_frequent(text, 2).tolist() == [5, 9]
-    assert most_frequent(torch.tensor(text), 100).tolist() == [1, 2, 5, 9]
-
-
 def test_inference_mode_does_not_leak_to_the_caller_between_rounds(model: MatFormer) -> None:
     universal = model.config.universal
     rounds = speculate(model, PROMPT, draft=universal, submodel=universal, max_tokens=4, length=1)
@@ -349,8 +240,9 @@ def test_inference_mode_does_not_leak_to_the_caller_between_rounds(model: MatFor
         ({"draft_vocabulary": torch.tensor([3, 11])}, "from 0 to 10"),
         ({"draft_vocabulary": torch.tensor([3, 3])}, "twice"),
         ({"draft": Submodel((1,))}, "2 layers"),
+        ({"draft": Submodel((1, 4)), "submodel": Submodel((16, 3))}, "1,4 is wider than its verifier 16,3"),
     ],
-    ids=["context", "length", "doubt", "unknown token", "token twice", "submodel"],
+    ids=["context", "length", "doubt", "unknown token", "token twice", "submodel", "wider in one layer"],
 )
 def test_what_cannot_be_is_refused_before_the_first_round(
     model: MatFormer, wrong: dict[str, Any], message: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +17,10 @@ from lts_ray.errors import LtsRayError
 from lts_ray.models.checkpoint import load_checkpoint, save_checkpoint
 from lts_ray.models.extract import extract
 from lts_ray.tokenizer import load_tokenizer, save_tokenizer
+from lts_ray.training import trainer
 from lts_ray.training.settings import DataSettings, TrainingSettings
 from tests.conftest import make_model
+from tests.foreign_tokenizer import assert_same_tokenizer, write_foreign_tokenizer
 
 
 @pytest.fixture
@@ -105,6 +108,85 @@ def test_an_extracted_submodel_is_refused_before_anything_is_written(
     with pytest.raises(LtsRayError, match="different width"):
         elasticize(replace(settings, source=str(mixed)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+BAD = {
+    "granularities: [0.5, 1]": "granularities must be fractions by name",
+    "granularities: {S: half, XL: 1}": "granularities must be fractions by name",
+    "granularities: 5": "granularities must be fractions by name",
+    "granularities: {S: 0.25}": "granularities must be growing fractions that end at 1",
+    "calibration_blocks: x": "calibration_blocks must be a whole number of at least 1; got 'x'",
+    "report_blocks: 0": "report_blocks must be a whole number of at least 1; got 0",
+    "by_importance: sometimes": "by_importance must be true or false; got 'sometimes'",
+    "fine_tune: 1": "fine_tune must be true or false; got 1",
+    "data: {corpus: 5}": "data.corpus must be text; got 5",
+    "data: {tokenizer: folder}": "the tokenizer is the original checkpoint's: leave data.tokenizer out",
+    "data: 5": "section 'data' of the configuration must be a mapping",
+    "training: {betas: 3}": "training.betas must be two numbers",
+    "training: 5": "section 'training' must be a mapping",
+}
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_a_bad_configuration_is_one_clear_line(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(LtsRayError, match=BAD[text]) as caught:
+        load_settings(path, source="x", corpus=None, steps=None)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_corpus_that_is_not_there_is_refused_before_anything_is_written(
+    settings: ElasticizeSettings, tmp_path: Path
+) -> None:
+    """So that the corrected command is not told that the folder is not empty."""
+    with pytest.raises(LtsRayError, match="no corpus and no file matches 'nowhere"):
+        elasticize(replace(settings, data=replace(settings.data, corpus="nowhere/*.txt")), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert elasticize(settings, tmp_path / "out").model.is_dir()
+
+
+def test_a_gguf_file_that_nothing_here_reads_is_refused_before_anything_is_written(
+    settings: ElasticizeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tiny.gguf").write_bytes(b"GGUF")
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(LtsRayError, match=r"pip install 'lts-ray\[gguf\]'"):
+        elasticize(replace(settings, source=str(tmp_path / "tiny.gguf")), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_tokenizer_is_to_transformers_what_the_sources_is(
+    settings: ElasticizeSettings, source: Path, tmp_path: Path
+) -> None:
+    write_foreign_tokenizer(source)
+    elastic = elasticize(settings, tmp_path / "out")
+    assert assert_same_tokenizer(source, elastic.model).pad_token == "<pad>"
+
+
+def test_a_tokenizer_that_is_another_models_is_refused(
+    settings: ElasticizeSettings, source: Path, tmp_path: Path
+) -> None:
+    write_foreign_tokenizer(source, vocab_size=310)
+    with pytest.raises(LtsRayError, match="it is another model's tokenizer"):
+        elasticize(settings, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_an_output_that_is_a_file_is_one_line(settings: ElasticizeSettings, resume: bool, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(LtsRayError, match="file is a file, not a folder: choose another --output"):
+        elasticize(None if resume else settings, tmp_path / "file")
+
+
+def test_a_training_that_stopped_early_is_gone_on_with_by_elasticize(
+    settings: ElasticizeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer.ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(trainer.TorchTrainer, "fit", lambda _: None)
+    with pytest.raises(LtsRayError, match=r"go on with: lts-ray elasticize --output .*out --resume"):
+        elasticize(replace(settings, fine_tune=True), tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ["absent", "absent.gguf"])

@@ -8,6 +8,7 @@ from torch.nn import functional
 from lts_ray.elasticize.importance import feed_forwards, neuron_importance
 from lts_ray.elasticize.reorder import reorder_by_importance
 from lts_ray.evaluation.perplexity import validation_loss
+from lts_ray.models.matformer import MatFormer
 from tests.conftest import make_model
 
 
@@ -60,6 +61,31 @@ def test_neurons_that_do_nothing_go_last_however_they_stood() -> None:
     assert abs(validation_loss(model, held_out, half) - universal) > 0.01
     reorder_by_importance(model, make_blocks())
     assert abs(validation_loss(model, held_out, half) - universal) < 1e-5
+
+
+def ranked(model: MatFormer, larger: str, smaller: str) -> list[bool]:
+    """Of each layer: whether, asked of `larger`, none of `smaller`'s neurons matters less than one left out."""
+    scores = neuron_importance(model, make_blocks(), model.config.submodel(larger))
+    widths = model.config.submodel(smaller).widths
+    return [
+        float(score[:width].min()) >= float(score[width:].max()) for score, width in zip(scores, widths, strict=True)
+    ]
+
+
+def test_each_granularity_has_what_matters_most_to_the_next_larger_one() -> None:
+    """Not what matters to the universal model: sorted by that alone, the smaller ones keep others' neurons."""
+    model = make_model()
+    reorder_by_importance(model, make_blocks())
+    for larger, smaller in (("XL", "L"), ("L", "M"), ("M", "S")):
+        assert all(ranked(model, larger, smaller)), (larger, smaller)
+    at_once = make_model()
+    for ffn, score in zip(
+        feed_forwards(at_once), neuron_importance(at_once, make_blocks(), at_once.config.universal), strict=True
+    ):
+        ffn.reorder(score.argsort(descending=True))
+    assert all(ranked(at_once, "XL", "L"))
+    assert not any(ranked(at_once, "L", "M"))
+    assert not any(ranked(at_once, "M", "S"))
 
 
 def test_progress_is_told_once_for_each_sequence_and_granularity() -> None:

@@ -12,6 +12,8 @@ from lts_ray.errors import LtsRayError
 from lts_ray.evaluation.evaluate import evaluate
 from lts_ray.evaluation.perplexity import LOGITS_AT_ONCE, token_parts, validation_loss
 from lts_ray.models.matformer import MatFormer
+from lts_ray.tokenizer import load_tokenizer
+from tests.conftest import make_text
 
 
 @pytest.mark.parametrize(("tokens", "vocab_size"), [(1, 300), (4096, 2048), (1000, 49_152), (3, 2**23)])
@@ -57,6 +59,17 @@ def test_the_verb_prints_loss_perplexity_and_consistency(
 def test_an_unknown_submodel_is_refused_before_any_text_is_read(model_dir: Path) -> None:
     with pytest.raises(LtsRayError, match="unknown submodel 'XXL'"):
         evaluate(model_dir, ["XXL"], text="no such file")
+
+
+def test_what_is_behind_the_last_whole_sequence_is_left_out(model_dir: Path, tmp_path: Path) -> None:
+    """But a text shorter than a sequence is one."""
+    text, tokenizer = tmp_path / "text.txt", load_tokenizer(model_dir)
+    for words, whole in ((100, True), (20, False)):
+        text.write_text(make_text(seed=0, words=words), encoding="utf-8")
+        places = len(tokenizer.encode(text.read_text(encoding="utf-8")))  # each with a next token: the end of the text
+        assert (places > 64 and places % 64 > 0) == whole
+        found = evaluate(model_dir, ["S"], text=str(text))
+        assert found[0].tokens == (places // 64 * 64 if whole else places)
 
 
 def test_the_length_of_a_sequence_can_be_chosen_within_the_context(model_dir: Path, texts: Path) -> None:

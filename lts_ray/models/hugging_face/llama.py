@@ -1,7 +1,8 @@
 """Llama (and so SmolLM2), Qwen2, Qwen3 and Mistral: one shape, whose names are ours as well.
 
 Mistral's sliding window: within it, every token sees all before it, so that a context no longer than the window is
-exact. The context is capped there.
+exact. The context is capped there. A configuration that does not speak of a window means transformers' default; null
+means none.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from lts_ray.models.hugging_face.translator import (
     with_prefix,
     without_prefixes,
 )
+
+DEFAULT_WINDOW = 4096
+"""Mistral's, in transformers."""
 
 NEEDED: Mapping[str, object] = {"use_sliding_window": False, "partial_rotary_factor": 1.0}
 
@@ -79,7 +83,7 @@ class LlamaTranslator:
             "rms_norm_eps": config.rms_norm_eps,
             "hidden_act": activation_name(config.family.activation),
             **switches,
-            **({"sliding_window": None} if self.family.name == "mistral" else {}),  # absent, it would be 4096
+            **({"sliding_window": None} if self.family.name == "mistral" else {}),  # absent, it would be the default
         }
 
     def to_ours(self, tensors: Tensors) -> dict[str, Tensor]:
@@ -95,10 +99,9 @@ class LlamaTranslator:
         return int(raw["num_key_value_heads"] or n_head)
 
     def _read_context_length(self, raw: RawConfig) -> int:
-        length, window = int(raw["max_position_embeddings"]), raw.get("sliding_window")
-        if self.family.name == "mistral" and window is not None:
-            return min(length, int(window))
-        return length
+        length = int(raw["max_position_embeddings"])
+        window = raw.get("sliding_window", DEFAULT_WINDOW) if self.family.name == "mistral" else None
+        return length if window is None else min(length, int(window))
 
 
 def read_rope_theta(raw: RawConfig) -> float:

@@ -1,0 +1,101 @@
+"""A checkpoint made elastic with training, killed on the way: what was done is kept, and S is better for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from lts_ray.elasticize.run import ElasticFolder, elasticize
+from lts_ray.elasticize.settings import ElasticizeSettings
+from lts_ray.models.checkpoint import load_checkpoint
+from lts_ray.models.checkpoint_folder import WEIGHTS
+from lts_ray.training.loop import RunFolder, train
+from lts_ray.training.settings import DataSettings, TrainingSettings
+from lts_ray.training.trainer import continue_run
+from tests.training.runs import losses
+
+STEPS, KILL_AFTER = 80, 5
+STAGES = ("prefix", "importance", "trained")
+DRIVER = """
+import sys
+from pathlib import Path
+from lts_ray.elasticize.run import elasticize
+from tests.cluster.test_elasticize import settings_of
+model, texts, output, address = sys.argv[1:]
+elasticize(settings_of(Path(model), Path(texts)), Path(output), address=address)
+"""
+
+
+def settings_of(model: Path, texts: Path) -> ElasticizeSettings:
+    return ElasticizeSettings(
+        source=str(model),
+        data=DataSettings(corpus=str(texts / "*.txt"), validation_fraction=0.25),
+        training=TrainingSettings(
+            steps=STEPS,
+            batch_size=8,
+            sequence_length=32,
+            learning_rate=3e-3,
+            warmup_steps=4,
+            train="ffn",
+            log_every=1,
+            evaluate_every=20,
+            checkpoint_every=2,
+            evaluation_blocks=4,
+            precision="float32",
+            threads=1,
+        ),
+        calibration_blocks=4,
+        report_blocks=6,
+    )
+
+
+def killed(model: Path, texts: Path, output: Path, address: str) -> int:
+    """Elasticize in another process, and kill it in the training; the last step by then. Its worker dies later."""
+    root = Path(__file__).parents[2]
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(model), str(texts), str(output), address],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
+    while driver.poll() is None and last_step(output) < KILL_AFTER:
+        time.sleep(0.02)
+    driver.send_signal(signal.SIGKILL)
+    step = last_step(output)
+    driver.wait()
+    return step
+
+
+def last_step(output: Path) -> int:
+    return max((step for step, _ in losses(output)), default=0)
+
+
+@pytest.mark.timeout(300)  # two drivers that connect to Ray
+def test_elasticize_trains_and_goes_on_after_a_kill(cluster: str, model_dir: Path, texts: Path, tmp_path: Path) -> None:
+    output = tmp_path / "elastic"
+    assert KILL_AFTER <= killed(model_dir, texts, output, cluster) < STEPS
+    reordered = ElasticFolder(output).reordered / WEIGHTS
+    before = reordered.stat().st_mtime_ns
+    elastic = elasticize(None, output, address=cluster)
+    assert reordered.stat().st_mtime_ns == before, "importance was looked for again"
+
+    whole = RunFolder(tmp_path / "whole")  # what training does that nothing stops
+    whole.path.mkdir()
+    whole.data.symlink_to(RunFolder(output).data)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    train(continue_run(RunFolder(output)), whole)
+    torch.set_num_threads(threads)
+    assert losses(output) == losses(whole.path)
+    assert load_checkpoint(elastic.model).fingerprint == load_checkpoint(whole.model).fingerprint
+
+    stages = {stage: {row.submodel: row.loss for row in elastic.rows if row.stage == stage} for stage in STAGES}
+    assert all(list(each) == ["S", "M", "L", "XL"] for each in stages.values())
+    assert len(elastic.rows) == 4 * len(STAGES)
+    assert stages["trained"]["S"] < stages["importance"]["S"]
