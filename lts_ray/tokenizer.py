@@ -131,10 +131,17 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         raise LtsRayError(f"tokenizer {path} is corrupt: {error}") from None
     settings = _read_settings(folder)
     end_of_text = _content(settings.get("eos_token"))
-    eos_id = None if end_of_text is None else backend.token_to_id(end_of_text)
-    if eos_id is None:
+    eos_id = _model_eos_id(folder) if end_of_text is None else backend.token_to_id(end_of_text)
+    if eos_id is None or backend.id_to_token(eos_id) is None:
         raise LtsRayError(f"tokenizer {folder} names no eos_token that it has: {json.dumps(end_of_text)}")
     return Tokenizer(backend, eos_id, settings)
+
+
+def _model_eos_id(folder: Path) -> int | None:
+    """What the model beside the tokenizer ends a text with: GPT-2's own folder names it nowhere else."""
+    config = folder / "config.json"
+    found = read_json(config, what="model configuration").get("eos_token_id") if config.is_file() else None
+    return found if isinstance(found, int) else None
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:

@@ -195,3 +195,16 @@ def test_the_tokenizer_type_is_frozen() -> None:
     with pytest.raises(AttributeError):
         TOKENIZER.eos_id = 3  # type: ignore[misc]
     assert isinstance(TOKENIZER, Tokenizer)
+
+
+def test_a_tokenizer_that_names_no_end_of_text_has_the_models(tmp_path: Path) -> None:
+    """As GPT-2's own folder, whose tokenizer_config.json has nothing but a length."""
+    save_tokenizer(TOKENIZER, tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 64}')
+    with pytest.raises(LtsRayError, match="names no eos_token"):
+        load_tokenizer(tmp_path)
+    (tmp_path / "config.json").write_text('{"eos_token_id": 7}')
+    assert load_tokenizer(tmp_path).eos_id == 7
+    (tmp_path / "config.json").write_text('{"eos_token_id": 300000}')
+    with pytest.raises(LtsRayError, match="names no eos_token"):
+        load_tokenizer(tmp_path)
