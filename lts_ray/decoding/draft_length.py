@@ -104,14 +104,15 @@ class Adaptive:
     """The length that pays at the acceptance seen, recent rounds counting most.
 
     accepted, rejected: beta counts, which every round multiplies by `memory` before it adds its own. They lie on top
-    of a hopeful prior that does not fade: after a while of plain decoding, a draft is worth another try.
+    of a hopeful prior that does not fade: after a while of plain decoding, a draft is worth another try. It weighs as
+    much as five drafted tokens, so that one that falls early does not end drafting where four of five stand.
     """
 
     costs: Costs
     accepted: float = 0.0
     rejected: float = 0.0
     memory: float = 0.98
-    prior: tuple[float, float] = field(default=(1.5, 0.5))
+    prior: tuple[float, float] = field(default=(4.0, 1.0))
 
     def __post_init__(self) -> None:
         if not 0 < self.memory <= 1:

@@ -1,8 +1,8 @@
 """A matrix product for the few rows of a decode step.
 
 On a CPU, BLAS takes two to four rows through a kernel made for many: they cost up to twice what one row costs. Asked
-the other way round, weight · xᵀ, two or four cost little more than one; three are taken as four. Verifying a draft, and
-a decode step of a few requests, are made of such products.
+the other way round, weight · xᵀ, four cost little more than one; two and three are taken as four. Verifying a draft,
+and a decode step of a few requests, are made of such products.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if not 1 < rows <= FEW or torch.is_grad_enabled() or not _is_plain(x):
         return functional.linear(x, weight, bias)
     flat = x.reshape(rows, into)
-    if rows == 3:
-        flat = functional.pad(flat, (0, 0, 0, 1))
-    # Four rows against a matrix that is wider than tall are as well off with the kernel for many.
-    y = torch.mm(weight, flat.t()).t() if rows == 2 or out >= into else torch.mm(flat, weight.t())
+    if rows < FEW:
+        flat = functional.pad(flat, (0, 0, 0, FEW - rows))
+    # Against a matrix that is wider than tall the kernel for many does as well.
+    y = torch.mm(weight, flat.t()).t() if out >= into else torch.mm(flat, weight.t())
     y = y[:rows] if bias is None else y[:rows] + bias
     return y.reshape(*x.shape[:-1], out)
 

@@ -91,7 +91,7 @@ def test_the_length_grows_with_a_drafter_that_is_always_right() -> None:
 def test_the_length_falls_to_nothing_with_a_hopeless_drafter_which_is_tried_again_now_and_then() -> None:
     lengths = after_rounds(Adaptive(costs=CHEAP), 0.0, 400)
     assert lengths[0] > 0
-    assert 0.9 < lengths.count(0) / len(lengths) < 1
+    assert 0.75 < lengths.count(0) / len(lengths) < 1
     assert sum(lengths[-200:]) > 0
 
 
