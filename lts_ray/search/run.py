@@ -22,6 +22,7 @@ from lts_ray.measurement.measure import Failed
 from lts_ray.measurement.pool import LossWorkload, Workload, start_pool
 from lts_ray.report.html import write_report
 from lts_ray.report.study import JOURNAL, write_study
+from lts_ray.search.interrupt import insistent_interrupts
 from lts_ray.search.job import Job
 from lts_ray.search.plan import SearchPlan
 from lts_ray.search.progress import SearchProgress, search_progress, watched
@@ -90,7 +91,7 @@ def _search(job: Job[Candidate], session: SearchSession[Candidate], shown: Searc
                     raise LtsRayError(f"target {target!r} could not be calibrated: {step_cost.reason}")
                 session.record_step_cost(target, step_cost)
         shown.say("evaluating")
-        with watched(lambda: ray.get(pool.status.remote()), shown.show_nodes):
+        with watched(lambda: ray.get(pool.status.remote()), shown.show_nodes), insistent_interrupts():
             _tune(LtsSearcher(session, offer=_offering(job.plan, pool), show=shown.show), job.plan, pool)
     finally:
         ray.kill(pool)  # and with it the actors it owns

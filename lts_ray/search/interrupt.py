@@ -1,0 +1,40 @@
+"""Ctrl-C that is not lost: the interrupt is raised again until it has left the block.
+
+A KeyboardInterrupt that comes up inside a callback or a destructor, of which Ray runs many from C, is printed and
+dropped there. The search would go on as if nobody had asked it to stop.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+AGAIN_S = 3.0
+
+
+@contextmanager
+def insistent_interrupts(*, again_s: float = AGAIN_S) -> Iterator[None]:
+    """Within it, a Ctrl-C is repeated every `again_s` seconds. It does nothing outside the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    over = threading.Event()
+
+    def repeat() -> None:
+        if not over.wait(again_s):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        threading.Thread(target=repeat, name="repeat-interrupt", daemon=True).start()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        over.set()
+        signal.signal(signal.SIGINT, before)
