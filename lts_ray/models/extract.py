@@ -26,8 +26,10 @@ def extract(model: MatFormer, submodel: Submodel) -> MatFormer:
 
 def extract_checkpoint(source: Path, submodel: str, output: Path) -> Submodel:
     """Write the submodel (named as on the command line) as a checkpoint folder, with the tokenizer if there is one."""
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise LtsRayError(f"{output} is a file, or not empty; choose another --output")
+    if output.exists() and not output.is_dir():
+        raise LtsRayError(f"{output} is a file; choose another --output")
+    if output.exists() and any(output.iterdir()):
+        raise LtsRayError(f"{output} is not empty; choose another --output")
     model = load_checkpoint(source).model
     chosen = model.config.submodel(submodel)
     save_checkpoint(extract(model, chosen), output, dtype=read_dtype(source))
