@@ -1,0 +1,1 @@
+"""Runs the steps of continuous batching: rows of many sequences, at widths of their own, over one paged KV cache."""

@@ -1,0 +1,33 @@
+"""What the serving engine needs of whatever multiplies the matrices: run a step, return logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor
+
+from lts_ray.models.config import MatFormerConfig
+from lts_ray.runtime.segment import Segment
+
+BLOCK_TOKENS = 16
+"""Places of a block of the KV cache: one vector of the widest registers, so that a block's scores are one of them."""
+
+
+class Runtime(Protocol):
+    """Holds the weights and the KV cache's memory; who uses which block is the caller's to know.
+
+    config: the model's. n_blocks: blocks of BLOCK_TOKENS places; any of 0 … n_blocks - 1 may stand in a segment.
+    """
+
+    config: MatFormerConfig
+    n_blocks: int
+
+    def run(self, segments: Sequence[Segment]) -> Tensor:
+        """Run all segments in one step, each at its own submodel. Not for two threads at once.
+
+        Keys and values of the segments' tokens are in their blocks afterwards. Two segments may share blocks that
+        neither writes. Returns logits, [segments that want them, vocab_size], float32 on the CPU, in the segments'
+        order; valid until the next run. Each row is what its sequence would get alone.
+        """
+        ...
