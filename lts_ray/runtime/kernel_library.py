@@ -1,0 +1,99 @@
+"""The compiled kernels, as the interpreter sees them: structures laid out as in kernels/step.h, and a few functions."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+POINTER, INTEGER, REAL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
+
+LAYER_POINTERS = (
+    "attention_norm",
+    "attention_norm_bias",
+    "qkv",
+    "qkv_bias",
+    "q_norm",
+    "k_norm",
+    "out",
+    "out_bias",
+    "ffn_norm",
+    "ffn_norm_bias",
+    "inward",
+    "inward_bias",
+    "down",
+    "down_bias",
+)
+MODEL_POINTERS = ("head", "embedding", "positions", "cosines", "sines", "norm", "norm_bias")
+
+
+class Layer(ctypes.Structure):
+    _fields_ = [
+        *((name, POINTER) for name in LAYER_POINTERS),
+        ("keys", POINTER),
+        ("values", POINTER),
+        ("width", INTEGER),
+    ]
+
+
+class Model(ctypes.Structure):
+    _fields_ = [
+        *(
+            (name, INTEGER)
+            for name in (
+                "n_layer",
+                "d_model",
+                "n_head",
+                "n_kv_head",
+                "d_head",
+                "vocab_size",
+                "context_length",
+                "activation",
+                "gated",
+                "layer_norm",
+                "fan_in",
+            )
+        ),
+        ("eps", REAL),
+        ("layers", ctypes.POINTER(Layer)),
+        *((name, POINTER) for name in MODEL_POINTERS),
+    ]
+
+
+class Rows(ctypes.Structure):
+    _fields_ = [
+        ("rows", INTEGER),
+        ("logit_rows", INTEGER),
+        *((name, POINTER) for name in ("tokens", "places", "table", "blocks", "wants", "order", "widths")),
+        *((name, POINTER) for name in ("x", "normed", "qkv", "mixed", "inner", "scores", "logits")),
+        ("scores_size", INTEGER),
+        ("counters", POINTER),
+    ]
+
+
+@cache
+def kernel_library() -> ctypes.CDLL | None:
+    """None where the package was installed without a C compiler. A call lets other Python threads run meanwhile."""
+    here = Path(__file__).parent
+    found = [path for suffix in EXTENSION_SUFFIXES if (path := here / f"_kernels{suffix}").is_file()]
+    if not found:
+        return None
+    library = ctypes.CDLL(str(found[0]))
+    library.lts_team_new.argtypes, library.lts_team_new.restype = [ctypes.c_int], POINTER
+    library.lts_team_free.argtypes, library.lts_team_free.restype = [POINTER], None
+    library.lts_counters.argtypes, library.lts_counters.restype = [INTEGER], INTEGER
+    library.lts_sizes_are.argtypes = [INTEGER] * 3
+    library.lts_worker.argtypes, library.lts_worker.restype = [ctypes.c_int], POINTER
+    library.lts_step.argtypes = [POINTER, POINTER, POINTER, POINTER, POINTER, INTEGER, POINTER]
+    library.lts_step.restype = None
+    sizes = [ctypes.sizeof(each) for each in (Layer, Model, Rows)]
+    return library if library.lts_sizes_are(*sizes) else None  # else built from other sources: install again
+
+
+def kinds(library: ctypes.CDLL) -> list[int]:
+    """Addresses of the step for each kind of CPU that this one is, the plainest first, the fastest last."""
+    found: list[int] = []
+    while kind := library.lts_worker(len(found)):
+        found.append(kind)
+    return found

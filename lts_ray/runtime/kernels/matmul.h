@@ -1,0 +1,78 @@
+/* Rows times a matrix: a few rows against every weight that is read.
+
+   A matrix [n_out, n_in] is packed in panels of sixteen outputs: panel p holds, for input k, the weights of outputs
+   16p ... 16p+15 side by side. A tile keeps rows x panels sums in registers and reads each weight once for all its
+   rows. Each sum is taken over k in order, one multiply-add at a time, whatever else is in the tile: a row's result
+   does not depend on its company. */
+#ifndef LTS_MATMUL_H
+#define LTS_MATMUL_H
+
+#include "lanes.h"
+
+/* As large as the registers allow: 24 sums of 32 registers with AVX-512, 12 of 16 with AVX2. */
+#if defined(__AVX512F__)
+enum { TILE_PANELS = 4, TILE_ROWS = 6 };
+#else
+enum { TILE_PANELS = 2, TILE_ROWS = LANES == 8 ? 3 : 1 };
+#endif
+enum { LEAST_PANELS = 2, TILE_VECTORS = TILE_PANELS * PARTS };
+
+#if defined(__clang__)
+#define UNROLLED _Pragma("unroll")
+#else
+#define UNROLLED _Pragma("GCC unroll 16")
+#endif
+
+typedef lanes tile_sums[TILE_ROWS][TILE_VECTORS];
+
+/* Add inputs from ... to-1 to the sums. x: the first row, ld floats from row to row. w: the first panel, `stride`
+   floats from panel to panel. */
+INLINE void tile(const int rows, const int panels, const float *x, long ld, const float *w, long stride, long from,
+                 long to, tile_sums total) {
+    const int vectors = panels * PARTS;
+    lanes sums[TILE_ROWS][TILE_VECTORS];
+    UNROLLED for (int r = 0; r < rows; r++) UNROLLED for (int v = 0; v < vectors; v++) sums[r][v] = total[r][v];
+    for (long k = from; k < to; k++) {
+        lanes weights[TILE_VECTORS];
+        UNROLLED for (int v = 0; v < vectors; v++) weights[v] = load(w + v / PARTS * stride + k * PANEL + v % PARTS * LANES);
+        UNROLLED for (int r = 0; r < rows; r++) {
+            lanes input = spread(x[r * ld + k]);
+            UNROLLED for (int v = 0; v < vectors; v++) sums[r][v] += input * weights[v];
+        }
+    }
+    UNROLLED for (int r = 0; r < rows; r++) UNROLLED for (int v = 0; v < vectors; v++) total[r][v] = sums[r][v];
+}
+
+/* `tile` for a number of rows, and of panels (TILE_PANELS or LEAST_PANELS), that is known only now. */
+INLINE void any_tile(int rows, int panels, const float *x, long ld, const float *w, long stride, long from, long to,
+                     tile_sums total) {
+#define CASE(n)                                                        \
+    case n:                                                            \
+        if (n > TILE_ROWS) __builtin_unreachable();                    \
+        if (panels == TILE_PANELS)                                     \
+            tile(n, TILE_PANELS, x, ld, w, stride, from, to, total);   \
+        else                                                           \
+            tile(n, LEAST_PANELS, x, ld, w, stride, from, to, total);  \
+        break;
+    switch (rows) {
+        CASE(1)
+#if defined(__AVX2__)
+        CASE(2)
+        CASE(3)
+#endif
+#if defined(__AVX512F__)
+        CASE(4)
+        CASE(5)
+        CASE(6)
+#endif
+    }
+#undef CASE
+}
+
+/* How many rows of `left` the next tile takes: as equal shares as the fewest tiles allow. */
+INLINE long next_rows(long left) {
+    long tiles = (left + TILE_ROWS - 1) / TILE_ROWS;
+    return (left + tiles - 1) / tiles;
+}
+
+#endif

@@ -1,0 +1,186 @@
+/* One thread's share of a step, from the tokens to the logits. Compiled once for each kind of CPU. */
+#include "attention.h"
+#include "matmul.h"
+#include "row_work.h"
+#include "step.h"
+
+/* Take pieces 0 ... total-1 until none is left; the next phase counts with the next counter. */
+#define FOR_PIECES(piece, total) \
+    for (long piece; (piece = atomic_fetch_add_explicit(counter, 1, memory_order_relaxed)) < (total);)
+
+/* Everybody has finished this phase. */
+#define NEXT_PHASE()  \
+    do {              \
+        counter++;    \
+        meet(s->team); \
+    } while (0)
+
+typedef struct {
+    const float *x, *w, *bias;
+    long ld, n_in, panels;
+} product;
+
+/* A piece of a product is TILE_PANELS panels, or the rest. */
+INLINE long pieces(const product *p) { return (p->panels + TILE_PANELS - 1) / TILE_PANELS; }
+
+INLINE int panels_of(const product *p, long piece) {
+    const long left = p->panels - piece * TILE_PANELS;
+    return left < TILE_PANELS ? LEAST_PANELS : TILE_PANELS;
+}
+
+INLINE void multiply(const product *p, long piece, long first, long n, tile_sums sums) {
+    const long stride = p->n_in * PANEL;
+    memset(sums, 0, sizeof(tile_sums));
+    any_tile((int)n, panels_of(p, piece), p->x + first * p->ld, p->ld, p->w + piece * TILE_PANELS * stride, stride, 0,
+             p->n_in, sums);
+}
+
+INLINE lanes with_bias(const product *p, long piece, lanes sum, int v) {
+    if (p->bias) sum += load(p->bias + piece * TILE_PANELS * PANEL + v * LANES);
+    return sum;
+}
+
+/* y = x wT + bias for one piece and all rows; onto: what y held is added. */
+INLINE void project(const product *p, long piece, long n_rows, const int onto, float *y, long ld) {
+    const int vectors = panels_of(p, piece) * PARTS;
+    for (long first = 0, n; first < n_rows; first += n) {
+        n = next_rows(n_rows - first);
+        tile_sums sums;
+        multiply(p, piece, first, n, sums);
+        for (long r = 0; r < n; r++)
+            for (int v = 0; v < vectors; v++) {
+                float *to = y + (first + r) * ld + piece * TILE_PANELS * PANEL + v * LANES;
+                lanes value = with_bias(p, piece, sums[r][v], v);
+                if (onto) value += load(to);
+                store(to, value);
+            }
+    }
+}
+
+/* Activations of one piece: the neurons that it holds, for the rows that are wide enough to have some of them. What
+   stands past a row's width is never read. */
+INLINE void fan_in(const model *m, const product *p, long piece, const int32_t *widths, long n_rows, float *inner) {
+    const int matrices = m->gated ? 2 : 1, panels = panels_of(p, piece);
+    const long neuron = piece * TILE_PANELS / matrices * PANEL;
+    while (n_rows && widths[n_rows - 1] <= neuron) n_rows--;
+    for (long first = 0, n; first < n_rows; first += n) {
+        n = next_rows(n_rows - first);
+        tile_sums sums;
+        multiply(p, piece, first, n, sums);
+        for (long r = 0; r < n; r++)
+            for (int panel = 0; panel < panels; panel += matrices) {
+                float *to = inner + (first + r) * m->fan_in + neuron + panel / matrices * PANEL;
+                for (int part = 0; part < PARTS; part++) {
+                    const int v = panel * PARTS + part;
+                    lanes value = activated(m->activation, with_bias(p, piece, sums[r][v], v));
+                    if (m->gated) value *= with_bias(p, piece, sums[r][v + PARTS], v + PARTS);
+                    store(to + part * LANES, value);
+                }
+            }
+    }
+}
+
+/* x += inner downT, each row over its own width: the rows of a tile leave it one by one, the narrowest first. */
+INLINE void fan_out(const product *p, long piece, const int32_t *widths, const int32_t *order, long n_rows, float *x,
+                    long ld) {
+    const int panels = panels_of(p, piece);
+    const long stride = p->n_in * PANEL;
+    for (long first = 0, n; first < n_rows; first += n) {
+        n = next_rows(n_rows - first);
+        tile_sums sums;
+        memset(sums, 0, sizeof(tile_sums));
+        long done = 0;
+        for (long left = n; left;) {
+            const long width = widths[first + left - 1];
+            if (width > done)
+                any_tile((int)left, panels, p->x + first * p->ld, p->ld, p->w + piece * TILE_PANELS * stride, stride,
+                         done, width, sums);
+            done = width;
+            while (left && widths[first + left - 1] == width) left--;
+        }
+        for (long r = 0; r < n; r++)
+            for (int v = 0; v < panels * PARTS; v++) {
+                float *to = x + order[first + r] * ld + piece * TILE_PANELS * PANEL + v * LANES;
+                store(to, load(to) + with_bias(p, piece, sums[r][v], v));
+            }
+    }
+}
+
+/* Turn a row's queries and keys, and put its keys and values into its block. */
+INLINE void remember(const model *m, const layer *l, const rows *b, long row, float *qkv) {
+    const int32_t place = b->places[row];
+    const long block = b->blocks[b->table[row] + place / PANEL], slot = place % PANEL;
+    const long d = m->d_head, d_value = rounded_up(d, PANEL);
+    float *k = qkv + m->n_head * d, *v = k + m->n_kv_head * d;
+    turn(m, qkv, m->n_head, l->q_norm, place);
+    turn(m, k, m->n_kv_head, l->k_norm, place);
+    for (long h = 0; h < m->n_kv_head; h++) {
+        float *keys = l->keys + (block * m->n_kv_head + h) * d * PANEL + slot;
+        float *values = l->values + ((block * m->n_kv_head + h) * PANEL + slot) * d_value;
+        for (long i = 0; i < d; i++) keys[i * PANEL] = k[h * d + i];
+        memcpy(values, v + h * d, sizeof(float) * (size_t)d);
+    }
+}
+
+static void WORKER(void *job, int member) {
+    const step *s = job;
+    const model *m = s->model;
+    const rows *b = s->rows;
+    _Atomic int64_t *counter = b->counters;
+    const long n = b->rows, d = m->d_head, ld = model_stride(m), group = m->n_head / m->n_kv_head;
+    const long ld_qkv = rounded_up((m->n_head + 2 * m->n_kv_head) * d, 2 * PANEL), ld_mixed = m->n_head * d;
+    const long d_value = rounded_up(d, PANEL);
+    float *scores = b->scores + member * b->scores_size;
+
+    FOR_PIECES(row, n) embed(m, b->tokens[row], b->places[row], b->x + row * ld);
+    NEXT_PHASE();
+    for (long i = 0; i < m->n_layer; i++) {
+        const layer *l = m->layers + i;
+        const int32_t *order = b->order + i * n, *widths = b->widths + i * n;
+
+        FOR_PIECES(row, n)
+        normalise(m, b->x + row * ld, l->attention_norm, l->attention_norm_bias, b->normed + row * ld);
+        NEXT_PHASE();
+        const product qkv = {b->normed, l->qkv, l->qkv_bias, ld, m->d_model, ld_qkv / PANEL};
+        FOR_PIECES(piece, pieces(&qkv)) project(&qkv, piece, n, 0, b->qkv, ld_qkv);
+        NEXT_PHASE();
+        FOR_PIECES(row, n) remember(m, l, b, row, b->qkv + row * ld_qkv);
+        NEXT_PHASE();
+        FOR_PIECES(piece, n * m->n_kv_head) {
+            const long row = piece / m->n_kv_head, head = piece % m->n_kv_head, seen = b->places[row] + 1;
+            const view sequence = {
+                .keys = l->keys + head * d * PANEL,
+                .values = l->values + head * PANEL * d_value,
+                .blocks = b->blocks + b->table[row],
+                .key_stride = m->n_kv_head * d * PANEL,
+                .value_stride = m->n_kv_head * PANEL * d_value,
+                .d_head = d,
+                .d_value = d_value,
+                .n = seen,
+                .scale = 1.0f / sqrtf((float)d),
+            };
+            any_attend(group, &sequence, b->qkv + row * ld_qkv + head * group * d, scores, rounded_up(seen, PANEL),
+                       b->mixed + row * ld_mixed + head * group * d);
+        }
+        NEXT_PHASE();
+        const product out = {b->mixed, l->out, l->out_bias, ld_mixed, m->n_head * d, ld / PANEL};
+        FOR_PIECES(piece, pieces(&out)) project(&out, piece, n, 1, b->x, ld);
+        NEXT_PHASE();
+        FOR_PIECES(row, n)
+        normalise(m, b->x + order[row] * ld, l->ffn_norm, l->ffn_norm_bias, b->normed + row * ld);
+        NEXT_PHASE();
+        const product inward = {b->normed, l->inward, l->inward_bias, ld, m->d_model,
+                                (m->gated ? 2 : 1) * rounded_up(widths[0], 2 * PANEL) / PANEL};
+        FOR_PIECES(piece, pieces(&inward)) fan_in(m, &inward, piece, widths, n, b->inner);
+        NEXT_PHASE();
+        const product down = {b->inner, l->down, l->down_bias, m->fan_in, l->width, ld / PANEL};
+        FOR_PIECES(piece, pieces(&down)) fan_out(&down, piece, widths, order, n, b->x, ld);
+        NEXT_PHASE();
+    }
+    FOR_PIECES(row, b->logit_rows)
+    normalise(m, b->x + b->wants[row] * ld, m->norm, m->norm_bias, b->normed + row * ld);
+    NEXT_PHASE();
+    const product head = {b->normed, m->head, NULL, ld, m->d_model, rounded_up(m->vocab_size, 2 * PANEL) / PANEL};
+    FOR_PIECES(piece, pieces(&head))
+    project(&head, piece, b->logit_rows, 0, b->logits, rounded_up(m->vocab_size, 2 * PANEL));
+}

@@ -1,0 +1,91 @@
+"""Weights as the kernels read them: panels of sixteen outputs, one large piece of memory for all of them.
+
+Huge pages, where the system has them: a step reads every weight once, and with small pages it would wait for their
+addresses as long as for the weights.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+PANEL = 16
+UNIT = 2 * PANEL
+"""Outputs are padded to whole pairs of panels."""
+HUGE_PAGE = 2 << 20
+
+
+def padded(n: int, unit: int = UNIT) -> int:
+    return -(-n // unit) * unit
+
+
+def empty(floats: int) -> Tensor:
+    """Zeros, [floats], float32, that begin at a huge page. The memory is given back with the tensor."""
+    pages = mmap.mmap(-1, 4 * floats + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        pages.madvise(mmap.MADV_HUGEPAGE)
+    whole = torch.frombuffer(pages, dtype=torch.float32)
+    skipped = -whole.data_ptr() % HUGE_PAGE // 4
+    return whole[skipped : skipped + floats]
+
+
+@dataclass(frozen=True)
+class Part:
+    """floats: how many. fill: writes them into a tensor of that length that holds zeros."""
+
+    floats: int
+    fill: Callable[[Tensor], object]
+
+
+def vector(values: Tensor, length: int | None = None) -> Part:
+    """values [n], with zeros up to `length`."""
+    n = values.numel()
+    return Part(n if length is None else length, lambda to: to[:n].copy_(values.flatten()))
+
+
+def panels(*matrices: Tensor) -> Part:
+    """Matrices [n_out, n_in] of one shape; panel 0 of each, then panel 1 of each, and so on."""
+    n_out, n_in = matrices[0].shape
+    outputs = padded(n_out)
+
+    def fill(to: Tensor) -> None:
+        target = to.view(outputs // PANEL, len(matrices), n_in, PANEL)
+        for index, matrix in enumerate(matrices):
+            for first in range(0, n_out, PANEL * 256):  # in pieces: a padded copy of a large matrix would cost its size
+                some = matrix[first : first + PANEL * 256].detach()
+                rows = torch.nn.functional.pad(some, (0, 0, 0, -len(some) % PANEL)).view(-1, PANEL, n_in)
+                start = first // PANEL
+                target[start : start + len(rows), index].copy_(rows.transpose(1, 2))
+
+    return Part(outputs * n_in * len(matrices), fill)
+
+
+def alternated(*biases: Tensor) -> Part:
+    """Biases [n_out] of matrices that `panels` packs together."""
+    (n_out,) = biases[0].shape
+    outputs = padded(n_out)
+
+    def fill(to: Tensor) -> None:
+        target = to.view(outputs // PANEL, len(biases), PANEL)
+        for index, bias in enumerate(biases):
+            target[:, index].copy_(torch.nn.functional.pad(bias.detach(), (0, outputs - n_out)).view(-1, PANEL))
+
+    return Part(outputs * len(biases), fill)
+
+
+def gather(parts: list[Part | None]) -> tuple[Tensor, list[int | None]]:
+    """All parts in one piece of memory, and where in it each begins, in floats: at whole cache lines."""
+    starts: list[int | None] = []
+    end = 0
+    for part in parts:
+        starts.append(None if part is None else end)
+        end += 0 if part is None else padded(part.floats, PANEL)
+    memory = empty(end)
+    for part, start in zip(parts, starts, strict=True):
+        if part is not None and start is not None:
+            part.fill(memory[start : start + part.floats])
+    return memory, starts
