@@ -65,10 +65,11 @@ class Rows(ctypes.Structure):
     _fields_ = [
         ("rows", INTEGER),
         ("logit_rows", INTEGER),
+        ("apart", INTEGER),
         *((name, POINTER) for name in ("tokens", "places", "table", "blocks", "wants", "order", "widths")),
         *((name, POINTER) for name in ("x", "normed", "qkv", "mixed", "inner", "scores", "logits")),
         ("scores_size", INTEGER),
-        ("counters", POINTER),
+        ("phases", POINTER),
     ]
 
 
@@ -82,7 +83,8 @@ def kernel_library() -> ctypes.CDLL | None:
     library = ctypes.CDLL(str(found[0]))
     library.lts_team_new.argtypes, library.lts_team_new.restype = [ctypes.c_int], POINTER
     library.lts_team_free.argtypes, library.lts_team_free.restype = [POINTER], None
-    library.lts_counters.argtypes, library.lts_counters.restype = [INTEGER], INTEGER
+    library.lts_phases.argtypes, library.lts_phases.restype = [INTEGER], INTEGER
+    library.lts_phase_bytes.argtypes, library.lts_phase_bytes.restype = [], INTEGER
     library.lts_sizes_are.argtypes = [INTEGER] * 3
     library.lts_worker.argtypes, library.lts_worker.restype = [ctypes.c_int], POINTER
     library.lts_step.argtypes = [POINTER, POINTER, POINTER, POINTER, POINTER, INTEGER, POINTER]

@@ -30,6 +30,8 @@ Integers = NDArray[np.int32]
 ACTIVATIONS = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3}
 HEADS_AT_ONCE = 4
 """Rooms for scores that a thread needs: see kernels/attention.h."""
+FEW_ROWS = 16
+"""See kernels/step.h."""
 ROWS = 64
 """Room for so many rows at first; it grows with the largest step."""
 
@@ -92,7 +94,7 @@ class NativeRuntime:
         self._threads = threads
         self._widths: dict[Submodel, Integers] = {}
         self._room = Room.of(config, ROWS, threads)
-        self._logits = torch.empty(0)
+        self._logits = torch.empty(0, padded(config.vocab_size))
 
     def run(self, segments: Sequence[Segment]) -> Tensor:
         """Raises LtsRayError, before anything is written, for tokens, places or blocks that there are not."""
@@ -127,6 +129,7 @@ class NativeRuntime:
         rows = Rows(
             rows=len(tokens),
             logit_rows=len(wants),
+            apart=len(tokens) == len(segments),
             tokens=pointers[0],
             places=pointers[1],
             table=pointers[2],
@@ -177,7 +180,7 @@ class Room:
         scores = HEADS_AT_ONCE * padded(config.context_length, PANEL)
         floats = {
             "x": rows * d_model,
-            "normed": rows * d_model,
+            "normed": max(rows, FEW_ROWS * threads) * d_model,
             "qkv": rows * padded((config.n_head + 2 * config.n_kv_head) * config.d_head),
             "mixed": rows * config.n_head * config.d_head,
             "inner": rows * padded(max(config.widths)),
@@ -185,6 +188,7 @@ class Room:
         }
         kept = {name: torch.zeros(size) for name, size in floats.items()}
         kept |= {name: torch.zeros(config.n_layer * rows, dtype=torch.int32) for name in ("order", "widths")}
-        kept["counters"] = torch.zeros(library.lts_counters(config.n_layer), dtype=torch.int64)
+        phases = library.lts_phases(config.n_layer) * library.lts_phase_bytes()
+        kept["phases"] = torch.zeros(phases // 8, dtype=torch.int64)
         pointers = {name: each.data_ptr() for name, each in kept.items()}
         return cls(rows, pointers | {"scores_size": scores}, list(kept.values()))

@@ -4,20 +4,28 @@ A step reads each weight once, for however many rows need it. Rows are ordered b
 width and the next wider one are run for the wider rows only (the staircase). So a step costs
 
     base(rows) + the sum over the bands of neurons of (neurons of the band) * neuron(rows that run it)
-    + head(rows that want logits) + attended * the tokens that all rows look at
+    + head(rows that want logits) + attended * the tokens that decoded rows look at
+    + prompt_attended * those that the rows of prompts look at, which share what they read
 
 with base, neuron and head piecewise linear in the number of rows: flat while reading weights is the price, rising once
 arithmetic is. FFN widths enter as their sum over the layers: a neuron costs the same wherever it is.
+
+That is a quiet node's cost. Serving may be slower by a factor, by another one where prompts are read, and by
+what it adds to each step: all 1, 1 and 0 until whoever watches the steps says otherwise.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from operator import attrgetter
 from typing import Any, cast
 
 from lts_ray.errors import LtsRayError
+
+WIDTH = attrgetter("neurons")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +40,20 @@ class Group:
     attended: int
     logits: int
 
+    @property
+    def decoded(self) -> float:
+        """The part of `attended` that decoded rows look at, all rows counting alike."""
+        return self.attended * self.logits / self.rows if self.rows else 0.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class StepCosts:
-    """grid: numbers of rows, growing from 1. base, neuron, head: milliseconds at each of them. attended: per token.
+    """grid: numbers of rows, growing from 1. base, neuron, head: milliseconds at each of them.
 
-    relative_error: the fit's median relative error on what it was fitted to.
+    attended, prompt_attended: milliseconds per token; None: the same.
+    relative_error: the fit's median relative error on steps that it was not fitted to.
+    slowdown: of every step over what is above. prompt_slowdown: of steps that read prompts, beside it.
+    overhead_ms: on top of every step.
     """
 
     grid: tuple[int, ...]
@@ -45,49 +61,57 @@ class StepCosts:
     neuron: tuple[float, ...]
     head: tuple[float, ...]
     attended: float
+    prompt_attended: float | None = None
     relative_error: float = 0.0
+    slowdown: float = 1.0
+    prompt_slowdown: float = 1.0
+    overhead_ms: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.grid or self.grid[0] != 1 or list(self.grid) != sorted(set(self.grid)):
-            raise LtsRayError(f"the grid of step costs must grow from 1; got {self.grid}")
-        if any(len(column) != len(self.grid) for column in (self.base, self.neuron, self.head)):
-            raise LtsRayError(f"step costs need one value for each of the {len(self.grid)} numbers of rows")
+        grid = self.grid
+        if not grid or grid[0] != 1 or any(left >= right for left, right in pairwise(grid)):
+            raise LtsRayError(f"the grid of step costs must grow from 1; got {grid}")
+        if not len(self.base) == len(self.neuron) == len(self.head) == len(grid):
+            raise LtsRayError(f"step costs need one value for each of the {len(grid)} numbers of rows")
 
     def step_ms(self, groups: Sequence[Group]) -> float:
-        """The predicted time of one step of these groups, in any order. 0 for an empty step."""
+        """The predicted time of one step of these groups, in any order. 0 for an empty step.
+
+        Rows without logits tell a piece of a prompt from decoding, where every row wants them. What a group looks at
+        is divided by its rows.
+        """
         if not groups:
             return 0.0
         rows = logits = attended = below = 0
-        total = 0.0
+        decoded = 0.0
         for group in groups:
             rows += group.rows
             logits += group.logits
             attended += group.attended
+            decoded += group.decoded
+        each_ms = self.attended if self.prompt_attended is None else self.prompt_attended
+        total = self._at(self.base, rows) + self.attended * decoded + each_ms * (attended - decoded)
+        if logits:
+            total += self._at(self.head, logits)
         left = rows
-        for group in sorted(groups, key=lambda each: each.neurons):
+        for group in groups if len(groups) == 1 else sorted(groups, key=WIDTH):
             if group.neurons > below:
                 total += (group.neurons - below) * self._at(self.neuron, left)
                 below = group.neurons
             left -= group.rows
-        total += self._at(self.base, rows) + self.attended * attended
-        return total + self._at(self.head, logits) if logits else total
+        if rows > logits:
+            total *= self.prompt_slowdown
+        return self.slowdown * total + self.overhead_ms
 
     def scaled(self, factor: float) -> StepCosts:
         """The same node, slower by `factor` in everything."""
-        return StepCosts(
-            grid=self.grid,
-            base=tuple(factor * each for each in self.base),
-            neuron=tuple(factor * each for each in self.neuron),
-            head=tuple(factor * each for each in self.head),
-            attended=factor * self.attended,
-            relative_error=self.relative_error,
-        )
+        return replace(self, slowdown=factor * self.slowdown, overhead_ms=factor * self.overhead_ms)
 
     def _at(self, values: Sequence[float], rows: int) -> float:
         """Between two points of the grid linear; past the last one, as between the last two."""
         if len(values) == 1:
             return values[0] * rows
-        right = min(max(bisect_right(self.grid, rows), 1), len(values) - 1)
+        right = min(bisect_right(self.grid, rows) or 1, len(values) - 1)
         low, high = self.grid[right - 1], self.grid[right]
         share = (rows - low) / (high - low)
         return values[right - 1] + share * (values[right] - values[right - 1])

@@ -35,8 +35,9 @@ void *lts_team_new(int size) { return team_new(size); }
 
 void lts_team_free(void *t) { team_free(t); }
 
-/* How many counters a step of n_layer layers needs: one a phase. */
-int64_t lts_counters(int64_t n_layer) { return 8 * n_layer + 4; }
+/* Phases of a step of n_layer layers, at the most, and the bytes of one. */
+int64_t lts_phases(int64_t n_layer) { return 8 * n_layer + 4; }
+int64_t lts_phase_bytes(void) { return sizeof(phase); }
 
 /* Whether the structures here are laid out as the caller believes. */
 int lts_sizes_are(int64_t of_layer, int64_t of_model, int64_t of_rows) {
@@ -67,8 +68,8 @@ static void arrange(const model *m, const rows *b, const int32_t *submodels, int
 
 void lts_step(worker work, const model *m, const rows *b, void *t, const int32_t *submodels, int64_t n_submodels,
               const int32_t *widths) {
-    const step job = {m, b, t};
+    const step job = {m, b};
     arrange(m, b, submodels, n_submodels, widths);
-    memset((void *)b->counters, 0, sizeof *b->counters * (size_t)lts_counters(m->n_layer));
+    memset((void *)b->phases, 0, sizeof *b->phases * (size_t)lts_phases(m->n_layer));
     team_run(t, work, (void *)&job);
 }

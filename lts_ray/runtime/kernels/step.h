@@ -29,21 +29,22 @@ typedef struct {
 
 enum { SILU, GELU, GELU_TANH, RELU };
 
-/* rows: one for each token. table: where, in `blocks`, the row's sequence begins. order: for each layer, the rows from
+enum { FEW_ROWS = 16 }; /* `normed` has room for so many rows for each thread, and for all rows */
+
+/* rows: one for each token. apart: whether each is of another sequence. table: where, in `blocks`, the row's sequence begins. order: for each layer, the rows from
    the widest to the narrowest; widths: of the rows in that order. */
 typedef struct {
-    int64_t rows, logit_rows;
+    int64_t rows, logit_rows, apart;
     const int32_t *tokens, *places, *table, *blocks, *wants;
     int32_t *order, *widths;
     float *x, *normed, *qkv, *mixed, *inner, *scores, *logits;
     int64_t scores_size; /* floats for each thread */
-    _Atomic int64_t *counters;
+    phase *phases;
 } rows;
 
 typedef struct {
     const model *model;
     const rows *rows;
-    team *team;
 } step;
 
 #endif

@@ -2,6 +2,20 @@
 
 #include <stdlib.h>
 
+typedef struct helper {
+    team *of;
+    int member;
+} helper;
+
+enum { OPEN = 1 << 16 };
+
+/* False once the caller has nothing left to share. */
+static int come_in(team *t) {
+    for (int door = atomic_load(&t->door); door & OPEN;)
+        if (atomic_compare_exchange_weak(&t->door, &door, door + 1)) return 1;
+    return 0;
+}
+
 static void *helper_main(void *argument) {
     helper *self = argument;
     team *t = self->of;
@@ -14,12 +28,14 @@ static void *helper_main(void *argument) {
         }
         seen = atomic_load(&t->round);
         if (atomic_load(&t->stopping)) return NULL;
-        t->work(t->job, self->member);
-        meet(t);
+        if (come_in(t)) {
+            t->work(t->job, self->member);
+            atomic_fetch_sub(&t->door, 1);
+        }
     }
 }
 
-static void team_begin(team *t) {
+static void wake_all(team *t) {
     pthread_mutex_lock(&t->mutex);
     atomic_fetch_add(&t->round, 1);
     pthread_cond_broadcast(&t->wake);
@@ -29,15 +45,19 @@ static void team_begin(team *t) {
 void team_run(team *t, void (*work)(void *, int), void *job) {
     t->work = work;
     t->job = job;
-    if (t->size > 1) team_begin(t);
+    if (t->size > 1) {
+        atomic_store(&t->door, OPEN);
+        wake_all(t);
+    }
     work(job, 0);
-    meet(t);
+    atomic_fetch_and(&t->door, ~OPEN);
+    for (int spins = 0; atomic_load(&t->door);) relax(&spins);
 }
 
 void team_free(team *t) {
     if (t->size > 1) {
         atomic_store(&t->stopping, 1);
-        team_begin(t);
+        wake_all(t);
         for (int i = 1; i < t->size; i++) pthread_join(t->threads[i], NULL);
     }
     pthread_mutex_destroy(&t->mutex);

@@ -4,16 +4,13 @@
 #include "row_work.h"
 #include "step.h"
 
-/* Take pieces 0 ... total-1 until none is left; the next phase counts with the next counter. */
+/* Take pieces 0 ... total-1 of this phase until none is left. */
 #define FOR_PIECES(piece, total) \
-    for (long piece; (piece = atomic_fetch_add_explicit(counter, 1, memory_order_relaxed)) < (total);)
+    wanted = (total);            \
+    for (long piece; (piece = take(now)) < wanted; finish(now))
 
-/* Everybody has finished this phase. */
-#define NEXT_PHASE()  \
-    do {              \
-        counter++;    \
-        meet(s->team); \
-    } while (0)
+/* All pieces of this phase are done. */
+#define NEXT_PHASE() await(now++, wanted)
 
 typedef struct {
     const float *x, *w, *bias;
@@ -106,30 +103,59 @@ INLINE void fan_out(const product *p, long piece, const int32_t *widths, const i
     }
 }
 
-/* Turn a row's queries and keys, and put its keys and values into its block. */
-INLINE void remember(const model *m, const layer *l, const rows *b, long row, float *qkv) {
+/* Turn the queries that share a head of keys, and that head, and put its keys and values into the row's block. */
+INLINE void remember(const model *m, const layer *l, const rows *b, long row, long head, float *qkv) {
     const int32_t place = b->places[row];
     const long block = b->blocks[b->table[row] + place / PANEL], slot = place % PANEL;
-    const long d = m->d_head, d_value = rounded_up(d, PANEL);
-    float *k = qkv + m->n_head * d, *v = k + m->n_kv_head * d;
-    turn(m, qkv, m->n_head, l->q_norm, place);
-    turn(m, k, m->n_kv_head, l->k_norm, place);
-    for (long h = 0; h < m->n_kv_head; h++) {
-        float *keys = l->keys + (block * m->n_kv_head + h) * d * PANEL + slot;
-        float *values = l->values + ((block * m->n_kv_head + h) * PANEL + slot) * d_value;
-        for (long i = 0; i < d; i++) keys[i * PANEL] = k[h * d + i];
-        memcpy(values, v + h * d, sizeof(float) * (size_t)d);
-    }
+    const long d = m->d_head, d_value = rounded_up(d, PANEL), group = m->n_head / m->n_kv_head;
+    float *k = qkv + (m->n_head + head) * d, *v = k + m->n_kv_head * d;
+    turn(m, qkv + head * group * d, group, l->q_norm, place);
+    turn(m, k, 1, l->k_norm, place);
+    float *keys = l->keys + (block * m->n_kv_head + head) * d * PANEL + slot;
+    float *values = l->values + ((block * m->n_kv_head + head) * PANEL + slot) * d_value;
+    for (long i = 0; i < d; i++) keys[i * PANEL] = k[i];
+    memcpy(values, v, sizeof(float) * (size_t)d);
 }
+
+INLINE void look_back(const model *m, const layer *l, const rows *b, long row, long head, const float *qkv, float *y,
+                      float *scores) {
+    const long d = m->d_head, d_value = rounded_up(d, PANEL), group = m->n_head / m->n_kv_head;
+    const long seen = b->places[row] + 1;
+    const view sequence = {
+        .keys = l->keys + head * d * PANEL,
+        .values = l->values + head * PANEL * d_value,
+        .blocks = b->blocks + b->table[row],
+        .key_stride = m->n_kv_head * d * PANEL,
+        .value_stride = m->n_kv_head * PANEL * d_value,
+        .d_head = d,
+        .d_value = d_value,
+        .n = seen,
+        .scale = 1.0f / sqrtf((float)d),
+    };
+    any_attend(group, &sequence, qkv + head * group * d, scores, rounded_up(seen, PANEL), y + head * group * d);
+}
+
+/* Normalise all rows, in this order. Few of them everybody normalises for himself: it is quicker than to wait. */
+#define NORMALISE(weight, bias, order)                                                              \
+    do {                                                                                            \
+        if (few) { /* for nothing, but without harm, where the others have finished the phase after it */ \
+            for (long row = 0; row < n; row++) normalise(m, b->x + (order) * ld, weight, bias, normed + row * ld); \
+        } else {                                                                                    \
+            FOR_PIECES(row, n) normalise(m, b->x + (order) * ld, weight, bias, normed + row * ld);  \
+            NEXT_PHASE();                                                                           \
+        }                                                                                           \
+    } while (0)
 
 static void WORKER(void *job, int member) {
     const step *s = job;
     const model *m = s->model;
     const rows *b = s->rows;
-    _Atomic int64_t *counter = b->counters;
-    const long n = b->rows, d = m->d_head, ld = model_stride(m), group = m->n_head / m->n_kv_head;
+    phase *now = b->phases;
+    long wanted;
+    const long n = b->rows, d = m->d_head, ld = model_stride(m);
     const long ld_qkv = rounded_up((m->n_head + 2 * m->n_kv_head) * d, 2 * PANEL), ld_mixed = m->n_head * d;
-    const long d_value = rounded_up(d, PANEL);
+    const int few = n <= FEW_ROWS;
+    float *normed = b->normed + (few ? member * FEW_ROWS * ld : 0);
     float *scores = b->scores + member * b->scores_size;
 
     FOR_PIECES(row, n) embed(m, b->tokens[row], b->places[row], b->x + row * ld);
@@ -138,38 +164,29 @@ static void WORKER(void *job, int member) {
         const layer *l = m->layers + i;
         const int32_t *order = b->order + i * n, *widths = b->widths + i * n;
 
-        FOR_PIECES(row, n)
-        normalise(m, b->x + row * ld, l->attention_norm, l->attention_norm_bias, b->normed + row * ld);
-        NEXT_PHASE();
-        const product qkv = {b->normed, l->qkv, l->qkv_bias, ld, m->d_model, ld_qkv / PANEL};
+        NORMALISE(l->attention_norm, l->attention_norm_bias, row);
+        const product qkv = {normed, l->qkv, l->qkv_bias, ld, m->d_model, ld_qkv / PANEL};
         FOR_PIECES(piece, pieces(&qkv)) project(&qkv, piece, n, 0, b->qkv, ld_qkv);
         NEXT_PHASE();
-        FOR_PIECES(row, n) remember(m, l, b, row, b->qkv + row * ld_qkv);
-        NEXT_PHASE();
+        /* Rows of different sequences need nothing of each other; tokens of a prompt need the keys before them. */
         FOR_PIECES(piece, n * m->n_kv_head) {
-            const long row = piece / m->n_kv_head, head = piece % m->n_kv_head, seen = b->places[row] + 1;
-            const view sequence = {
-                .keys = l->keys + head * d * PANEL,
-                .values = l->values + head * PANEL * d_value,
-                .blocks = b->blocks + b->table[row],
-                .key_stride = m->n_kv_head * d * PANEL,
-                .value_stride = m->n_kv_head * PANEL * d_value,
-                .d_head = d,
-                .d_value = d_value,
-                .n = seen,
-                .scale = 1.0f / sqrtf((float)d),
-            };
-            any_attend(group, &sequence, b->qkv + row * ld_qkv + head * group * d, scores, rounded_up(seen, PANEL),
-                       b->mixed + row * ld_mixed + head * group * d);
+            const long row = piece / m->n_kv_head, head = piece % m->n_kv_head;
+            remember(m, l, b, row, head, b->qkv + row * ld_qkv);
+            if (b->apart) look_back(m, l, b, row, head, b->qkv + row * ld_qkv, b->mixed + row * ld_mixed, scores);
         }
         NEXT_PHASE();
+        if (!b->apart) {
+            FOR_PIECES(piece, n * m->n_kv_head) {
+                const long row = piece / m->n_kv_head, head = piece % m->n_kv_head;
+                look_back(m, l, b, row, head, b->qkv + row * ld_qkv, b->mixed + row * ld_mixed, scores);
+            }
+            NEXT_PHASE();
+        }
         const product out = {b->mixed, l->out, l->out_bias, ld_mixed, m->n_head * d, ld / PANEL};
         FOR_PIECES(piece, pieces(&out)) project(&out, piece, n, 1, b->x, ld);
         NEXT_PHASE();
-        FOR_PIECES(row, n)
-        normalise(m, b->x + order[row] * ld, l->ffn_norm, l->ffn_norm_bias, b->normed + row * ld);
-        NEXT_PHASE();
-        const product inward = {b->normed, l->inward, l->inward_bias, ld, m->d_model,
+        NORMALISE(l->ffn_norm, l->ffn_norm_bias, order[row]);
+        const product inward = {normed, l->inward, l->inward_bias, ld, m->d_model,
                                 (m->gated ? 2 : 1) * rounded_up(widths[0], 2 * PANEL) / PANEL};
         FOR_PIECES(piece, pieces(&inward)) fan_in(m, &inward, piece, widths, n, b->inner);
         NEXT_PHASE();
@@ -183,4 +200,5 @@ static void WORKER(void *job, int member) {
     const product head = {b->normed, m->head, NULL, ld, m->d_model, rounded_up(m->vocab_size, 2 * PANEL) / PANEL};
     FOR_PIECES(piece, pieces(&head))
     project(&head, piece, b->logit_rows, 0, b->logits, rounded_up(m->vocab_size, 2 * PANEL));
+    NEXT_PHASE();
 }

@@ -1,0 +1,188 @@
+"""Calibration finds the law by which a simulated runtime lets a simulated clock go on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise, product
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from lts_ray.errors import LtsRayError
+from lts_ray.models.config import MatFormerConfig
+from lts_ray.runtime.base import BLOCK_TOKENS
+from lts_ray.runtime.calibration import calibrate, fit
+from lts_ray.runtime.segment import Segment
+from lts_ray.runtime.step_costs import Group, StepCosts
+
+CONFIG = MatFormerConfig(vocab_size=50, d_model=8, n_head=2, n_kv_head=1, widths=(800, 800), context_length=512)
+
+LAW = StepCosts(
+    grid=(1, 4, 16, 256),
+    base=(2.0, 2.0, 3.0, 40.0),
+    neuron=(0.004, 0.004, 0.006, 0.05),
+    head=(3.0, 3.5, 5.0, 80.0),
+    attended=0.0008,
+    prompt_attended=0.0004,
+)
+
+
+def group_of(segment: Segment) -> Group:
+    attended = sum(range(segment.start + 1, segment.stop + 1))
+    return Group(sum(segment.submodel.widths), len(segment.tokens), attended, int(segment.wants_logits))
+
+
+class SimulatedRuntime:
+    """Takes what `law` says and `disturbance` adds, and looks at what every real runtime relies on."""
+
+    def __init__(
+        self,
+        law: StepCosts = LAW,
+        *,
+        config: MatFormerConfig = CONFIG,
+        n_blocks: int = 600,
+        disturbance: Callable[[int], float] = lambda run: 1.0,
+    ) -> None:
+        self.config, self.n_blocks = config, n_blocks
+        self.now, self.steps = 0.0, 0
+        self.seen: Counter[tuple[Group, ...]] = Counter()
+        self._law, self._disturbance = law, disturbance
+        self._written: set[int] = set()
+
+    def run(self, segments: Sequence[Segment]) -> Tensor:
+        held = [block for segment in segments for block in segment.blocks]
+        assert len(held) == len(set(held))
+        assert set(held) <= set(range(self.n_blocks))
+        for segment in segments:
+            assert 1 <= len(segment.tokens) <= segment.stop <= self.config.context_length
+            assert len(segment.blocks) == -(-segment.stop // BLOCK_TOKENS)
+            if segment.start >= BLOCK_TOKENS:
+                assert self._written.issuperset(segment.blocks[: segment.start // BLOCK_TOKENS])
+            self._written.update(segment.blocks[segment.start // BLOCK_TOKENS :])
+        groups = tuple(group_of(each) for each in segments)
+        self.now += self._law.step_ms(groups) / 1e3 * self._disturbance(self.steps)
+        self.seen[groups] += 1
+        self.steps += 1
+        return torch.zeros(sum(each.wants_logits for each in segments), self.config.vocab_size)
+
+    def clock(self) -> float:
+        return self.now
+
+
+SERVED = [
+    [Group(1600, 1, 100, 1)],
+    [Group(200, 3, 600, 3)],
+    [Group(400, 8, 2000, 8)],
+    [Group(1600, 2, 80, 2), Group(200, 6, 900, 6)],
+    [Group(1600, 4, 400, 4), Group(400, 100, 5000, 0)],
+    [Group(200, 7, 700, 7), Group(1600, 200, 20_000, 1)],
+    [Group(800, 30, 3000, 30)],
+]
+
+
+def test_the_law_of_a_runtime_is_found_within_five_percent() -> None:
+    runtime = SimulatedRuntime()
+    found = calibrate(runtime, seconds=3.0, clock=runtime.clock)
+    for step in SERVED:
+        assert found.step_ms(step) == pytest.approx(LAW.step_ms(step), rel=0.05), step
+    assert found.relative_error < 0.01
+
+
+def test_a_quarter_of_the_runs_disturbed_changes_little() -> None:
+    runtime = SimulatedRuntime(disturbance=lambda run: 5.0 if run % 4 == 0 else 1.0 + 0.03 * (-1) ** run)
+    found = calibrate(runtime, seconds=30.0, clock=runtime.clock)
+    for step in SERVED:
+        assert found.step_ms(step) == pytest.approx(LAW.step_ms(step), rel=0.12), step
+
+
+def test_a_step_that_was_slow_in_all_its_runs_has_little_say() -> None:
+    steps = [[group] for group in (Group(n, r, 9 * r, r) for n in (200, 800, 1600) for r in (1, 2, 4, 8, 16))]
+    steps += [[group] for group in (Group(n, r, 9 * r, 0) for n in (200, 800, 1600) for r in (1, 2, 4, 8, 16))]
+    samples = [(step, LAW.step_ms(step) * (3.0 if number == 7 else 1.0)) for number, step in enumerate(steps)]
+    found = fit(samples)
+    assert LAW.step_ms(steps[7]) == pytest.approx(found.step_ms(steps[7]), rel=0.05)
+
+
+def test_time_that_is_up_ends_it_after_one_run_of_each_step_that_decoding_needs_and_a_warm_up() -> None:
+    runtime = SimulatedRuntime()
+    found = calibrate(runtime, seconds=0.0, clock=runtime.clock)
+    times = {rows: {n for each, n in runtime.seen.items() if rows_of(each) == rows} for rows in (1, 4, 12, 64, 256)}
+    assert times[1] == times[4] == times[12] == {2}
+    assert times[64] == {1}  # the first is too long already
+    assert times[256] == set()
+    for step in (SERVED[0], SERVED[2], SERVED[3]):
+        assert found.step_ms(step) == pytest.approx(LAW.step_ms(step), rel=0.05), step
+
+
+def test_more_time_is_used_for_more_runs_of_short_steps_before_long_ones() -> None:
+    runtime = SimulatedRuntime()
+    calibrate(runtime, seconds=30.0, clock=runtime.clock)
+    assert runtime.now == pytest.approx(30.0, rel=0.2)
+    cheap, dear = min(runtime.seen, key=LAW.step_ms), max(runtime.seen, key=LAW.step_ms)
+    assert rows_of(dear) == 256
+    assert runtime.seen[cheap] > runtime.seen[dear] > 3
+
+
+def rows_of(groups: tuple[Group, ...]) -> int:
+    return sum(each.rows for each in groups)
+
+
+def test_a_law_that_the_model_does_not_have_shows_in_the_error_it_reports() -> None:
+    """A third more for every step that mixes widths."""
+
+    class Mixing(SimulatedRuntime):
+        def run(self, segments: Sequence[Segment]) -> Tensor:
+            begin = self.now
+            logits = super().run(segments)
+            if len({each.submodel for each in segments}) > 1:
+                self.now += (self.now - begin) / 2
+            return logits
+
+    runtime = Mixing()
+    assert calibrate(runtime, clock=runtime.clock).relative_error == pytest.approx(1 / 3, abs=0.05)
+
+
+@pytest.mark.parametrize("context_length", [2, 20, 64])
+@pytest.mark.parametrize("n_blocks", [1, 5, 40])
+def test_short_contexts_and_small_caches_are_measured_as_far_as_they_go(context_length: int, n_blocks: int) -> None:
+    config = replace(CONFIG, context_length=context_length)
+    runtime = SimulatedRuntime(config=config, n_blocks=n_blocks)
+    found = calibrate(runtime, seconds=1.0, clock=runtime.clock)
+    step = [Group(1600, 2, 3, 0)]
+    assert found.step_ms(step) == pytest.approx(LAW.step_ms(step), rel=0.05)
+
+
+def test_a_cache_without_blocks_is_refused() -> None:
+    runtime = SimulatedRuntime(n_blocks=0)
+    with pytest.raises(LtsRayError, match="0 blocks is too small"):
+        calibrate(runtime, clock=runtime.clock)
+
+
+@settings(max_examples=30)
+@given(st.lists(st.floats(0.1, 50), min_size=12, max_size=12))
+def test_whatever_was_measured_more_work_is_never_predicted_to_cost_less(times_ms: list[float]) -> None:
+    steps = [
+        [Group(neurons, rows, 10 * rows, rows * asked)]
+        for neurons in (200, 1600)
+        for rows in (1, 8, 64)
+        for asked in (0, 1)
+    ]
+    found = fit(list(zip(steps, times_ms, strict=True)))
+    for column in (found.base, found.neuron, found.head):
+        assert column[0] >= 0
+        assert all(left <= right for left, right in pairwise(column))
+    assert found.attended >= 0
+
+
+def test_logits_for_more_rows_than_were_measured_cost_as_much_more_as_before() -> None:
+    shapes = product((200, 1600), (1, 2, 4, 64, 128), (0, 4))
+    steps = [[Group(neurons, rows, rows, min(rows, asked))] for neurons, rows, asked in shapes]
+    found = fit([(step, LAW.step_ms(step)) for step in steps])
+    slope = (found.head[2] - found.head[1]) / 2
+    assert slope > 0
+    assert found.head[-1] == pytest.approx(found.head[2] + slope * (128 - 4), rel=1e-6)

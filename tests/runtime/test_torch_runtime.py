@@ -1,0 +1,77 @@
+"""The runtime of plain torch against the model's own forward, for every family."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lts_ray.architecture import Submodel
+from lts_ray.errors import LtsRayError
+from lts_ray.models.matformer import MatFormer
+from lts_ray.runtime.segment import Segment
+from lts_ray.runtime.torch_runtime import TorchRuntime
+from tests.runtime.reference import CONFIGS, SHAPE, Sequences, random_model
+
+CLOSE = {"atol": 1e-4, "rtol": 1e-4}
+
+
+@pytest.fixture(scope="module")
+def llama() -> MatFormer:
+    return random_model(SHAPE)
+
+
+@pytest.mark.parametrize("name", list(CONFIGS))
+def test_each_row_gets_what_its_sequence_would_get_alone(name: str) -> None:
+    """Prompts in pieces, responses and pieces together, widths that differ and change, blocks in any order."""
+    model = random_model(CONFIGS[name])
+    sequences = Sequences(model, TorchRuntime(model, n_blocks=24), n=4)
+    for parts in [
+        [(0, 5, "XL")],
+        [(0, 1, "XL"), (1, 20, "S"), (2, 17, "M")],
+        [(1, 13, "S"), (0, 1, "S"), (2, 1, "8,20,5")],
+        [(2, 1, "XL"), (3, 33, "L"), (0, 1, "S"), (1, 1, "20,8,5")],
+        *[[(index, 1, "M" if index % 2 else "XL") for index in range(4)]] * 14,
+        [(3, 16, "XL"), (2, 1, "M"), (1, 15, "M")],
+    ]:
+        got, expected = sequences.step(*parts)
+        assert expected.std() > 0.1
+        torch.testing.assert_close(got, expected, **CLOSE)
+
+
+def test_sequences_may_share_the_blocks_of_a_common_beginning(llama: MatFormer) -> None:
+    runtime = TorchRuntime(llama, n_blocks=8)
+    tokens, submodel = list(range(40)), llama.config.universal
+
+    def segment(start: int, stop: int, blocks: tuple[int, ...]) -> Segment:
+        return Segment(tokens=tokens[start:stop], start=start, blocks=blocks, submodel=submodel, wants_logits=True)
+
+    first = runtime.run([segment(0, 36, (5, 2, 7))])
+    again = runtime.run([segment(32, 36, (5, 2, 1)), segment(16, 36, (5, 4, 3))])
+    torch.testing.assert_close(again, first.expand(2, -1), **CLOSE)
+
+
+def test_half_precision_is_near_to_single(llama: MatFormer) -> None:
+    model = random_model(SHAPE).to(torch.bfloat16)
+    sequences = Sequences(model, TorchRuntime(model, n_blocks=8), n=2)
+    for parts in [[(0, 17, "XL")], [(0, 1, "XL"), (1, 7, "S")], [(0, 1, "M"), (1, 1, "XL")]]:
+        got, expected = sequences.step(*parts)
+        assert got.dtype == torch.float32
+        torch.testing.assert_close(got, expected, atol=0.1 * float(expected.std()), rtol=0.05)
+
+
+def test_what_does_not_fit_is_refused(llama: MatFormer) -> None:
+    runtime = TorchRuntime(llama, n_blocks=8)
+    blocks = tuple(range(7))
+    for segment, message in [
+        (Segment(tokens=[1] * 97, start=0, blocks=blocks, submodel=llama.config.universal, wants_logits=True), "96"),
+        (Segment(tokens=[1], start=0, blocks=blocks, submodel=Submodel((48, 48)), wants_logits=True), "3 layers"),
+        (Segment(tokens=[1], start=0, blocks=blocks, submodel=Submodel((49, 48, 48)), wants_logits=True), "48 neurons"),
+    ]:
+        with pytest.raises(LtsRayError, match=message):
+            runtime.run([segment])
+
+
+def test_a_step_without_logits_has_none(llama: MatFormer) -> None:
+    runtime = TorchRuntime(llama, n_blocks=2, threads=1)
+    segment = Segment(tokens=[1, 2], start=0, blocks=(1,), submodel=llama.config.universal, wants_logits=False)
+    assert runtime.run([segment]).shape == (0, llama.config.vocab_size)
