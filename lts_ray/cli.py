@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated
 
@@ -62,6 +63,8 @@ for benchmark in (
     bench_decoding.confidence,
 ):
     bench.app.command()(benchmark)
+for found in sorted(entry_points(group="lts_ray.bench"), key=lambda each: each.name):
+    bench.app.command(name=found.name)(found.load())
 app.add_typer(bench.app, name="bench")
 
 

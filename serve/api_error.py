@@ -25,8 +25,9 @@ class ApiError(LtsRayError):
         headers: Mapping[str, str] | None = None,
         details: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(" ".join(message.split()))
-        self.status, self.kind, self.param, self.code = status, kind, param, code
+        super().__init__(_encodable(" ".join(message.split())))
+        self.status, self.kind, self.code = status, kind, code
+        self.param = None if param is None else _encodable(param)
         self.headers, self.details = dict(headers or {}), dict(details or {})
 
     def body(self) -> dict[str, Any]:
@@ -35,6 +36,11 @@ class ApiError(LtsRayError):
 
     def answer(self) -> JSONResponse:
         return JSONResponse(self.body(), status_code=self.status, headers=self.headers)
+
+
+def _encodable(text: str) -> str:
+    """A client's own words may be in it, and they may hold halves of a surrogate pair."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def as_api_error(error: LtsRayError) -> ApiError:

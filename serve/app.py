@@ -16,9 +16,12 @@ from ray import serve
 from ray.serve import Application
 
 from lts_ray.errors import LtsRayError
-from serve.api import create_app
-from serve.replica import build_service
+from serve.live import LiveConfig
+from serve.ray_metrics import RayMetrics
+from serve.replica import build_replica
 from serve.settings import ServeArgs
+
+logger = logging.getLogger(__name__)
 
 SPARE_REQUESTS = 32
 """Beyond rows and queue, so that a full queue, /health and /v1/models are answered by the replica itself."""
@@ -30,19 +33,30 @@ class ElasticServer:
 
     def __init__(self, args: ServeArgs) -> None:
         log_to_stderr()
-        self._service = build_service(args, ray.get_runtime_context().get_node_labels())
+        labels = ray.get_runtime_context().get_node_labels()
+        self._replica = build_replica(args, labels, observer=lambda name: RayMetrics(model_name=name))
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_app(self._service, answers_request_id=False)  # Ray's proxy adds it to every answer
+        return self._replica.app(answers_request_id=False)  # Ray's proxy adds it to every answer
+
+    def reconfigure(self, user_config: Mapping[str, Any]) -> None:
+        """Ray Serve calls it when only `user_config` has changed, without a new replica.
+
+        A config that does not fit changes nothing: to raise here would take down a replica that serves.
+        """
+        try:
+            self._replica.reconfigure(user_config)
+        except LtsRayError as error:
+            logger.error("user_config is not taken over: %s", error)
 
     def check_health(self) -> None:
         """Ray Serve replaces the replica when this raises."""
-        self._service.engine.check()
+        self._replica.service.engine.check()
 
     def __del__(self) -> None:
-        service = getattr(self, "_service", None)  # absent when the constructor failed
-        if service is not None:
-            service.engine.stop()
+        replica = getattr(self, "_replica", None)  # absent when the constructor failed
+        if replica is not None:
+            replica.service.engine.stop()
 
 
 def build(args: Mapping[str, Any]) -> Application:
@@ -70,16 +84,28 @@ def application(args: ServeArgs) -> Application:
         num_replicas=args.num_replicas,
         max_ongoing_requests=args.max_batch_size + args.max_queue + SPARE_REQUESTS,
         ray_actor_options=options,
+        user_config=LiveConfig(policy=args.policy).to_json(),
+        # A new version comes up beside the old one, which leaves when its last request has ended.
+        max_surge_percent=100,
+        graceful_shutdown_timeout_s=args.drain_s,
+        logging_config={"enable_access_log": False},  # serve.access_log writes a line a request, and says more
     )
     built: Application = deployment.bind(args)
     return built
 
 
 def log_to_stderr() -> None:
-    """A replica is an application of its own: Ray collects its stderr, and nothing else configures our loggers."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    for name in ("serve", "lts_ray"):
+    """A replica is an application of its own: Ray collects its stderr, and nothing else configures our loggers.
+
+    Lines of the access log are JSON and nothing else.
+    """
+    for name, form in (
+        ("serve", "%(asctime)s %(levelname)s %(name)s: %(message)s"),
+        ("lts_ray", "%(asctime)s %(levelname)s %(name)s: %(message)s"),
+        ("serve.access", "%(message)s"),
+    ):
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter(form))
         logger = logging.getLogger(name)
         logger.setLevel(logging.INFO)
         logger.handlers[:] = [handler]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 KINDS = ("ttft", "tpot", "e2e")
 
@@ -28,7 +28,7 @@ class Budget:
     e2e_ms: float | None = None
 
     def __bool__(self) -> bool:
-        return any(value is not None for value in asdict(self).values())
+        return self.ttft_ms is not None or self.tpot_ms is not None or self.e2e_ms is not None
 
     def holds(self, timing: Timing, *, margin: float = 1.0) -> bool:
         """Whether `timing`, scaled by `margin`, is within every bound."""

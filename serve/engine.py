@@ -1,7 +1,8 @@
 """Continuous batching over one model, in a thread of its own. It knows token ids: no text, no HTTP.
 
-A step is what the scheduler says, at the widths that the policy says. torch runs in this thread only, so the event
-loop that serves the clients never waits for it. Each row gets the tokens that `decoding.generate` would give it alone.
+A step is what the scheduler says, at the widths that the policy says. The runtime runs in this thread only, so the
+event loop that serves the clients never waits for it. Each request gets the tokens that `decoding.generate` would give
+it alone, whatever shares its steps and however often it is preempted.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
+from copy import copy
 from functools import partial
 from time import monotonic
 
@@ -17,22 +19,26 @@ import torch
 from torch import Tensor
 
 from lts_ray.decoding.generate import check_length
-from lts_ray.decoding.kv_cache import KVCache
-from lts_ray.decoding.sampling import sample
-from lts_ray.measurement.cost_model import StepCostModel
-from lts_ray.models.matformer import MatFormer
-from serve import policy
+from lts_ray.runtime.base import Runtime
+from lts_ray.runtime.step_costs import StepCosts
+from serve.choose import choose
 from serve.drift import Drift
 from serve.errors import BudgetInfeasibleError, EngineFailedError, QueueFullError
 from serve.menu import Menu
+from serve.observer import Observer, Silence
+from serve.policies.admission import drain_s, judge, smallest_feasible_budget_ms
+from serve.policies.base import Policy, Situation
 from serve.request import Active, Request
-from serve.response import Admitted, Ended, Failed, FinishReason, Progress, Response, Token
+from serve.response import Admitted, Ended, Failed, FinishReason, LeaveReason, Outbox, Response, Token
 from serve.scheduler import Scheduler, Step
+from serve.teller import Teller
 
 logger = logging.getLogger(__name__)
 
 MAX_FAILED_STEPS = 3
 """After so many failed steps in a row the engine is unhealthy, and whoever watches it (Ray Serve) starts a new one."""
+SHUTTING_DOWN = "the server is shutting down"
+DIED = "the engine's thread has died; see the server's log"
 
 
 class Engine:
@@ -40,43 +46,66 @@ class Engine:
 
     def __init__(
         self,
-        model: MatFormer,
+        runtime: Runtime,
         *,
         menu: Menu,
-        step_cost: StepCostModel,
-        eos_id: int | None,
+        costs: StepCosts,
+        policy: Policy,
+        eos_ids: frozenset[int],
         max_batch_size: int = 8,
         max_queue: int = 64,
-        threads: int = 1,
+        chunk_tokens: int = 256,
+        prefix_cache: bool = True,
         adapts: bool = True,
+        observer: Observer | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """clock: seconds, monotonic. threads: torch's, which Ray would otherwise have set to the actor's num_cpus.
+        """clock: seconds, monotonic. eos_ids: tokens that end a response. adapts: correct costs by the steps that run.
 
-        adapts: correct step_cost by the steps that run.
+        chunk_tokens: the most tokens of one step. The runtime is this engine's alone.
         """
-        self.model, self.menu, self.step_cost = model, menu, step_cost
-        self.clock, self._eos_id, self._threads = clock, eos_id, threads
-        weight = model.embed_tokens.weight
-        self._device = weight.device
-        self._cache = KVCache.empty(
-            model.config,
-            rows=max_batch_size,
-            length=model.config.context_length,
-            dtype=weight.dtype,
-            device=weight.device,
-        )
-        self._drift, self._adapts = Drift(step_cost), adapts
+        self.config, self.menu, self.clock = runtime.config, menu, clock
+        self._runtime, self._eos_ids = runtime, eos_ids
+        self._teller = Teller(Silence() if observer is None else observer)
+        self._drift, self._adapts = Drift(costs), adapts
         self._ids = itertools.count()
         self._failed_steps = 0
         self._stopping = False
+        self._draining = False
         self._refusal: str | None = None
         # The lock guards what both threads change: the scheduler, the active requests, the cancellations.
         self._wake = threading.Condition()
-        self._scheduler = Scheduler(slots=max_batch_size, max_queue=max_queue)
+        self._scheduler = Scheduler(
+            menu=menu,
+            policy=policy,
+            slots=max_batch_size,
+            max_queue=max_queue,
+            chunk_tokens=chunk_tokens,
+            n_blocks=runtime.n_blocks,
+            prefix_cache=prefix_cache,
+        )
+        self.policy = policy
         self._active: dict[int, Active] = {}
-        self._cancelled: set[int] = set()
+        self._cancelled: dict[int, LeaveReason] = {}
+        self._outbox = Outbox()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    @property
+    def costs(self) -> StepCosts:
+        """Of a step, as corrected by those that have run."""
+        return self._drift.costs
+
+    @property
+    def policy(self) -> Policy:
+        return self._scheduler.policy
+
+    @policy.setter
+    def policy(self, policy: Policy) -> None:
+        """From the next step on. Raises LtsRayError for one that does not fit this engine's menu."""
+        with self._wake:
+            now_ms = self.clock() * 1e3
+            copy(policy).plan(self._scheduler.situation(now_ms), self.menu, self.costs)
+            self._scheduler.policy = policy
 
     def start(self) -> None:
         self._thread.start()
@@ -85,10 +114,18 @@ class Engine:
         """End after the step in progress; requests that are not done get an error. Returns when the thread is gone."""
         with self._wake:
             self._stopping = True
-            self._refusal = "the server is shutting down"
-            self._wake.notify()
-        if self._thread.ident is not None:
+            self._refusal = self._refusal or SHUTTING_DOWN
+            self._wake.notify_all()
+        if self._thread.ident is None:
+            self._give_up()
+        else:
             self._thread.join()
+
+    def drain(self, timeout_s: float) -> bool:
+        """Take no more requests, and wait until those that run and wait have ended. Whether they have, by then."""
+        with self._wake:
+            self._draining = True
+            return self._wake.wait_for(lambda: not self._active and not self._outbox, timeout_s)
 
     def check(self) -> None:
         """Raise EngineFailedError unless the engine works."""
@@ -108,191 +145,176 @@ class Engine:
         Raises QueueFullError, BudgetInfeasibleError for a strict request, EngineFailedError, or LtsRayError for a
         request that can never run; nothing of it is kept then.
         """
-        check_length(len(request.prompt), request.max_tokens, self.model.config.context_length)
-        self.check()
+        check_length(len(request.prompt), request.max_tokens, self.config.context_length)
         now = self.clock()
         arrived_s = now if arrived_s is None else arrived_s
-        load = self._load_on_arrival()
-        demand = request.demand(waited_ms=(now - arrived_s) * 1e3)
-        choice = policy.choose(self.menu, self._drift.cost, load, demand)
+        job = request.job(next(self._ids), arrived_s=arrived_s)
+        with self._wake:
+            self._check_open()
+            situation, policy = self._scheduler.situation(now * 1e3), copy(self.policy)
+        if len(situation.waiting) >= self._scheduler.max_queue:
+            self._teller.refused("queue_full")
+            raise self._full(situation)
+        choice = judge(situation, job, self.menu, self.costs, policy)
         if request.strict and choice.met is False:
-            feasible = policy.smallest_feasible_budget_ms(self.menu, self._drift.cost, load, demand)
-            raise BudgetInfeasibleError(feasible, retry_after_s=policy.drain_s(self._drift.cost, load))
-        generator = torch.Generator()
-        if request.seed is None:
-            generator.seed()
-        else:
-            generator.manual_seed(request.seed)
-        number = next(self._ids)
-        active = Active(
-            id=number,
-            request=request,
-            response=Response(arrived_s=arrived_s, cancel=partial(self.cancel, number)),
-            progress=Progress(arrived_s=arrived_s),
-            option=choice.option,
-            generator=generator,
+            self._teller.refused("infeasible")
+            feasible = smallest_feasible_budget_ms(situation, job, self.menu, self.costs, policy)
+            raise BudgetInfeasibleError(feasible, retry_after_s=drain_s(situation, self.costs))
+        active = Active.of(
+            request,
+            id=job.id,
+            arrived_s=arrived_s,
+            predicted=choice.predicted,
+            eos_ids=self._eos_ids,
+            cancel=partial(self.cancel, job.id),
         )
         with self._wake:
-            self.check()
-            if not self._scheduler.add(number):
-                raise QueueFullError(self._scheduler.max_queue, retry_after_s=policy.drain_s(self._drift.cost, load))
-            self._active[number] = active
-            self._wake.notify()
+            self._check_open()
+            if not self._scheduler.add(
+                job.id,
+                prompt=request.prompt,
+                max_tokens=request.max_tokens,
+                budget=request.budget,
+                pinned=request.pinned,
+                arrived_ms=job.arrived_ms,
+            ):
+                raise self._full(situation)
+            self._active[job.id] = active
+            self._wake.notify_all()
         return active.response
 
-    def cancel(self, number: int) -> None:
-        """The request leaves at the next step boundary, and its place is free again. Unknown ids are no error."""
+    def cancel(self, number: int, reason: LeaveReason = "cancelled") -> None:
+        """The request leaves at the next step boundary, and its place is free again. Unknown ids are no error.
+
+        reason: "stop" where it has ended as it should, by what the engine does not know: a stop string.
+        """
         with self._wake:
             if number in self._active:
-                self._cancelled.add(number)
-                self._wake.notify()
+                self._cancelled.setdefault(number, reason)
+                self._wake.notify_all()
 
-    def _load_on_arrival(self) -> policy.Load:
-        with self._wake:
-            running = [self._active[number] for number in self._scheduler.running]
-            waiting = [self._active[number] for number in self._scheduler.waiting]
-        return policy.Load(
-            slots=self._scheduler.slots,
-            running=tuple(active.row(self.menu) for active in running),
-            ahead=tuple(active.row(self.menu) for active in waiting),
-            steps_before_prefill=1 if running else 0,
-        )
+    def _check_open(self) -> None:
+        self.check()
+        if self._draining:
+            raise EngineFailedError(SHUTTING_DOWN)
+
+    def _full(self, situation: Situation) -> QueueFullError:
+        return QueueFullError(self._scheduler.max_queue, retry_after_s=drain_s(situation, self.costs))
 
     # From here on everything runs in the engine's thread.
 
     def _run(self) -> None:
-        torch.set_num_threads(self._threads)  # per thread: what the caller set does not count here
         try:
             with torch.inference_mode():
-                while (step := self._next_step()) is not None:
-                    try:
-                        self._run_step(step)
-                        self._failed_steps = 0
-                    except Exception as error:
-                        self._failed_steps += 1
-                        logger.exception("a %s step of %d requests failed", step.phase, len(step.ids))
-                        self._fail(step.ids, f"the step failed: {type(error).__name__}: {error}")
+                while self._awake():
+                    self._step()
+        except BaseException:  # even of kinds that only end programs: this thread must not end in silence
+            logger.exception("the engine's thread has died")
         finally:  # whatever ended the thread, no client waits for ever
-            with self._wake:
-                self._refusal = self._refusal or "the engine's thread has died; see the server's log"
-                left = list(self._active)
-            self._fail(left, self._refusal)
+            self._give_up()
 
-    def _next_step(self) -> Step | None:
-        """Wait for work. None when the engine is to stop."""
-        while True:
-            with self._wake:
-                while not (self._stopping or self._cancelled or self._scheduler.has_work):
-                    self._wake.wait()
-                cancelled, self._cancelled = self._cancelled, set()
-            for number in cancelled & self._active.keys():
-                self._finish(self._active[number], "cancelled")
-            with self._wake:
-                if self._stopping:
-                    return None
-                step = self._scheduler.step()
-            if step is not None:
-                return step
+    def _give_up(self) -> None:
+        with self._wake:
+            self._refusal = self._refusal or DIED
+            left = list(self._active)
+        self._fail(left, self._refusal)
+        self._hand_over()
 
-    def _run_step(self, step: Step) -> None:
-        actives = [self._active[number] for number in step.ids]
+    def _awake(self) -> bool:
+        """Wait for something to do. False when the engine is to stop."""
+        with self._wake:
+            self._wake.wait_for(lambda: self._stopping or self._cancelled or self._scheduler.has_work)
+            cancelled, self._cancelled = self._cancelled, {}
+            stopping = self._stopping
+        for number, reason in cancelled.items():
+            if (active := self._active.get(number)) is not None:
+                self._finish(active, reason, self.clock())
+        return not stopping
+
+    def _step(self) -> None:
+        """Plan a step, run it and hand over what it made. A failure is the step's requests' alone."""
         started = self.clock()
-        prefill = step.phase == "prefill"
-        logits = self._prefill(actives[0], step.first_row) if prefill else self._decode(actives)
-        neurons, contexts = [active.option.neurons for active in actives], [active.context for active in actives]
+        step = None
+        try:
+            with self._wake:
+                step = self._scheduler.step(started * 1e3, self.costs)
+            if step is not None:
+                logits = self._runtime.run([part.segment for part in step.parts])
+                self._take(step, logits, started)
+            self._failed_steps = 0
+        except Exception as error:
+            self._failed_steps += 1
+            failed = list(self._active) if step is None else [part.id for part in step.parts]
+            logger.exception("a step of %d requests failed", len(failed))
+            self._fail(failed, f"the step failed: {_one_line(error)}")
+            step = None
+        self._hand_over()
+        if step is not None:
+            self._note(step, started)
+
+    def _take(self, step: Step, logits: Tensor, started: float) -> None:
+        """logits: [parts that want them, vocab_size]. started: when the step began."""
+        parts = [part for part in step.parts if part.segment.wants_logits]
+        chosen, broken = choose([self._active[part.id] for part in parts], logits)
+        for id, error in broken.items():
+            self._fail([id], f"choosing a token failed: {_one_line(error)}")
         now = self.clock()
-        for active, row in zip(actives, logits, strict=True):
-            self._take(active, sample(row, active.request.sampling, active.generator), now)
+        with self._wake:
+            self._scheduler.took(step, {id: each.token for id, each in chosen.items()}, now * 1e3)
+        for part in step.parts:
+            active = self._active.get(part.id)
+            if active is not None and active.progress.submodel is None:
+                self._push(active, Admitted(part.option.name, active.predicted, started))
+        for part in parts:
+            if part.id not in chosen:
+                continue
+            active, each = self._active[part.id], chosen[part.id]
+            if each.token in active.stops:
+                self._finish(active, "stop", now)
+                continue
+            self._push(active, Token(each.token, part.option.name, now, each.logprob, each.top))
+            active.left -= 1
+            if not active.left:
+                self._finish(active, "length", now)
+
+    def _note(self, step: Step, started: float) -> None:
+        now = self.clock()
+        actual_ms = (now - started) * 1e3
         if self._adapts:
-            self._drift.note(step.phase, neurons, contexts, actual_ms=(self.clock() - started) * 1e3)
-
-    def _prefill(self, active: Active, row: int) -> Tensor:
-        """Returns [1, vocab_size]."""
+            groups = step.groups()
+            # As the costs tell it: a prompt's last token alone is like any row that wants logits.
+            self._drift.note(groups, actual_ms, prompt=any(each.rows > each.logits for each in groups))
         with self._wake:
-            running = [self._active[number] for number in self._scheduler.running if number != active.id]
-            waiting = [self._active[number] for number in self._scheduler.waiting]
-        load = policy.Load(
-            slots=self._scheduler.slots,
-            running=tuple(each.row(self.menu) for each in running),
-            behind=tuple(each.row(self.menu) for each in waiting),
-        )
-        demand = active.request.demand(waited_ms=(self.clock() - active.progress.arrived_s) * 1e3)
-        choice = policy.choose(self.menu, self._drift.cost, load, demand)
-        active.option = choice.option
-        self._push(active, Admitted(choice.option.name, choice.predicted))
-        cache = self._cache.rows(row, row + 1)
-        cache.truncate(0, 0)
-        tokens = torch.tensor([active.request.prompt], device=self._device)
-        logits: Tensor = self.model(tokens, submodel=active.option.submodel, cache=cache, last_only=True)
-        return logits[:, -1]
-
-    def _decode(self, actives: Sequence[Active]) -> Tensor:
-        """One token for every row in use. Returns [rows, vocab_size]."""
-        self._narrow(actives)
-        submodels = [active.option.submodel for active in actives]
-        tokens = torch.tensor([[active.last_token] for active in actives], device=self._device)
-        logits: Tensor = self.model(
-            tokens,
-            submodel=submodels[0] if len(set(submodels)) == 1 else submodels,
-            cache=self._cache.rows(0, len(actives)),
-            last_only=True,
-        )
-        return logits[:, -1]
-
-    def _narrow(self, actives: Sequence[Active]) -> None:
-        """Every width shares one cache layout, so a row may change its submodel in the middle of its response."""
-        now = self.clock()
-        with self._wake:
-            free = self._scheduler.slots - len(actives)
-            joining = [self._active[number].row(self.menu) for number in self._scheduler.waiting[:free]]
-        stall_ms = policy.prefills_ms(self._drift.cost, joining, self.menu.universal.neurons)
-        rows = [active.running(now) for active in actives]
-        for active, option in zip(
-            actives, policy.replan(self.menu, self._drift.cost, rows, stall_ms=stall_ms), strict=True
-        ):
-            active.option = option
-
-    def _take(self, active: Active, token: int, now: float) -> None:
-        if token == self._eos_id:
-            self._finish(active, "stop", now)
-            return
-        active.last_token = token
-        self._push(active, Token(token, active.option.name, now))
-        if active.remaining == 0:
-            self._finish(active, "length", now)
+            self._teller.stepped(step, self._scheduler, at_s=now, actual_ms=actual_ms)
 
     def _push(self, active: Active, event: Admitted | Token | Ended) -> None:
         active.progress.note(event)
-        if not active.response.push(event):
-            self.cancel(active.id)
+        self._outbox.put(active.response, event)
 
-    def _finish(self, active: Active, reason: FinishReason, now: float | None = None) -> None:
-        self._leave(active.id)
-        self._push(active, Ended(reason, self.clock() if now is None else now))
-        progress = active.progress
-        predicted, measured = progress.predicted, progress.measured()
-        logger.info(
-            "request %s: %s after %d + %d tokens at %s, predicted %s ms, actual %s ms, budget %s ms",
-            active.request.label,
-            reason,
-            len(active.request.prompt),
-            progress.tokens,
-            dict(progress.submodels),
-            predicted and predicted.to_json(),
-            measured and measured.to_json(),
-            active.request.budget.items() or None,
-        )
+    def _hand_over(self) -> None:
+        for response in self._outbox.send():
+            response.cancel()
+        if self._draining and not self._active:
+            with self._wake:
+                self._wake.notify_all()
 
-    def _fail(self, numbers: Sequence[int], message: str) -> None:
+    def _finish(self, active: Active, reason: FinishReason, now: float) -> None:
+        self._push(active, Ended(reason, now))
+        self._leave(active, reason)
+
+    def _fail(self, numbers: Iterable[int], message: str) -> None:
         for number in numbers:
-            if number in self._active:  # a request that had ended before the step failed has its answer
-                response = self._active[number].response
-                self._leave(number)
-                response.push(Failed(message))
+            active = self._active.get(number)
+            if active is not None:  # a request that had ended before the step failed has its answer
+                self._outbox.put(active.response, Failed(message))
+                self._leave(active, None)
 
-    def _leave(self, number: int) -> None:
+    def _leave(self, active: Active, reason: FinishReason | None) -> None:
         with self._wake:
-            move = self._scheduler.remove(number)
-            self._active.pop(number, None)
-        if move is not None:
-            self._cache.move(move.source, move.destination)
+            self._scheduler.remove(active.id)
+            del self._active[active.id]
+        self._teller.ended(active, reason)
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from serve.request import Request
 from serve.response import FinishReason, Progress
+
+Refusal = Literal["queue_full", "infeasible"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +43,10 @@ class Observer(Protocol):
         """reason: None for a request whose step failed."""
         ...
 
+    def refused(self, reason: Refusal) -> None:
+        """A request was not queued. Called on the event loop that asked, which others may share."""
+        ...
+
 
 class Silence:
     """Nobody counts."""
@@ -48,3 +54,24 @@ class Silence:
     def stepped(self, record: StepRecord) -> None: ...
 
     def ended(self, request: Request, progress: Progress, reason: FinishReason | None) -> None: ...
+
+    def refused(self, reason: Refusal) -> None: ...
+
+
+class Everybody:
+    """Tells several observers."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def stepped(self, record: StepRecord) -> None:
+        for observer in self._observers:
+            observer.stepped(record)
+
+    def ended(self, request: Request, progress: Progress, reason: FinishReason | None) -> None:
+        for observer in self._observers:
+            observer.ended(request, progress, reason)
+
+    def refused(self, reason: Refusal) -> None:
+        for observer in self._observers:
+            observer.refused(reason)

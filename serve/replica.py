@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from time import time
 
 import torch
+from fastapi import FastAPI
 
 from lts_ray.frontier import Frontier
-from lts_ray.measurement.calibration import calibrate
 from lts_ray.measurement.selector import labels_match
 from lts_ray.models.checkpoint import load_checkpoint
+from lts_ray.runtime.calibration import calibrate
+from lts_ray.runtime.load import build_runtime
 from lts_ray.tokenizer import load_tokenizer
+from serve.api import create_app
 from serve.engine import Engine
+from serve.keys import Keys
+from serve.live import LiveConfig
+from serve.memory import blocks_for
 from serve.menu import menu_of_frontier, menu_of_granularities
+from serve.metrics import Metrics
+from serve.observer import Everybody, Observer
+from serve.playground import playground_router
 from serve.service import Service
 from serve.settings import ServeArgs
 
@@ -24,46 +34,86 @@ logger = logging.getLogger(__name__)
 CALIBRATION_S = 3.0
 
 
-def build_service(args: ServeArgs, labels: Mapping[str, str]) -> Service:
-    """Load the model and start its engine. labels: this node's. Raises LtsRayError for files that do not fit."""
+@dataclass(frozen=True, kw_only=True)
+class Replica:
+    """keys: who may use it; None for everybody."""
+
+    args: ServeArgs
+    service: Service
+    metrics: Metrics
+    keys: Keys | None
+
+    def app(self, *, answers_request_id: bool = True) -> FastAPI:
+        return create_app(
+            self.service,
+            limits=self.args.limits,
+            keys=self.keys,
+            answers_request_id=answers_request_id,
+            metrics=lambda: self.metrics.exposition(self.service.engine.counts()),
+            extra_routes=[playground_router(self.service)] if self.args.playground else [],
+        )
+
+    def reconfigure(self, given: Mapping[str, object]) -> None:
+        """From the next step on. Raises LtsRayError, and changes nothing, for what does not fit."""
+        config = LiveConfig.parse(given)
+        self.service.engine.policy = config.build()
+        logger.info("the policy is %s", config.to_json())
+
+
+def build_replica(
+    args: ServeArgs, labels: Mapping[str, str], *, observer: Callable[[str], Observer] | None = None
+) -> Replica:
+    """Load the model, measure what its steps cost here, and start its engine. labels: this node's.
+
+    observer: of the engine, besides the replica's own metrics, made from the model's name.
+    Raises LtsRayError for files that do not fit.
+    """
+    keys = args.read_keys()
     frontier = args.read_frontier()
     name = None if frontier is None else args.target or matching_target(frontier, labels)
-    entry = None if frontier is None or name is None else frontier.targets[name]
-    target = None if entry is None else entry.target
+    target = None if frontier is None or name is None else frontier.targets[name].target
     checkpoint = load_checkpoint(
         args.model,
         dtype=torch.float32 if target is None else getattr(torch, target.dtype),
         device="cpu" if target is None else target.device,
     )
-    model = checkpoint.model
+    config = checkpoint.model.config
     if frontier is None:
-        menu = menu_of_granularities(model.config, checkpoint.validation_loss)
+        menu = menu_of_granularities(config, checkpoint.validation_loss)
     else:
-        frontier.check_model(checkpoint.fingerprint, model.config)
-        menu = menu_of_frontier(model.config, frontier, name)
+        frontier.check_model(checkpoint.fingerprint, config)
+        menu = menu_of_frontier(config, frontier, name)
     # A core is left for the proxy and the event loops: with torch on all of them each step waits for its last thread.
     share = max(1, ((os.cpu_count() or 1) - 1) // args.num_replicas)
     threads = args.threads or (share if target is None else target.threads)
-    if entry is not None and target is not None and threads == target.threads:
-        step_cost = entry.step_cost
-        logger.info("step costs are those of the frontier's target %s", name)
-    else:
-        step_cost = calibrate(model, threads=threads, seconds=CALIBRATION_S)
-        logger.info(
-            "step costs were measured here, with %d threads: error %.0f %%", threads, 100 * step_cost.relative_error
-        )
+    n_blocks = blocks_for(config, rows=args.max_batch_size, budget_mb=args.kv_cache_mb)
+    runtime = build_runtime(checkpoint.model, n_blocks=n_blocks, threads=threads)
+    del checkpoint  # the runtime has the weights packed: they need not be held twice
+    costs = calibrate(runtime, seconds=CALIBRATION_S)
+    logger.info(
+        "%s with %d threads, %d blocks of keys and values; steps were measured here: error %.0f %%",
+        type(runtime).__name__,
+        threads,
+        n_blocks,
+        100 * costs.relative_error,
+    )
     tokenizer = load_tokenizer(args.model)
+    metrics = Metrics(model_name=args.served_name, submodels=menu.named)
     engine = Engine(
-        model,
+        runtime,
         menu=menu,
-        step_cost=step_cost,
-        eos_id=tokenizer.eos_id,
+        costs=costs,
+        policy=LiveConfig(policy=args.policy).build(),
+        eos_ids=frozenset() if tokenizer.eos_id is None else frozenset({tokenizer.eos_id}),
         max_batch_size=args.max_batch_size,
         max_queue=args.max_queue,
-        threads=threads,
+        chunk_tokens=args.chunk_tokens,
+        prefix_cache=args.prefix_cache,
+        observer=metrics if observer is None else Everybody(metrics, observer(args.served_name)),
     )
     engine.start()
-    return Service(engine=engine, tokenizer=tokenizer, name=args.served_name, created=int(time()))
+    service = Service(engine=engine, tokenizer=tokenizer, name=args.served_name, created=int(time()))
+    return Replica(args=args, service=service, metrics=metrics, keys=keys)
 
 
 def matching_target(frontier: Frontier, labels: Mapping[str, str]) -> str | None:

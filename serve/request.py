@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
+from lts_ray.decoding.sampler import Sampler
 from lts_ray.decoding.sampling import GREEDY, Sampling
-from serve.budget import NO_BUDGET, Budget
-from serve.menu import Menu, Option
-from serve.policy import Demand, Row, Running
-from serve.response import Progress, Response
+from serve.budget import NO_BUDGET, Budget, Timing
+from serve.menu import Option
+from serve.policies.base import Job
+from serve.response import LeaveReason, Progress, Response
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """pinned: the submodel that the client names, never changed. strict: refuse it rather than miss its budget.
 
+    ignore_eos: go on to max_tokens whatever the model says. top_logprobs: how many of the most likely tokens come with
+    each; 0: the log probability of the token itself; None: none at all.
     label: what the log calls it; the engine tells requests apart by ids of its own.
     """
 
@@ -27,61 +31,72 @@ class Request:
     budget: Budget = NO_BUDGET
     pinned: Option | None = None
     strict: bool = False
+    ignore_eos: bool = False
+    top_logprobs: int | None = None
     label: str = "-"
 
-    @property
-    def may_narrow(self) -> bool:
-        return bool(self.budget) and self.pinned is None
-
-    def demand(self, *, waited_ms: float) -> Demand:
-        return Demand(
+    def job(self, id: int, *, arrived_s: float) -> Job:
+        """Itself as policies see it when it comes."""
+        return Job(
+            id=id,
+            arrived_ms=arrived_s * 1e3,
+            budget=self.budget,
             prompt_tokens=len(self.prompt),
             max_tokens=self.max_tokens,
-            budget=self.budget,
             pinned=self.pinned,
-            waited_ms=waited_ms,
         )
 
 
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, slots=True)
 class Active:
-    """option: what it runs at, or, while it waits, what it probably will. last_token: what the next step feeds."""
+    """predicted: on arrival. progress: as the engine knows it; the response's own follows what its reader takes.
+
+    stops: tokens that end it. greedy: whether its sampler only takes the largest logit. left: tokens it may still get.
+    """
 
     id: int
     request: Request
     response: Response
     progress: Progress
-    option: Option
-    generator: torch.Generator
-    last_token: int = -1
+    predicted: Timing
+    sampler: Sampler
+    stops: frozenset[int]
+    greedy: bool
+    left: int
 
-    @property
-    def remaining(self) -> int:
-        return self.request.max_tokens - self.progress.tokens
-
-    @property
-    def context(self) -> int:
-        return len(self.request.prompt) + self.progress.tokens
-
-    def running(self, now: float) -> Running:
-        """Itself between two steps, as the policy sees it."""
-        left_ms = None
-        if self.progress.first_s is not None:
-            due_ms = self.request.budget.last_token_ms(
-                first_token_ms=(self.progress.first_s - self.progress.arrived_s) * 1e3,
-                max_tokens=self.request.max_tokens,
-            )
-            left_ms = None if due_ms is None else due_ms - (now - self.progress.arrived_s) * 1e3
-        return Running(
-            option=self.option,
-            context=self.context,
-            remaining=self.remaining,
-            may_narrow=self.request.may_narrow,
-            left_ms=left_ms,
+    @classmethod
+    def of(
+        cls,
+        request: Request,
+        *,
+        id: int,
+        arrived_s: float,
+        predicted: Timing,
+        eos_ids: frozenset[int],
+        cancel: Callable[[LeaveReason], None],
+    ) -> Active:
+        """To be called on the event loop that reads the response."""
+        generator = torch.Generator()
+        if request.seed is None:
+            generator.seed()
+        else:
+            generator.manual_seed(request.seed)
+        stops: frozenset[int] = frozenset() if request.ignore_eos else eos_ids
+        sampler = Sampler(
+            request.sampling,
+            generator=generator,
+            prompt=request.prompt,
+            stop_ids=stops,
+            top_logprobs=request.top_logprobs,
         )
-
-    def row(self, menu: Menu) -> Row:
-        """Itself as the load of another request."""
-        neurons = self.option.neurons
-        floor = min(neurons, menu.narrowest.neurons) if self.request.may_narrow else neurons
-        return Row(neurons=neurons, floor=floor, context=self.context, remaining=self.remaining)
+        return cls(
+            id=id,
+            request=request,
+            response=Response(arrived_s=arrived_s, cancel=cancel),
+            progress=Progress(arrived_s=arrived_s),
+            predicted=predicted,
+            sampler=sampler,
+            stops=stops,
+            greedy=sampler.is_argmax,
+            left=request.max_tokens,
+        )

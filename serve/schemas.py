@@ -9,79 +9,37 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from serve.api_error import ApiError
-
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+from serve.fields import Biases, Count, Milliseconds, Penalty, Prompts, Repetition, Stops, Text
 
 NEUTRAL: Mapping[str, tuple[object, ...]] = {
-    "n": (1,),
-    "best_of": (1,),
-    "echo": (False,),
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
-    "repetition_penalty": (1,),
-    "logit_bias": ({},),
-    "suffix": (),
-    "top_logprobs": (0,),
-    "top_k": (-1, 0),
-    "min_p": (0,),
-    "min_tokens": (0,),
-    "ignore_eos": (False,),
-    "tools": ([],),
-    "tool_choice": ("none",),
-    "parallel_tool_calls": (True, False),
-    "functions": ([],),
-    "function_call": ("none",),
-    "response_format": ({"type": "text"},),
-    "modalities": (["text"],),
     "audio": (),
-    "prediction": (),
-    "reasoning_effort": ("none",),
-    "verbosity": (),
-    "store": (False,),
+    "echo": (False,),
+    "function_call": ("none",),
+    "functions": ([],),
     "metadata": ({},),
-    "service_tier": ("auto", "default"),
-    "web_search_options": (),
+    "modalities": (["text"],),
+    "moderation": (),
+    "parallel_tool_calls": (True, False),
+    "prediction": (),
     "prompt_cache_key": (),
+    "prompt_cache_options": (),
+    "prompt_cache_retention": (),
+    "reasoning_effort": ("none",),
+    "response_format": ({"type": "text"},),
     "safety_identifier": (),
+    "service_tier": ("auto", "default"),
+    "store": (False,),
+    "suffix": (),
+    "tool_choice": ("none",),
+    "tools": ([],),
+    "top_logprobs": (0,),
+    "verbosity": (),
+    "web_search_options": (),
 }
 """Fields of OpenAI's and vLLM's APIs that are not offered, and the values, besides null, that ask for nothing."""
-
-
-def _is_text(value: str) -> str:
-    """JSON can hold halves of a surrogate pair, which no tokenizer can encode."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError("must be valid Unicode text, without lone surrogates") from None
-    return value
-
-
-def _as_stops(value: object) -> tuple[str, ...]:
-    stops = [] if value is None else [value] if isinstance(value, str) else value
-    if not isinstance(stops, list) or not all(isinstance(each, str) and each for each in stops):
-        raise ValueError("must be one text or a list of texts, none of them empty")
-    return tuple(_is_text(each) for each in stops)
-
-
-def _as_single_prompt(value: object) -> object:
-    prompt = value[0] if isinstance(value, list) and len(value) == 1 and not _is_token(value[0]) else value
-    if isinstance(prompt, str):
-        return _is_text(prompt)
-    if isinstance(prompt, list) and all(_is_token(each) for each in prompt):
-        return tuple(prompt)
-    if isinstance(prompt, list) and len(prompt) > 1:
-        raise ValueError(f"holds {len(prompt)} prompts, or a mixture; one prompt a request is supported")
-    raise ValueError("must be text, a list of token ids, or a list with one of them")
-
-
-def _is_token(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-Text = Annotated[str, AfterValidator(_is_text)]
 
 
 class StreamOptions(BaseModel):
@@ -92,21 +50,30 @@ class StreamOptions(BaseModel):
 
 
 class GenerationRequest(BaseModel):
-    """What both endpoints take. latency_budget_ms: for the whole response."""
+    """What both endpoints take, OpenAI's fields first, then vLLM's. latency_budget_ms: for the whole response."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     model: str
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
+    n: Count | None = None
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logit_bias: Biases = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: Annotated[tuple[str, ...], BeforeValidator(_as_stops)] = ()
+    stop: Stops = ()
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: str | None = None
-    latency_budget_ms: Positive | None = None
+    top_k: Annotated[int, Field(ge=-1)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    repetition_penalty: Repetition | None = None
+    min_tokens: Annotated[int, Field(ge=0)] | None = None
+    ignore_eos: bool | None = None
+    latency_budget_ms: Milliseconds | None = None
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> GenerationRequest:
@@ -125,22 +92,74 @@ class GenerationRequest(BaseModel):
     def wants_usage(self) -> bool:
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
+    @property
+    def choices(self) -> int:
+        """For each prompt."""
+        return 1 if self.n is None else self.n
+
+    @property
+    def alternatives(self) -> int | None:
+        """How many most likely tokens are to be told at each place; None for no log probabilities at all."""
+        raise NotImplementedError
+
 
 class CompletionRequest(GenerationRequest):
-    """prompt: text, a list of token ids, or a list that holds one text or one list of token ids."""
+    """prompt: text, a list of token ids, or a list of either, each answered by itself. best_of: only as many as n."""
 
-    prompt: Annotated[str | tuple[int, ...], BeforeValidator(_as_single_prompt)]
+    prompt: Prompts
+    best_of: Count | None = None
+    logprobs: Annotated[int, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _returns_all_it_makes(self) -> CompletionRequest:
+        if self.best_of not in (None, self.choices):
+            raise ApiError(
+                f"best_of is not supported, other than n, {self.choices}: leave it out",
+                param="best_of",
+                code="unsupported_value",
+            )
+        return self
+
+    @property
+    def alternatives(self) -> int | None:
+        return self.logprobs
 
 
 class Message(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    role: Literal["system", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant"]
     content: Text
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, value: object) -> object:
+        """An answer's message may be sent back as it came, with its null fields."""
+        if not isinstance(value, dict):
+            return value
+        return {name: each for name, each in value.items() if each is not None or name in cls.model_fields}
+
+    def to_template(self) -> dict[str, str]:
+        """developer is what OpenAI calls system today; chat templates know the older name."""
+        return {"role": "system" if self.role == "developer" else self.role, "content": self.content}
 
 
 class ChatRequest(GenerationRequest):
+    """logprobs switches log probabilities on; top_logprobs says how many more than the chosen token's."""
+
     messages: Annotated[list[Message], Field(min_length=1)]
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _tops_need_logprobs(self) -> ChatRequest:
+        if self.top_logprobs and not self.logprobs:
+            raise ApiError("top_logprobs is only allowed with logprobs: true", param="top_logprobs")
+        return self
+
+    @property
+    def alternatives(self) -> int | None:
+        return (self.top_logprobs or 0) if self.logprobs else None
 
 
 R = TypeVar("R", bound=GenerationRequest)
@@ -163,12 +182,9 @@ def parse(kind: type[R], body: bytes) -> R:
 
 def _asks_for_nothing(name: str, value: object, kind: type[GenerationRequest]) -> bool:
     """True for a field at its neutral value. Raises ApiError for one at another value."""
-    if name == "logprobs":  # a number of completions' alternatives, but a switch of chat
-        neutral: tuple[object, ...] = (False,) if kind is ChatRequest else ()
-    elif name in NEUTRAL:
-        neutral = NEUTRAL[name]
-    else:
+    if name in kind.model_fields or name not in NEUTRAL:
         return False
+    neutral = NEUTRAL[name]
     if value is None or any(_same(value, each) for each in neutral):
         return True
     allowed = " or ".join(json.dumps(each) for each in (*neutral, None))
@@ -184,6 +200,8 @@ def _same(value: object, neutral: object) -> bool:
 
 def _refusal(error: ValidationError) -> ApiError:
     problem = error.errors(include_url=False)[0]
+    if not problem["loc"]:  # not a value is wrong, but a name
+        return ApiError(f"a field's name is no valid Unicode text: {_shorten(problem['input'])}")
     param = _path(problem["loc"])
     if problem["type"] == "extra_forbidden":
         return ApiError(f"unknown field {param}", param=param, code="unknown_parameter")
@@ -195,7 +213,8 @@ def _refusal(error: ValidationError) -> ApiError:
 
 def _path(location: tuple[int | str, ...]) -> str:
     """In OpenAI's spelling: `messages[0].role`."""
-    return str(location[0]) + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location[1:])
+    first, *rest = (part if isinstance(part, int) else part[:60] for part in location)
+    return str(first) + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in rest)
 
 
 def _shorten(value: Any) -> str:

@@ -1,11 +1,11 @@
-"""Between the wire and the engine: names of models, text to tokens and back, and what a response tells about itself."""
+"""Between the wire and the engine: names of models, text to tokens, and which requests a body asks for."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
-from math import isfinite
-from typing import Any, Literal, cast
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from lts_ray.decoding.sampling import Sampling
 from lts_ray.errors import LtsRayError
@@ -13,65 +13,20 @@ from lts_ray.tokenizer import Tokenizer
 from serve.api_error import ApiError
 from serve.budget import KINDS, Budget
 from serve.engine import Engine
+from serve.fields import MAX_BUDGET_MS
+from serve.generation import Choices, Generation
+from serve.limits import DEFAULT_LIMITS, Limits
 from serve.menu import Option
 from serve.request import Request
-from serve.response import Response
 from serve.schemas import ChatRequest, CompletionRequest, GenerationRequest
-from serve.text import ResponseText
+from serve.text import ResponseText, Spelling
 
 DEFAULT_COMPLETION_TOKENS = 16
 """OpenAI's own default."""
 DEFAULT_CHAT_TOKENS = 256
 """OpenAI lets a chat go on as long as it fits; a bound keeps one careless request from holding a row for minutes."""
-
-
-class Generation:
-    """One response as text. Iterate for the pieces; what it tells of itself is final afterwards."""
-
-    def __init__(self, response: Response, request: Request, text: ResponseText) -> None:
-        self._response, self._request, self._text = response, request, text
-
-    async def __aiter__(self) -> AsyncIterator[str]:
-        """Frees the engine's row when the reader stops, for whatever reason."""
-        try:
-            async for token in self._response:
-                if piece := self._text.push(token.id):
-                    yield piece
-                if self._text.stopped:
-                    break
-            if piece := self._text.finish():
-                yield piece
-        finally:
-            self._response.cancel()
-
-    def cancel(self) -> None:
-        self._response.cancel()
-
-    @property
-    def finish_reason(self) -> Literal["stop", "length"]:
-        """A response that ran into max_tokens with a stop string in its last token has stopped."""
-        return "stop" if self._text.stopped or self._response.finish_reason != "length" else "length"
-
-    @property
-    def prompt_tokens(self) -> int:
-        return len(self._request.prompt)
-
-    @property
-    def completion_tokens(self) -> int:
-        return self._response.progress.tokens
-
-    def report(self) -> dict[str, Any]:
-        """The `lts` field of the answer."""
-        progress, budget = self._response.progress, self._request.budget
-        predicted, measured = progress.predicted, progress.measured()
-        return {
-            "submodel": progress.submodel,
-            "tokens": dict(progress.submodels),
-            "predicted_ms": predicted and predicted.to_json(),
-            "measured_ms": measured and measured.to_json(),
-            "budget_ms": budget.items() or None,
-            "budget_met": budget.holds(measured) if budget and measured is not None else None,
-        }
+LONG_TEXT = 10_000
+"""Characters whose tokens are made in another thread, so that no stream waits for them: some milliseconds' work."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +38,10 @@ class Service:
     name: str
     created: int
 
+    @cached_property
+    def spelling(self) -> Spelling:
+        return Spelling(self.tokenizer)
+
     def models(self) -> dict[str, Option]:
         """All names that a request may use: the universal model, then each submodel as `name:submodel`."""
         menu = self.engine.menu
@@ -92,55 +51,128 @@ class Service:
         options = self.models()
         if model not in options:
             raise ApiError(
-                f"the model {model[:100]!r} does not exist; this server has: {', '.join(options)}",
+                f"the model {model[:100]!a} does not exist; this server has: {', '.join(options)}",
                 status=404,
                 param="model",
                 code="model_not_found",
             )
         return options[model]
 
-    def submit(
-        self, body: CompletionRequest | ChatRequest, headers: Mapping[str, str], *, request_id: str, arrived_s: float
-    ) -> Generation:
-        """Queue a request of the wire. Raises ApiError or what Engine.submit raises; nothing is kept then."""
-        option = self.option(body.model)
-        pinned = None if body.model == self.name else option
-        field = "prompt" if isinstance(body, CompletionRequest) else "messages"
-        prompt = self._prompt_tokens(body)
-        request = Request(
-            prompt=prompt,
-            max_tokens=self._max_tokens(body, len(prompt), field),
-            sampling=Sampling(
-                temperature=1.0 if body.temperature is None else body.temperature,
-                top_p=1.0 if body.top_p is None else body.top_p,
-            ),
-            seed=body.seed,
-            budget=read_budget(body, headers),
-            pinned=pinned,
-            strict=_read_switch(headers, "x-slo-strict"),
-            label=request_id,
-        )
-        response = self.engine.submit(request, arrived_s=arrived_s)
-        return Generation(response, request, ResponseText(self.tokenizer, body.stop))
+    async def submit(
+        self,
+        body: CompletionRequest | ChatRequest,
+        headers: Mapping[str, str],
+        *,
+        request_id: str,
+        arrived_s: float,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> Choices:
+        """Queue all that a body of the wire asks for. Raises ApiError or what Engine.submit raises; all of it or
+        nothing is queued."""
+        requests = await self.requests(body, headers, request_id=request_id, limits=limits)
+        traced = _read_switch(headers, "x-lts-trace")
+        generations: list[Generation] = []
+        try:
+            for index, request in enumerate(requests):
+                response = self.engine.submit(request, arrived_s=arrived_s)
+                text = ResponseText(self.tokenizer, body.stop)
+                generations.append(Generation(response, request, text, index=index, traced=traced))
+        except BaseException:
+            for generation in generations:
+                generation.cancel()
+            raise
+        prompt_tokens = sum(len(request.prompt) for request in requests[:: body.choices])
+        return Choices(generations=tuple(generations), prompt_tokens=prompt_tokens)
 
-    def _prompt_tokens(self, body: CompletionRequest | ChatRequest) -> tuple[int, ...]:
+    async def requests(
+        self,
+        body: CompletionRequest | ChatRequest,
+        headers: Mapping[str, str],
+        *,
+        request_id: str,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> list[Request]:
+        """Prompt by prompt, each choice's. A seed counts up from choice to choice, anew for each prompt."""
+        limits.check(body)
+        option = self.option(body.model)
+        field = "prompt" if isinstance(body, CompletionRequest) else "messages"
+        budget, strict = read_budget(body, headers), _read_switch(headers, "x-slo-strict")
+        sampling = self._sampling(body)
+        found = []
+        for prompt in await self._prompts(body):
+            limits.check_prompt(len(prompt), field)
+            first = Request(
+                prompt=prompt,
+                max_tokens=self._max_tokens(body, len(prompt), field),
+                sampling=sampling,
+                seed=body.seed,
+                budget=budget,
+                pinned=None if body.model == self.name else option,
+                strict=strict,
+                label=request_id,
+                ignore_eos=bool(body.ignore_eos),
+                top_logprobs=body.alternatives,
+            )
+            if sampling.min_tokens > first.max_tokens:
+                raise ApiError(
+                    f"min_tokens is above the most that the response may have, {first.max_tokens} tokens",
+                    param="min_tokens",
+                    code="invalid_value",
+                )
+            found.append(first)
+            seeds = [None if body.seed is None else body.seed + n for n in range(1, body.choices)]
+            found += [replace(first, seed=seed) for seed in seeds]
+        return found
+
+    def _sampling(self, body: GenerationRequest) -> Sampling:
+        size, bias = self.engine.config.vocab_size, body.logit_bias or {}
+        unknown = next((token for token in bias if token >= size), None)
+        if unknown is not None:
+            raise ApiError(
+                f"logit_bias: token id {unknown} is not below the vocabulary's size, {size}",
+                param="logit_bias",
+                code="invalid_value",
+            )
+        return Sampling(
+            temperature=1.0 if body.temperature is None else body.temperature,
+            top_p=1.0 if body.top_p is None else body.top_p,
+            top_k=min(max(0, body.top_k or 0), size),
+            min_p=body.min_p or 0.0,
+            repetition_penalty=1.0 if body.repetition_penalty is None else body.repetition_penalty,
+            presence_penalty=body.presence_penalty or 0.0,
+            frequency_penalty=body.frequency_penalty or 0.0,
+            logit_bias=bias,
+            min_tokens=body.min_tokens or 0,
+        )
+
+    async def _prompts(self, body: CompletionRequest | ChatRequest) -> list[tuple[int, ...]]:
         if isinstance(body, ChatRequest):
-            messages = [cast(dict[str, str], message.model_dump()) for message in body.messages]
             try:
-                text = self.tokenizer.render_chat(messages)
+                text = self.tokenizer.render_chat([message.to_template() for message in body.messages])
             except LtsRayError as error:
                 raise ApiError(str(error), param="messages") from None
+            return [await self._encode(text)]
+        return [await self._encode(each) if isinstance(each, str) else self._known(each) for each in body.prompt]
+
+    async def _encode(self, text: str) -> tuple[int, ...]:
+        if len(text) < LONG_TEXT:
             return tuple(self.tokenizer.encode(text))
-        if isinstance(body.prompt, str):
-            return tuple(self.tokenizer.encode(body.prompt))
-        size = self.engine.model.config.vocab_size
-        unknown = next((token for token in body.prompt if token >= size), None)
+        return tuple(await asyncio.to_thread(self.tokenizer.encode, text))
+
+    def _known(self, prompt: tuple[int, ...]) -> tuple[int, ...]:
+        size = self.engine.config.vocab_size
+        unknown = next((token for token in prompt if token >= size), None)
         if unknown is not None:
-            raise ApiError(f"prompt: token id {unknown} is not below the vocabulary's size, {size}", param="prompt")
-        return body.prompt
+            shown = unknown if unknown < 10**9 else "far above"
+            raise ApiError(
+                f"prompt: token ids are below the vocabulary's size, {size}; got {shown}",
+                param="prompt",
+                code="invalid_value",
+            )
+        return prompt
 
     def _max_tokens(self, body: GenerationRequest, prompt_tokens: int, field: str) -> int:
-        context = self.engine.model.config.context_length
+        context = self.engine.config.context_length
         room, limit = context - prompt_tokens, body.token_limit
         if prompt_tokens < 1:
             raise ApiError(f"{field} is empty: give at least one token", param=field, code="empty_prompt")
@@ -177,9 +209,9 @@ def _read_limit(headers: Mapping[str, str], name: str) -> float | None:
         limit = float(text)
     except ValueError:
         limit = float("nan")
-    if not isfinite(limit) or limit <= 0:
+    if not 0 < limit <= MAX_BUDGET_MS:  # nor NaN
         raise ApiError(
-            f"header {name} must be a positive number of milliseconds; got {text[:40]!a}",
+            f"header {name} must be a positive number of milliseconds, at most {MAX_BUDGET_MS:g}; got {text[:40]!a}",
             param=name,
             code="invalid_value",
         )

@@ -15,6 +15,10 @@ from lts_ray.frontier import Frontier, read_frontier
 from lts_ray.measurement.target import Target
 from lts_ray.models.checkpoint import fingerprint, read_config
 from lts_ray.tokenizer import load_tokenizer
+from serve.keys import Keys
+from serve.limits import Limits
+from serve.live import LiveConfig
+from serve.memory import blocks_for
 
 SHIPPED_MODEL = Path(lts_ray.__file__).parent / "pretrained" / "sotu"
 
@@ -28,6 +32,12 @@ class ServeArgs(BaseModel):
     that its node's labels match, or measures its steps when it starts. anywhere: place the replicas on any node all
     the same, to try on one machine what was searched on a simulated cluster. threads: torch's, in each replica; else
     the target's, or an equal share of the node's cores but one. name: what clients call it; else the folder's.
+
+    max_batch_size: requests that run together; max_queue: that wait beyond them. chunk_tokens: the most tokens of one
+    step, pieces of prompts included. kv_cache_mb: memory for keys and values, in 1e6 bytes; None: see serve.memory.
+    policy: chooses the widths (see serve.policies.registry); its thresholds are changed live, by user_config.
+    keys: file of API keys' hashes; None: open to everybody. max_n, max_prompt_tokens: of one request.
+    drain_s: how long a replica that is taken down may finish its requests.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -39,6 +49,15 @@ class ServeArgs(BaseModel):
     threads: Count | None = None
     max_batch_size: Count = 8
     max_queue: Count = 64
+    chunk_tokens: Count = 256
+    kv_cache_mb: Annotated[float, Field(gt=0)] | None = None
+    prefix_cache: bool = True
+    policy: str = "deadline"
+    keys: Path | None = None
+    max_n: Count = 16
+    max_prompt_tokens: Count | None = None
+    playground: bool = True
+    drain_s: Annotated[float, Field(gt=0)] = 60.0
     num_replicas: Count = 1
     name: Annotated[str, Field(min_length=1, pattern=r"^[^:\s]+$")] | None = None
 
@@ -54,8 +73,8 @@ class ServeArgs(BaseModel):
                 raise LtsRayError(f"unknown argument {argument}; known: {', '.join(cls.model_fields)}") from None
             raise LtsRayError(f"argument {argument}: {problem['msg']}; got {problem['input']!r}") from None
         # A replica has another working directory than the command that starts it.
-        frontier = None if args.frontier is None else args.frontier.absolute()
-        return args.model_copy(update={"model": args.model.absolute(), "frontier": frontier})
+        paths = {name: getattr(args, name) for name in ("model", "frontier", "keys")}
+        return args.model_copy(update={name: path and path.absolute() for name, path in paths.items()})
 
     @property
     def served_name(self) -> str:
@@ -76,6 +95,9 @@ class ServeArgs(BaseModel):
                 f"model {self.model} has {config.vocab_size} embeddings, but its tokenizer has "
                 f"{tokenizer.vocab_size} tokens: it is another model's tokenizer"
             )
+        LiveConfig(policy=self.policy).build()
+        blocks_for(config, rows=self.max_batch_size, budget_mb=self.kv_cache_mb)
+        self.read_keys()
         frontier = self.read_frontier()
         if frontier is None:
             if self.target is not None:
@@ -86,6 +108,13 @@ class ServeArgs(BaseModel):
             return None
         frontier.front(self.target)  # raises for an unknown target
         return frontier.targets[self.target].target
+
+    def read_keys(self) -> Keys | None:
+        return None if self.keys is None else Keys.read(self.keys)
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(max_n=self.max_n, max_prompt_tokens=self.max_prompt_tokens)
 
     def read_frontier(self) -> Frontier | None:
         return None if self.frontier is None else read_frontier(self.frontier)

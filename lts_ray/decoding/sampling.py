@@ -1,53 +1,184 @@
-"""The next token from logits: greedy, or drawn at a temperature from the most likely ones. No global randomness."""
+"""The next token from logits: greedy, or drawn at a temperature from the most likely ones. No global randomness.
+
+Logits are cut in vLLM's order: temperature, min_p, top_k, top_p. It is transformers' too, but for min_p, which there
+comes last. What depends on earlier tokens, or on which token is which, is in `sampler.py`.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import isfinite
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import isfinite, log, nextafter
 
 import torch
 from torch import Tensor
 
 from lts_ray.errors import LtsRayError
 
+HEAD = 1024
+"""Tokens among which top_p looks first: they nearly always hold its mass, and sorting them is no work."""
+MAX_BIAS = 100.0
+"""OpenAI's: that much bans a token, or makes it certain. Penalties may be as large."""
+MIN_REPETITION_PENALTY = 0.01
+"""Logits are divided by it, and must stay numbers."""
+COLDEST = 1e-30
+"""Smaller temperatures are 0 in float32, and mean the same."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """temperature: 0 is greedy. top_p: draw from the smallest set of tokens whose probability reaches this."""
+    """temperature: 0 is greedy. top_p: draw from the smallest set of tokens whose probability reaches this.
+
+    top_k: draw from so many most likely tokens, and those as likely as the last; 0 is off. min_p: from those at least
+    so likely, with the most likely one as 1. repetition_penalty: of tokens in prompt or response, positive logits are
+    divided by it and others multiplied. presence_penalty, frequency_penalty: taken off the logits of the response's
+    tokens, once or as often as they came. logit_bias: added to a token's logit. min_tokens: the response does not end
+    before it has as many.
+    """
 
     temperature: float = 0.0
     top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
+    min_tokens: int = 0
 
     def __post_init__(self) -> None:
         if not isfinite(self.temperature) or self.temperature < 0:
             raise LtsRayError(f"temperature must be a number of at least 0; got {self.temperature}")
         if not 0 < self.top_p <= 1:
             raise LtsRayError(f"top_p must be above 0 and at most 1; got {self.top_p}")
+        if self.top_k < 0:
+            raise LtsRayError(f"top_k must be at least 1, or 0 for all tokens; got {self.top_k}")
+        if not 0 <= self.min_p <= 1:
+            raise LtsRayError(f"min_p must be from 0 to 1; got {self.min_p}")
+        if not MIN_REPETITION_PENALTY <= self.repetition_penalty <= MAX_BIAS:
+            raise LtsRayError(
+                f"repetition_penalty must be from {MIN_REPETITION_PENALTY} to {MAX_BIAS:g}; "
+                f"got {self.repetition_penalty}"
+            )
+        for name in ("presence_penalty", "frequency_penalty"):
+            if not abs(getattr(self, name)) <= MAX_BIAS:
+                raise LtsRayError(f"{name} must be from {-MAX_BIAS:g} to {MAX_BIAS:g}; got {getattr(self, name)}")
+        for token, bias in self.logit_bias.items():
+            if token < 0 or not abs(bias) <= MAX_BIAS:
+                raise LtsRayError(
+                    f"logit_bias is from {-MAX_BIAS:g} to {MAX_BIAS:g} for token ids from 0; got {bias} for {token}"
+                )
+        if self.min_tokens < 0:
+            raise LtsRayError(f"min_tokens must be at least 0; got {self.min_tokens}")
+
+    @property
+    def has_penalties(self) -> bool:
+        return (self.repetition_penalty, self.presence_penalty, self.frequency_penalty) != (1, 0, 0)
+
+    @property
+    def edits_logits(self) -> bool:
+        """Whether single tokens' logits change, by what they are or by what came before."""
+        return self.has_penalties or bool(self.logit_bias) or self.min_tokens > 0
 
 
 GREEDY = Sampling()
 
 
 def sample(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
-    """logits: [vocab_size]. Draws on the CPU, so that a seed gives the same tokens whatever the model runs on."""
+    """logits: [vocab_size]. Draws on the CPU, so that a seed gives the same tokens whatever the model runs on.
+
+    Raises LtsRayError for what only a Sampler can honour, which knows the earlier tokens.
+    """
+    _check_plain(sampling)
+    return pick(logits, sampling, generator)
+
+
+def pick(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
+    """`sample`, of logits that have been edited already."""
     if sampling.temperature == 0:
         return int(logits.argmax())
-    return draw(probabilities(logits, sampling), generator)
+    tokens, weights = _candidates(logits.detach().float().cpu(), sampling)
+    place = draw(weights, generator)
+    return place if tokens is None else int(tokens[place])
 
 
 def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
     """What `sample` draws from at a temperature above 0: [..., vocab_size], float32, on the CPU, each row sums to 1."""
+    _check_plain(sampling)
     logits = logits.detach().float().cpu()
-    # Subtracting the maximum first keeps a tiny temperature from overflowing to inf - inf.
-    scaled = torch.softmax((logits - logits.amax(-1, keepdim=True)) / sampling.temperature, dim=-1)
-    if sampling.top_p == 1:
-        return scaled
-    ordered, tokens = scaled.sort(dim=-1, descending=True, stable=True)
-    # A token stays while the mass before it is below top_p: the most likely one always does.
-    ordered *= ordered.cumsum(-1) - ordered < sampling.top_p
-    return torch.zeros_like(scaled).scatter_(-1, tokens, ordered / ordered.sum(-1, keepdim=True))
+    if sampling.top_k == 0 and sampling.min_p == 0 and sampling.top_p == 1:
+        return torch.softmax(_scaled(logits, sampling.temperature), dim=-1)
+    found = torch.zeros_like(logits)
+    for row, out in zip(_rows(logits), _rows(found), strict=True):
+        tokens, weights = _candidates(row, sampling)
+        weights = weights / weights.sum()
+        if tokens is None:
+            out.copy_(weights)
+        else:
+            out[tokens] = weights
+    return found
 
 
 def draw(weights: Tensor, generator: torch.Generator) -> int:
-    """An index, drawn in proportion to `weights` [n]."""
-    return int(torch.multinomial(weights, 1, generator=generator))
+    """An index, drawn in proportion to `weights` [n]: one random number, whatever n is."""
+    bounds = weights.cumsum(0, dtype=torch.float64)
+    total = float(bounds[-1])
+    if not 0 < total < float("inf"):  # NaN too
+        raise LtsRayError("the model's logits are no numbers, so that no token can be drawn: its weights are broken")
+    share = float(torch.rand((), dtype=torch.float64, generator=generator))
+    at = min(share * total, nextafter(total, 0.0))  # rounding must not reach the total, which is nobody's
+    return int(torch.searchsorted(bounds, at, right=True))
+
+
+def _candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor | None, Tensor]:
+    """Of one row [vocab_size]: the tokens that may be drawn (None: all), and their weights, not normalised."""
+    scaled = _scaled(logits, sampling.temperature)
+    floor = log(sampling.min_p) if sampling.min_p > 0 else float("-inf")
+    if 0 < sampling.top_k < len(scaled):
+        floor = max(floor, float(scaled.topk(sampling.top_k, sorted=False).values.min()))
+    weights = scaled.exp()
+    if floor > float("-inf"):
+        weights = torch.where(scaled >= floor, weights, 0.0)
+    if sampling.top_p == 1:
+        return None, weights
+    return nucleus(weights, sampling.top_p)
+
+
+def nucleus(weights: Tensor, top_p: float, *, head: int = HEAD) -> tuple[Tensor, Tensor]:
+    """The heaviest tokens [k], and their weights, until they have the share `top_p` of all `weights` [vocab_size].
+
+    Heaviest first, of equals the one with the smaller id. Whatever `head` is: it says how many are sorted first.
+    """
+    wanted = top_p * weights.sum(dtype=torch.float64)
+    if head < len(weights):
+        heaviest = weights.topk(head, sorted=False)
+        order = heaviest.indices.sort().indices  # topk leaves open which comes first among equals
+        ordered, places = heaviest.values[order].sort(descending=True, stable=True)
+        kept = _reaching(ordered, wanted)
+        # Beyond the head there may be equals of its last one, and which of them it holds is left open too.
+        if kept < head and ordered[kept - 1] > ordered[-1]:
+            return heaviest.indices[order][places[:kept]], ordered[:kept]
+    ordered, tokens = weights.sort(descending=True, stable=True)
+    kept = _reaching(ordered, wanted)
+    return tokens[:kept], ordered[:kept]
+
+
+def _reaching(ordered: Tensor, wanted: Tensor) -> int:
+    """A token stays while the mass before it is below what is wanted: the heaviest always does."""
+    before = ordered.cumsum(0, dtype=torch.float64) - ordered
+    return max(1, int((before < wanted).sum()))
+
+
+def _scaled(logits: Tensor, temperature: float) -> Tensor:
+    """Subtracting the maximum first keeps a tiny temperature from overflowing to inf - inf."""
+    return (logits - logits.amax(-1, keepdim=True)) / max(temperature, COLDEST)
+
+
+def _rows(values: Tensor) -> Tensor:
+    """[..., n] to [rows, n]: the same memory if it is contiguous, as new tensors are."""
+    return values.reshape(-1, values.shape[-1])
+
+
+def _check_plain(sampling: Sampling) -> None:
+    if sampling.edits_logits:
+        raise LtsRayError("penalties, logit_bias and min_tokens are for the serving engine: leave them out here")

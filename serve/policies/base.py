@@ -33,14 +33,25 @@ class Job:
     pinned: Option | None = None
 
     @property
+    def bounded(self) -> bool:
+        """Whether it has a budget: asked for often, so without a look at what the budget's fields are."""
+        budget = self.budget
+        return budget.ttft_ms is not None or budget.tpot_ms is not None or budget.e2e_ms is not None
+
+    @property
     def elastic(self) -> bool:
         """Whether its width may be chosen: a request without a budget, or one that names its submodel, is served so."""
-        return bool(self.budget) and self.pinned is None
+        return self.pinned is None and self.bounded
 
     @property
     def pending(self) -> int:
         """Tokens to run before its next one comes: 1 in the middle of a response."""
         return self.prompt_tokens + self.produced - self.cached
+
+    @property
+    def decodes(self) -> bool:
+        """Whether its next step feeds the token that it produced last, and nothing else."""
+        return self.pending == 1 and self.produced > 0
 
     @property
     def remaining(self) -> int:
@@ -81,6 +92,7 @@ class Policy(Protocol):
     name: as on the command line and in metrics.
     """
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def plan(self, situation: Situation, menu: Menu, costs: StepCosts) -> Plan: ...

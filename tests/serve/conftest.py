@@ -16,12 +16,14 @@ import uvicorn
 from fastapi.testclient import TestClient
 
 from lts_ray.models.checkpoint import load_checkpoint
+from lts_ray.runtime.load import build_runtime
 from lts_ray.tokenizer import load_tokenizer
 from serve.api import create_app
 from serve.engine import Engine
 from serve.menu import menu_of_granularities
+from serve.policies.registry import policy_named
 from serve.service import Service
-from tests.serve.models import STEP_COST
+from tests.serve.models import COSTS
 
 # An example may take as long as the machine needs: nothing here asserts on time.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -39,10 +41,11 @@ def service(model_dir: Path) -> Iterator[Service]:
     checkpoint, tokenizer = load_checkpoint(model_dir), load_tokenizer(model_dir)
     menu = menu_of_granularities(checkpoint.model.config, checkpoint.validation_loss)
     engine = Engine(
-        checkpoint.model,
+        build_runtime(checkpoint.model, n_blocks=16, threads=1),
         menu=menu,
-        step_cost=STEP_COST,
-        eos_id=tokenizer.eos_id,
+        costs=COSTS,
+        policy=policy_named("deadline"),
+        eos_ids=frozenset({tokenizer.eos_id}),
         max_batch_size=2,
         max_queue=4,
         adapts=False,

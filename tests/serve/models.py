@@ -1,18 +1,33 @@
-"""Toy parts that the tests of serving share: a tiny random model, its tokenizer, a cost model with round numbers."""
+"""Toy parts that the tests of serving share: a tiny random model, its menu, costs with round numbers, an engine."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from typing import Any
+
 import torch
 
+from lts_ray.decoding.generate import generate
 from lts_ray.measurement.cost_model import StepCostModel
 from lts_ray.models.config import MatFormerConfig
 from lts_ray.models.matformer import MatFormer
+from lts_ray.runtime.base import Runtime
+from lts_ray.runtime.step_costs import StepCosts
+from lts_ray.runtime.torch_runtime import TorchRuntime
+from serve.engine import Engine
 from serve.menu import Menu, menu_of_granularities
+from serve.observer import StepRecord
+from serve.policies.registry import policy_named
+from serve.request import Request
+from serve.response import FinishReason, Progress, Response
 
 CONFIG = MatFormerConfig(vocab_size=300, d_model=32, n_head=4, n_kv_head=2, widths=(64,) * 3, context_length=96)
 
-# prefill: 1 ms + 0.01 ms per token and neuron... decode: 1 ms + 0.1 ms per neuron of the widest row + 1 ms per row
+# What a frontier holds; the engine measures its own.
 STEP_COST = StepCostModel(prefill=(1.0, 0.01, 0.0, 0.001, 0.0), decode=(1.0, 0.1, 1.0, 0.0, 0.0), relative_error=0.0)
+
+# 1 ms + 1 ms per row + 0.1 ms per neuron of the widest: a step of one row costs 4.4, 6.8, 11.6 or 21.2 ms.
+COSTS = StepCosts(grid=(1, 2), base=(2.0, 3.0), neuron=(0.1, 0.1), head=(0.0, 0.0), attended=0.0)
 
 
 def tiny_model(seed: int = 0) -> MatFormer:
@@ -28,3 +43,56 @@ def tiny_model(seed: int = 0) -> MatFormer:
 
 def tiny_menu() -> Menu:
     return menu_of_granularities(CONFIG, {"S": 4.0, "M": 3.0, "L": 2.0, "XL": 1.0})
+
+
+def tiny_runtime(model: MatFormer, n_blocks: int = 32) -> Runtime:
+    return TorchRuntime(model, n_blocks=n_blocks)
+
+
+def tiny_engine(runtime: Runtime, **settings: Any) -> Engine:
+    """Of a tiny model. Not started."""
+    defaults: dict[str, Any] = {
+        "menu": tiny_menu(),
+        "costs": COSTS,
+        "policy": policy_named("fixed"),
+        "eos_ids": frozenset({0}),
+        "max_batch_size": 4,
+    }
+    return Engine(runtime, **(defaults | settings))
+
+
+@dataclass
+class Notes:
+    """An observer that keeps everything."""
+
+    steps: list[StepRecord] = field(default_factory=list)
+    ends: list[tuple[Request, Progress, FinishReason | None]] = field(default_factory=list)
+
+    def stepped(self, record: StepRecord) -> None:
+        self.steps.append(record)
+
+    def ended(self, request: Request, progress: Progress, reason: FinishReason | None) -> None:
+        self.ends.append((request, progress, reason))
+
+
+async def collect(response: Response) -> list[int]:
+    return [token.id async for tokens in response for token in tokens]
+
+
+def alone(model: MatFormer, request: Request, eos_id: int | None = 0) -> list[int]:
+    """What the plain loop gives for the request."""
+    submodel = model.config.universal if request.pinned is None else request.pinned.submodel
+    generator = torch.Generator()
+    if request.seed is not None:
+        generator.manual_seed(request.seed)
+    return list(
+        generate(
+            model,
+            request.prompt,
+            submodel=submodel,
+            max_tokens=request.max_tokens,
+            sampling=request.sampling,
+            eos_id=eos_id,
+            generator=generator,
+        )
+    )

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import count
 
 import pytest
 import torch
 
-from lts_ray.decoding.generate import generate
+from lts_ray.decoding.kv_cache import KVCache
 from lts_ray.decoding.sampling import Sampling
 from lts_ray.errors import LtsRayError
 from lts_ray.models.matformer import MatFormer
+from lts_ray.runtime.load import build_runtime
+from lts_ray.runtime.step_costs import StepCosts
 from serve.budget import Budget
-from serve.engine import MAX_FAILED_STEPS, Engine
-from serve.errors import BudgetInfeasibleError, EngineFailedError, QueueFullError
+from serve.engine import Engine
+from serve.errors import BudgetInfeasibleError, EngineFailedError
+from serve.menu import Menu
+from serve.policies.base import Plan, Situation
+from serve.policies.registry import POLICIES, policy_named
 from serve.request import Request
-from serve.response import Response
-from tests.serve.models import CONFIG, STEP_COST, tiny_menu, tiny_model
+from serve.response import Response, Token
+from tests.serve.models import CONFIG, COSTS, Notes, alone, collect, tiny_engine, tiny_menu, tiny_model, tiny_runtime
 
 MENU = tiny_menu()
 NAMES = list(CONFIG.trained)
@@ -32,58 +38,125 @@ def model() -> MatFormer:
 
 @pytest.fixture
 def engine(model: MatFormer) -> Iterator[Engine]:
-    engine = Engine(model, menu=MENU, step_cost=STEP_COST, eos_id=0, max_batch_size=4, max_queue=32)
+    engine = tiny_engine(tiny_runtime(model))
     yield engine
     engine.stop()
 
 
-async def collect(response: Response) -> list[int]:
-    return [token.id async for token in response]
-
-
-def prompts(n: int) -> list[tuple[int, ...]]:
+def requests_of_all_kinds(n: int) -> list[Request]:
+    """Of every width, greedy ones and sampled ones, short and long."""
     draw = random.Random(0)
-    return [tuple(draw.randrange(1, 300) for _ in range(draw.randrange(1, 30))) for _ in range(n)]
-
-
-def alone(model: MatFormer, request: Request) -> list[int]:
-    submodel = MENU.universal.submodel if request.pinned is None else request.pinned.submodel
-    generator = torch.Generator()
-    if request.seed is not None:
-        generator.manual_seed(request.seed)
-    return list(
-        generate(
-            model,
-            request.prompt,
-            submodel=submodel,
-            max_tokens=request.max_tokens,
-            sampling=request.sampling,
-            eos_id=0,
-            generator=generator,
-        )
-    )
-
-
-def test_each_response_is_what_generate_gives_alone_whatever_else_runs(model: MatFormer, engine: Engine) -> None:
-    """Twelve requests of all widths through four rows: rows are reused, moved and mixed on the way."""
-    draw = random.Random(1)
-    requests = [
+    return [
         Request(
-            prompt=prompt,
+            prompt=tuple(draw.randrange(1, 300) for _ in range(draw.randrange(1, 30))),
             max_tokens=draw.randrange(1, 40),
             pinned=MENU.named[NAMES[index % 4]] if index % 5 else None,
             sampling=Sampling(temperature=0.5, top_p=0.9) if index % 3 == 0 else Sampling(),
             seed=index,
         )
-        for index, prompt in enumerate(prompts(12))
+        for index in range(n)
     ]
+
+
+def run(engine: Engine, requests: Sequence[Request]) -> list[list[int]]:
+    """Submit all before the first step, and read all."""
 
     async def main() -> list[list[int]]:
         responses = [engine.submit(request) for request in requests]
         engine.start()
         return await asyncio.gather(*map(collect, responses))
 
-    assert asyncio.run(main()) == [alone(model, request) for request in requests]
+    try:
+        return asyncio.run(main())
+    finally:
+        engine.stop()
+
+
+def test_the_fastest_runtime_of_this_machine_serves_the_same(model: MatFormer) -> None:
+    requests = requests_of_all_kinds(12)
+    engine = tiny_engine(build_runtime(model, n_blocks=6, threads=1), chunk_tokens=16)
+    assert run(engine, requests) == [alone(model, request) for request in requests]
+
+
+@pytest.mark.parametrize(
+    ("slots", "chunk_tokens", "n_blocks", "preempts"),
+    [(1, 256, 16, False), (4, 256, 24, False), (4, 5, 24, False), (4, 33, 5, True), (8, 16, 6, True)],
+    ids=["one-by-one", "together", "tiny-pieces", "few-blocks", "many-in-few-blocks"],
+)
+def test_each_response_is_what_generate_gives_alone_whatever_else_runs(
+    model: MatFormer, slots: int, chunk_tokens: int, n_blocks: int, preempts: bool
+) -> None:
+    requests, notes = requests_of_all_kinds(16), Notes()
+    engine = tiny_engine(tiny_runtime(model, n_blocks), max_batch_size=slots, chunk_tokens=chunk_tokens, observer=notes)
+    assert run(engine, requests) == [alone(model, request) for request in requests]
+    assert any(record.preempted for record in notes.steps) == preempts
+
+
+def test_a_common_beginning_is_run_once_and_changes_no_token(model: MatFormer) -> None:
+    beginning, notes = tuple(range(1, 41)), Notes()
+    requests = [
+        Request(prompt=(*beginning, 50 + index), max_tokens=6, pinned=MENU.named[NAMES[3 - index % 2]])
+        for index in range(8)
+    ]
+    engine = tiny_engine(tiny_runtime(model), max_batch_size=2, observer=notes)
+    assert run(engine, requests) == [alone(model, request) for request in requests]
+    # Two at a time, of two widths: the first of each width runs it all, the others take its two whole blocks.
+    assert sum(record.reused_tokens for record in notes.steps) == 6 * 32
+    assert sum(record.prompt_tokens for record in notes.steps) == 8 * 41 - 6 * 32
+
+
+def test_a_seed_gives_the_same_text_alone_and_among_others(model: MatFormer) -> None:
+    request = Request(prompt=(5, 6, 7), max_tokens=30, sampling=Sampling(temperature=1.0, top_k=50), seed=11)
+    others = [replace(request, prompt=(index, index), seed=index) for index in range(1, 7)]
+    [by_itself] = run(tiny_engine(tiny_runtime(model)), [request])
+    for n_blocks in (32, 5):
+        together = run(tiny_engine(tiny_runtime(model, n_blocks)), [*others[:3], request, *others[3:]])
+        assert together[3] == by_itself
+    assert by_itself != run(tiny_engine(tiny_runtime(model)), [replace(request, seed=12)])[0]
+
+
+class ByTurns:
+    """Every step another width, for everybody."""
+
+    name = "by-turns"
+
+    def __init__(self) -> None:
+        self._turns = count()
+
+    def plan(self, situation: Situation, menu: Menu, costs: StepCosts) -> Plan:
+        option = menu.elastic[next(self._turns) % len(menu.elastic)]
+        jobs = (*situation.running, *situation.waiting)
+        return Plan(
+            options={job.id: option if job.elastic else menu.universal for job in jobs},
+            order=tuple(job.id for job in situation.waiting),
+        )
+
+
+def test_a_response_may_change_its_width_at_every_token(model: MatFormer) -> None:
+    """The tokens are those of the plain loop that changes its width when the engine did; a neighbour's stay its own."""
+    request = Request(prompt=(1, 2, 3), max_tokens=20, budget=Budget(e2e_ms=1.0))
+    other = Request(prompt=(4, 5), max_tokens=20)
+    engine = tiny_engine(tiny_runtime(model), policy=ByTurns(), eos_ids=frozenset())
+
+    async def main() -> tuple[list[Token], list[int], Response]:
+        response = engine.submit(request)
+        second = engine.submit(other)
+        engine.start()
+        tokens = [token async for tokens in response for token in tokens]
+        return tokens, await collect(second), response
+
+    tokens, second, response = asyncio.run(main())
+    engine.stop()
+    cache, following, expected = KVCache.empty(CONFIG, rows=1, length=96, dtype=torch.float32), [1, 2, 3], []
+    for token in tokens:
+        with torch.inference_mode():
+            submodel = MENU.named[token.submodel].submodel
+            logits = model(torch.tensor([following]), submodel=submodel, cache=cache, last_only=True)
+        following = [int(logits[0, -1].argmax())]
+        expected += following
+    assert [token.id for token in tokens] == expected
+    assert second == alone(model, other, eos_id=None)
+    assert response.progress.submodels == dict.fromkeys(NAMES, 5)
 
 
 def test_the_response_says_what_ran_and_why_it_ended(model: MatFormer, engine: Engine) -> None:
@@ -99,61 +172,149 @@ def test_the_response_says_what_ran_and_why_it_ended(model: MatFormer, engine: E
     response = asyncio.run(main())
     assert response.finish_reason == ("length" if len(tokens) == 9 else "stop")
     assert response.progress.submodels == {"M": len(tokens)}
+    assert response.progress.submodel == "M"
     measured, predicted = response.progress.measured(), response.progress.predicted
     assert measured is not None
     assert predicted is not None
     assert 0 < measured.ttft_ms <= measured.e2e_ms
 
 
-def test_a_cancelled_request_frees_its_place_for_the_next_one(model: MatFormer) -> None:
-    engine = Engine(model, menu=MENU, step_cost=STEP_COST, eos_id=None, max_batch_size=1)
+def test_the_end_of_text_ends_a_response_unless_it_is_to_be_ignored_or_comes_too_early(model: MatFormer) -> None:
+    request = Request(prompt=(5, 6, 7), max_tokens=30)
+    whole = alone(model, request, eos_id=None)
+    ends = frozenset(whole[10:12])
+    first = next(index for index, token in enumerate(whole) if token in ends)
+    requests = [
+        request,
+        replace(request, ignore_eos=True),
+        replace(request, sampling=Sampling(min_tokens=20)),
+    ]
+    stopped, ignored, late = run(tiny_engine(tiny_runtime(model), eos_ids=ends), requests)
+    assert stopped == whole[:first]
+    assert ignored == whole
+    assert late[:first] == whole[:first]
+    assert len(late) >= 20
+    assert not ends & set(late)
 
-    async def main() -> None:
+
+def test_log_probabilities_come_with_the_tokens_that_ask_for_them(model: MatFormer, engine: Engine) -> None:
+    request = Request(prompt=(5, 6), max_tokens=4, top_logprobs=2, ignore_eos=True)
+
+    async def main() -> list[Token]:
+        response, plain = engine.submit(request), engine.submit(replace(request, top_logprobs=None))
         engine.start()
-        first = engine.submit(Request(prompt=(1,), max_tokens=90))
-        waiting = engine.submit(Request(prompt=(2,), max_tokens=90))
-        third = engine.submit(Request(prompt=(3,), max_tokens=2))
-        async for _ in first:
-            break
-        first.cancel()
-        waiting.cancel()
-        assert len(await collect(third)) == 2
-        assert await collect(waiting) == []
-        assert waiting.finish_reason == "cancelled"
-        assert engine.counts() == (0, 0)
+        assert [token.logprob async for tokens in plain for token in tokens] == [None] * 4
+        return [token async for tokens in response for token in tokens]
 
-    asyncio.run(main())
-    engine.stop()
+    tokens = asyncio.run(main())
+    assert [token.id for token in tokens] == alone(model, request, eos_id=None)
+    with torch.inference_mode():
+        logits = model(torch.tensor([[5, 6]]), submodel=CONFIG.universal)[0, -1]
+    expected = torch.log_softmax(logits, -1).topk(2)
+    assert [token for token, _ in tokens[0].top] == expected.indices.tolist()
+    assert tokens[0].logprob == pytest.approx(float(expected.values[0]), abs=1e-4)
 
 
-def test_a_full_queue_refuses_and_keeps_nothing(model: MatFormer) -> None:
-    engine = Engine(model, menu=MENU, step_cost=STEP_COST, eos_id=None, max_batch_size=1, max_queue=2)
-    request = Request(prompt=(1,), max_tokens=2)
+def test_who_reads_late_gets_all_that_has_come_at_once(model: MatFormer, engine: Engine) -> None:
+    request = Request(prompt=(5, 6), max_tokens=12, ignore_eos=True)
 
-    async def main() -> None:
-        responses = [engine.submit(request) for _ in range(2)]  # not started: they wait
-        with pytest.raises(QueueFullError):
-            engine.submit(request)
-        assert engine.counts() == (0, 2)
+    async def main() -> list[int]:
         engine.start()
-        assert [len(await collect(response)) for response in responses] == [2, 2]
+        response = engine.submit(request)
+        assert await asyncio.to_thread(engine.drain, 60.0)
+        await asyncio.sleep(0)  # what was handed over arrives
+        return [len(tokens) async for tokens in response]
 
-    asyncio.run(main())
+    assert asyncio.run(main()) == [12]
+
+
+def test_a_step_wakes_the_event_loop_once_for_all_its_tokens(model: MatFormer) -> None:
+    notes = Notes()
+    engine = tiny_engine(tiny_runtime(model), observer=notes)
+
+    async def main() -> int:
+        loop, calls = asyncio.get_running_loop(), []
+        wake = loop.call_soon_threadsafe
+        loop.call_soon_threadsafe = lambda *given, **named: calls.append(given) or wake(*given, **named)
+        responses = [engine.submit(Request(prompt=(index,), max_tokens=20, ignore_eos=True)) for index in range(4)]
+        engine.start()
+        assert list(map(len, await asyncio.gather(*map(collect, responses)))) == [20] * 4
+        return len(calls)
+
+    assert asyncio.run(main()) == 20
     engine.stop()
+    assert len(notes.steps) == 20
 
 
-def test_a_strict_request_is_refused_with_a_budget_that_is_then_accepted(engine: Engine) -> None:
+def test_a_strict_request_is_refused_with_a_budget_that_is_then_accepted(model: MatFormer) -> None:
+    engine = tiny_engine(tiny_runtime(model), policy=policy_named("deadline"), clock=lambda: 1.0)
     request = Request(prompt=(1,) * 20, max_tokens=10, budget=Budget(e2e_ms=1.0), strict=True)
 
     async def main() -> None:
         with pytest.raises(BudgetInfeasibleError) as refusal:
             engine.submit(request)
         smallest = refusal.value.smallest_feasible_ms["e2e"]
-        engine.submit(replace(request, budget=Budget(e2e_ms=smallest)))
         with pytest.raises(BudgetInfeasibleError):
             engine.submit(replace(request, budget=Budget(e2e_ms=smallest * 0.9)))
+        engine.submit(replace(request, budget=Budget(e2e_ms=smallest)))
+        engine.submit(replace(request, strict=False))
+        assert engine.counts() == (0, 2)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("name", list(POLICIES))
+def test_every_policy_serves_everybody_and_leaves_alone_who_has_no_budget(model: MatFormer, name: str) -> None:
+    requests = requests_of_all_kinds(12)
+    hurried = [
+        replace(request, pinned=None, budget=Budget(ttft_ms=1 + 10.0 * index, tpot_ms=2.0 * index or None))
+        for index, request in enumerate(requests)
+    ]
+    notes = Notes()
+    engine = tiny_engine(tiny_runtime(model, 8), policy=policy_named(name), chunk_tokens=16, observer=notes)
+    everybody = [each for pair in zip(requests, hurried, strict=True) for each in pair]
+    tokens = run(engine, everybody)
+    assert tokens[::2] == [alone(model, request) for request in requests]
+    assert len(notes.ends) == len(everybody)
+
+
+def test_the_policy_changes_while_requests_run(model: MatFormer, engine: Engine) -> None:
+    request = Request(prompt=(1, 2), max_tokens=90, budget=Budget(e2e_ms=1.0), ignore_eos=True)
+
+    async def main() -> Response:
+        engine.start()
+        response = engine.submit(request)
+        async for _ in response:
+            engine.policy = policy_named("smallest")
+        return response
+
+    response = asyncio.run(main())
+    assert engine.policy.name == "smallest"
+    assert next(iter(response.progress.submodels)) == "XL"
+    assert response.progress.submodels.keys() <= {"XL", "S"}
+    with pytest.raises(LtsRayError, match="XXL"):
+        engine.policy = policy_named("fixed", submodel="XXL")
+    assert engine.policy.name == "smallest"
+
+
+def test_an_observer_is_told_of_every_step_and_every_end(model: MatFormer) -> None:
+    requests, notes = requests_of_all_kinds(6), Notes()
+    tokens = run(tiny_engine(tiny_runtime(model), observer=notes, prefix_cache=False), requests)
+    assert {request: progress.tokens for request, progress, _ in notes.ends} == {
+        request: len(each) for request, each in zip(requests, tokens, strict=True)
+    }
+    assert all(
+        reason == ("length" if progress.tokens == request.max_tokens else "stop")
+        for request, progress, reason in notes.ends
+    )
+    assert sum(record.prompt_tokens for record in notes.steps) == sum(len(request.prompt) for request in requests)
+    # Each token but the first comes of a decoded row; so does an end that is no token.
+    ends = sum(reason == "stop" and progress.tokens > 0 for _, progress, reason in notes.ends)
+    firsts = sum(progress.tokens > 0 for _, progress, _ in notes.ends)
+    assert sum(record.decoded for record in notes.steps) == sum(map(len, tokens)) - firsts + ends
+    assert notes.steps[0].predicted_ms > 0
+    assert all(record.running <= 4 for record in notes.steps)
+    assert (notes.steps[-1].running, notes.steps[-1].waiting, notes.steps[-1].kv_usage) == (0, 0, 0)
 
 
 class FakeClock:
@@ -167,83 +328,41 @@ class FakeClock:
         return self.now
 
 
-def test_a_running_request_is_narrowed_when_its_budget_would_be_missed(model: MatFormer) -> None:
-    """The steps take longer than predicted, so what fitted at first does not fit later; the pinned row stays."""
-    engine = Engine(model, menu=MENU, step_cost=STEP_COST, eos_id=None, clock=FakeClock(0.02))
-
-    async def main() -> tuple[Response, Response, Response]:
-        requests = [
-            Request(prompt=(1, 2), max_tokens=60, budget=Budget(e2e_ms=2500.0)),
-            Request(prompt=(3, 4), max_tokens=60, pinned=MENU.named["L"], budget=Budget(e2e_ms=2500.0)),
-            Request(prompt=(5, 6), max_tokens=60),
-        ]
-        first, second, third = (engine.submit(request) for request in requests)
-        engine.start()
-        await asyncio.gather(*map(collect, (first, second, third)))
-        return first, second, third
-
-    first, second, third = asyncio.run(main())
-    engine.stop()
-    assert len(first.progress.submodels) > 1
-    order = [MENU.named[name].neurons for name in first.progress.submodels]  # in the order of first use
-    assert order == sorted(order, reverse=True)
-    assert second.progress.submodels == {"L": 60}
-    assert third.progress.submodels == {"XL": 60}
+@pytest.mark.parametrize("adapts", [True, False])
+def test_the_costs_follow_the_steps_that_run(model: MatFormer, adapts: bool) -> None:
+    engine = tiny_engine(tiny_runtime(model), adapts=adapts, clock=FakeClock(0.1))
+    run(engine, [Request(prompt=(1, 2), max_tokens=60, ignore_eos=True)])
+    assert (engine.costs == COSTS) != adapts
+    if adapts:  # 200 ms a step instead of 21.2
+        assert engine.costs.slowdown * 21.2 + engine.costs.overhead_ms > 100
 
 
-class FailingModel(MatFormer):
-    """Fails in the steps that have the row count to fail at."""
+def test_what_does_not_fit_the_context_or_the_cache_is_refused(model: MatFormer) -> None:
+    engine = tiny_engine(tiny_runtime(model, 3))
 
-    fail_at: int = 0
-
-    def forward(self, tokens: torch.Tensor, **keywords: object) -> torch.Tensor:
-        if self.fail_at and tokens.shape == (self.fail_at, 1):
-            raise RuntimeError("out of memory")
-        return super().forward(tokens, **keywords)  # type: ignore[arg-type]
-
-
-def test_a_failed_step_answers_its_requests_and_the_engine_goes_on() -> None:
-    model = FailingModel(CONFIG)
-    model.load_state_dict(tiny_model().state_dict())
-    engine = Engine(model.eval(), menu=MENU, step_cost=STEP_COST, eos_id=None)
-    request = Request(prompt=(1, 2), max_tokens=5)
-
-    async def main() -> None:
-        model.fail_at = 1
-        engine.start()
-        with pytest.raises(EngineFailedError, match="out of memory"):
-            await collect(engine.submit(request))
-        model.fail_at = 0
-        assert len(await collect(engine.submit(request))) == 5
-        engine.check()
-        model.fail_at = 1
-        for _ in range(MAX_FAILED_STEPS):
-            with pytest.raises(EngineFailedError):
-                await collect(engine.submit(request))
-
-    asyncio.run(main())
-    engine.stop()
-
-
-def test_stop_answers_those_who_still_wait(model: MatFormer) -> None:
-    engine = Engine(model, menu=MENU, step_cost=STEP_COST, eos_id=None, max_batch_size=1)
-
-    async def main() -> None:
-        waiting = [engine.submit(Request(prompt=(1,), max_tokens=90)) for _ in range(2)]
-        engine.start()
-        await asyncio.to_thread(engine.stop)
-        for response in waiting:
-            with pytest.raises(EngineFailedError, match="shutting down"):
-                await collect(response)
-        with pytest.raises(EngineFailedError, match="shutting down"):
-            engine.submit(Request(prompt=(1,), max_tokens=1))
-
-    asyncio.run(main())
-
-
-def test_what_does_not_fit_the_context_is_refused(engine: Engine) -> None:
     async def main() -> None:
         with pytest.raises(LtsRayError, match="context of 96"):
             engine.submit(Request(prompt=(1,) * 90, max_tokens=7))
+        with pytest.raises(LtsRayError, match="KV cache has 3"):
+            engine.submit(Request(prompt=(1,) * 40, max_tokens=20))
+        assert engine.counts() == (0, 0)
 
     asyncio.run(main())
+
+
+def test_draining_ends_what_has_begun_and_takes_nothing_new(model: MatFormer) -> None:
+    engine = tiny_engine(tiny_runtime(model), max_batch_size=1)
+    request = Request(prompt=(1,), max_tokens=9)
+
+    async def main() -> None:
+        responses = [engine.submit(request) for _ in range(3)]
+        assert not engine.drain(0.0)  # not started yet
+        engine.start()
+        assert await asyncio.to_thread(engine.drain, 60.0)
+        with pytest.raises(EngineFailedError, match="shutting down"):
+            engine.submit(request)
+        engine.check()  # a replica that drains is not ill
+        assert [await collect(response) for response in responses] == [alone(model, request)] * 3
+
+    asyncio.run(main())
+    engine.stop()

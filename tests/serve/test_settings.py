@@ -10,10 +10,12 @@ from lts_ray.errors import LtsRayError
 from lts_ray.frontier import Frontier, TargetEntry, write_frontier
 from lts_ray.measurement.target import Target
 from lts_ray.models.checkpoint import fingerprint
+from lts_ray.models.config import MatFormerConfig
 from serve.app import application, build
-from serve.replica import build_service
+from serve.memory import block_bytes, blocks_for
+from serve.replica import build_replica
 from serve.settings import ServeArgs
-from tests.serve.models import STEP_COST
+from tests.serve.models import COSTS, STEP_COST
 
 
 def frontier_file(folder: Path, model_fingerprint: str) -> Path:
@@ -75,21 +77,68 @@ def test_build_prints_one_line_and_exits_with_2(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_replica_takes_the_matching_targets_step_cost_and_measures_without_one(
+def test_a_replica_serves_the_matching_targets_points_with_costs_of_its_own(
     model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured_cost = replace(STEP_COST, relative_error=0.5)
-    monkeypatch.setattr("serve.replica.calibrate", lambda model, *, threads, seconds: measured_cost)
+    monkeypatch.setattr("serve.replica.calibrate", lambda runtime, *, seconds: COSTS)
     path = frontier_file(tmp_path, fingerprint(model_dir))
     args = ServeArgs.parse({"model": model_dir, "frontier": path, "name": "tiny"})
-    other_threads = args.model_copy(update={"threads": 2})
-    services = [
-        build_service(args, {"role": "small"}),
-        build_service(args, {}),
-        build_service(other_threads, {"role": "small"}),
-    ]
-    costs = [service.engine.step_cost for service in services]
-    for service in services:
-        service.engine.stop()
-    assert costs == [STEP_COST, measured_cost, measured_cost]
-    assert list(services[0].models()) == ["tiny", "tiny:XL"]
+    replica = build_replica(args, {"role": "small"})
+    try:
+        assert replica.service.engine.costs.to_json() == COSTS.to_json()
+        assert list(replica.service.models()) == ["tiny", "tiny:XL"]
+    finally:
+        replica.service.engine.stop()
+
+
+def test_a_replica_changes_its_policy_or_says_why_not_and_keeps_it(
+    model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve.replica.calibrate", lambda runtime, *, seconds: COSTS)
+    replica = build_replica(ServeArgs.parse({"model": model_dir}), {})
+    engine = replica.service.engine
+    try:
+        assert engine.policy.name == "deadline"
+        replica.reconfigure({"policy": "fixed", "thresholds": {"submodel": "S"}})
+        assert engine.policy.name == "fixed"
+        for wrong, message in (
+            ({"polcy": "deadline"}, "user_config has no polcy; it has policy and thresholds"),
+            ({"policy": "best"}, "unknown policy 'best'"),
+            ({"policy": "deadline", "thresholds": {"sur": 1}}, "no threshold 'sur'"),
+            ({"policy": "deadline", "thresholds": {"sure": "high"}}, "do not fit deadline"),
+            ({"policy": "fixed", "thresholds": {"submodel": "XXL"}}, "XXL"),
+            ({"thresholds": [1]}, "thresholds must be"),
+        ):
+            with pytest.raises(LtsRayError, match=message):
+                replica.reconfigure(wrong)
+            assert engine.policy.name == "fixed"
+    finally:
+        engine.stop()
+
+
+def test_the_cache_holds_all_rows_unless_they_need_more_than_its_default() -> None:
+    config = MatFormerConfig(vocab_size=300, d_model=32, n_head=4, n_kv_head=2, widths=(64,) * 3, context_length=96)
+    size = 4 * 3 * 2 * 16 * (8 + 16)  # bytes of a block: layers, heads, places, a key and a padded value
+    assert block_bytes(config) == size
+    assert blocks_for(config, rows=8, budget_mb=None) == 8 * 6
+    assert blocks_for(config, rows=8, budget_mb=100 * size / 1e6) == 100
+    long = replace(config, context_length=1 << 20)
+    assert blocks_for(long, rows=8, budget_mb=None) == max(1 << 16, int(1024e6 / size))
+    with pytest.raises(LtsRayError, match=r"one context of 96 tokens takes 0\.1 MB"):
+        blocks_for(config, rows=8, budget_mb=5 * size / 1e6)
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"policy": "best"}, "unknown policy 'best'"),
+        ({"keys": "no-such-file"}, "keys file .* cannot be read"),
+        ({"kv_cache_mb": "0.001"}, "kv_cache_mb=0.001 is too small"),
+    ],
+    ids=str,
+)
+def test_what_could_not_run_is_refused_before_anything_starts(
+    model_dir: Path, raw: dict[str, str], message: str
+) -> None:
+    with pytest.raises(LtsRayError, match=message):
+        ServeArgs.parse({"model": model_dir, **raw}).check()

@@ -1,0 +1,110 @@
+"""The tokens of one response, chosen one by one: what `sampling.py` does, with what depends on the tokens so far.
+
+Logits are edited in vLLM's order, which is transformers' too: min_tokens and logit_bias, repetition, then frequency and
+presence. Log probabilities are those of the model itself, before any of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lts_ray.decoding.sampling import Sampling, pick
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """top: the most likely tokens with their log probabilities, most likely first, as many as were asked for."""
+
+    token: int
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+class Sampler:
+    """stop_ids: tokens that end a response, which min_tokens holds back. top_logprobs: None for none at all; 0 for the
+    chosen token's alone."""
+
+    def __init__(
+        self,
+        sampling: Sampling,
+        *,
+        generator: torch.Generator,
+        prompt: Sequence[int],
+        stop_ids: frozenset[int] = frozenset(),
+        top_logprobs: int | None = None,
+    ) -> None:
+        self._sampling, self._generator, self._top = sampling, generator, top_logprobs
+        self._produced = 0
+        self._stops = torch.tensor(sorted(stop_ids), dtype=torch.long)
+        self._biased = torch.tensor(list(sampling.logit_bias), dtype=torch.long)
+        self._bias = torch.tensor(list(sampling.logit_bias.values()), dtype=torch.float32)
+        self._penalties = Penalties(sampling, prompt) if sampling.has_penalties else None
+
+    @property
+    def is_argmax(self) -> bool:
+        """Whether it only ever takes the largest logit, and remembers nothing: then anyone may do it instead."""
+        return self._sampling.temperature == 0 and self._top is None and not self._sampling.edits_logits
+
+    def choose(self, logits: Tensor) -> Chosen:
+        """The next token. logits: [vocab_size], left as they are. Draws on the CPU, as `sampling.sample` does."""
+        token = pick(self._edited(logits), self._sampling, self._generator)
+        self._produced += 1
+        if self._penalties is not None:
+            self._penalties.note(token)
+        if self._top is None:
+            return Chosen(token)
+        return _with_logprobs(token, logits, self._top)
+
+    def _edited(self, logits: Tensor) -> Tensor:
+        if not self._sampling.edits_logits:
+            return logits
+        logits = logits.detach().to("cpu", torch.float32, copy=True)
+        if self._produced < self._sampling.min_tokens:
+            logits[self._stops] = float("-inf")
+        if len(self._biased):
+            logits[self._biased] += self._bias
+        if self._penalties is not None:
+            self._penalties.apply(logits)
+        return logits
+
+
+class Penalties:
+    """Which tokens are penalised, and how often each came: a token more costs the same however long the text is."""
+
+    def __init__(self, sampling: Sampling, prompt: Iterable[int]) -> None:
+        self._sampling = sampling
+        # Only the repetition penalty looks at the prompt.
+        known = dict.fromkeys(prompt if sampling.repetition_penalty != 1 else ())
+        self._places = {token: place for place, token in enumerate(known)}
+        self._tokens = torch.tensor(list(known), dtype=torch.long)
+        self._counts = torch.zeros(len(known))  # in the response
+
+    def note(self, token: int) -> None:
+        place = self._places.setdefault(token, len(self._places))
+        if place == len(self._tokens):  # full: double it, so that growing costs the same per token
+            more = max(16, place)
+            self._tokens = torch.cat([self._tokens, self._tokens.new_zeros(more)])
+            self._counts = torch.cat([self._counts, self._counts.new_zeros(more)])
+        self._tokens[place] = token
+        self._counts[place] += 1
+
+    def apply(self, logits: Tensor) -> None:
+        """In place. logits: [vocab_size]."""
+        tokens, counts = self._tokens[: len(self._places)], self._counts[: len(self._places)]
+        values = logits[tokens]
+        repetition = self._sampling.repetition_penalty
+        if repetition != 1:
+            values = torch.where(values > 0, values / repetition, values * repetition)
+        values -= self._sampling.frequency_penalty * counts
+        values -= self._sampling.presence_penalty * (counts > 0)
+        logits[tokens] = values
+
+
+def _with_logprobs(token: int, logits: Tensor, n: int) -> Chosen:
+    row = torch.log_softmax(logits.detach().float().cpu(), dim=-1)
+    top = row.topk(min(n, len(row)))
+    return Chosen(token, float(row[token]), tuple(zip(top.indices.tolist(), top.values.tolist(), strict=True)))

@@ -1,0 +1,106 @@
+"""The kinds of field that the wire has: what each takes, how it says no, and what the OpenAPI document says of it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+
+from lts_ray.decoding.sampling import MAX_BIAS, MIN_REPETITION_PENALTY
+
+
+def _is_text(value: str) -> str:
+    """JSON can hold halves of a surrogate pair, which no tokenizer can encode."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("must be valid Unicode text, without lone surrogates") from None
+    return value
+
+
+def _as_stops(value: object) -> tuple[str, ...]:
+    stops = [] if value is None else [value] if isinstance(value, str) else value
+    if not isinstance(stops, list) or not all(isinstance(each, str) and each for each in stops):
+        raise ValueError("must be one text or a list of texts, none of them empty")
+    return tuple(_is_text(each) for each in stops)
+
+
+def _as_prompts(value: object) -> tuple[str | tuple[int, ...], ...]:
+    prompts: list[object] = value if isinstance(value, list) and value and not _is_token(value[0]) else [value]
+    texts = [_is_text(each) for each in prompts if isinstance(each, str)]
+    ids = [tuple(each) for each in prompts if isinstance(each, list) and all(_is_token(token) for token in each)]
+    if len(prompts) not in (len(texts), len(ids)):
+        raise ValueError("must be text, a list of token ids, or a list of either kind")
+    return (*texts, *ids)
+
+
+def _is_token(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _as_bias(value: object) -> dict[int, float] | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not all(key.isascii() and key.isdecimal() and len(key) < 10 for key in value):
+        raise ValueError('must be an object with token ids as names, as in {"42": -100}')
+    if not all(_is_number(bias) and abs(bias) <= MAX_BIAS for bias in value.values()):
+        raise ValueError(f"must have numbers from {-MAX_BIAS:g} to {MAX_BIAS:g} as values")
+    return {int(key): float(bias) for key, bias in value.items()}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _as_content(value: object) -> object:
+    """A text, or OpenAI's list of parts, all of them text, which is the same as one."""
+    if not isinstance(value, list):
+        return value
+    if not value or not all(isinstance(part, dict) and part.get("type") == "text" for part in value):
+        raise ValueError("must be text, or a list of parts of type text; nothing else can be read")
+    if not all(part.keys() == {"type", "text"} and isinstance(part["text"], str) for part in value):
+        raise ValueError("has a part that is not just a type and a text")
+    return "".join(part["text"] for part in value)
+
+
+_TEXTS = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+_IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
+_STOP = {"anyOf": [{"type": "string", "minLength": 1}, {"type": "array", "items": {"type": "string", "minLength": 1}}]}
+_PART = {
+    "type": "object",
+    "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
+    "required": ["type", "text"],
+    "additionalProperties": False,
+}
+_BIAS = {
+    "type": "object",
+    "propertyNames": {"pattern": "^[0-9]{1,9}$"},
+    "additionalProperties": {"type": "number", "minimum": -MAX_BIAS, "maximum": MAX_BIAS},
+}
+
+MAX_BUDGET_MS = 1e9
+"""Eleven days: nobody means more, and what is computed from it stays far from a float's end."""
+
+Milliseconds = Annotated[float, Field(gt=0, le=MAX_BUDGET_MS, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
+Repetition = Annotated[float, Field(ge=MIN_REPETITION_PENALTY, le=2, allow_inf_nan=False)]
+Text = Annotated[
+    str,
+    AfterValidator(_is_text),
+    BeforeValidator(_as_content),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": _PART, "minItems": 1}]}),
+]
+Stops = Annotated[
+    tuple[str, ...], BeforeValidator(_as_stops), WithJsonSchema({"anyOf": [*_STOP["anyOf"], {"type": "null"}]})
+]
+Prompts = Annotated[
+    tuple[str | tuple[int, ...], ...],
+    BeforeValidator(_as_prompts),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string", "minLength": 1}, _TEXTS, _IDS, {"type": "array", "items": _IDS, "minItems": 1}]}
+    ),
+]
+Biases = Annotated[
+    dict[int, float] | None, BeforeValidator(_as_bias), WithJsonSchema({"anyOf": [_BIAS, {"type": "null"}]})
+]

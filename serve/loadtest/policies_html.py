@@ -1,0 +1,115 @@
+"""report.html: what `lts-ray bench policies` found, one self-contained file. plotly.js is inside, once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from lts_ray.files import write_text
+from lts_ray.report.html import FLAT
+from lts_ray.report.template import STYLE
+from serve.loadtest.policies_folder import Setup
+from serve.loadtest.policies_plot import policies_figure
+from serve.loadtest.policies_summary import Row
+from serve.loadtest.policies_table import wide_row
+from serve.loadtest.verdicts import Verdict
+
+HEADINGS = {"engine": "The engine, in real time", "simulated": "Simulated, with this node's step costs"}
+PAGE = (
+    """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>lts-ray bench policies</title>
+<style>"""
+    + STYLE
+    + """</style>
+<script>{{ plotly }}</script>
+</head>
+<body>
+<main>
+<h1>Budgets kept, and at which quality</h1>
+<p>{{ setup }}</p>
+{% for each in modes %}
+<h2>{{ each.heading }}</h2>
+{{ each.figure }}
+{% for table in each.tables %}
+<h3>{{ table.load }}× <span>the universal model's saturation</span></h3>
+<div class="scroll"><table>
+<thead><tr>
+{% for name in table.names %}<th{% if loop.first %} class="text"{% endif %}>{{ name }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for row in table.rows %}
+<tr{% if row[0] == "deadline" %} class="landmark"{% endif %}>
+{% for value in row %}<td{% if loop.first %} class="text"{% endif %}>{{ value }}</td>{% endfor %}</tr>
+{% endfor %}
+</tbody></table></div>
+{% endfor %}
+<h3>Wanted</h3>
+<div class="scroll"><table><tbody>
+{% for verdict in each.verdicts %}
+<tr><td class="mark">{{ "✓" if verdict.holds else "✗" }}</td><td class="text">{{ verdict.load }}×</td>
+<td class="text wrap" style="width:100%">{{ verdict.text }}</td></tr>
+{% endfor %}
+</tbody></table></div>
+{% endfor %}
+<footer>{{ machine }}</footer>
+</main>
+</body>
+</html>
+"""
+)
+
+
+def write_policies_page(path: Path, *, setup: Setup, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> None:
+    """rows: over all traces."""
+    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(PAGE)
+    machine = setup.machine
+    write_text(
+        path,
+        template.render(
+            plotly=Markup(get_plotlyjs()),  # plotly's own script, not user input
+            setup=describe(setup),
+            modes=[_section(mode, rows, verdicts) for mode in dict.fromkeys(row.mode for row in rows)],
+            machine=f"{machine['gpu'] or machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}, "
+            f"{setup.threads} threads; model {setup.model[:12]}",
+        ),
+    )
+
+
+def describe(setup: Setup) -> str:
+    """What was run, in a sentence or two."""
+    settings, classes = setup.settings, setup.settings.classes
+    engine = "" if setup.slowdown is None else f" ({setup.rate / setup.slowdown:.2f} on the engine)"
+    return (
+        f"{len(settings.traces)} traces ({', '.join(settings.traces)}), {settings.seeds} seeds of "
+        f"{settings.seconds:g} s each. Load 1 is {setup.rate:.2f} requests/s{engine}. Budgets are {classes.tight:g}, "
+        f"{classes.medium:g} and {classes.loose:g} times what the universal model needs when idle; a quarter of the "
+        "requests has none. Rejected requests miss their budgets and count at the narrowest submodel's loss. "
+        "Intervals: 95 %, over seeds. Times are in milliseconds."
+    )
+
+
+def _section(mode: str, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    chosen = [row for row in rows if row.mode == mode]
+    figure = policies_figure(chosen).to_html(
+        full_html=False, include_plotlyjs=False, config=dict(FLAT), div_id=f"policies-{mode}"
+    )
+    tables = []
+    for load in sorted({row.load for row in chosen}):
+        shown = [wide_row(row) for row in chosen if row.load == load]
+        tables.append({"load": f"{load:g}", "names": [*shown[0]], "rows": [[*each.values()] for each in shown]})
+    return {
+        "heading": HEADINGS[mode],
+        "figure": Markup(figure),
+        "tables": tables,
+        "verdicts": [
+            {"holds": each.holds, "load": f"{each.load:g}", "text": each.text} for each in verdicts if each.mode == mode
+        ],
+    }

@@ -1,0 +1,89 @@
+"""What a request that joins the line now would get, under the policy that decides: for strict requests, and to tell."""
+
+from __future__ import annotations
+
+from copy import copy
+from dataclasses import dataclass, replace
+from math import ceil
+
+from lts_ray.runtime.step_costs import StepCosts
+from serve.budget import Budget, Timing
+from serve.menu import Menu, Option
+from serve.policies.base import Job, Plan, Policy, Situation
+from serve.policies.forecast import Forecast, Foreseeing, forecast
+
+MARGIN = 1.1
+"""A prediction is in time if it is so with 10 % to spare: the usual error of the costs, and the work between steps."""
+MAX_ROUNDS = 8
+"""Of looking for a feasible budget: a looser one may wait longer, so the first guess is not always kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """option: what it would start with. predicted: if all went on as it begins.
+
+    met: whether the budget is predicted to hold so, and with a margin once all that can be is narrowed; None without a
+    budget.
+    """
+
+    option: Option
+    predicted: Timing
+    met: bool | None
+
+
+def judge(situation: Situation, job: Job, menu: Menu, costs: StepCosts, policy: Policy) -> Choice:
+    """What `job` gets if it joins the line now. The policy is left as it is: it may remember what it decided last."""
+    joined = replace(situation, waiting=(*situation.waiting, job))
+    plan, predicted = _foresee(copy(policy), joined, menu, costs)
+    timing, narrowest = predicted.timing(job.id, 0), predicted.timing(job.id, -1)
+    met = job.budget.holds(timing) and job.budget.holds(narrowest, margin=MARGIN) if job.bounded else None
+    return Choice(option=plan.options[job.id], predicted=timing, met=met)
+
+
+def smallest_feasible_budget_ms(
+    situation: Situation, job: Job, menu: Menu, costs: StepCosts, policy: Policy
+) -> dict[str, float]:
+    """For each kind that the job has a bound of: one that `judge` would find to hold now, to the next 0.1 ms.
+
+    First what everybody at the narrowest would give; where the policy gives less, what it gives.
+    """
+    joined = replace(situation, waiting=(*situation.waiting, job))
+    plan = copy(policy).plan(joined, menu, costs)
+    fixed = {each.id: plan.options[each.id].neurons for each in _jobs(joined) if not each.elastic}
+    narrow = forecast(joined, order=plan.order, widths=fixed, caps=[menu.narrowest.neurons], costs=costs)
+    bounds = _bounds(job, narrow.timing(job.id))
+    for _ in range(MAX_ROUNDS):
+        asking = replace(job, budget=Budget(**{f"{kind}_ms": limit for kind, limit in bounds.items()}))
+        choice = judge(situation, asking, menu, costs, policy)
+        if choice.met:
+            break
+        given = _bounds(job, choice.predicted)
+        bounds = {kind: max(limit, given[kind]) for kind, limit in bounds.items()}
+    return bounds
+
+
+def drain_s(situation: Situation, costs: StepCosts) -> int:
+    """When, in whole seconds from 1 on, the requests that run now will have ended at the latest."""
+    alone = replace(situation, waiting=())
+    if not alone.running:
+        return 1
+    widths = {job.id: job.option.neurons for job in alone.running if job.option is not None}
+    predicted = forecast(alone, order=(), widths=widths, caps=[max(widths.values(), default=0)], costs=costs)
+    return max(1, ceil((float(predicted.last_ms.max()) - situation.now_ms) / 1e3))
+
+
+def _foresee(policy: Policy, situation: Situation, menu: Menu, costs: StepCosts) -> tuple[Plan, Forecast]:
+    """The policy's own forecast where it has one; else everybody goes on at the width of the plan, under any cap."""
+    if isinstance(policy, Foreseeing):
+        return policy.foresee(situation, menu, costs)
+    plan = policy.plan(situation, menu, costs)
+    widths = {job.id: plan.options[job.id].neurons for job in _jobs(situation)}
+    return plan, forecast(situation, order=plan.order, widths=widths, caps=[0], costs=costs)
+
+
+def _jobs(situation: Situation) -> tuple[Job, ...]:
+    return (*situation.running, *situation.waiting)
+
+
+def _bounds(job: Job, timing: Timing) -> dict[str, float]:
+    return {kind: ceil(getattr(timing, f"{kind}_ms") * MARGIN * 10) / 10 for kind in job.budget.items()}

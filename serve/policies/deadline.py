@@ -1,0 +1,212 @@
+"""The best submodel with which all admitted budgets are still predicted to hold, anew as slack grows or shrinks.
+
+A step costs what its widest member costs, so one cap holds for all requests whose width may be chosen: the widest
+under which about as many budgets are predicted to hold as under any. Where requests that may not be narrowed keep the
+steps wide, and budgets would be missed for it, these sit out most steps for a while. In a step with them, everybody is
+as wide as costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from lts_ray.errors import LtsRayError
+from lts_ray.runtime.step_costs import Group, StepCosts
+from serve.menu import Menu, Option
+from serve.policies.base import Job, Plan, Situation
+from serve.policies.fixed import own_option
+from serve.policies.forecast import Array, Forecast, forecast
+from serve.policies.line import Patience, line, pace
+from serve.policies.rollout import NOBODY, Holding
+
+Span = tuple[int, int | None]
+"""Of the menu's elastic options: the first, and the first that is not meant any more; None: to the end."""
+ALL: Span = (0, None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """hopeless, sure: with less room than the one (see Forecast.room) a budget is lost, with more than the other it
+    holds; in between its odds grow evenly.
+    worth: the share of the budgets that a narrower cap must save, in expectation; worth_most: in no case so many.
+    hold_worth: how many must be saved by holding rows back.
+    hold_every: held rows run in each so-many-th step; tried one after the other while budgets are still missed.
+    free: the share by which a step may take longer so that rows in it are wider.
+    replan_ms, replan_steps: a decision is kept until both have passed, if nobody comes or goes; stale_ms: or this has.
+    """
+
+    hopeless: float = 0.9
+    sure: float = 1.15
+    worth: float = 0.15
+    worth_most: float = 0.6
+    hold_worth: float = 0.5
+    hold_every: tuple[int, ...] = (2, 4)
+    free: float = 0.03
+    replan_ms: float = 5.0
+    replan_steps: int = 4
+    stale_ms: float = 50.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.hopeless < self.sure:
+            raise LtsRayError(f"hopeless must be below sure, and not below 0; got {self.hopeless:g} and {self.sure:g}")
+        if any(every < 2 for every in self.hold_every):
+            raise LtsRayError(f"hold_every must be numbers of steps from 2 on; got {list(self.hold_every)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Decision:
+    """at_ms: when it was made. running, waiting: for whom. age: steps since.
+
+    cap: of elastic requests. alone, together: what those that decode get in a step without and with the held ones.
+    late: will miss their budgets even at the narrowest.
+    """
+
+    at_ms: float
+    running: tuple[int, ...]
+    waiting: tuple[int, ...]
+    age: int = 0
+    order: tuple[int, ...]
+    cap: Option
+    alone: Option
+    together: Option
+    late: frozenset[int]
+    holding: Holding
+
+
+@dataclass(kw_only=True)
+class DeadlinePolicy:
+    """span: the elastic options that it chooses among.
+
+    last: the newest decision. It saves time, and tells when held rows are to run again; without it, they run now.
+    """
+
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    patience: Patience = field(default_factory=Patience)
+    span: Span = ALL
+    name: str = "deadline"
+    last: _Decision | None = field(default=None, repr=False)
+
+    def plan(self, situation: Situation, menu: Menu, costs: StepCosts) -> Plan:
+        running = tuple([job.id for job in situation.running])
+        waiting = tuple([job.id for job in situation.waiting])
+        last = self.last
+        if last is not None and last.running == running and last.waiting == waiting and self._is_fresh(last, situation):
+            self.last = replace(last, age=last.age + 1, holding=_next(last.holding))
+        else:
+            self.last, _ = self._decide(situation, menu, costs)
+        return _plan(self.last, situation, menu)
+
+    def foresee(self, situation: Situation, menu: Menu, costs: StepCosts) -> tuple[Plan, Forecast]:
+        """The plan, and what it and everybody at the narrowest come to: two caps."""
+        decision, predicted = self._decide(situation, menu, costs)
+        options = menu.elastic[slice(*self.span)]
+        return _plan(decision, situation, menu), predicted.under((options.index(decision.cap), len(options) - 1))
+
+    def _is_fresh(self, last: _Decision, situation: Situation) -> bool:
+        passed_ms, thresholds = situation.now_ms - last.at_ms, self.thresholds
+        if not 0 <= passed_ms < thresholds.stale_ms:
+            return False
+        return passed_ms < thresholds.replan_ms or last.age < thresholds.replan_steps
+
+    def _decide(self, situation: Situation, menu: Menu, costs: StepCosts) -> tuple[_Decision, Forecast]:
+        jobs = (*situation.running, *situation.waiting)
+        order = line(situation, pace(situation, menu, costs), self.patience)
+        holding, predicted, odds = self._hold(situation, order, menu, costs)
+        kept = odds.sum(axis=1)
+        options = menu.elastic[slice(*self.span)]
+        bounded = sum(job.bounded for job in jobs)
+        worth = min(self.thresholds.worth * bounded, self.thresholds.worth_most)
+        cap = options[int(np.argmax(kept >= kept.max() - worth))]  # the first such is the widest
+        late = frozenset(
+            job.id for job, chance in zip(predicted.jobs, odds[-1], strict=True) if job.elastic and chance == 0
+        )
+        if late and all(job.id in late for job in jobs if job.elastic):
+            cap = options[-1]
+        free = [job for job in situation.running if job.id not in holding.ids]
+        decision = _Decision(
+            at_ms=situation.now_ms,
+            running=tuple([job.id for job in situation.running]),
+            waiting=tuple([job.id for job in situation.waiting]),
+            order=order,
+            cap=cap,
+            alone=self._widened(cap, free, situation, menu, costs),
+            together=self._widened(cap, situation.running, situation, menu, costs),
+            late=late,
+            holding=holding,
+        )
+        return decision, predicted
+
+    def _hold(
+        self, situation: Situation, order: Sequence[int], menu: Menu, costs: StepCosts
+    ) -> tuple[Holding, Forecast, Array]:
+        """Whom to hold back, how rarely they run, and what comes of it under each cap: [caps, jobs]."""
+        jobs = (*situation.running, *situation.waiting)
+        widths = {job.id: own_option(job, menu).neurons for job in jobs if not job.elastic}
+        caps = [option.neurons for option in menu.elastic[slice(*self.span)]]
+
+        def expect(holding: Holding) -> tuple[Holding, Forecast, Array]:
+            predicted = forecast(situation, order=order, widths=widths, caps=caps, costs=costs, holding=holding)
+            return holding, predicted, self._odds(predicted)
+
+        best = expect(NOBODY)
+        wide = [job for job in situation.running if not job.bounded and widths[job.id] > menu.narrowest.neurons]
+        ids = frozenset(job.id for job in wide if job.decodes)
+        if not ids or len(ids) == len(situation.running):
+            return best
+        wait = 0 if self.last is None else _next(self.last.holding).wait
+        for every in self.thresholds.hold_every:
+            saved = best[2].sum(axis=1).max()
+            if saved > sum(job.bounded for job in jobs) - self.thresholds.hold_worth:
+                break
+            tried = expect(Holding(ids=ids, every=every, wait=min(wait, every - 1)))
+            if tried[2].sum(axis=1).max() >= saved + self.thresholds.hold_worth:
+                best = tried
+        return best
+
+    def _odds(self, predicted: Forecast) -> Array:
+        """[caps, jobs]: how likely each budget is to hold; 0 for jobs without one."""
+        low, high = self.thresholds.hopeless, self.thresholds.sure
+        odds = np.clip((predicted.room() - low) / (high - low), 0.0, 1.0)
+        return np.asarray(odds * np.array([job.bounded for job in predicted.jobs]))
+
+    def _widened(
+        self, cap: Option, running: Sequence[Job], situation: Situation, menu: Menu, costs: StepCosts
+    ) -> Option:
+        """The widest option for elastic rows that decode, at which the step takes hardly longer than at the cap."""
+        rows = sum(job.elastic and job.decodes for job in running)
+        fixed = [_group(job, menu, situation.chunk_tokens) for job in running if not job.elastic]
+        if rows == 0 or all(group.neurons <= cap.neurons for group in fixed):
+            return cap
+        limit = costs.step_ms([*fixed, Group(cap.neurons, rows, 0, rows)]) * (1 + self.thresholds.free)
+        for option in menu.elastic:
+            if costs.step_ms([*fixed, Group(option.neurons, rows, 0, rows)]) <= limit:
+                return option
+        return cap
+
+
+def _next(holding: Holding) -> Holding:
+    """One step later."""
+    return replace(holding, wait=(holding.wait - 1) % holding.every) if holding.ids else NOBODY
+
+
+def _group(job: Job, menu: Menu, chunk_tokens: int) -> Group:
+    """What a job that is not elastic adds to the next step, but for the tokens that it looks at."""
+    rows = min(job.pending, chunk_tokens)
+    return Group(own_option(job, menu).neurons, rows, 0, int(rows == job.pending))
+
+
+def _plan(decision: _Decision, situation: Situation, menu: Menu) -> Plan:
+    held = decision.holding.ids if decision.holding.wait else frozenset()
+    decoding = decision.alone if held else decision.together
+    options = {}
+    for job in (*situation.running, *situation.waiting):
+        if not job.elastic:
+            options[job.id] = own_option(job, menu)
+        elif job.decodes:
+            options[job.id] = decoding
+        else:
+            options[job.id] = menu.narrowest if job.id in decision.late else decision.cap
+    return Plan(options=options, order=decision.order, held=held)

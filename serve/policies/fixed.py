@@ -1,0 +1,42 @@
+"""One submodel for all requests with a budget, whatever they ask for: what a server with one model does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lts_ray.errors import LtsRayError
+from lts_ray.runtime.step_costs import StepCosts
+from serve.menu import Menu, Option
+from serve.policies.base import Job, Plan, Situation
+
+
+@dataclass(frozen=True)
+class FixedPolicy:
+    """submodel: its name on the menu; None for the universal model."""
+
+    submodel: str | None = None
+    name: str = "fixed"
+
+    def plan(self, situation: Situation, menu: Menu, costs: StepCosts) -> Plan:
+        option = menu.universal if self.submodel is None else named(menu, self.submodel)
+        return in_turn(situation, menu, option)
+
+
+def named(menu: Menu, submodel: str) -> Option:
+    if submodel not in menu.named:
+        raise LtsRayError(f"the policy's submodel {submodel!r} is not served; there are: {', '.join(menu.named)}")
+    return menu.named[submodel]
+
+
+def own_option(job: Job, menu: Menu) -> Option:
+    """Of a job that is not elastic."""
+    return menu.universal if job.pinned is None else job.pinned
+
+
+def in_turn(situation: Situation, menu: Menu, option: Option) -> Plan:
+    """Everybody in the order of arrival, elastic jobs at `option`."""
+    jobs = (*situation.running, *situation.waiting)
+    return Plan(
+        options={job.id: option if job.elastic else own_option(job, menu) for job in jobs},
+        order=tuple(job.id for job in situation.waiting),
+    )

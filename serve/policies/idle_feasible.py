@@ -1,0 +1,51 @@
+"""The largest submodel with which a request would keep its budget on an idle engine, for good, whatever the load."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from lts_ray.errors import LtsRayError
+from lts_ray.runtime.step_costs import StepCosts
+from serve.menu import Menu, Option
+from serve.policies.base import Job, Plan, Situation
+from serve.policies.fixed import own_option
+from serve.policies.forecast import forecast
+
+
+@dataclass(frozen=True)
+class IdleFeasiblePolicy:
+    """margin: a prediction is in time if it is so with this factor."""
+
+    margin: float = 1.1
+    name: str = "idle-feasible"
+
+    def __post_init__(self) -> None:
+        if self.margin <= 0:
+            raise LtsRayError(f"margin must be above 0; got {self.margin:g}")
+
+    def plan(self, situation: Situation, menu: Menu, costs: StepCosts) -> Plan:
+        jobs = (*situation.running, *situation.waiting)
+        return Plan(
+            options={
+                job.id: self._option(job, situation, menu, costs) if job.elastic else own_option(job, menu)
+                for job in jobs
+            },
+            order=tuple(job.id for job in situation.waiting),
+        )
+
+    def _option(self, job: Job, situation: Situation, menu: Menu, costs: StepCosts) -> Option:
+        """What it ran at last, if it has run; until then, what it would get alone."""
+        if job.option is not None:
+            return job.option
+        alone = replace(situation, now_ms=job.arrived_ms, running=(), waiting=(replace(job, cached=0),))
+        predicted = forecast(
+            alone,
+            order=(job.id,),
+            widths={},
+            caps=[option.neurons for option in menu.elastic],
+            costs=costs,
+        )
+        for cap, option in enumerate(menu.elastic):
+            if job.budget.holds(predicted.timing(job.id, cap), margin=self.margin):
+                return option
+        return menu.narrowest

@@ -1,0 +1,83 @@
+"""SlackFit (SuperServe, NSDI 2025) for responses that come token by token: the slack picks a bucket of step times.
+
+Offline, the step times of all numbers of rows and all widths are cut into evenly long buckets. Online, the request
+with the earliest deadline counts: its slack for each step that it still needs, and the bucket closest below it. The
+widest submodel whose step, with the rows there are, is no longer than that bucket runs for all requests with a budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, floor, inf
+
+from lts_ray.errors import LtsRayError
+from lts_ray.runtime.step_costs import Group, StepCosts
+from serve.menu import Menu, Option
+from serve.policies.base import Job, Plan, Situation
+from serve.policies.fixed import own_option
+
+
+@dataclass(frozen=True)
+class SlackFitPolicy:
+    """buckets: of step time, between the shortest and the longest step."""
+
+    buckets: int = 16
+    name: str = "slackfit"
+
+    def __post_init__(self) -> None:
+        if self.buckets < 1:
+            raise LtsRayError(f"buckets must be at least 1; got {self.buckets}")
+
+    def plan(self, situation: Situation, menu: Menu, costs: StepCosts) -> Plan:
+        jobs = (*situation.running, *situation.waiting)
+        option = self._option(situation, menu, costs)
+        order = sorted(situation.waiting, key=lambda job: (deadline_ms(job), job.arrived_ms, job.id))
+        return Plan(
+            options={job.id: option if job.elastic else own_option(job, menu) for job in jobs},
+            order=tuple(job.id for job in order),
+        )
+
+    def _option(self, situation: Situation, menu: Menu, costs: StepCosts) -> Option:
+        jobs = [job for job in (*situation.running, *situation.waiting) if job.bounded]
+        if not jobs:
+            return menu.elastic[0]
+        head = min(jobs, key=lambda job: (deadline_ms(job), job.arrived_ms, job.id))
+        slack_ms = (deadline_ms(head) - situation.now_ms) / _steps(head, situation.chunk_tokens)
+        limit_ms = self._bucket_ms(slack_ms, situation.slots, menu, costs)
+        rows = max(1, min(situation.slots, len(situation.running) + len(situation.waiting)))
+        for option in menu.elastic:
+            if _decode_ms(costs, option, rows) <= limit_ms:
+                return option
+        return menu.narrowest
+
+    def _bucket_ms(self, slack_ms: float, slots: int, menu: Menu, costs: StepCosts) -> float:
+        """The upper end of the bucket closest below the slack; the first one's where there is none."""
+        low = _decode_ms(costs, menu.narrowest, 1)
+        high = _decode_ms(costs, menu.elastic[0], slots)
+        width = (high - low) / self.buckets
+        if slack_ms == inf or width <= 0:
+            return high
+        return low + width * min(self.buckets, max(1, floor((slack_ms - low) / width)))
+
+
+def deadline_ms(job: Job) -> float:
+    """When its next bound is due, on the clock: the first token, then the last one; infinity without either."""
+    if job.first_ms is None:
+        bounds: Sequence[float | None] = (job.budget.ttft_ms, job.budget.e2e_ms)
+        return job.arrived_ms + min((bound for bound in bounds if bound is not None), default=inf)
+    due = job.budget.last_token_ms(first_token_ms=job.first_ms - job.arrived_ms, max_tokens=job.max_tokens)
+    return inf if due is None else job.arrived_ms + due
+
+
+def _steps(job: Job, chunk_tokens: int) -> int:
+    """Until that bound is met."""
+    prompt = 0 if job.decodes else ceil(job.pending / chunk_tokens)
+    ttft_ms, e2e_ms = job.budget.ttft_ms, job.budget.e2e_ms
+    if job.first_ms is None and ttft_ms is not None and (e2e_ms is None or ttft_ms <= e2e_ms):
+        return prompt
+    return max(1, job.remaining if job.decodes else prompt + job.remaining - 1)
+
+
+def _decode_ms(costs: StepCosts, option: Option, rows: int) -> float:
+    return costs.step_ms([Group(option.neurons, rows, 0, rows)])

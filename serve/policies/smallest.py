@@ -1,0 +1,18 @@
+"""The narrowest submodel for all requests with a budget: the most budgets that widths alone can keep."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lts_ray.runtime.step_costs import StepCosts
+from serve.menu import Menu
+from serve.policies.base import Plan, Situation
+from serve.policies.fixed import in_turn
+
+
+@dataclass(frozen=True)
+class SmallestPolicy:
+    name: str = "smallest"
+
+    def plan(self, situation: Situation, menu: Menu, costs: StepCosts) -> Plan:
+        return in_turn(situation, menu, menu.narrowest)

@@ -1,0 +1,117 @@
+// The frontier as SVG: loss against cost, a point for each submodel, and two rings that move over them.
+
+import { Submodels } from "./submodels.js";
+
+const BOX = { left: 54, right: 348, top: 12, bottom: 350 };
+const AXES = { predicted_tpot_ms: "predicted ms per token, alone", relative_size: "share of the universal model's size" };
+const SVG = "http://www.w3.org/2000/svg";
+
+export class Chart {
+  constructor(svg) {
+    this.svg = svg;
+    this.places = new Map(); // name -> [x, y]
+  }
+
+  /** axis: which of the options' numbers goes to the right. The rings stay on their submodels. */
+  draw(submodels, axis) {
+    const options = submodels.options;
+    const rings = [this.preview?.dataset.submodel, this.now?.dataset.submodel];
+    this.svg.replaceChildren();
+    if (options.length === 0) return;
+    // Without a measured loss the server ranks by size, below 0: an order, not a number to print.
+    const measured = options.filter((each) => each.loss !== null).map((each) => each.loss);
+    const isLoss = measured.length > 0 && Math.min(...measured) > 0;
+    const best = measured.length ? Math.min(...measured) : 0;
+    const x = scale(options.map((each) => each[axis]), BOX.left + 8, BOX.right - 12);
+    const y = scale(measured.length ? measured : [0], BOX.bottom - 10, BOX.top + 8);
+    for (const value of ticks(y.low, y.high)) {
+      this.add("line", { class: "grid", x1: BOX.left, x2: BOX.right, y1: y(value), y2: y(value) });
+      if (isLoss) this.add("text", { x: BOX.left - 7, y: y(value) + 4, "text-anchor": "end" }, short(value));
+    }
+    for (const value of ticks(x.low, x.high)) {
+      this.add("line", { class: "grid", x1: x(value), x2: x(value), y1: BOX.top, y2: BOX.bottom });
+      this.add("text", { x: x(value), y: BOX.bottom + 16, "text-anchor": "middle" }, short(value));
+    }
+    this.add("text", { x: (BOX.left + BOX.right) / 2, y: BOX.bottom + 36, "text-anchor": "middle" }, AXES[axis]);
+    const middle = (BOX.top + BOX.bottom) / 2;
+    const title = isLoss ? "validation loss" : "worse, by size: not measured";
+    this.add("text", { transform: `translate(8 ${middle}) rotate(-90)`, "text-anchor": "middle" }, title);
+    this.places = new Map(options.map((each) => [each.name, [x(each[axis]), y(each.loss ?? best)]]));
+    const front = submodels.elastic.map((each) => this.places.get(each.name).join(","));
+    this.add("polyline", { class: "front", points: front.join(" ") });
+    for (const each of options) {
+      const [cx, cy] = this.places.get(each.name);
+      const dot = this.add("circle", { class: "point", cx, cy, r: 6.5 });
+      dot.classList.toggle("unmeasured", each.loss === null);
+      submodels.paint(dot, each.name);
+      this.add("title", {}, `${each.name}: loss ${each.loss ?? "not measured"}, ${each.predicted_tpot_ms.toFixed(2)} ms a token`, dot);
+    }
+    this.label(options);
+    this.preview = this.add("circle", { class: "ring", id: "preview", r: 11 });
+    this.now = this.add("circle", { class: "ring", id: "now", r: 11 });
+    this.foresee(rings[0]);
+    this.operate(rings[1]);
+  }
+
+  /** What the budget affords; null for none. */
+  foresee(name) {
+    this.move(this.preview, name);
+  }
+
+  /** What writes now; null for nothing. */
+  operate(name) {
+    this.move(this.now, name);
+  }
+
+  move(ring, name) {
+    if (!ring) return; // nothing is drawn yet
+    const place = this.places.get(name);
+    ring.style.visibility = place ? "visible" : "hidden";
+    ring.dataset.submodel = place ? name : "";
+    if (place) ring.style.transform = `translate(${place[0]}px, ${place[1]}px)`;
+  }
+
+  /** Names beside the points, where no other name is. */
+  label(options) {
+    const taken = [];
+    for (const { name } of Submodels.byFame(options)) {
+      const [x, y] = this.places.get(name);
+      const atEdge = x > BOX.right - 34;
+      const place = atEdge ? [x, y - 17] : [x + 12 + 3.5 * name.length, y - 9]; // of the name's middle
+      if (taken.some(([left, top]) => Math.abs(left - place[0]) < 30 && Math.abs(top - place[1]) < 13)) continue;
+      taken.push(place);
+      this.add("text", { class: "name", x: place[0], y: place[1], "text-anchor": "middle" }, name);
+    }
+  }
+
+  add(tag, attributes, text, parent = this.svg) {
+    const element = document.createElementNS(SVG, tag);
+    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+    if (text !== undefined) element.textContent = text;
+    parent.append(element);
+    return element;
+  }
+}
+
+/** Linear, from the values' range to start … stop. */
+function scale(values, start, stop) {
+  const low = Math.min(...values);
+  const high = Math.max(...values);
+  const map = (value) => (high === low ? (start + stop) / 2 : start + ((value - low) / (high - low)) * (stop - start));
+  return Object.assign(map, { low, high });
+}
+
+/** About five round numbers between low and high. */
+function ticks(low, high) {
+  if (!(high > low)) return [low];
+  const rough = (high - low) / 6;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 2.5, 5, 10].map((each) => each * power).find((each) => each >= rough);
+  const found = [];
+  for (let each = Math.ceil(low / step); each * step <= high * (1 + 1e-9); each++) found.push(each * step);
+  return found;
+}
+
+function short(value) {
+  return String(Number(value.toPrecision(4)));
+}

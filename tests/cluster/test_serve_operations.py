@@ -1,0 +1,157 @@
+"""What an operator does to a running application: change its policy, roll out another checkpoint, take it down."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Event
+from time import sleep
+
+import httpx
+import pytest
+import ray
+import torch
+from ray import serve
+
+from lts_ray.models.checkpoint import save_checkpoint
+from lts_ray.models.matformer import MatFormer
+from serve.app import application
+from serve.settings import ServeArgs
+
+
+@dataclass(frozen=True)
+class Running:
+    proxy: str
+    dashboard: str
+
+
+@pytest.fixture(scope="module")
+def ray_serve() -> Iterator[Running]:
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("RAY_AUTH_MODE", "disabled")
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        context = ray.init(address="local", num_cpus=4, include_dashboard=True, log_to_driver=False)
+        try:
+            serve.start(http_options={"host": "127.0.0.1", "port": port})
+            yield Running(f"http://127.0.0.1:{port}", f"http://{context.dashboard_url}")
+        finally:
+            serve.shutdown()
+            ray.shutdown()
+
+
+@pytest.fixture
+def proxy(ray_serve: Running) -> str:
+    return ray_serve.proxy
+
+
+@pytest.fixture
+def dashboard(ray_serve: Running) -> str:
+    return ray_serve.dashboard
+
+
+def ask(url: str, **fields: object) -> httpx.Response:
+    body = {"model": "tiny", "prompt": "the nation", "max_tokens": 8, "temperature": 0, **fields}
+    return httpx.post(f"{url}/v1/completions", json=body, timeout=60)
+
+
+def created(url: str) -> int:
+    """When the replica that answers came up."""
+    return int(httpx.get(f"{url}/v1/models").json()["data"][0]["created"])
+
+
+def test_user_config_changes_the_policy_of_a_replica_that_goes_on(
+    proxy: str, dashboard: str, model_dir: Path, tmp_path: Path
+) -> None:
+    """As `serve deploy` does it, with a file in which only user_config differs."""
+    url, file = f"{proxy}/live", tmp_path / "serve.yaml"
+
+    def deploy(user_config: dict[str, object]) -> None:
+        application = {
+            "name": "live",
+            "route_prefix": "/live",
+            "import_path": "serve.app:build",
+            "args": {"model": str(model_dir), "name": "tiny"},
+            "deployments": [{"name": "elastic", "user_config": user_config}],
+        }
+        file.write_text(json.dumps({"applications": [application]}))  # JSON is YAML
+        command = [str(Path(sys.executable).parent / "serve"), "deploy", str(file), "--address", dashboard]
+        subprocess.run(command, check=True, capture_output=True)
+
+    def submodel() -> str:
+        """Of a request that any submodel would serve in time."""
+        return str(ask(url, latency_budget_ms=1e6).json()["lts"]["submodel"])
+
+    deploy({"policy": "deadline"})
+    while serve.status().applications["live"].status != "RUNNING":
+        sleep(0.1)
+    came_up = created(url)
+    assert submodel() == "XL"
+    deploy({"policy": "fixed", "thresholds": {"submodel": "S"}})
+    while submodel() != "S":
+        sleep(0.1)
+    deploy({"policy": "no such policy"})
+    sleep(2)  # it would have been taken over by now
+    assert submodel() == "S", "a config that does not fit changes nothing"
+    assert created(url) == came_up
+    serve.delete("live")
+
+
+def test_another_checkpoint_is_rolled_out_without_a_failed_request(
+    proxy: str, model_dir: Path, universal: MatFormer, tmp_path: Path
+) -> None:
+    other = tmp_path / "model"
+    shutil.copytree(model_dir, other)
+    model = MatFormer(universal.config)
+    model.initialize(torch.Generator().manual_seed(99))
+    save_checkpoint(model, other)
+    url, over, statuses, texts = f"{proxy}/rolled", Event(), [], []
+
+    def keep_asking() -> None:
+        while not over.is_set():
+            answer = ask(url)
+            statuses.append(answer.status_code)
+            texts.append(answer.json()["choices"][0]["text"])
+            sleep(0.02)
+
+    serve.run(application(ServeArgs.parse({"model": model_dir, "name": "tiny"})), name="rolled", route_prefix="/rolled")
+    before = ask(url).json()["choices"][0]["text"]
+    with ThreadPoolExecutor(2) as pool:
+        clients = [pool.submit(keep_asking) for _ in range(2)]
+        serve.run(application(ServeArgs.parse({"model": other, "name": "tiny"})), name="rolled", route_prefix="/rolled")
+        after = ask(url).json()["choices"][0]["text"]
+        sleep(0.5)
+        over.set()
+        for client in clients:
+            client.result()
+    assert before != after
+    assert set(statuses) == {200}
+    assert before in texts
+    assert texts[-1] == after
+    serve.delete("rolled")
+
+
+def test_a_replica_that_is_taken_down_finishes_its_responses(
+    proxy: str, model_dir: Path, universal: MatFormer, tmp_path: Path
+) -> None:
+    long = tmp_path / "model"
+    shutil.copytree(model_dir, long)
+    model = MatFormer(replace(universal.config, context_length=5000))
+    model.load_state_dict(universal.state_dict())
+    save_checkpoint(model, long)
+    url = f"{proxy}/drained"
+    serve.run(application(ServeArgs.parse({"model": long, "name": "tiny"})), name="drained", route_prefix="/drained")
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(ask, url, max_tokens=4500, ignore_eos=True)
+        while httpx.get(f"{url}/health").json()["running"] == 0:
+            sleep(0.01)
+        serve.delete("drained")
+        assert answer.result().status_code == 200
+    assert answer.result().json()["usage"]["completion_tokens"] == 4500

@@ -1,0 +1,198 @@
+"""What the deadline policy promises, on loads that can be added up by hand and on any (hypothesis)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lts_ray.errors import LtsRayError
+from lts_ray.runtime.step_costs import Group, StepCosts
+from serve.budget import Budget
+from serve.menu import Option
+from serve.policies.base import Job, Plan, Situation
+from serve.policies.deadline import DeadlinePolicy, Thresholds
+from serve.policies.fixed import own_option
+from tests.serve.policies.situations import (
+    FLAT,
+    MENU,
+    RISING,
+    XL,
+    L,
+    M,
+    S,
+    later,
+    running_job,
+    situation_of,
+    situations,
+    waiting_job,
+)
+
+SURE = Thresholds().sure * 1.001
+
+
+def plan_of(*running: Job, waiting: tuple[Job, ...] = (), now_ms: float = 0.0, costs: StepCosts = FLAT) -> Plan:
+    situation = situation_of(running=running, waiting=waiting, now_ms=now_ms, slots=8)
+    return DeadlinePolicy().plan(situation, MENU, costs)
+
+
+def due_in(ms: float, *, id: int = 1, remaining: int = 10, option: Option = XL) -> Job:
+    return running_job(id, budget=Budget(e2e_ms=ms), remaining=remaining, option=option)
+
+
+@pytest.mark.parametrize(("step_ms", "option"), [(20.2, XL), (10.6, L), (5.8, M), (3.4, S)])
+def test_a_response_gets_the_widest_submodel_with_which_it_ends_in_time(step_ms: float, option: Option) -> None:
+    assert plan_of(due_in(10 * step_ms * SURE)).options == {1: option}
+
+
+def test_all_are_narrowed_for_the_one_that_is_tight() -> None:
+    """A step costs what its widest member costs: narrowing the tight one alone would not help it."""
+    tight, easy = due_in(10 * 5.8 * SURE), due_in(1e5, id=2)
+    waiting = (waiting_job(3, budget=Budget(ttft_ms=1e5)),)
+    assert plan_of(tight, easy, waiting=waiting).options == {1: M, 2: M, 3: M}
+    assert plan_of(easy, waiting=waiting).options == {2: XL, 3: XL}
+
+
+def test_a_response_is_narrowed_and_widened_again_in_its_middle() -> None:
+    """Another one comes and goes: with it in the way the first one's slack shrinks, without it, it is enough again."""
+    policy, job = DeadlinePolicy(), due_in(600, remaining=20)
+    assert policy.plan(situation_of(running=(job,)), MENU, FLAT).options == {1: XL}
+    tight = due_in(40, id=2)
+    assert policy.plan(situation_of(running=(job, tight)), MENU, FLAT).options == {1: S, 2: S}
+    assert policy.plan(situation_of(running=(job,), now_ms=40.0), MENU, FLAT).options == {1: XL}
+
+
+def test_slack_that_shrinks_narrows_though_nobody_comes_or_goes() -> None:
+    """Steps that take longer than they cost: after the plan's time it is made anew, and it is narrower."""
+    policy, job = DeadlinePolicy(), due_in(10 * 20.2 * SURE)
+    now_ms, options = 0.0, []
+    for _ in range(10):
+        plan = policy.plan(situation_of(running=(job,), now_ms=now_ms), MENU, FLAT)
+        options.append(plan.options[1])
+        now_ms += 1.3 * FLAT.step_ms([Group(plan.options[1].neurons, 1, 0, 1)])
+        job = replace(job, cached=job.cached + 1, produced=job.produced + 1)
+    assert options[0] == XL
+    assert L in options
+    assert now_ms <= 10 * 20.2 * SURE
+
+
+def test_one_among_many_may_be_nearer_to_its_bound_than_one_that_is_alone() -> None:
+    """The more there are, the more it takes to narrow them all; but nobody is let miss for it who could be in time."""
+    near, many = due_in(10 * 20.2 * 1.03), tuple(due_in(1e5, id=id) for id in range(2, 9))
+    assert plan_of(near).options[1] == L
+    assert plan_of(near, *many).options[1] == XL
+    assert plan_of(due_in(10 * 20.2 * 0.98), *many).options[1] == L
+
+
+def test_one_that_is_lost_drags_nobody_down_and_goes_on_at_the_narrowest() -> None:
+    lost = waiting_job(1, budget=Budget(ttft_ms=1))
+    assert plan_of(due_in(1e5, id=2), waiting=(lost,), now_ms=50.0).options == {1: S, 2: XL}
+    assert plan_of(waiting=(lost,), now_ms=50.0).options == {1: S}
+
+
+def test_of_two_that_cannot_both_be_in_time_one_still_is() -> None:
+    """One place: the second to start is late whatever the widths, the first is not if it is narrow."""
+    jobs = tuple(waiting_job(id, budget=Budget(e2e_ms=10 * 3.4 * SURE)) for id in (1, 2))
+    situation = situation_of(waiting=jobs, slots=1)
+    plan = DeadlinePolicy().plan(situation, MENU, FLAT)
+    assert plan.order == (1, 2)
+    assert plan.options == {1: S, 2: S}
+
+
+def test_whoever_has_no_budget_or_names_a_submodel_keeps_it_however_tight_the_others_are() -> None:
+    pinned, free = running_job(2, pinned=L, budget=Budget(e2e_ms=1)), running_job(3)
+    plan = plan_of(due_in(10 * 3.4 * SURE), pinned, free, waiting=(waiting_job(4), waiting_job(5, pinned=M)))
+    assert {id: plan.options[id] for id in (2, 3, 4, 5)} == {2: L, 3: XL, 4: XL, 5: M}
+
+
+def hold(jobs: tuple[Job, ...], steps: int) -> list[Plan]:
+    """Step by step, with nobody coming and all in the middle of their responses."""
+    policy, now_ms, plans = DeadlinePolicy(), 0.0, []
+    for _ in range(steps):
+        plan = policy.plan(situation_of(running=jobs, now_ms=now_ms), MENU, FLAT)
+        plans.append(plan)
+        going = [job for job in jobs if job.id not in plan.held]
+        now_ms += FLAT.step_ms([Group(plan.options[job.id].neurons, 1, 0, 1) for job in going])
+        jobs = tuple(later(job, now_ms=now_ms, option=plan.options[job.id]) if job in going else job for job in jobs)
+        jobs = tuple(job for job in jobs if job.remaining)
+    return plans
+
+
+def test_one_without_a_budget_sits_out_most_steps_where_that_saves_a_budget_and_only_there() -> None:
+    free, others = running_job(1, remaining=100), 20 * 3.4
+    tight = due_in(others + 6 * 20.2, id=2, remaining=20)  # in time if every fourth step is wide, not if all are
+    plans = hold((free, tight), 20)
+    assert {id for plan in plans for id in plan.held} == {1}
+    assert sum(plan.held == {1} for plan in plans) >= 12
+    easy = due_in(21 * 20.2 * SURE, id=2, remaining=20)
+    assert not any(plan.held for plan in hold((free, easy), 20))
+
+
+def test_held_rows_run_in_every_so_many_th_step_at_least() -> None:
+    free = running_job(1, remaining=1000)
+    tight = tuple(due_in(40 * 3.4 + 11 * 20.2, id=id, remaining=40) for id in (2, 3))
+    ran = [index for index, plan in enumerate(hold((free, *tight), 40)) if 1 not in plan.held]
+    assert max(after - before for before, after in pairwise(ran)) == max(Thresholds().hold_every)
+    assert ran[0] == 0
+
+
+def test_where_a_wide_row_takes_part_everybody_is_as_wide_as_costs_nothing() -> None:
+    tight = due_in(5, id=2, remaining=2)  # lost: nothing is gained by holding
+    plan = plan_of(running_job(1, remaining=50), tight)
+    assert plan.options[2] == XL
+    rising = StepCosts(grid=(1, 2), base=(1.0, 1.0), neuron=(0.1, 0.2), head=(0.0, 0.0), attended=0.0)
+    assert plan_of(running_job(1, remaining=50), tight, costs=rising).options[2] == S
+
+
+def test_a_decision_is_kept_for_some_steps_and_made_anew_when_somebody_comes() -> None:
+    policy, job = DeadlinePolicy(), due_in(1000)
+    made = []
+    for now_ms, waiting in ((0.0, ()), (6.0, ()), (7.0, (waiting_job(2),))):
+        policy.plan(situation_of(running=(job,), waiting=waiting, now_ms=now_ms), MENU, FLAT)
+        assert policy.last is not None
+        made.append(policy.last.at_ms)
+    assert made == [0.0, 0.0, 7.0]
+
+
+@given(situations(), st.sampled_from([FLAT, RISING]))
+def test_a_plan_says_something_for_everybody_and_holds_only_whom_it_may(situation: Situation, costs: StepCosts) -> None:
+    policy = DeadlinePolicy()
+    for step in range(3):
+        plan = policy.plan(replace(situation, now_ms=situation.now_ms + 30 * step), MENU, costs)
+        jobs = {job.id: job for job in (*situation.running, *situation.waiting)}
+        assert plan.options.keys() == jobs.keys()
+        assert sorted(plan.order) == sorted(job.id for job in situation.waiting)
+        for id, job in jobs.items():
+            if not job.elastic:
+                assert plan.options[id] == own_option(job, MENU)
+            assert plan.options[id] in MENU.elastic
+        running = {job.id for job in situation.running}
+        assert plan.held <= {id for id in running if not jobs[id].budget}
+        assert not running or plan.held < running
+
+
+@given(situations())
+def test_without_what_it_remembers_it_decides_the_same_widths(situation: Situation) -> None:
+    """What is remembered is only when held rows run again; with nobody to hold, it changes nothing."""
+    bounded = replace(situation, running=tuple(job for job in situation.running if job.bounded))
+    policy = DeadlinePolicy()
+    policy.plan(replace(bounded, now_ms=bounded.now_ms - 100), MENU, RISING)
+    assert policy.plan(bounded, MENU, RISING) == DeadlinePolicy().plan(bounded, MENU, RISING)
+
+
+@given(situations(), st.floats(1, 10))
+def test_a_faster_node_never_narrows_a_lone_request(situation: Situation, factor: float) -> None:
+    for job in situation.running:
+        alone = replace(situation, running=(job,), waiting=())
+        slow = DeadlinePolicy().plan(alone, MENU, RISING.scaled(factor)).options[job.id]
+        fast = DeadlinePolicy().plan(alone, MENU, RISING).options[job.id]
+        assert fast.neurons >= slow.neurons
+
+
+@pytest.mark.parametrize("wrong", [{"hopeless": 1.2}, {"hopeless": -1.0}, {"hold_every": (1,)}], ids=str)
+def test_thresholds_that_make_no_sense_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(LtsRayError, match=r"got .*1"):
+        Thresholds(**wrong)  # type: ignore[arg-type]

@@ -1,0 +1,176 @@
+"""The forecast against a twin that makes every step and every token, and against sums by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lts_ray.runtime.step_costs import Group, StepCosts
+from serve.budget import Budget
+from serve.policies.base import Job, Situation
+from serve.policies.fixed import own_option
+from serve.policies.forecast import NEVER, Forecast, forecast
+from serve.policies.rollout import NOBODY, Holding
+from tests.serve.policies.situations import (
+    FLAT,
+    MENU,
+    RISING,
+    XL,
+    L,
+    S,
+    running_job,
+    situation_of,
+    situations,
+    waiting_job,
+)
+
+CAPS = [option.neurons for option in MENU.elastic]
+
+
+def widths_of(situation: Situation) -> dict[int, int]:
+    jobs = (*situation.running, *situation.waiting)
+    return {job.id: own_option(job, MENU).neurons for job in jobs if not job.elastic}
+
+
+def token_by_token(
+    situation: Situation, order: list[int], cap: int, costs: StepCosts, holding: Holding
+) -> dict[int, tuple[float, float]]:
+    """When each job's first and last token come."""
+    widths, now_ms, wait = widths_of(situation), situation.now_ms, holding.wait
+    by_id = {job.id: job for job in (*situation.running, *situation.waiting)}
+    cached = {id: job.cached for id, job in by_id.items()}
+    produced = {id: job.produced for id, job in by_id.items()}
+    first = {id: job.first_ms for id, job in by_id.items() if job.first_ms is not None}
+    last: dict[int, float] = {}
+    running, waiting = [job.id for job in situation.running], list(order)
+
+    def decodes(id: int) -> bool:
+        return produced[id] > 0 and cached[id] == by_id[id].prompt_tokens + produced[id] - 1
+
+    while running or waiting:
+        while waiting and len(running) < situation.slots:
+            running.append(waiting.pop(0))
+        prompts = [id for id in running if not decodes(id)]
+        decoding = [id for id in running if decodes(id)]
+        held = [id for id in decoding if id in holding.ids and by_id[id].decodes]
+        apart = bool(prompts) or 0 < len(held) < len(decoding)
+        taking = [id for id in decoding if id not in held or wait == 0 or not apart]
+        wait = (wait - 1) % holding.every if apart else 0
+        pieces = dict.fromkeys(taking, 1)
+        room = max(1, situation.chunk_tokens - len(taking))
+        for id in prompts:
+            if room:
+                pieces[id] = min(room, by_id[id].prompt_tokens + produced[id] - cached[id])
+                room -= pieces[id]
+        groups = []
+        for id, n in pieces.items():
+            attended = sum(cached[id] + index + 1 for index in range(n))
+            cached[id] += n
+            done = cached[id] == by_id[id].prompt_tokens + produced[id]
+            groups.append(Group(widths.get(id, cap), n, attended, int(done)))
+            produced[id] += done
+        now_ms += costs.step_ms(groups)
+        for id in pieces:
+            if produced[id] > by_id[id].produced and id not in first:
+                first[id] = now_ms
+            if produced[id] == by_id[id].max_tokens:
+                last[id] = now_ms
+                running.remove(id)
+    return {id: (first[id], last[id]) for id in by_id}
+
+
+def as_pairs(predicted: Forecast, cap: int) -> dict[int, tuple[float, float]]:
+    columns = zip(predicted.jobs, predicted.first_ms[cap], predicted.last_ms[cap], strict=True)
+    return {job.id: (float(first), float(last)) for job, first, last in columns}
+
+
+def order_of(situation: Situation, data: st.DataObject) -> list[int]:
+    return data.draw(st.permutations([job.id for job in situation.waiting]))
+
+
+@given(situations(), st.data())
+def test_the_forecast_is_what_making_every_token_gives(situation: Situation, data: st.DataObject) -> None:
+    order = order_of(situation, data)
+    predicted = forecast(situation, order=order, widths=widths_of(situation), caps=CAPS, costs=RISING)
+    for cap, neurons in enumerate(CAPS):
+        expected = token_by_token(situation, order, neurons, RISING, NOBODY)
+        found = as_pairs(predicted, cap)
+        assert found.keys() == expected.keys()
+        for id, pair in expected.items():
+            assert found[id] == pytest.approx(pair, rel=1e-9)
+
+
+@given(situations(), st.data())
+def test_so_it_is_where_some_are_held_back(situation: Situation, data: st.DataObject) -> None:
+    """Looking at tokens is free here: in between events the order of steps with and without the held is left open."""
+    order = order_of(situation, data)
+    ids = frozenset(job.id for job in situation.running if data.draw(st.booleans()))
+    every = data.draw(st.integers(2, 5))
+    holding = Holding(ids=ids, every=every, wait=data.draw(st.integers(0, every - 1)))
+    costs = replace(RISING, attended=0.0)
+    predicted = forecast(situation, order=order, widths=widths_of(situation), caps=[48], costs=costs, holding=holding)
+    expected = token_by_token(situation, order, 48, costs, holding)
+    found = as_pairs(predicted, 0)
+    for id, pair in expected.items():
+        assert found[id] == pytest.approx(pair, rel=1e-9)
+
+
+def test_a_prompt_that_is_alone_takes_its_pieces_and_then_a_step_for_each_token() -> None:
+    job = waiting_job(1, budget=Budget(e2e_ms=1e4), prompt_tokens=40, max_tokens=11)
+    predicted = forecast(situation_of(waiting=(job,), chunk=16), order=[1], widths={}, caps=[24], costs=FLAT)
+    timing = predicted.timing(1)
+    assert (timing.ttft_ms, timing.tpot_ms, timing.e2e_ms) == pytest.approx((3 * 3.4, 3.4, 13 * 3.4))
+
+
+def test_who_finds_no_place_waits_for_the_first_to_end() -> None:
+    running = (running_job(1, remaining=7), running_job(2, remaining=3))
+    job = waiting_job(3, budget=Budget(e2e_ms=1e4), max_tokens=2)
+    situation = situation_of(running=running, waiting=(job,), slots=2)
+    predicted = forecast(situation, order=[3], widths={1: 192, 2: 192}, caps=[24], costs=FLAT)
+    assert predicted.timing(3).ttft_ms == pytest.approx(4 * 20.2)
+    assert predicted.timing(3).e2e_ms == pytest.approx(5 * 20.2)
+
+
+def test_a_held_row_keeps_only_its_own_steps_wide() -> None:
+    wide, tight = running_job(1, remaining=2), running_job(2, budget=Budget(e2e_ms=1e4), remaining=8)
+    situation = situation_of(running=(wide, tight))
+    holding = Holding(ids=frozenset({1}), every=4, wait=3)
+    predicted = forecast(situation, order=[], widths={1: 192}, caps=[24], costs=FLAT, holding=holding)
+    assert as_pairs(predicted, 0)[2][1] == pytest.approx(6 * 3.4 + 2 * 20.2)
+
+
+def room_of(job: Job, *, now_ms: float, first_ms: float, last_ms: float) -> float:
+    predicted = Forecast(now_ms=now_ms, jobs=(job,), first_ms=np.array([[first_ms]]), last_ms=np.array([[last_ms]]))
+    return float(predicted.room()[0, 0])
+
+
+def test_room_is_what_is_left_over_what_is_needed() -> None:
+    job = waiting_job(1, budget=Budget(ttft_ms=200, e2e_ms=1000), max_tokens=11)
+    assert room_of(job, now_ms=100, first_ms=150, last_ms=400) == pytest.approx(2.0)  # (200 - 100) / (150 - 100)
+    assert room_of(job, now_ms=100, first_ms=120, last_ms=700) == pytest.approx(1.5)  # (1000 - 100) / (700 - 100)
+    paced = waiting_job(2, budget=Budget(tpot_ms=20), max_tokens=11)
+    assert room_of(paced, now_ms=100, first_ms=500, last_ms=600) == pytest.approx(2.0)
+
+
+def test_only_the_rest_of_a_response_counts_and_what_was_missed_is_lost() -> None:
+    job = running_job(1, budget=Budget(tpot_ms=20), produced=6, remaining=5, first_ms=50)
+    assert room_of(job, now_ms=150, first_ms=50, last_ms=200) == pytest.approx((50 + 200 - 150) / 50)
+    late = running_job(1, budget=Budget(ttft_ms=40, e2e_ms=1e6), first_ms=50)
+    assert room_of(late, now_ms=150, first_ms=50, last_ms=200) == 0
+    assert room_of(running_job(1), now_ms=150, first_ms=50, last_ms=200) >= NEVER / 1e6
+
+
+def test_two_fixed_widths_and_a_cap_between_them_are_priced_as_the_step_is() -> None:
+    elastic = running_job(3, budget=Budget(e2e_ms=1e4), remaining=1)
+    pinned = (running_job(1, pinned=L, remaining=1), running_job(4, pinned=S, remaining=1))
+    running = (*pinned, running_job(2, remaining=1), elastic)
+    predicted = forecast(
+        situation_of(running=running), order=[], widths={1: 96, 2: 192, 4: 24}, caps=[48], costs=RISING
+    )
+    groups = [Group(neurons, 1, 5, 1) for neurons in (96, 192, 48, 24)]
+    assert float(predicted.last_ms[0, 0]) == pytest.approx(RISING.step_ms(groups))
+    assert XL.neurons == 192
