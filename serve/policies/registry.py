@@ -44,14 +44,6 @@ def policy_named(name: str, **thresholds: Any) -> Policy:
 
 
 def _thresholds(name: str) -> tuple[str, ...]:
-    match name:
-        case "deadline":
-            return (*Thresholds.__dataclass_fields__, *Patience.__dataclass_fields__)
-        case "fixed":
-            return ("submodel",)
-        case "idle-feasible":
-            return ("margin",)
-        case "slackfit":
-            return ("buckets",)
-        case _:
-            return ()
+    build: Any = POLICIES[name]
+    kinds = (Thresholds, Patience) if build is _deadline else (build,)
+    return tuple(each for kind in kinds for each in kind.__dataclass_fields__ if each != "name")
