@@ -10,17 +10,14 @@ from rich.console import Console
 
 from lts_ray.errors import LtsRayError
 from lts_ray.files import write_json, write_json_lines
-from lts_ray.frontier import write_frontier
 from lts_ray.quickstart import ask, stages
 from lts_ray.quickstart.stages import QuickstartFolder
 from lts_ray.training.loop import RunFolder
-from tests.test_frontier import FRONTIER
 
 
-def test_budgets_are_generous_medium_and_tight_in_that_order(tmp_path: Path) -> None:
-    write_frontier(FRONTIER, tmp_path / "frontier.json")
-    budgets = ask.budgets_ms(tmp_path / "frontier.json", target="a")
-    assert budgets["generous"] > budgets["medium"] > budgets["tight"] > ask.OVERHEAD_MS
+def test_the_narrowest_keeps_the_medium_budget_with_eight_at_once_and_the_tight_one_only_alone() -> None:
+    needs = ask.Needs(universal_alone=40, universal_together=90, narrowest_alone=10, narrowest_together=22.5)
+    assert needs.budgets_ms() == {"generous": 160, "medium": 45, "tight": 13}
 
 
 def test_a_finished_quickstart_runs_nothing_again(

@@ -6,15 +6,16 @@ import asyncio
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from math import sqrt
 from typing import Any
 
 from openai import AsyncOpenAI
+from openai.types import Model
 from rich.console import Console
 from rich.table import Table
 
 from lts_ray.errors import LtsRayError
-from lts_ray.frontier import read_frontier
 
 PROMPTS = (
     "The state of the Union is",
@@ -27,53 +28,81 @@ PROMPTS = (
     "The condition of the public lands",
 )
 MAX_TOKENS = 48
-PROMPT_TOKENS = 12
-"""About what the prompts above have; budgets need not be exact."""
 AT_ONCE = 8
-OVERHEAD_MS = 30.0
-"""Room for HTTP and scheduling, which the step costs leave out."""
 
 Answer = dict[str, Any]
 
 
-def budgets_ms(frontier_path: Path, *, target: str) -> dict[str, float]:
-    """Whole-response budgets, from what this machine was measured to need.
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What whole responses took, in milliseconds: at the universal width and the narrowest, alone and eight at once."""
 
-    generous: four times the universal model alone. medium: the smallest submodel keeps it with eight at once.
-    tight: the smallest keeps it, but only alone.
-    """
-    frontier = read_frontier(frontier_path)
-    cost = frontier.targets[target].step_cost
-    sizes = [sum(point.submodel.widths) for point in frontier.points]
+    universal_alone: float
+    universal_together: float
+    narrowest_alone: float
+    narrowest_together: float
 
-    def response_ms(neurons: int, *, at_once: int) -> float:
-        context = PROMPT_TOKENS + MAX_TOKENS // 2
-        step = cost.decode_ms(neurons=[neurons] * at_once, context_tokens=at_once * context)
-        return at_once * cost.prefill_ms(tokens=PROMPT_TOKENS, neurons=neurons) + (MAX_TOKENS - 1) * step
+    def budgets_ms(self) -> dict[str, float]:
+        """Of whole responses.
 
-    return {
-        "generous": round(4 * response_ms(max(sizes), at_once=1) + OVERHEAD_MS),
-        "medium": round(2.2 * response_ms(min(sizes), at_once=AT_ONCE) + OVERHEAD_MS),
-        "tight": round(1.2 * response_ms(min(sizes), at_once=1) + OVERHEAD_MS),
-    }
-
-
-def ask_all(url: str, frontier: Path, *, target: str) -> list[Answer]:
-    """No budget and each budget alone, then each budget eight at a time."""
-    return asyncio.run(_ask_all(url, budgets_ms(frontier, target=target)))
+        generous: four times the universal model alone. medium: with eight at once, between what the universal model and
+        the narrowest keep. tight: the narrowest keeps it, but only alone.
+        """
+        return {
+            "generous": round(4 * self.universal_alone),
+            "medium": round(sqrt(self.universal_together * self.narrowest_together)),
+            "tight": round(1.3 * self.narrowest_alone),
+        }
 
 
-async def _ask_all(url: str, budgets: dict[str, float]) -> list[Answer]:
+def ask_all(url: str) -> list[Answer]:
+    """No budget and each budget alone, then each budget eight at a time. Budgets are what this endpoint makes them."""
+    return asyncio.run(_ask_all(url))
+
+
+async def _ask_all(url: str) -> list[Answer]:
     async with AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
-        model = (await client.models.list()).data[0].id
-        await _ask(client, model, PROMPTS[0], "none", None)  # the first request pays for warming up
+        models = (await client.models.list()).data
+        model = models[0].id
+        budgets = (await _needs(client, model, _narrowest(models))).budgets_ms()
         answers = [await _ask(client, model, PROMPTS[0], "none", None)]
         for name, budget in budgets.items():
             answers.append(await _ask(client, model, PROMPTS[0], name, budget))
         for name, budget in budgets.items():
-            group = [_ask(client, model, prompt, name, budget, at_once=AT_ONCE) for prompt in PROMPTS[:AT_ONCE]]
-            answers += await asyncio.gather(*group)
+            answers += await _ask_together(client, model, name, budget)
     return answers
+
+
+def _narrowest(models: Sequence[Model]) -> str:
+    """The name that pins it."""
+    return min(models, key=lambda model: sum((model.model_extra or {})["lts"]["widths"])).id
+
+
+async def _needs(client: AsyncOpenAI, universal: str, narrowest: str) -> Needs:
+    """The smaller of two tries each: the first pays for warming up."""
+
+    async def alone(model: str) -> float:
+        return min([_took_ms(await _ask(client, model, PROMPTS[0], "none", None)) for _ in range(2)])
+
+    async def together(model: str) -> float:
+        tries = [await _ask_together(client, model, "none", None) for _ in range(2)]
+        return min(max(map(_took_ms, answers)) for answers in tries)
+
+    return Needs(
+        universal_alone=await alone(universal),
+        universal_together=await together(universal),
+        narrowest_alone=await alone(narrowest),
+        narrowest_together=await together(narrowest),
+    )
+
+
+def _took_ms(answer: Answer) -> float:
+    return float(answer["lts"]["measured_ms"]["e2e"])
+
+
+async def _ask_together(client: AsyncOpenAI, model: str, name: str, budget_ms: float | None) -> list[Answer]:
+    group = [_ask(client, model, prompt, name, budget_ms, at_once=AT_ONCE) for prompt in PROMPTS[:AT_ONCE]]
+    return list(await asyncio.gather(*group))
 
 
 async def _ask(

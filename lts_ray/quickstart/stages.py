@@ -134,7 +134,7 @@ def serve_stage(folder: QuickstartFolder, console: Console) -> None:
         console.print("[dim]done already[/dim]")
     else:
         with endpoint(folder.serve_config, log=folder.path / "serve.log", console=console) as url:
-            answers = ask_all(url, folder.frontier, target=SERVED_TARGET)
+            answers = ask_all(url)
         write_json(folder.answers, {"answers": answers})
     print_answers(read_json(folder.answers, what="answers")["answers"])
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 POINTER, INTEGER, REAL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
 
@@ -67,7 +70,7 @@ class Rows(ctypes.Structure):
         ("logit_rows", INTEGER),
         ("apart", INTEGER),
         *((name, POINTER) for name in ("tokens", "places", "table", "blocks", "wants", "order", "widths")),
-        *((name, POINTER) for name in ("x", "normed", "qkv", "mixed", "inner", "scores", "logits")),
+        *((name, POINTER) for name in ("x", "normed", "own", "qkv", "mixed", "inner", "scores", "logits")),
         ("scores_size", INTEGER),
         ("phases", POINTER),
     ]
@@ -80,7 +83,20 @@ def kernel_library() -> ctypes.CDLL | None:
     found = [path for suffix in EXTENSION_SUFFIXES if (path := here / f"_kernels{suffix}").is_file()]
     if not found:
         return None
-    library = ctypes.CDLL(str(found[0]))
+    try:
+        library = ctypes.CDLL(str(found[0]))
+        _declare(library)
+    except (OSError, AttributeError) as error:
+        logger.warning("%s cannot be used, plain torch stands in: %s; install this package again", found[0], error)
+        return None
+    sizes = [ctypes.sizeof(each) for each in (Layer, Model, Rows)]
+    if not library.lts_sizes_are(*sizes):
+        logger.warning("%s was built from other sources, plain torch stands in: install this package again", found[0])
+        return None
+    return library
+
+
+def _declare(library: ctypes.CDLL) -> None:
     library.lts_team_new.argtypes, library.lts_team_new.restype = [ctypes.c_int], POINTER
     library.lts_team_free.argtypes, library.lts_team_free.restype = [POINTER], None
     library.lts_phases.argtypes, library.lts_phases.restype = [INTEGER], INTEGER
@@ -89,8 +105,6 @@ def kernel_library() -> ctypes.CDLL | None:
     library.lts_worker.argtypes, library.lts_worker.restype = [ctypes.c_int], POINTER
     library.lts_step.argtypes = [POINTER, POINTER, POINTER, POINTER, POINTER, INTEGER, POINTER]
     library.lts_step.restype = None
-    sizes = [ctypes.sizeof(each) for each in (Layer, Model, Rows)]
-    return library if library.lts_sizes_are(*sizes) else None  # else built from other sources: install again
 
 
 def kinds(library: ctypes.CDLL) -> list[int]:

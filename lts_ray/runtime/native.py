@@ -90,7 +90,8 @@ class NativeRuntime:
         if not team:
             raise LtsRayError(f"the system gives no {threads} threads")
         self._team = team
-        finalize(self, library.lts_team_free, team)
+        # Not when the interpreter ends: a thread may be in the middle of a step, and the system frees all anyway.
+        finalize(self, library.lts_team_free, team).atexit = False
         self._threads = threads
         self._widths: dict[Submodel, Integers] = {}
         self._room = Room.of(config, ROWS, threads)
@@ -98,6 +99,8 @@ class NativeRuntime:
 
     def run(self, segments: Sequence[Segment]) -> Tensor:
         """Raises LtsRayError, before anything is written, for tokens, places or blocks that there are not."""
+        if not segments:
+            raise LtsRayError("a step has no segments")
         tokens: list[int] = []
         places: list[int] = []
         table: list[int] = []
@@ -119,11 +122,11 @@ class NativeRuntime:
             self._room = Room.of(self.config, 2 * len(tokens), self._threads)
         if len(wants) > len(self._logits):
             self._logits = torch.empty(2 * len(wants), padded(self.config.vocab_size))
-        given = [np.asarray(each, dtype=np.int32) for each in (tokens, places, table, blocks, chosen, wants)]
-        if given[0].min() < 0 or given[0].max() >= self.config.vocab_size:
+        if max(tokens) >= self.config.vocab_size or min(tokens) < 0:
             raise LtsRayError(f"a token id is not below the vocabulary's size, {self.config.vocab_size}")
-        if given[3].min() < 0 or given[3].max() >= self.n_blocks:
+        if max(blocks) >= self.n_blocks or min(blocks) < 0:
             raise LtsRayError(f"a block is not one of the cache's {self.n_blocks}")
+        given = [np.asarray(each, dtype=np.int32) for each in (tokens, places, table, blocks, chosen, wants)]
         widths = np.concatenate([self._widths_of(each) for each in submodels])
         pointers = [each.ctypes.data for each in given]
         rows = Rows(
@@ -180,7 +183,8 @@ class Room:
         scores = HEADS_AT_ONCE * padded(config.context_length, PANEL)
         floats = {
             "x": rows * d_model,
-            "normed": max(rows, FEW_ROWS * threads) * d_model,
+            "normed": rows * d_model,
+            "own": FEW_ROWS * threads * d_model,
             "qkv": rows * padded((config.n_head + 2 * config.n_kv_head) * config.d_head),
             "mixed": rows * config.n_head * config.d_head,
             "inner": rows * padded(max(config.widths)),

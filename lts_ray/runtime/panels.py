@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +28,8 @@ def empty(floats: int) -> Tensor:
     """Zeros, [floats], float32, that begin at a huge page. The memory is given back with the tensor."""
     pages = mmap.mmap(-1, 4 * floats + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        pages.madvise(mmap.MADV_HUGEPAGE)
+        with suppress(OSError):  # Python knows the word, but the system may not have them
+            pages.madvise(mmap.MADV_HUGEPAGE)
     whole = torch.frombuffer(pages, dtype=torch.float32)
     skipped = -whole.data_ptr() % HUGE_PAGE // 4
     return whole[skipped : skipped + floats]

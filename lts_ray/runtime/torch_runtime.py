@@ -27,11 +27,13 @@ class _Group:
     """Sequences whose attention is one call: the single rows together, or one piece of a prompt.
 
     start: its first row of the step. tables: [B, blocks], padded. mask: [B, 1, T, places], true where a row may look.
+    unseen: [B, 1, places, 1], true where none of its sequence's rows may.
     """
 
     start: int
     tables: Tensor
     mask: Tensor
+    unseen: Tensor
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -124,8 +126,8 @@ class TorchRuntime:
             own = slice(group.start, group.start + rows * length)
             y = functional.scaled_dot_product_attention(
                 q[own].view(rows, length, *q.shape[1:]).transpose(1, 2),  # [B, n_head, T, d_head]
-                _gathered(keys, group.tables),
-                _gathered(values, group.tables),
+                _gathered(keys, group),
+                _gathered(values, group),
                 attn_mask=group.mask,
                 enable_gqa=True,
             )
@@ -154,15 +156,18 @@ class TorchRuntime:
         steps = torch.arange(len(segments[0].tokens), device=self._device)
         positions = self._indices([segment.start for segment in segments])[:, None] + steps  # [B, T]
         mask = torch.arange(width * BLOCK_TOKENS, device=self._device) <= positions[:, None, :, None]
-        return _Group(start, self._indices(tables), mask)
+        return _Group(start, self._indices(tables), mask, ~mask[:, :, -1, :, None])
 
     def _indices(self, values: Sequence[object]) -> Tensor:
         return torch.tensor(values, dtype=torch.int64, device=self._device)
 
 
-def _gathered(pool: Tensor, tables: Tensor) -> Tensor:
-    """The sequences' blocks of pool [n_blocks, n_kv_head, BLOCK_TOKENS, d_head]: [B, n_kv_head, places, d_head]."""
-    return pool[tables].transpose(1, 2).flatten(2, 3)
+def _gathered(pool: Tensor, group: _Group) -> Tensor:
+    """The sequences' blocks of pool [n_blocks, n_kv_head, BLOCK_TOKENS, d_head]: [B, n_kv_head, places, d_head].
+
+    0 where no row looks: others have written there, and their NaN would be one here however little it counts.
+    """
+    return pool[group.tables].transpose(1, 2).flatten(2, 3).masked_fill_(group.unseen, 0)
 
 
 def _widths(segments: Sequence[Segment], layer: int) -> Widths:

@@ -37,11 +37,16 @@ def model_of(family: Family, *, tied: bool = True, n_kv_head: int = 2, d_model: 
         family=family,
         tied=tied,
     )
-    model, generator = MatFormer(config).eval(), torch.Generator().manual_seed(7)
+    model = MatFormer(config).eval()
+    randomize(model)
+    return model
+
+
+def randomize(model: MatFormer) -> None:
+    generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
-    return model
 
 
 def tokens_of(count: int, seed: int = 1) -> list[int]:
@@ -132,9 +137,19 @@ def test_a_row_gets_the_same_bits_in_any_company(model: MatFormer, runtime: Nati
     assert torch.equal(logits, alone)
 
 
-def test_the_number_of_threads_does_not_change_a_bit(model: MatFormer, runtime: NativeRuntime) -> None:
-    segments = [whole(tokens_of(5 + i, seed=i), list(model.config.trained.values())[i % 4], [i]) for i in range(8)]
-    assert torch.equal(runtime.run(segments), NativeRuntime(model, n_blocks=24, threads=3).run(segments))
+def test_the_number_of_threads_does_not_change_a_bit() -> None:
+    """Not even for a thread that is far behind: its caller was once put aside while it normalised, and then spoiled the
+    rows that the others had made ready for the head. One narrow layer and a large head make that likely: that kernel
+    failed here in each of six runs.
+    """
+    config = MatFormerConfig(vocab_size=60_000, d_model=512, n_head=8, n_kv_head=2, widths=(64,), context_length=16)
+    model = MatFormer(config).eval()
+    randomize(model)
+    segments = [whole(tokens_of(1, seed=i), config.universal, [i]) for i in range(16)]
+    expected = NativeRuntime(model, n_blocks=16, threads=1).run(segments)
+    for threads in (2, 4):
+        runtime = NativeRuntime(model, n_blocks=16, threads=threads)
+        assert sum(not torch.equal(runtime.run(segments), expected) for _ in range(150)) == 0
 
 
 def test_sequences_may_share_the_blocks_of_a_common_prefix(model: MatFormer, runtime: NativeRuntime) -> None:

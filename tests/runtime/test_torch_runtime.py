@@ -50,6 +50,29 @@ def test_sequences_may_share_the_blocks_of_a_common_beginning(llama: MatFormer) 
     torch.testing.assert_close(again, first.expand(2, -1), **CLOSE)
 
 
+@pytest.mark.parametrize("others", [(), (3, 4)], ids=["alone", "padded"])
+def test_what_others_left_in_a_block_is_no_part_of_a_sum_not_even_nan(others: tuple[int, ...]) -> None:
+    """Block 0, which is also what short tables are padded with, is full of NaN but where its new owner has written."""
+    model = random_model(CONFIGS["llama-untied"])
+    with torch.no_grad():
+        model.embed_tokens.weight[7] = torch.nan
+    submodel = model.config.universal
+
+    def segment(tokens: list[int], start: int, blocks: tuple[int, ...]) -> Segment:
+        return Segment(tokens=tokens, start=start, blocks=blocks, submodel=submodel, wants_logits=True)
+
+    def results(runtime: TorchRuntime) -> list[torch.Tensor]:
+        first = runtime.run([segment([1, 2, 3], 0, (0,)), segment([5] * 20, 0, (1, 2))])
+        more = [segment([6], 20, (1, 2)), segment([4], 3, (0,))]
+        return [first, runtime.run([*more, *[segment([8], 0, (other,)) for other in others]])]
+
+    runtime = TorchRuntime(model, n_blocks=8)
+    assert runtime.run([segment([7] * 16, 0, (0,))]).isnan().all()
+    for found, expected in zip(results(runtime), results(TorchRuntime(model, n_blocks=8)), strict=True):
+        assert not expected.isnan().any()
+        torch.testing.assert_close(found, expected)
+
+
 def test_half_precision_is_near_to_single(llama: MatFormer) -> None:
     model = random_model(SHAPE).to(torch.bfloat16)
     sequences = Sequences(model, TorchRuntime(model, n_blocks=8), n=2)

@@ -14,7 +14,7 @@ typedef struct {
     const float *ffn_norm, *ffn_norm_bias, *inward, *inward_bias, *down, *down_bias;
     float *keys;   /* [n_blocks, n_kv_head, d_head, 16]: a block's scores are sums of vectors */
     float *values; /* [n_blocks, n_kv_head, 16, d_head padded to sixteens] */
-    int64_t width; /* neurons, padded */
+    int64_t width; /* neurons */
 } layer;
 
 typedef struct {
@@ -29,15 +29,16 @@ typedef struct {
 
 enum { SILU, GELU, GELU_TANH, RELU };
 
-enum { FEW_ROWS = 16 }; /* `normed` has room for so many rows for each thread, and for all rows */
+enum { FEW_ROWS = 16 };
 
-/* rows: one for each token. apart: whether each is of another sequence. table: where, in `blocks`, the row's sequence begins. order: for each layer, the rows from
+/* rows: one for each token. normed: of all rows; own: of FEW_ROWS rows for each thread, which nobody else writes, so
+   that a thread that is far behind spoils nothing. apart: whether each is of another sequence. table: where, in `blocks`, the row's sequence begins. order: for each layer, the rows from
    the widest to the narrowest; widths: of the rows in that order. */
 typedef struct {
     int64_t rows, logit_rows, apart;
     const int32_t *tokens, *places, *table, *blocks, *wants;
     int32_t *order, *widths;
-    float *x, *normed, *qkv, *mixed, *inner, *scores, *logits;
+    float *x, *normed, *own, *qkv, *mixed, *inner, *scores, *logits;
     int64_t scores_size; /* floats for each thread */
     phase *phases;
 } rows;

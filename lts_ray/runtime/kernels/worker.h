@@ -135,10 +135,11 @@ INLINE void look_back(const model *m, const layer *l, const rows *b, long row, l
     any_attend(group, &sequence, qkv + head * group * d, scores, rounded_up(seen, PANEL), y + head * group * d);
 }
 
-/* Normalise all rows, in this order. Few of them everybody normalises for himself: it is quicker than to wait. */
+/* Normalise all rows, in this order. Few of them everybody normalises for himself: it is quicker than to wait. Whoever
+   comes late to it, when the others may have gone on to change x, does it for nothing, and finds no piece to take. */
 #define NORMALISE(weight, bias, order)                                                              \
     do {                                                                                            \
-        if (few) { /* for nothing, but without harm, where the others have finished the phase after it */ \
+        if (few) {                                                                                  \
             for (long row = 0; row < n; row++) normalise(m, b->x + (order) * ld, weight, bias, normed + row * ld); \
         } else {                                                                                    \
             FOR_PIECES(row, n) normalise(m, b->x + (order) * ld, weight, bias, normed + row * ld);  \
@@ -155,7 +156,7 @@ static void WORKER(void *job, int member) {
     const long n = b->rows, d = m->d_head, ld = model_stride(m);
     const long ld_qkv = rounded_up((m->n_head + 2 * m->n_kv_head) * d, 2 * PANEL), ld_mixed = m->n_head * d;
     const int few = n <= FEW_ROWS;
-    float *normed = b->normed + (few ? member * FEW_ROWS * ld : 0);
+    float *normed = few ? b->own + member * FEW_ROWS * ld : b->normed;
     float *scores = b->scores + member * b->scores_size;
 
     FOR_PIECES(row, n) embed(m, b->tokens[row], b->places[row], b->x + row * ld);
