@@ -48,6 +48,8 @@ class ElasticServer:
             self._replica.reconfigure(user_config)
         except LtsRayError as error:
             logger.error("user_config is not taken over: %s", error)
+        except Exception:
+            logger.exception("user_config is not taken over")
 
     def check_health(self) -> None:
         """Ray Serve replaces the replica when this raises."""

@@ -69,9 +69,7 @@ class Engine:
         self._teller = Teller(Silence() if observer is None else observer)
         self._drift, self._adapts = Drift(costs), adapts
         self._ids = itertools.count()
-        self._failed_steps = 0
-        self._stopping = False
-        self._draining = False
+        self._failed_steps, self._stopping = 0, False
         self._refusal: str | None = None
         # The lock guards what both threads change: the scheduler, the active requests, the cancellations.
         self._wake = threading.Condition()
@@ -103,8 +101,7 @@ class Engine:
     def policy(self, policy: Policy) -> None:
         """From the next step on. Raises LtsRayError for one that does not fit this engine's menu."""
         with self._wake:
-            now_ms = self.clock() * 1e3
-            copy(policy).plan(self._scheduler.situation(now_ms), self.menu, self.costs)
+            copy(policy).plan(self._scheduler.situation(self.clock() * 1e3), self.menu, self.costs)
             self._scheduler.policy = policy
 
     def start(self) -> None:
@@ -120,12 +117,6 @@ class Engine:
             self._give_up()
         else:
             self._thread.join()
-
-    def drain(self, timeout_s: float) -> bool:
-        """Take no more requests, and wait until those that run and wait have ended. Whether they have, by then."""
-        with self._wake:
-            self._draining = True
-            return self._wake.wait_for(lambda: not self._active and not self._outbox, timeout_s)
 
     def check(self) -> None:
         """Raise EngineFailedError unless the engine works."""
@@ -150,10 +141,9 @@ class Engine:
         arrived_s = now if arrived_s is None else arrived_s
         job = request.job(next(self._ids), arrived_s=arrived_s)
         with self._wake:
-            self._check_open()
+            self.check()
             situation, policy = self._scheduler.situation(now * 1e3), copy(self.policy)
         if len(situation.waiting) >= self._scheduler.max_queue:
-            self._teller.refused("queue_full")
             raise self._full(situation)
         choice = judge(situation, job, self.menu, self.costs, policy)
         if request.strict and choice.met is False:
@@ -169,7 +159,7 @@ class Engine:
             cancel=partial(self.cancel, job.id),
         )
         with self._wake:
-            self._check_open()
+            self.check()
             if not self._scheduler.add(
                 job.id,
                 prompt=request.prompt,
@@ -193,12 +183,8 @@ class Engine:
                 self._cancelled.setdefault(number, reason)
                 self._wake.notify_all()
 
-    def _check_open(self) -> None:
-        self.check()
-        if self._draining:
-            raise EngineFailedError(SHUTTING_DOWN)
-
     def _full(self, situation: Situation) -> QueueFullError:
+        self._teller.refused("queue_full")
         return QueueFullError(self._scheduler.max_queue, retry_after_s=drain_s(situation, self.costs))
 
     # From here on everything runs in the engine's thread.
@@ -224,8 +210,7 @@ class Engine:
         """Wait for something to do. False when the engine is to stop."""
         with self._wake:
             self._wake.wait_for(lambda: self._stopping or self._cancelled or self._scheduler.has_work)
-            cancelled, self._cancelled = self._cancelled, {}
-            stopping = self._stopping
+            cancelled, self._cancelled, stopping = self._cancelled, {}, self._stopping
         for number, reason in cancelled.items():
             if (active := self._active.get(number)) is not None:
                 self._finish(active, reason, self.clock())
@@ -239,8 +224,7 @@ class Engine:
             with self._wake:
                 step = self._scheduler.step(started * 1e3, self.costs)
             if step is not None:
-                logits = self._runtime.run([part.segment for part in step.parts])
-                self._take(step, logits, started)
+                self._take(step, self._runtime.run([part.segment for part in step.parts]), started)
             self._failed_steps = 0
         except Exception as error:
             self._failed_steps += 1
@@ -262,8 +246,7 @@ class Engine:
         with self._wake:
             self._scheduler.took(step, {id: each.token for id, each in chosen.items()}, now * 1e3)
         for part in step.parts:
-            active = self._active.get(part.id)
-            if active is not None and active.progress.submodel is None:
+            if (active := self._active.get(part.id)) is not None and active.progress.submodel is None:
                 self._push(active, Admitted(part.option.name, active.predicted, started))
         for part in parts:
             if part.id not in chosen:
@@ -294,9 +277,6 @@ class Engine:
     def _hand_over(self) -> None:
         for response in self._outbox.send():
             response.cancel()
-        if self._draining and not self._active:
-            with self._wake:
-                self._wake.notify_all()
 
     def _finish(self, active: Active, reason: FinishReason, now: float) -> None:
         self._push(active, Ended(reason, now))
@@ -304,8 +284,7 @@ class Engine:
 
     def _fail(self, numbers: Iterable[int], message: str) -> None:
         for number in numbers:
-            active = self._active.get(number)
-            if active is not None:  # a request that had ended before the step failed has its answer
+            if (active := self._active.get(number)) is not None:  # who has ended before has an answer already
                 self._outbox.put(active.response, Failed(message))
                 self._leave(active, None)
 

@@ -32,10 +32,7 @@ class LiveConfig:
         return config
 
     def build(self) -> Policy:
-        try:
-            return policy_named(self.policy, **self.thresholds)
-        except TypeError as error:  # a threshold of another type than its comparison expects
-            raise LtsRayError(f"the thresholds {dict(self.thresholds)} do not fit {self.policy}: {error}") from None
+        return policy_named(self.policy, **self.thresholds)
 
     def to_json(self) -> dict[str, Any]:
         return {"policy": self.policy, "thresholds": dict(self.thresholds)}

@@ -29,5 +29,5 @@ def blocks_for(config: MatFormerConfig, *, rows: int, budget_mb: float | None) -
             f"{least_mb:.1f} MB"
         )
     given = max(DEFAULT_MB, least_mb) if budget_mb is None else budget_mb
-    fitting = int(given * 1e6 / size)
+    fitting = max(one, int(given * 1e6 / size))  # the division may round below what was just found to fit
     return min(fitting, rows * one) if budget_mb is None else fitting

@@ -170,7 +170,7 @@ class Scheduler:
         preempted = self._make_room(plan.held)
         parts, reused = self._parts(plan, plan.held, admits=not preempted)
         if not parts and plan.held:  # a step of nobody would never end: the plan holds more than it may
-            preempted = self._make_room(NOBODY)
+            preempted += self._make_room(NOBODY)
             parts, reused = self._parts(plan, NOBODY, admits=False)
         assert parts, f"the policy {self.policy.name} lets nobody run"
         decoding = [part for part in parts if self._running[part.id].decodes]

@@ -74,6 +74,8 @@ class Service:
         generations: list[Generation] = []
         try:
             for index, request in enumerate(requests):
+                if index:
+                    await asyncio.sleep(0)  # to judge one takes a while: the streams get their turn in between
                 response = self.engine.submit(request, arrived_s=arrived_s)
                 text = ResponseText(self.tokenizer, body.stop)
                 generations.append(Generation(response, request, text, index=index, traced=traced))

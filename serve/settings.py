@@ -23,6 +23,8 @@ from serve.memory import blocks_for
 SHIPPED_MODEL = Path(lts_ray.__file__).parent / "pretrained" / "sotu"
 
 Count = Annotated[int, Field(ge=1)]
+MAX_QUEUE = 1024
+"""Each arrival is judged by a look at all that wait, which takes time on the event loop."""
 
 
 class ServeArgs(BaseModel):
@@ -48,7 +50,7 @@ class ServeArgs(BaseModel):
     anywhere: bool = False
     threads: Count | None = None
     max_batch_size: Count = 8
-    max_queue: Count = 64
+    max_queue: Annotated[int, Field(ge=1, le=MAX_QUEUE)] = 64
     chunk_tokens: Count = 256
     kv_cache_mb: Annotated[float, Field(gt=0)] | None = None
     prefix_cache: bool = True
@@ -81,7 +83,12 @@ class ServeArgs(BaseModel):
         return self.model.name.replace(":", "-") if self.name is None else self.name
 
     def check(self) -> Target | None:
-        """Raise LtsRayError for files that cannot be served. Returns the named target. The weights are not loaded."""
+        """Raise LtsRayError for what cannot be served. Returns the named target. The weights are not loaded."""
+        if self.chunk_tokens < self.max_batch_size:
+            raise LtsRayError(
+                f"chunk_tokens={self.chunk_tokens} is below max_batch_size={self.max_batch_size}: a step has a token "
+                "of each request that runs"
+            )
         config, _ = read_config(self.model)
         weights = self.model / "model.safetensors"
         try:

@@ -43,17 +43,15 @@ class Step:
 
 
 def groups_of(parts: Sequence[Part]) -> tuple[Group, ...]:
-    """One for each width, in the order of the parts."""
-    sums: dict[str, list[int]] = {}
+    """For each width one of the rows that continue a response, and one of the pieces of prompts."""
+    sums: dict[tuple[str, bool], list[int]] = {}
     neurons: dict[str, int] = {}
     for part in parts:
         segment, name = part.segment, part.option.name
         rows = len(segment.tokens)
-        if name not in sums:
-            sums[name] = [0, 0, 0]
-            neurons[name] = part.option.neurons
-        total = sums[name]
+        neurons[name] = part.option.neurons
+        total = sums.setdefault((name, rows > segment.wants_logits), [0, 0, 0])
         total[0] += rows
         total[1] += rows * segment.start + rows * (rows + 1) // 2  # each row looks at what is before it, and at itself
         total[2] += segment.wants_logits
-    return tuple(Group(neurons[name], *total) for name, total in sums.items())
+    return tuple(Group(neurons[name], *total) for (name, _), total in sums.items())

@@ -17,6 +17,7 @@ from lts_ray.errors import LtsRayError
 from lts_ray.runtime.step_costs import Group, StepCosts
 from serve.menu import Menu, Option
 from serve.policies.base import Job, Plan, Situation
+from serve.policies.fields import check_fields
 from serve.policies.fixed import own_option
 from serve.policies.forecast import Array, Forecast, forecast
 from serve.policies.line import Patience, line, pace
@@ -50,8 +51,9 @@ class Thresholds:
     stale_ms: float = 50.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.hopeless < self.sure:
-            raise LtsRayError(f"hopeless must be below sure, and not below 0; got {self.hopeless:g} and {self.sure:g}")
+        check_fields(self)
+        if self.hopeless >= self.sure:
+            raise LtsRayError(f"hopeless must be below sure; got {self.hopeless:g} and {self.sure:g}")
         if any(every < 2 for every in self.hold_every):
             raise LtsRayError(f"hold_every must be numbers of steps from 2 on; got {list(self.hold_every)}")
 

@@ -8,6 +8,7 @@ from lts_ray.errors import LtsRayError
 from lts_ray.runtime.step_costs import StepCosts
 from serve.menu import Menu, Option
 from serve.policies.base import Job, Plan, Situation
+from serve.policies.fields import check_fields
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,9 @@ class FixedPolicy:
 
     submodel: str | None = None
     name: str = "fixed"
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def plan(self, situation: Situation, menu: Menu, costs: StepCosts) -> Plan:
         option = menu.universal if self.submodel is None else named(menu, self.submodel)

@@ -127,7 +127,9 @@ def _prices(rollout: Rollout, *, fixed: Sequence[int], caps: Sequence[int], cost
     total = rows.sum(axis=0)
     per_step += np.interp(total, *_extended(costs.grid, costs.base))
     per_step += np.interp(logits, *_extended(costs.grid, costs.head))
+    each_ms = costs.attended if costs.prompt_attended is None else costs.prompt_attended
     quiet = per_step * steps + costs.attended * np.array(rollout.attended)
+    quiet += each_ms * np.array(rollout.prompt_attended)
     slowdown = np.where(total > logits, costs.slowdown * costs.prompt_slowdown, costs.slowdown)
     return np.asarray(quiet * slowdown + costs.overhead_ms * steps)
 

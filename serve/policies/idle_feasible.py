@@ -8,6 +8,7 @@ from lts_ray.errors import LtsRayError
 from lts_ray.runtime.step_costs import StepCosts
 from serve.menu import Menu, Option
 from serve.policies.base import Job, Plan, Situation
+from serve.policies.fields import check_fields
 from serve.policies.fixed import own_option
 from serve.policies.forecast import forecast
 
@@ -20,7 +21,8 @@ class IdleFeasiblePolicy:
     name: str = "idle-feasible"
 
     def __post_init__(self) -> None:
-        if self.margin <= 0:
+        check_fields(self)
+        if self.margin == 0:
             raise LtsRayError(f"margin must be above 0; got {self.margin:g}")
 
     def plan(self, situation: Situation, menu: Menu, costs: StepCosts) -> Plan:

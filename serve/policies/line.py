@@ -16,6 +16,7 @@ from math import inf
 from lts_ray.runtime.step_costs import Group, StepCosts
 from serve.menu import Menu
 from serve.policies.base import Job, Situation
+from serve.policies.fields import check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,9 @@ class Patience:
 
     unbudgeted_ms: float = 40_000.0
     late_ms: float = 60_000.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True, kw_only=True)

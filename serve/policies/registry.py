@@ -32,7 +32,7 @@ POLICIES: Mapping[str, Callable[..., Policy]] = {
 }
 
 
-def policy_named(name: str, **thresholds: Any) -> Policy:
+def policy_named(name: str, /, **thresholds: Any) -> Policy:
     """Raises LtsRayError for an unknown policy, or a threshold that it does not have or cannot use."""
     if name not in POLICIES:
         raise LtsRayError(f"unknown policy {name!r}; known: {', '.join(POLICIES)}")

@@ -81,7 +81,8 @@ class _Crew:
 class Rollout:
     """In columns: one record stands for `steps` equal steps but for the tokens that they look at.
 
-    kinds: of widths. rows: of each kind. attended: by all the record's steps together. logits: rows that want them.
+    kinds: of widths. rows: of each kind. logits: rows that want them.
+    attended, prompt_attended: by all the record's steps together, what rows with logits look at and what others do.
     """
 
     kinds: int
@@ -89,7 +90,8 @@ class Rollout:
     chunk_tokens: int
     steps: list[int] = field(default_factory=list)
     rows: list[list[int]] = field(default_factory=list)
-    attended: list[int] = field(default_factory=list)
+    attended: list[float] = field(default_factory=list)
+    prompt_attended: list[float] = field(default_factory=list)
     logits: list[int] = field(default_factory=list)
 
     def roll(self, running: Sequence[Row], waiting: Sequence[Row], holding: Holding) -> None:
@@ -119,19 +121,23 @@ class Rollout:
 
     def _prompts(self, prompts: list[Row], free: _Crew, held: _Crew | None) -> None:
         """One step with as much of the prompts as fits, from the first on; who is complete decodes from here on."""
-        rows, attended, decoding = _together(free, held)
+        rows, decoded, decoding = _together(free, held)
         room, done = max(1, self.chunk_tokens - decoding), 0
+        attended, prompt_attended = float(decoded), 0.0
         for row in prompts:
             taken = min(room, row.pending)
             rows[row.kind] += taken
-            attended += taken * row.cached + taken * (taken + 1) // 2
+            looked = taken * row.cached + taken * (taken + 1) // 2
             row.pending -= taken
             row.cached += taken
+            with_logits = 0 if row.pending else looked / taken  # as Group.decoded has it
+            attended += with_logits
+            prompt_attended += looked - with_logits
             done += row.pending == 0
             room -= taken
             if not room:
                 break
-        self._note(1, rows, attended, decoding + done)
+        self._note(1, rows, attended, decoding + done, prompt_attended)
         free.advance(1, len(self.steps))
         if held is not None:
             held.advance(1, len(self.steps))
@@ -156,11 +162,12 @@ class Rollout:
         held.advance(joint, len(self.steps))
         return (wait - steps) % every
 
-    def _note(self, steps: int, rows: list[int], attended: int, logits: int) -> None:
+    def _note(self, steps: int, rows: list[int], attended: float, logits: int, prompt_attended: float = 0.0) -> None:
         """attended: in the first of the steps; in each later one, every row that decodes looks at one token more."""
         self.steps.append(steps)
         self.rows.append(rows)
         self.attended.append(steps * attended + logits * steps * (steps - 1) // 2)
+        self.prompt_attended.append(prompt_attended)
         self.logits.append(logits)
 
 

@@ -15,6 +15,7 @@ from lts_ray.errors import LtsRayError
 from lts_ray.runtime.step_costs import Group, StepCosts
 from serve.menu import Menu, Option
 from serve.policies.base import Job, Plan, Situation
+from serve.policies.fields import check_fields
 from serve.policies.fixed import own_option
 
 
@@ -26,6 +27,7 @@ class SlackFitPolicy:
     name: str = "slackfit"
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.buckets < 1:
             raise LtsRayError(f"buckets must be at least 1; got {self.buckets}")
 

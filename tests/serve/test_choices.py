@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -10,6 +11,9 @@ import torch
 from fastapi.testclient import TestClient
 
 from lts_ray.models.matformer import MatFormer
+from serve.request import Request
+from serve.response import Response
+from serve.schemas import CompletionRequest
 from serve.service import Service
 from serve.text import Spelling
 
@@ -39,6 +43,37 @@ def test_each_choice_is_what_its_seed_alone_would_give(client: TestClient) -> No
     assert len({choice["text"] for choice in body["choices"]}) > 1
     assert body["usage"]["prompt_tokens"] == alone[0]["usage"]["prompt_tokens"]
     assert body["usage"]["completion_tokens"] == sum(each["usage"]["completion_tokens"] for each in alone)
+
+
+@pytest.mark.parametrize("leaves_after", [1, 2, 3])
+def test_the_event_loop_gets_its_turn_between_the_choices_of_a_request(
+    service: Service, monkeypatch: pytest.MonkeyPatch, leaves_after: int
+) -> None:
+    """Judging one takes a while. A client that leaves in the middle leaves nothing behind."""
+    body = CompletionRequest.model_validate(DRAWN | {"n": 3})
+    queued: list[int] = []
+    cancelled: list[str] = []
+
+    def submit(request: Request, *, arrived_s: float) -> Response:
+        queued.append(turns)
+        return Response(arrived_s=arrived_s, cancel=cancelled.append)
+
+    monkeypatch.setattr(service.engine, "submit", submit)
+    turns = 0
+
+    async def main() -> None:
+        nonlocal turns
+        task = asyncio.create_task(service.submit(body, {}, request_id="-", arrived_s=0.0))
+        while len(queued) < leaves_after:
+            turns += 1
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+
+    asyncio.run(main())
+    assert queued == sorted(set(queued))
+    assert len(queued) == leaves_after
+    assert len(cancelled) == (leaves_after if leaves_after < 3 else 0)  # all are queued: nothing is to be undone here
 
 
 def test_the_report_of_several_choices_has_one_for_each(client: TestClient) -> None:

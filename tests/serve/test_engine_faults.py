@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 from torch import Tensor
@@ -18,7 +19,8 @@ from lts_ray.runtime.step_costs import StepCosts
 from serve.engine import MAX_FAILED_STEPS
 from serve.errors import EngineFailedError, QueueFullError
 from serve.menu import Menu
-from serve.observer import StepRecord
+from serve.observer import Refusal, StepRecord
+from serve.policies.admission import Choice, judge
 from serve.policies.base import Plan, Situation
 from serve.request import Request
 from serve.response import Response
@@ -238,6 +240,37 @@ def test_a_full_queue_refuses_and_keeps_nothing(model: MatFormer) -> None:
 
     asyncio.run(main())
     engine.stop()
+
+
+class Refusals(Notes):
+    def __init__(self) -> None:
+        super().__init__()
+        self.reasons: list[Refusal] = []
+
+    def refused(self, reason: Refusal) -> None:
+        self.reasons.append(reason)
+
+
+def test_a_refusal_is_counted_once_whether_the_queue_fills_before_or_while_a_request_is_judged(
+    model: MatFormer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = Refusals()
+    engine = tiny_engine(tiny_runtime(model), max_queue=1, observer=notes)
+
+    def overtaken(*given: Any) -> Choice:
+        monkeypatch.undo()
+        engine.submit(ENDLESS)
+        return judge(*given)
+
+    async def main() -> None:
+        monkeypatch.setattr("serve.engine.judge", overtaken)
+        for n in (1, 2):
+            with pytest.raises(QueueFullError):
+                engine.submit(ENDLESS)
+            assert notes.reasons == ["queue_full"] * n
+            assert engine.counts() == (0, 1)
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("starts", [True, False])

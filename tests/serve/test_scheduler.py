@@ -203,7 +203,10 @@ def test_a_step_says_what_is_in_it() -> None:
     twin.add(2, [4] * 5, 9)
     step = scheduler.step(5.0, COSTS)
     assert step is not None
-    assert step.groups() == (Group(neurons=option.neurons, rows=6, attended=4 + 15, logits=2),)
+    assert step.groups() == (
+        Group(neurons=option.neurons, rows=1, attended=4, logits=1),
+        Group(neurons=option.neurons, rows=5, attended=15, logits=1),
+    )
     assert (step.decoded, step.prompt_tokens, step.reused_tokens, step.switches, step.preempted) == (1, 5, 0, 0, ())
     assert step.predicted_ms == COSTS.step_ms(step.groups())
 
@@ -269,6 +272,22 @@ def test_held_rows_sit_out_unless_nobody_else_is_left() -> None:
     policy.held = frozenset({2})
     seen = [tuple(part.id for part in step.parts) for step in (twin.step() for _ in range(3)) if step]
     assert seen == [(1,), (1,), (2,)]
+
+
+def test_who_made_room_before_the_held_rows_had_to_run_after_all_is_told() -> None:
+    """Two rows want a block that is not there: the one that is not held gives up its own, and nobody else may run."""
+    policy = Scripted()
+    scheduler = scheduler_of(policy, n_blocks=4)
+    twin = Twin(scheduler)
+    for id in (1, 2):
+        twin.add(id, [id] * (N - 1), 2 * N)
+    for _ in range(N + 2):
+        twin.step()
+    policy.held = frozenset({1})
+    step = twin.step()
+    assert step is not None
+    assert [part.id for part in step.parts] == [1]
+    assert step.preempted == (2,) == scheduler.waiting
 
 
 def test_a_change_of_width_in_the_middle_is_a_switch() -> None:

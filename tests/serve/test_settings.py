@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,7 +12,7 @@ from lts_ray.frontier import Frontier, TargetEntry, write_frontier
 from lts_ray.measurement.target import Target
 from lts_ray.models.checkpoint import fingerprint
 from lts_ray.models.config import MatFormerConfig
-from serve.app import application, build
+from serve.app import ElasticServer, application, build
 from serve.memory import block_bytes, blocks_for
 from serve.replica import build_replica
 from serve.settings import ServeArgs
@@ -33,6 +34,7 @@ def frontier_file(folder: Path, model_fingerprint: str) -> Path:
         ({"modle": "x"}, "unknown argument modle; known: model, frontier"),
         ({"num_replicas": "0"}, "argument num_replicas"),
         ({"threads": "many"}, "argument threads"),
+        ({"max_queue": "1025"}, "argument max_queue: .* less than or equal to 1024"),
         ({"name": "a:b"}, "argument name"),
     ],
     ids=str,
@@ -105,7 +107,9 @@ def test_a_replica_changes_its_policy_or_says_why_not_and_keeps_it(
             ({"polcy": "deadline"}, "user_config has no polcy; it has policy and thresholds"),
             ({"policy": "best"}, "unknown policy 'best'"),
             ({"policy": "deadline", "thresholds": {"sur": 1}}, "no threshold 'sur'"),
-            ({"policy": "deadline", "thresholds": {"sure": "high"}}, "do not fit deadline"),
+            ({"policy": "deadline", "thresholds": {"sure": "high"}}, "sure must be a finite number"),
+            ({"thresholds": {"unbudgeted_ms": None}}, "unbudgeted_ms must be a finite number"),
+            ({"policy": "fixed", "thresholds": {"submodel": ["S"]}}, "submodel must be a name"),
             ({"policy": "fixed", "thresholds": {"submodel": "XXL"}}, "XXL"),
             ({"thresholds": [1]}, "thresholds must be"),
         ):
@@ -114,6 +118,28 @@ def test_a_replica_changes_its_policy_or_says_why_not_and_keeps_it(
             assert engine.policy.name == "fixed"
     finally:
         engine.stop()
+
+
+@pytest.mark.parametrize("error", [LtsRayError("no such policy"), TypeError("a bug")], ids=["wrong", "bug"])
+def test_a_replica_that_serves_survives_any_user_config(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    def refuse(given: object) -> None:
+        raise error
+
+    server = ElasticServer.__new__(ElasticServer)
+    engine = SimpleNamespace(stop=lambda: None)
+    server._replica = SimpleNamespace(reconfigure=refuse, service=SimpleNamespace(engine=engine))
+    with caplog.at_level("ERROR", logger="serve.app"):
+        server.reconfigure({})
+    assert str(error) in caplog.text
+
+
+@pytest.mark.parametrize("context_length", [1328, 2608])
+def test_a_cache_for_one_context_holds_one_however_its_megabytes_are_rounded(context_length: int) -> None:
+    config = MatFormerConfig(
+        vocab_size=300, d_model=32, n_head=4, n_kv_head=1, widths=(64,), context_length=context_length
+    )
+    one = context_length // 16
+    assert blocks_for(config, rows=1, budget_mb=one * block_bytes(config) / 1e6) == one
 
 
 def test_the_cache_holds_all_rows_unless_they_need_more_than_its_default() -> None:
@@ -134,6 +160,7 @@ def test_the_cache_holds_all_rows_unless_they_need_more_than_its_default() -> No
         ({"policy": "best"}, "unknown policy 'best'"),
         ({"keys": "no-such-file"}, "keys file .* cannot be read"),
         ({"kv_cache_mb": "0.001"}, "kv_cache_mb=0.001 is too small"),
+        ({"max_batch_size": "9", "chunk_tokens": "8"}, "chunk_tokens=8 is below max_batch_size=9"),
     ],
     ids=str,
 )

@@ -24,6 +24,7 @@ RISING = StepCosts(
     neuron=(0.05, 0.06, 0.5),
     head=(0.5, 0.7, 4.0),
     attended=0.01,
+    prompt_attended=0.003,
     slowdown=1.5,
     prompt_slowdown=1.25,
     overhead_ms=0.25,

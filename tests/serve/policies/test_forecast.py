@@ -111,7 +111,7 @@ def test_so_it_is_where_some_are_held_back(situation: Situation, data: st.DataOb
     ids = frozenset(job.id for job in situation.running if data.draw(st.booleans()))
     every = data.draw(st.integers(2, 5))
     holding = Holding(ids=ids, every=every, wait=data.draw(st.integers(0, every - 1)))
-    costs = replace(RISING, attended=0.0)
+    costs = replace(RISING, attended=0.0, prompt_attended=0.0)
     predicted = forecast(situation, order=order, widths=widths_of(situation), caps=[48], costs=costs, holding=holding)
     expected = token_by_token(situation, order, 48, costs, holding)
     found = as_pairs(predicted, 0)
@@ -124,6 +124,18 @@ def test_a_prompt_that_is_alone_takes_its_pieces_and_then_a_step_for_each_token(
     predicted = forecast(situation_of(waiting=(job,), chunk=16), order=[1], widths={}, caps=[24], costs=FLAT)
     timing = predicted.timing(1)
     assert (timing.ttft_ms, timing.tpot_ms, timing.e2e_ms) == pytest.approx((3 * 3.4, 3.4, 13 * 3.4))
+
+
+@pytest.mark.parametrize("prompt_attended", [None, 0.05])
+def test_rows_of_a_prompt_look_at_their_own_rate_but_for_the_last_one(prompt_attended: float | None) -> None:
+    """Pieces of 16 and 4 tokens, then one row that decodes: what the last piece looks at is shared out evenly."""
+    costs = replace(FLAT, attended=0.2, prompt_attended=prompt_attended)
+    job = waiting_job(1, prompt_tokens=20, max_tokens=2)
+    predicted = forecast(situation_of(waiting=(job,), chunk=16), order=[1], widths={}, caps=[24], costs=costs)
+    first, second, each_ms = 16 * 17 / 2, 17 + 18 + 19 + 20, prompt_attended or 0.2
+    ttft_ms = 2 * 3.4 + each_ms * (first + second * 3 / 4) + 0.2 * second / 4
+    assert predicted.timing(1).ttft_ms == pytest.approx(ttft_ms)
+    assert predicted.timing(1).tpot_ms == pytest.approx(3.4 + 0.2 * 21)
 
 
 def test_who_finds_no_place_waits_for_the_first_to_end() -> None:

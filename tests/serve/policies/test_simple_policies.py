@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -144,10 +145,27 @@ def test_thresholds_go_where_they_belong() -> None:
         ("deadline", {"sures": 1}, r"deadline has no threshold 'sures'; it has: hopeless, sure, "),
         ("slackfit", {"buckets": 0}, r"buckets must be at least 1; got 0"),
         ("idle-feasible", {"margin": 0}, r"margin must be above 0; got 0"),
+        ("smallest", {"name": "x"}, r"smallest has no threshold 'name'"),
+        ("deadline", {"hold_worth": "1"}, r"hold_worth must be a finite number, not below 0; got '1'"),
+        ("deadline", {"unbudgeted_ms": None}, r"unbudgeted_ms must be a finite number, not below 0; got None"),
+        ("deadline", {"worth": "x"}, r"worth must be .*; got 'x'"),
+        ("deadline", {"free": float("nan")}, r"free must be .*; got nan"),
+        ("deadline", {"sure": float("inf")}, r"sure must be .*; got inf"),
+        ("deadline", {"sure": 10**400}, r"sure must be .*; got 10000"),
+        ("deadline", {"late_ms": -1}, r"late_ms must be .*; got -1"),
+        ("deadline", {"worth_most": True}, r"worth_most must be .*; got True"),
+        ("deadline", {"replan_steps": 1.5}, r"replan_steps must be a whole number from 0 to 1000000; got 1.5"),
+        ("deadline", {"hold_every": 2}, r"hold_every must be a list of whole numbers .*; got 2"),
+        ("deadline", {"hold_every": ["2"]}, r"hold_every must be a list of whole numbers .*; got \['2'\]"),
+        ("deadline", {"hold_every": [1]}, r"hold_every must be numbers of steps from 2 on; got \[1\]"),
+        ("deadline", {"hopeless": 2}, r"hopeless must be below sure; got 2 and 1.15"),
+        ("fixed", {"submodel": ["S"]}, r"submodel must be a name, or nothing; got \['S'\]"),
+        ("slackfit", {"buckets": 2.5}, r"buckets must be a whole number from 0 to 1000000; got 2.5"),
+        ("idle-feasible", {"margin": "1"}, r"margin must be .*; got '1'"),
     ],
 )
 def test_unknown_names_and_thresholds_are_refused_in_one_line(
-    name: str, thresholds: dict[str, float], message: str
+    name: str, thresholds: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(LtsRayError, match=message):
         policy_named(name, **thresholds)
