@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from functools import partial
 from time import monotonic
@@ -26,11 +26,11 @@ from serve.drift import Drift
 from serve.errors import BudgetInfeasibleError, EngineFailedError, QueueFullError
 from serve.menu import Menu
 from serve.observer import Observer, Silence
-from serve.policies.admission import drain_s, judge, smallest_feasible_budget_ms
+from serve.policies.admission import drain_s, judge, on_admission, smallest_feasible_budget_ms
 from serve.policies.base import Policy, Situation
 from serve.request import Active, Request
 from serve.response import Admitted, Ended, Failed, FinishReason, LeaveReason, Outbox, Response, Token
-from serve.scheduler import Scheduler, Step
+from serve.scheduler import Part, Scheduler, Step
 from serve.teller import Teller
 
 logger = logging.getLogger(__name__)
@@ -145,8 +145,8 @@ class Engine:
             situation, policy = self._scheduler.situation(now * 1e3), copy(self.policy)
         if len(situation.waiting) >= self._scheduler.max_queue:
             raise self._full(situation)
-        choice = judge(situation, job, self.menu, self.costs, policy)
-        if request.strict and choice.met is False:
+        # To look ahead takes milliseconds where many wait: only for those who ask to be refused rather than be late.
+        if request.strict and judge(situation, job, self.menu, self.costs, policy).met is False:
             self._teller.refused("infeasible")
             feasible = smallest_feasible_budget_ms(situation, job, self.menu, self.costs, policy)
             raise BudgetInfeasibleError(feasible, retry_after_s=drain_s(situation, self.costs))
@@ -154,7 +154,6 @@ class Engine:
             request,
             id=job.id,
             arrived_s=arrived_s,
-            predicted=choice.predicted,
             eos_ids=self._eos_ids,
             cancel=partial(self.cancel, job.id),
         )
@@ -218,11 +217,12 @@ class Engine:
 
     def _step(self) -> None:
         """Plan a step, run it and hand over what it made. A failure is the step's requests' alone."""
-        started = self.clock()
         step = None
         try:
             with self._wake:
-                step = self._scheduler.step(started * 1e3, self.costs)
+                step = self._scheduler.step(self.clock() * 1e3, self.costs)
+            # What a plan takes is not the step's: most steps have none of their own.
+            started = self.clock()
             if step is not None:
                 self._take(step, self._runtime.run([part.segment for part in step.parts]), started)
             self._failed_steps = 0
@@ -242,12 +242,12 @@ class Engine:
         chosen, broken = choose([self._active[part.id] for part in parts], logits)
         for id, error in broken.items():
             self._fail([id], f"choosing a token failed: {_one_line(error)}")
+        begun = [part for part in step.parts if part.id in self._active and not self._active[part.id].begun]
+        if begun:
+            self._admit(step, begun, started)
         now = self.clock()
         with self._wake:
             self._scheduler.took(step, {id: each.token for id, each in chosen.items()}, now * 1e3)
-        for part in step.parts:
-            if (active := self._active.get(part.id)) is not None and active.progress.submodel is None:
-                self._push(active, Admitted(part.option.name, active.predicted, started))
         for part in parts:
             if part.id not in chosen:
                 continue
@@ -259,6 +259,15 @@ class Engine:
             active.left -= 1
             if not active.left:
                 self._finish(active, "length", now)
+
+    def _admit(self, step: Step, begun: Sequence[Part], started: float) -> None:
+        """Say of those whose first step this was what they are expected to take."""
+        with self._wake:
+            situation = self._scheduler.situation(started * 1e3)
+        options = {part.id: part.option for part in step.parts}
+        expected = on_admission(situation, [part.id for part in begun], options, self.menu, self.costs)
+        for part in begun:
+            self._push(self._active[part.id], Admitted(part.option.name, expected[part.id], started))
 
     def _note(self, step: Step, started: float) -> None:
         now = self.clock()

@@ -9,7 +9,7 @@ import torch
 
 from lts_ray.decoding.sampler import Sampler
 from lts_ray.decoding.sampling import GREEDY, Sampling
-from serve.budget import NO_BUDGET, Budget, Timing
+from serve.budget import NO_BUDGET, Budget
 from serve.menu import Option
 from serve.policies.base import Job
 from serve.response import LeaveReason, Progress, Response
@@ -49,7 +49,7 @@ class Request:
 
 @dataclass(kw_only=True, eq=False, slots=True)
 class Active:
-    """predicted: on arrival. progress: as the engine knows it; the response's own follows what its reader takes.
+    """progress: as the engine knows it; the response's own follows what its reader takes.
 
     stops: tokens that end it. greedy: whether its sampler only takes the largest logit. left: tokens it may still get.
     """
@@ -58,11 +58,15 @@ class Active:
     request: Request
     response: Response
     progress: Progress
-    predicted: Timing
     sampler: Sampler
     stops: frozenset[int]
     greedy: bool
     left: int
+
+    @property
+    def begun(self) -> bool:
+        """Whether its first step has run."""
+        return self.progress.submodel is not None
 
     @classmethod
     def of(
@@ -71,7 +75,6 @@ class Active:
         *,
         id: int,
         arrived_s: float,
-        predicted: Timing,
         eos_ids: frozenset[int],
         cancel: Callable[[LeaveReason], None],
     ) -> Active:
@@ -94,7 +97,6 @@ class Active:
             request=request,
             response=Response(arrived_s=arrived_s, cancel=cancel),
             progress=Progress(arrived_s=arrived_s),
-            predicted=predicted,
             sampler=sampler,
             stops=stops,
             greedy=sampler.is_argmax,

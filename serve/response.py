@@ -17,7 +17,7 @@ LeaveReason = Literal["stop", "cancelled"]
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """Its first step began. predicted: what it was expected to take on arrival, the wait included."""
+    """Its first step began. predicted: what it was then expected to take from its arrival on, the wait included."""
 
     submodel: str
     predicted: Timing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from copy import copy
 from dataclasses import dataclass, replace
 from math import ceil
@@ -38,6 +39,19 @@ def judge(situation: Situation, job: Job, menu: Menu, costs: StepCosts, policy: 
     timing, narrowest = predicted.timing(job.id, 0), predicted.timing(job.id, -1)
     met = job.budget.holds(timing) and job.budget.holds(narrowest, margin=MARGIN) if job.bounded else None
     return Choice(option=plan.options[job.id], predicted=timing, met=met)
+
+
+def on_admission(
+    situation: Situation, ids: Collection[int], options: Mapping[int, Option], menu: Menu, costs: StepCosts
+) -> dict[int, Timing]:
+    """What requests whose first step begins will get, if all that run go on as they do and nobody joins.
+
+    options: of the jobs in that step.
+    """
+    alone = replace(situation, waiting=())
+    widths = {job.id: options.get(job.id, job.option or menu.universal).neurons for job in alone.running}
+    predicted = forecast(alone, order=(), widths=widths, caps=[0], costs=costs)
+    return {id: predicted.timing(id) for id in ids}
 
 
 def smallest_feasible_budget_ms(

@@ -37,6 +37,7 @@ class Thresholds:
     hold_every: held rows run in each so-many-th step; tried one after the other while budgets are still missed.
     free: the share by which a step may take longer so that rows in it are wider.
     replan_ms, replan_steps: a decision is kept until both have passed, if nobody comes or goes; stale_ms: or this has.
+    spacing_ms: while requests queue, a decision is kept for so long times their number even if some come or go.
     """
 
     hopeless: float = 0.9
@@ -46,9 +47,10 @@ class Thresholds:
     hold_worth: float = 0.5
     hold_every: tuple[int, ...] = (2, 4)
     free: float = 0.03
-    replan_ms: float = 5.0
+    replan_ms: float = 20.0
     replan_steps: int = 4
     stale_ms: float = 50.0
+    spacing_ms: float = 0.1
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -97,6 +99,9 @@ class DeadlinePolicy:
         last = self.last
         if last is not None and last.running == running and last.waiting == waiting and self._is_fresh(last, situation):
             self.last = replace(last, age=last.age + 1, holding=_next(last.holding))
+        elif last is not None and self._is_rash(last, situation):
+            order = (*(id for id in last.order if id in waiting), *(id for id in waiting if id not in last.order))
+            self.last = replace(last, age=last.age + 1, holding=_next(last.holding), order=order)
         else:
             self.last, _ = self._decide(situation, menu, costs)
         return _plan(self.last, situation, menu)
@@ -112,6 +117,13 @@ class DeadlinePolicy:
         if not 0 <= passed_ms < thresholds.stale_ms:
             return False
         return passed_ms < thresholds.replan_ms or last.age < thresholds.replan_steps
+
+    def _is_rash(self, last: _Decision, situation: Situation) -> bool:
+        """Whether it is too early to decide anew, though requests came or went: with many in the queue that takes about
+        as long as a short step, and who is behind many others can wait for it."""
+        jobs = len(situation.running) + len(situation.waiting)
+        passed_ms = situation.now_ms - last.at_ms
+        return jobs > situation.slots and 0 <= passed_ms < self.thresholds.spacing_ms * jobs
 
     def _decide(self, situation: Situation, menu: Menu, costs: StepCosts) -> tuple[_Decision, Forecast]:
         jobs = (*situation.running, *situation.waiting)

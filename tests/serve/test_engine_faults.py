@@ -266,7 +266,7 @@ def test_a_refusal_is_counted_once_whether_the_queue_fills_before_or_while_a_req
         monkeypatch.setattr("serve.engine.judge", overtaken)
         for n in (1, 2):
             with pytest.raises(QueueFullError):
-                engine.submit(ENDLESS)
+                engine.submit(replace(ENDLESS, strict=True))  # others are not judged
             assert notes.reasons == ["queue_full"] * n
             assert engine.counts() == (0, 1)
 
