@@ -17,7 +17,7 @@ lint: .venv/installed
 
 # The quickstart's model and frontier when it has run, else the checkpoint that ships.
 serve: .venv/installed
-	RAY_SERVE_ENABLE_HA_PROXY=1 PATH="$(CURDIR)/$(BIN):$$PATH" serve run $(if $(wildcard runs/quickstart/serve.yaml),runs/quickstart/serve.yaml,serve.app:build)
+	PATH="$(CURDIR)/$(BIN):$$PATH" serve run $(if $(wildcard runs/quickstart/serve.yaml),runs/quickstart/serve.yaml,serve.app:build)
 
 clean:
 	rm -rf .venv runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -44,7 +44,7 @@ def endpoint(config: Path, *, log: Path, console: Console) -> Iterator[str]:
     settings["http_options"]["port"] = port
     write_text(own, yaml.safe_dump(settings, sort_keys=False))
     console.print(f"[dim]$ {serve_command(config)}[/dim]", soft_wrap=True)
-    environment = {**os.environ, "RAY_SERVE_LOG_TO_STDERR": "0", "RAY_SERVE_ENABLE_HA_PROXY": "1"}
+    environment = {**os.environ, "RAY_SERVE_LOG_TO_STDERR": "0"}
     with log.open("wb") as file:
         process = subprocess.Popen(
             [Path(sys.executable).with_name("serve"), "run", own],
