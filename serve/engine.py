@@ -23,7 +23,7 @@ from lts_ray.runtime.base import Runtime
 from lts_ray.runtime.step_costs import StepCosts
 from serve.choose import choose
 from serve.drift import Drift
-from serve.errors import BudgetInfeasibleError, EngineFailedError, QueueFullError
+from serve.errors import BudgetInfeasibleError, EngineFailedError, QueueFullError, one_line
 from serve.menu import Menu
 from serve.observer import Observer, Silence
 from serve.policies.admission import drain_s, judge, on_admission, smallest_feasible_budget_ms
@@ -150,13 +150,8 @@ class Engine:
             self._teller.refused("infeasible")
             feasible = smallest_feasible_budget_ms(situation, job, self.menu, self.costs, policy)
             raise BudgetInfeasibleError(feasible, retry_after_s=drain_s(situation, self.costs))
-        active = Active.of(
-            request,
-            id=job.id,
-            arrived_s=arrived_s,
-            eos_ids=self._eos_ids,
-            cancel=partial(self.cancel, job.id),
-        )
+        cancel = partial(self.cancel, job.id)
+        active = Active.of(request, id=job.id, arrived_s=arrived_s, eos_ids=self._eos_ids, cancel=cancel)
         with self._wake:
             self.check()
             if not self._scheduler.add(
@@ -230,7 +225,7 @@ class Engine:
             self._failed_steps += 1
             failed = list(self._active) if step is None else [part.id for part in step.parts]
             logger.exception("a step of %d requests failed", len(failed))
-            self._fail(failed, f"the step failed: {_one_line(error)}")
+            self._fail(failed, f"the step failed: {one_line(error)}")
             step = None
         self._hand_over()
         if step is not None:
@@ -241,7 +236,7 @@ class Engine:
         parts = [part for part in step.parts if part.segment.wants_logits]
         chosen, broken = choose([self._active[part.id] for part in parts], logits)
         for id, error in broken.items():
-            self._fail([id], f"choosing a token failed: {_one_line(error)}")
+            self._fail([id], f"choosing a token failed: {one_line(error)}")
         begun = [part for part in step.parts if part.id in self._active and not self._active[part.id].begun]
         if begun:
             self._admit(step, begun, started)
@@ -273,9 +268,7 @@ class Engine:
         now = self.clock()
         actual_ms = (now - started) * 1e3
         if self._adapts:
-            groups = step.groups()
-            # As the costs tell it: a prompt's last token alone is like any row that wants logits.
-            self._drift.note(groups, actual_ms, prompt=any(each.rows > each.logits for each in groups))
+            self._drift.note(step.groups(), actual_ms, prompt=step.reads_prompt)
         with self._wake:
             self._teller.stepped(step, self._scheduler, at_s=now, actual_ms=actual_ms)
 
@@ -302,7 +295,3 @@ class Engine:
             self._scheduler.remove(active.id)
             del self._active[active.id]
         self._teller.ended(active, reason)
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -32,3 +32,8 @@ class BudgetInfeasibleError(LtsRayError):
 
 class EngineFailedError(LtsRayError):
     """A step failed, or the engine is gone."""
+
+
+def one_line(error: Exception) -> str:
+    """For the client: what went wrong, without where."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]

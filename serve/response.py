@@ -156,9 +156,6 @@ class Outbox:
     def __init__(self) -> None:
         self._mail: dict[asyncio.AbstractEventLoop, list[tuple[Response, Event]]] = {}
 
-    def __bool__(self) -> bool:
-        return bool(self._mail)
-
     def put(self, response: Response, event: Event) -> None:
         self._mail.setdefault(response.loop, []).append((response, event))
 

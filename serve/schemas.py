@@ -100,7 +100,7 @@ class GenerationRequest(BaseModel):
     @property
     def alternatives(self) -> int | None:
         """How many most likely tokens are to be told at each place; None for no log probabilities at all."""
-        raise NotImplementedError
+        return None
 
 
 class CompletionRequest(GenerationRequest):

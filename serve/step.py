@@ -38,6 +38,11 @@ class Step:
     def prompt_tokens(self) -> int:
         return sum(len(part.segment.tokens) for part in self.parts) - self.decoded
 
+    @property
+    def reads_prompt(self) -> bool:
+        """As the costs tell it: a prompt's last token alone is like any row that wants logits."""
+        return any(len(part.segment.tokens) > part.segment.wants_logits for part in self.parts)
+
     def groups(self) -> tuple[Group, ...]:
         return groups_of(self.parts)
 

@@ -1,4 +1,6 @@
-"""What one step of serving costs on a target, as a function of the work in it.
+"""What one step costs on a target, as a function of the work in it, as a search measures it with the plain model.
+
+The endpoint's engine runs other kernels and measures its own steps when it starts: see lts_ray.runtime.step_costs.
 
 Two linear models with non-negative coefficients, fitted to a few measured steps by least squares of the relative
 error. FFN widths enter as their sum over the layers (`neurons`): all layers of a universal model share one d_model,
