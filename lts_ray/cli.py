@@ -11,14 +11,18 @@ import typer
 
 from lts_ray.commands import (
     bench,
+    bench_axes,
     bench_decoding,
     bench_matformer,
+    bench_scaling,
+    bench_supernet,
     bench_training,
     elasticize,
     evaluate,
     model,
     search,
     tables,
+    vision,
 )
 from lts_ray.errors import LtsRayError
 
@@ -58,6 +62,9 @@ for verb in VERBS:
     app.command()(verb)
 for benchmark in (
     bench_matformer.matformer,
+    bench_axes.axes,
+    bench_scaling.scaling,
+    bench_supernet.supernet,
     bench_training.training_step,
     bench_decoding.speculation,
     bench_decoding.confidence,
@@ -66,6 +73,7 @@ for benchmark in (
 for found in sorted(entry_points(group="lts_ray.bench"), key=lambda each: each.name):
     bench.app.command(name=found.name)(found.load())
 app.add_typer(bench.app, name="bench")
+app.add_typer(vision.app, name="vit")
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json, write_json
 from lts_ray.measurement.cost_model import StepCostModel
 from lts_ray.measurement.target import Target
-from lts_ray.models.config import MatFormerConfig
+from lts_ray.models.decoder_config import DecoderConfig
 
 SCHEMA = 1
 Quality = Literal["validation_loss", "decoder_params", "few_shot"]
@@ -24,16 +24,16 @@ Quality = Literal["validation_loss", "decoder_params", "few_shot"]
 class Cost:
     """What a submodel costs on one target.
 
-    prefill_ms: the target's batch of sequence_length tokens. decode_ms: one more token for that batch, with KV cache.
-    peak_memory_mb: weights, activations and KV cache, in 1e6 bytes.
+    prefill_ms: the target's batch of sequence_length tokens. decode_ms: one more token for that batch, with KV cache;
+    None of an encoder, which has no such step. peak_memory_mb: weights, activations and KV cache, in 1e6 bytes.
     """
 
     prefill_ms: float
-    decode_ms: float
+    decode_ms: float | None
     peak_memory_mb: float
 
     def __post_init__(self) -> None:
-        if any(not isfinite(value) or value <= 0 for value in asdict(self).values()):
+        if any(not isfinite(each) or each <= 0 for each in asdict(self).values() if each is not None):
             raise LtsRayError(f"costs must be finite and positive; got {asdict(self)}")
 
 
@@ -41,7 +41,7 @@ class Cost:
 class Point:
     """One evaluated submodel.
 
-    name: a granularity's name, or the share of FFN neurons such as 0.62. loss: higher is worse, whatever it stands
+    name: a granularity's name, or the relative size such as 0.62. loss: higher is worse, whatever it stands
     for: validation loss in nats, or minus the decoder parameters. fronts: the targets on whose front it lies.
     """
 
@@ -74,7 +74,7 @@ class Frontier:
             raise LtsRayError(f"the frontier has no target {target!r}; it has: {', '.join(self.targets)}")
         return tuple(point for point in self.points if target in point.fronts)
 
-    def check_model(self, fingerprint: str, config: MatFormerConfig) -> None:
+    def check_model(self, fingerprint: str, config: DecoderConfig) -> None:
         """Raise LtsRayError unless this frontier is of that very model."""
         if fingerprint != self.model_fingerprint:
             raise LtsRayError(
@@ -114,7 +114,7 @@ class Frontier:
             "points": [
                 {
                     "name": point.name,
-                    "widths": point.submodel.to_json(),
+                    **_submodel_json(point.submodel),
                     "decoder_params": point.decoder_params,
                     "loss": point.loss,
                     "costs": {name: asdict(cost) for name, cost in point.costs.items()},
@@ -146,7 +146,7 @@ class Frontier:
                 points=tuple(
                     Point(
                         name=str(point["name"]),
-                        submodel=Submodel.from_json(point["widths"]),
+                        submodel=_read_submodel(point),
                         decoder_params=int(point["decoder_params"]),
                         loss=float(point["loss"]),
                         costs={str(name): Cost(**cost) for name, cost in point["costs"].items()},
@@ -157,6 +157,17 @@ class Frontier:
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise LtsRayError(f"the frontier is malformed: {error!r}") from None
+
+
+def _submodel_json(submodel: Submodel) -> dict[str, Any]:
+    value = submodel.to_json()
+    return value if isinstance(value, dict) else {"widths": value}
+
+
+def _read_submodel(point: Mapping[str, Any]) -> Submodel:
+    """heads and d_model are named where it has less than all."""
+    more = {key: point[key] for key in ("heads", "d_model") if key in point}
+    return Submodel.from_json({"widths": point["widths"], **more})
 
 
 def write_frontier(frontier: Frontier, path: Path) -> None:
@@ -171,8 +182,8 @@ def read_frontier(path: Path) -> Frontier:
         raise LtsRayError(message if str(path) in message else f"{path}: {message}") from None
 
 
-def point_names(submodels: Sequence[Submodel], config: MatFormerConfig) -> dict[Submodel, str]:
-    """Short unique names: a granularity's own, else the share of FFN neurons, told apart by a letter where equal."""
+def point_names(submodels: Sequence[Submodel], config: DecoderConfig) -> dict[Submodel, str]:
+    """Short unique names: a granularity's own, else the relative size, told apart by a letter where equal."""
     names = {submodel: name for name, submodel in config.trained.items()}
     taken = set(names.values())
     for submodel in sorted(set(submodels) - names.keys()):

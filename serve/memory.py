@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from lts_ray.errors import LtsRayError
-from lts_ray.models.config import MatFormerConfig
+from lts_ray.models.decoder_config import DecoderConfig
 from lts_ray.runtime.base import BLOCK_TOKENS
 
 DEFAULT_MB = 1024.0
 
 
-def block_bytes(config: MatFormerConfig) -> int:
+def block_bytes(config: DecoderConfig) -> int:
     """In float32. A head of values takes whole sixteens of floats."""
-    values = -(-config.d_head // 16) * 16
-    return 4 * config.n_layer * config.n_kv_head * BLOCK_TOKENS * (config.d_head + values)
+    of_token = config.cache_shape
+    values = -(-of_token.d_head // 16) * 16
+    return 4 * of_token.n_layer * of_token.n_kv_head * BLOCK_TOKENS * (of_token.d_head + values)
 
 
-def blocks_for(config: MatFormerConfig, *, rows: int, budget_mb: float | None) -> int:
+def blocks_for(config: DecoderConfig, *, rows: int, budget_mb: float | None) -> int:
     """budget_mb, in 1e6 bytes: None for as much as `rows` full contexts need, but not above DEFAULT_MB.
 
     Raises LtsRayError where not even one full context fits: such a request could never run.

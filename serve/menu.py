@@ -7,21 +7,24 @@ from dataclasses import dataclass
 
 from lts_ray.architecture import Submodel
 from lts_ray.frontier import Frontier
-from lts_ray.models.config import MatFormerConfig
+from lts_ray.models.decoder_config import DecoderConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """One submodel. loss: higher is worse, whatever stands for quality (see frontier.Point)."""
+    """One submodel. loss: higher is worse, whatever stands for quality (see frontier.Point).
+
+    neurons: all that a step's cost sees of the submodel.
+    """
 
     name: str
     submodel: Submodel
     loss: float
+    neurons: int
 
-    @property
-    def neurons(self) -> int:
-        """All that a step's cost sees of a submodel."""
-        return sum(self.submodel.widths)
+    @classmethod
+    def of(cls, config: DecoderConfig, submodel: Submodel, *, name: str, loss: float) -> Option:
+        return cls(name=name, submodel=submodel, loss=loss, neurons=config.neurons(submodel))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,13 +44,14 @@ class Menu:
         return self.elastic[-1]
 
 
-def menu_of_granularities(config: MatFormerConfig, validation_loss: Mapping[str, float]) -> Menu:
+def menu_of_granularities(config: DecoderConfig, validation_loss: Mapping[str, float]) -> Menu:
     """The trained granularities, ranked by measured loss, or by size where training measured none."""
     measured = validation_loss.keys() >= config.trained.keys()
     options = [
-        Option(
+        Option.of(
+            config,
+            submodel,
             name=name,
-            submodel=submodel,
             loss=validation_loss[name] if measured else -float(config.decoder_params(submodel)),
         )
         for name, submodel in config.trained.items()
@@ -55,20 +59,20 @@ def menu_of_granularities(config: MatFormerConfig, validation_loss: Mapping[str,
     return _menu(config, options, options)
 
 
-def menu_of_frontier(config: MatFormerConfig, frontier: Frontier, target: str | None) -> Menu:
+def menu_of_frontier(config: DecoderConfig, frontier: Frontier, target: str | None) -> Menu:
     """Every point can be named; budgets choose among `target`'s front, or among all points where no target is known."""
     options = {
-        point.submodel: Option(name=point.name, submodel=point.submodel, loss=point.loss) for point in frontier.points
+        point.submodel: Option.of(config, point.submodel, name=point.name, loss=point.loss) for point in frontier.points
     }
     points = frontier.points if target is None else frontier.front(target)
     return _menu(config, options.values(), [options[point.submodel] for point in points])
 
 
-def _menu(config: MatFormerConfig, named: Iterable[Option], candidates: Iterable[Option]) -> Menu:
+def _menu(config: DecoderConfig, named: Iterable[Option], candidates: Iterable[Option]) -> Menu:
     by_name = {option.name: option for option in named}
     full = next((option for option in by_name.values() if option.submodel == config.universal), None)
     if full is None:  # a frontier need not hold the universal model; it is always served
-        full = Option(name=list(config.trained)[-1], submodel=config.universal, loss=float("-inf"))
+        full = Option.of(config, config.universal, name=list(config.trained)[-1], loss=float("-inf"))
     by_name.setdefault(full.name, full)
     return Menu(universal=full, named=by_name, elastic=_worth_their_cost([*candidates] or [full]))
 

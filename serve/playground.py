@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from fastapi import APIRouter, HTTPException, Response
 from fastapi.responses import JSONResponse
 
-from lts_ray.models.config import MatFormerConfig
+from lts_ray.models.decoder_config import DecoderConfig
 from lts_ray.runtime.step_costs import Group, StepCosts
 from serve.menu import Menu, Option
 
@@ -52,7 +52,7 @@ class Engine(Protocol):
     def costs(self) -> StepCosts: ...
 
     @property
-    def config(self) -> MatFormerConfig: ...
+    def config(self) -> DecoderConfig: ...
 
 
 def playground_router(service: Served) -> APIRouter:
@@ -77,7 +77,7 @@ def playground_router(service: Served) -> APIRouter:
     return router
 
 
-def frontier(model: str, menu: Menu, costs: StepCosts, config: MatFormerConfig) -> dict[str, Any]:
+def frontier(model: str, menu: Menu, costs: StepCosts, config: DecoderConfig) -> dict[str, Any]:
     """Every submodel that can be named, widest first, and what it is predicted to cost a request that is alone.
 
     relative_size: decoder parameters over the universal model's. predicted_ttft_ms: the first token, after a short

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from lts_ray.frontier import Frontier
 from lts_ray.measurement.selector import labels_match
-from lts_ray.models.checkpoint import load_checkpoint
+from lts_ray.models.universal_checkpoint import load_universal
 from lts_ray.runtime.calibration import calibrate
 from lts_ray.runtime.load import build_runtime
 from lts_ray.tokenizer import load_tokenizer
@@ -72,7 +72,7 @@ def build_replica(
     frontier = args.read_frontier()
     name = None if frontier is None else args.target or matching_target(frontier, labels)
     target = None if frontier is None or name is None else frontier.targets[name].target
-    checkpoint = load_checkpoint(
+    checkpoint = load_universal(
         args.model,
         dtype=torch.float32 if target is None else getattr(torch, target.dtype),
         device="cpu" if target is None else target.device,

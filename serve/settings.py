@@ -13,7 +13,7 @@ import lts_ray
 from lts_ray.errors import LtsRayError
 from lts_ray.frontier import Frontier, read_frontier
 from lts_ray.measurement.target import Target
-from lts_ray.models.checkpoint import fingerprint, read_config
+from lts_ray.models.universal_checkpoint import read_universal, universal_fingerprint
 from lts_ray.tokenizer import load_tokenizer
 from serve.keys import Keys
 from serve.limits import Limits
@@ -89,7 +89,7 @@ class ServeArgs(BaseModel):
                 f"chunk_tokens={self.chunk_tokens} is below max_batch_size={self.max_batch_size}: a step has a token "
                 "of each request that runs"
             )
-        config, _ = read_config(self.model)
+        config, _ = read_universal(self.model)
         weights = self.model / "model.safetensors"
         try:
             with safe_open(weights, framework="numpy"):
@@ -110,7 +110,7 @@ class ServeArgs(BaseModel):
             if self.target is not None:
                 raise LtsRayError(f"target={self.target} needs frontier=FILE: the frontier says what a target is")
             return None
-        frontier.check_model(fingerprint(self.model), config)
+        frontier.check_model(universal_fingerprint(self.model), config)
         if self.target is None:
             return None
         frontier.front(self.target)  # raises for an unknown target

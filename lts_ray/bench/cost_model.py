@@ -23,7 +23,14 @@ import torch
 from lts_ray.architecture import Architecture
 from lts_ray.errors import LtsRayError
 from lts_ray.frontier import Cost
-from lts_ray.measurement.architecture_cost import COST_NAMES, ArchitectureCost, CostName, RelativeError, fit
+from lts_ray.measurement.architecture_cost import (
+    COST_NAMES,
+    ArchitectureCost,
+    CostName,
+    RelativeError,
+    check_has_steps,
+    fit,
+)
 from lts_ray.measurement.latency import Latency
 from lts_ray.measurement.layer_design import design
 from lts_ray.measurement.measure import Measurement, measure
@@ -143,9 +150,10 @@ def run(
 ) -> Result:
     """Measure on this machine, as `target` says; its selector is not looked at. seconds: about, for one measurement.
 
-    Nothing else should run on the machine meanwhile. Raises LtsRayError for an unknown space.
+    Nothing else should run on the machine meanwhile. Raises LtsRayError for an unknown space, or one of encoders.
     """
     space = backbone_space(space_name)
+    check_has_steps(space)
     source = BackboneSource(backbone=space.backbone, vocab_size=space.vocab_size, context_length=target.sequence_length)
     subjects = source.open(target)
     reference = Reference.of(subjects.reference, target)
@@ -180,7 +188,9 @@ def quietest(measured: Callable[[], Measurement]) -> Measurement:
     return best
 
 
-def _width(latency: Latency) -> float:
+def _width(latency: Latency | None) -> float:
+    if latency is None:
+        return 0.0
     low, high = latency.interval_ms
     return (high - low) / latency.median_ms
 

@@ -154,7 +154,7 @@ def open_rivals(
     with ExitStack() as opened:
         for submodel in submodels if names else ():
             folder = work.folder / submodel
-            widths = extract_checkpoint(source, submodel, folder).widths
+            widths = extract_checkpoint(source, submodel, folder).submodel.widths
             if len(set(widths)) > 1:
                 raise LtsRayError(
                     f"no rival runs layers of different widths, as {submodel} has; measure it with --rivals ''"

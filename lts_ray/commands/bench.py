@@ -90,14 +90,14 @@ def measure(
 
     from lts_ray.measurement.reference import Reference
     from lts_ray.measurement.repeatability import repeatability
-    from lts_ray.measurement.subject import MatFormerSubjects, prepare
+    from lts_ray.measurement.subject import UniversalSubjects, prepare
     from lts_ray.measurement.target import Target
     from lts_ray.models.checkpoint import load_checkpoint
     from lts_ray.report.table import print_rows
 
     target = Target(name="here", local=True, threads=threads)
     universal = load_checkpoint(model).model
-    subjects = MatFormerSubjects(prepare(universal, target))
+    subjects = UniversalSubjects(prepare(universal, target))
     reference = Reference.of(subjects.reference, target)
     rows = [
         {

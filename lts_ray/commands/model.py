@@ -67,10 +67,10 @@ def measure(
     """Measure submodels on this machine: prefill, one decode step with KV cache, and peak memory."""
     from lts_ray.measurement.measure import measure_submodels
     from lts_ray.measurement.target import Target
-    from lts_ray.models.checkpoint import load_checkpoint
+    from lts_ray.models.universal_checkpoint import load_universal
     from lts_ray.report.table import print_rows
 
-    universal = load_checkpoint(model).model
+    universal = load_universal(model).model
     names = submodel or list(universal.config.granularities)
     target = Target(
         name="here",
@@ -87,8 +87,8 @@ def measure(
             "submodel": name,
             "prefill_ms": each.prefill.median_ms,
             "prefill_iqr_ms": each.prefill.iqr_ms,
-            "decode_ms": each.decode.median_ms,
-            "decode_iqr_ms": each.decode.iqr_ms,
+            "decode_ms": each.cost.decode_ms,
+            "decode_iqr_ms": None if each.decode is None else each.decode.iqr_ms,
             "peak_memory_mb": each.peak_memory_bytes / 1e6,
         }
         for name, each in zip(names, measured, strict=True)
@@ -104,11 +104,11 @@ def extract(
     """Write a submodel as a checkpoint of its own."""
     from lts_ray.models.extract import extract_checkpoint
 
-    chosen = extract_checkpoint(model, submodel, output)
+    extracted = extract_checkpoint(model, submodel, output)
     loads = (
-        "plain transformers loads it" if len(set(chosen.widths)) == 1 else "its widths differ, so only lts-ray loads it"
+        "plain transformers loads it" if extracted.is_plain else "transformers has no such model, so lts-ray loads it"
     )
-    print(f"The submodel {','.join(map(str, chosen.widths))} is in {output}; {loads}")
+    print(f"The submodel {extracted.text} is in {output}; {loads}")
 
 
 def generate(
@@ -141,13 +141,13 @@ def generate(
     from lts_ray.decoding.sampling import Sampling
     from lts_ray.decoding.speculative import Round, Statistics, speculate, tokens_of
     from lts_ray.errors import LtsRayError
-    from lts_ray.models.checkpoint import load_checkpoint
+    from lts_ray.models.universal_checkpoint import load_universal
     from lts_ray.tokenizer import load_tokenizer
 
     if draft is None and draft_length is not None:
         raise LtsRayError("--draft-length is of what --draft names: give both")
     length = parse_length(draft_length or ADAPTIVE)
-    universal = load_checkpoint(model).model
+    universal = load_universal(model).model
     tokenizer = load_tokenizer(model)
     prompt_ids, chosen = tokenizer.encode(prompt), universal.config.submodel(submodel)
     sampling = Sampling(temperature=temperature, top_p=top_p)

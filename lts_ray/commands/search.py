@@ -119,7 +119,7 @@ def search(
     if len(chosen) > 1:
         print(f"all targets at once: {len(session.joint_front())} {job.results.noun} on the front")
     for each in session.sureness:
-        name = settings.objective_names[each.objective]
+        name = session.plan.settings.objective_names[each.objective]
         print(
             f"the surrogate predicted {name} within {100 * each.mean_error:.1f} % on average; "
             f"{100 * each.within_95:.0f} % of the results lie in its 95 % intervals"

@@ -24,10 +24,13 @@ class Algorithm(StrEnum):
 
 
 def params(
-    space: Annotated[str, typer.Option(help="gpt2, transformer-xl or opt")],
+    space: Annotated[str, typer.Option(help="gpt2, transformer-xl, opt, bert or t5")],
     rows: Annotated[Path, typer.Option("--input", "-i", help="JSON Lines, an architecture a line; - reads stdin.")],
 ) -> None:
-    """Add decoder_params, LTS's training-free stand-in for quality, to every row; total_params too where it lacks."""
+    """Add decoder_params, LTS's training-free stand-in for quality, to every row; total_params too where it lacks.
+
+    Of models with an encoder there are encoder_params, and the sum of both stands for quality.
+    """
     from lts_ray.errors import LtsRayError
     from lts_ray.spaces.counting import counted
     from lts_ray.spaces.registry import backbone_space
@@ -80,7 +83,7 @@ def replay(
 
 
 def proxies(
-    space: Annotated[str, typer.Option(help="gpt2, transformer-xl or opt")],
+    space: Annotated[str, typer.Option(help="gpt2, transformer-xl, opt, bert or t5")],
     rows: Annotated[Path, typer.Option("--input", "-i", help="JSON Lines: trained architectures, one a line.")],
     names: Annotated[
         str, typer.Option("--proxies", help="Separated by commas; all that exist: docs/proxies.md.")

@@ -20,7 +20,7 @@ from lts_ray.decoding.generate import check_length
 from lts_ray.decoding.kv_cache import KVCache
 from lts_ray.decoding.sampling import GREEDY, Sampling, sample
 from lts_ray.errors import LtsRayError
-from lts_ray.models.matformer import MatFormer
+from lts_ray.models.universal import UniversalModel
 
 Measure = Literal["margin", "entropy"]
 FAR = 1e9
@@ -66,7 +66,7 @@ def score(logits: Tensor, measure: Measure) -> Tensor:
 
 
 def decode_with_confidence(
-    model: MatFormer,
+    model: UniversalModel,
     prompt_ids: Sequence[int],
     *,
     small: Submodel,
@@ -86,7 +86,7 @@ def decode_with_confidence(
     check_length(len(prompt_ids), max_tokens, config.context_length)
     for each in (small, large):
         config.check(each)
-    weight = model.embed_tokens.weight
+    weight = model.weight
     length = len(prompt_ids) + max_tokens
     cache = KVCache.empty(config, rows=1, length=length, dtype=weight.dtype, device=weight.device)
     generator = torch.Generator() if generator is None else generator
@@ -114,7 +114,7 @@ def decode_with_confidence(
 
 
 def teacher_forced(
-    model: MatFormer, tokens: Tensor, *, small: Submodel, large: Submodel, confidence: Confidence
+    model: UniversalModel, tokens: Tensor, *, small: Submodel, large: Submodel, confidence: Confidence
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """The logits that routing gives at every place of given texts, all texts at the same time.
 
@@ -122,7 +122,7 @@ def teacher_forced(
     T - 1 places the logits that decide [B, vocab_size], the small submodel's own, and which rows were unsure [B], bool.
     """
     rows, length = tokens.shape
-    weight = model.embed_tokens.weight
+    weight = model.weight
     cache = KVCache.empty(model.config, rows=rows, length=length, dtype=weight.dtype, device=weight.device)
     model.hidden(tokens[:, :1], submodel=large, cache=cache)
     for place in range(1, length):
@@ -143,7 +143,7 @@ def teacher_forced(
 
 
 def calibrate(
-    model: MatFormer,
+    model: UniversalModel,
     small: Submodel,
     large: Submodel,
     blocks: Tensor,
@@ -162,7 +162,7 @@ def calibrate(
     if blocks.shape[0] == 0 or blocks.shape[1] < 3:
         raise LtsRayError("there is no text to calibrate on: give at least one block of two tokens and a target")
     found = Confidence(measure=measure, threshold=-FAR if measure == "margin" else FAR)  # never unsure
-    tokens = blocks[:, :-1].to(model.embed_tokens.weight.device)
+    tokens = blocks[:, :-1].to(model.weight.device)
     with torch.inference_mode():
         for _ in range(passes):
             routed = teacher_forced(model, tokens, small=small, large=large, confidence=found)

@@ -19,7 +19,7 @@ from lts_ray.decoding.sampling import GREEDY, Sampling
 from lts_ray.decoding.verifier import Verifier
 from lts_ray.errors import LtsRayError
 from lts_ray.measurement.timing import Clock
-from lts_ray.models.matformer import MatFormer
+from lts_ray.models.universal import UniversalModel
 
 LONGEST = 6
 """The longest draft that an adaptive length may choose, unless told otherwise."""
@@ -28,7 +28,7 @@ PROMPT = 64
 
 
 def adaptive_length(
-    model: MatFormer,
+    model: UniversalModel,
     prompt_ids: Sequence[int],
     *,
     draft: Submodel,
@@ -57,7 +57,7 @@ def adaptive_length(
 
 
 def measure_costs(
-    model: MatFormer,
+    model: UniversalModel,
     prompt_ids: Sequence[int],
     *,
     drafts: Sequence[Submodel],
@@ -75,7 +75,7 @@ def measure_costs(
     """
     for each in drafts:
         check_draft(model.config.check(each), model.config.check(submodel))
-    sequence, weight = list(prompt_ids), model.embed_tokens.weight
+    sequence, weight = list(prompt_ids), model.weight
     length = len(sequence) + longest
     if length > model.config.context_length:
         raise LtsRayError(

@@ -15,6 +15,7 @@ from lts_ray.decoding.kv_cache import KVCache
 from lts_ray.decoding.sampling import Sampling, draw, probabilities
 from lts_ray.errors import LtsRayError
 from lts_ray.models.matformer import MatFormer
+from lts_ray.models.universal import UniversalModel
 
 
 def most_frequent(tokens: Sequence[int] | Tensor | np.ndarray, size: int) -> Tensor:
@@ -45,7 +46,7 @@ class Drafter:
 
     def __init__(
         self,
-        model: MatFormer,
+        model: UniversalModel,
         submodel: Submodel,
         cache: KVCache,
         *,
@@ -62,6 +63,8 @@ class Drafter:
         if vocabulary is not None:
             self._vocabulary = check_vocabulary(vocabulary, model.config.vocab_size)
             self._ids: list[int] = self._vocabulary.tolist()
+            if not isinstance(model, MatFormer):
+                raise LtsRayError("a draft vocabulary needs a model whose logits are one product: leave it out")
             head = model.output_weight.detach()
             self._head = head[self._vocabulary.to(head.device)]
 
@@ -90,12 +93,12 @@ class Drafter:
 
     def _logits(self, tokens: list[int]) -> Tensor:
         """Of what follows `tokens`, which go into the cache: [vocab_size], or [len(vocabulary)]."""
-        step = torch.tensor([tokens], device=self._model.embed_tokens.weight.device)
+        step = torch.tensor([tokens], device=self._model.weight.device)
         if self._head is None:
             logits: Tensor = self._model(step, submodel=self._submodel, cache=self.cache, last_only=True)
             return logits[0, -1]
         hidden = self._model.hidden(step, submodel=self._submodel, cache=self.cache)
-        return functional.linear(hidden[0, -1], self._head)
+        return functional.linear(hidden[0, -1], self._head[:, : hidden.shape[-1]])
 
     def _of_all(self, q: Tensor) -> Tensor:
         """q over the draft vocabulary, as a distribution over all tokens: 0 elsewhere."""
@@ -106,9 +109,9 @@ class Drafter:
 
 def check_draft(draft: Submodel, submodel: Submodel) -> None:
     """Any submodel drafts for a larger one, and for itself. Raises LtsRayError where the drafter is wider somewhere."""
-    if any(mine > other for mine, other in zip(draft.widths, submodel.widths, strict=True)):
-        mine, other = (",".join(map(str, each.widths)) for each in (draft, submodel))
-        raise LtsRayError(f"the draft {mine} is wider than its verifier {other} in some layer: choose a smaller one")
+    if not draft.is_within(submodel):
+        mine, other = (each.to_json() for each in (draft, submodel))
+        raise LtsRayError(f"the draft {mine} is wider than its verifier {other} somewhere: choose a smaller one")
 
 
 def check_vocabulary(vocabulary: Tensor, vocab_size: int) -> Tensor:

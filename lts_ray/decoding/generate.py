@@ -10,11 +10,11 @@ from lts_ray.architecture import Submodel
 from lts_ray.decoding.kv_cache import KVCache
 from lts_ray.decoding.sampling import GREEDY, Sampling, sample
 from lts_ray.errors import LtsRayError
-from lts_ray.models.matformer import MatFormer
+from lts_ray.models.universal import UniversalModel
 
 
 def generate(
-    model: MatFormer,
+    model: UniversalModel,
     prompt_ids: Sequence[int],
     *,
     submodel: Submodel,
@@ -45,7 +45,7 @@ def check_length(prompt_tokens: int, max_tokens: int, context_length: int) -> No
 
 
 def _generate(
-    model: MatFormer,
+    model: UniversalModel,
     prompt: list[int],
     submodel: Submodel,
     max_tokens: int,
@@ -53,7 +53,7 @@ def _generate(
     eos_id: int | None,
     generator: torch.Generator,
 ) -> Iterator[int]:
-    weight = model.embed_tokens.weight
+    weight = model.weight
     length = len(prompt) + max_tokens
     cache = KVCache.empty(model.config, rows=1, length=length, dtype=weight.dtype, device=weight.device)
     tokens = prompt

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lts_ray.models.config import MatFormerConfig
+from lts_ray.models.decoder_config import DecoderConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class KVCache:
-    """A fixed block of memory that `MatFormer.forward` appends to.
+    """A fixed block of memory that a universal model's passes append to.
 
     keys, values: [n_layer, rows, n_kv_head, length, d_head]
     lengths: [rows], int64, on the CPU: how many tokens each row holds. The model advances it.
 
-    The FFN width does not touch keys and values' shapes, so a row may change its submodel between steps.
+    No submodel touches keys and values' shapes, so a row may change its submodel between steps.
     """
 
     keys: Tensor
@@ -26,9 +26,10 @@ class KVCache:
 
     @classmethod
     def empty(
-        cls, config: MatFormerConfig, *, rows: int, length: int, dtype: torch.dtype, device: torch.device | str = "cpu"
+        cls, config: DecoderConfig, *, rows: int, length: int, dtype: torch.dtype, device: torch.device | str = "cpu"
     ) -> KVCache:
-        shape = (config.n_layer, rows, config.n_kv_head, length, config.d_head)
+        of_token = config.cache_shape
+        shape = (of_token.n_layer, rows, of_token.n_kv_head, length, of_token.d_head)
         return cls(
             keys=torch.zeros(shape, dtype=dtype, device=device),
             values=torch.zeros(shape, dtype=dtype, device=device),

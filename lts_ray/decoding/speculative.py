@@ -23,7 +23,7 @@ from lts_ray.decoding.kv_cache import KVCache
 from lts_ray.decoding.sampling import GREEDY, Sampling
 from lts_ray.decoding.verifier import Verifier
 from lts_ray.errors import LtsRayError
-from lts_ray.models.matformer import MatFormer
+from lts_ray.models.universal import UniversalModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ class Statistics:
 
 
 def speculate(
-    model: MatFormer,
+    model: UniversalModel,
     prompt_ids: Sequence[int],
     *,
     draft: Submodel,
@@ -101,7 +101,7 @@ def speculate(
     check_draft(config.check(draft), config.check(submodel))
     if not 0 <= doubt <= 1:
         raise LtsRayError(f"doubt is a probability, from 0 to 1; got {doubt}")
-    weight = model.embed_tokens.weight
+    weight = model.weight
     caches = [
         KVCache.empty(config, rows=1, length=len(prompt_ids) + max_tokens, dtype=weight.dtype, device=weight.device)
         for _ in range(1 if shared else 2)

@@ -12,14 +12,14 @@ from lts_ray.decoding.acceptance import Verdict, accept_greedy, accept_sampled
 from lts_ray.decoding.drafter import Draft
 from lts_ray.decoding.kv_cache import KVCache
 from lts_ray.decoding.sampling import Sampling, probabilities
-from lts_ray.models.matformer import MatFormer
+from lts_ray.models.universal import UniversalModel
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verifier:
     """Holds what does not change within a response."""
 
-    model: MatFormer
+    model: UniversalModel
     submodel: Submodel
     cache: KVCache
     sampling: Sampling
@@ -28,7 +28,7 @@ class Verifier:
     def judge(self, sequence: Sequence[int], draft: Draft) -> Verdict:
         """Runs over what the cache lacks of `sequence`, its last token at least, and over the draft behind it."""
         held = int(self.cache.lengths[0])
-        step = torch.tensor([[*sequence[held:], *draft.tokens]], device=self.model.embed_tokens.weight.device)
+        step = torch.tensor([[*sequence[held:], *draft.tokens]], device=self.model.weight.device)
         hidden = self.model.hidden(step, submodel=self.submodel, cache=self.cache)
         logits = self.model.logits(hidden[0, -1 - len(draft.tokens) :])  # [1 + drafted, vocab_size]
         if self.sampling.temperature == 0:

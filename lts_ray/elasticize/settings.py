@@ -9,7 +9,7 @@ from typing import Any
 
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_yaml
-from lts_ray.models.config import GRANULARITIES, check_granularities
+from lts_ray.models.elastic import GRANULARITIES, check_granularities
 from lts_ray.training.checks import check_switch, check_text, check_whole
 from lts_ray.training.settings import DataSettings, RunSettings, TrainingSettings
 

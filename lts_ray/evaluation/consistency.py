@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from lts_ray.architecture import Submodel
 from lts_ray.evaluation.perplexity import check_blocks, token_parts
-from lts_ray.models.matformer import MatFormer
+from lts_ray.models.universal import UniversalModel
 
 HIDDEN_AT_ONCE = 2**25
 """Numbers in the last hidden states of all submodels for one batch: 128 MiB in float32."""
@@ -26,7 +26,7 @@ HIDDEN_AT_ONCE = 2**25
 class Predictor:
     """A model at one width. Two models that are compared have one tokenizer."""
 
-    model: MatFormer
+    model: UniversalModel
     submodel: Submodel
 
     def hidden(self, tokens: Tensor) -> Tensor:

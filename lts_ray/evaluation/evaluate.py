@@ -12,7 +12,8 @@ from torch import Tensor
 from lts_ray.architecture import Submodel
 from lts_ray.errors import LtsRayError
 from lts_ray.evaluation.consistency import Predictor, consistency
-from lts_ray.models.checkpoint import load_checkpoint, read_config
+from lts_ray.evaluation.submodels import NO_POINTS, frontier_points, submodels_of
+from lts_ray.models.universal_checkpoint import load_universal, read_universal
 from lts_ray.tokenizer import load_tokenizer
 from lts_ray.training.corpus import read_corpus
 from lts_ray.training.data import blocks_of, tokenize, validation_blocks
@@ -43,8 +44,9 @@ class Evaluation:
 
 def evaluate(
     model_dir: Path,
-    names: Sequence[str],
+    names: Sequence[str] | None,
     *,
+    frontier: Path | None = None,
     text: str | None,
     corpus: str = "sotu",
     blocks: int | None = None,
@@ -53,17 +55,20 @@ def evaluate(
 ) -> list[Evaluation]:
     """Evaluate each named submodel, all of them in one pass over the text.
 
-    text: a file or glob; None: the documents of `corpus` that training held out. It is cut into sequences; a last
-    shorter one is left out. blocks: at most so many sequences. length: of a sequence, in tokens; None: `LENGTH`, or a
-    shorter context. progress: told how many are done, and of how many.
-    Raises LtsRayError for an unusable model, submodel or text.
+    names: None: the granularities, and the frontier's points where there is one. frontier: a file whose points may be
+    named. text: a file or glob; None: the documents of `corpus` that training held out. It is cut into sequences; a
+    last shorter one is left out. blocks: at most so many sequences. length: of a sequence, in tokens; None: `LENGTH`,
+    or a shorter context. progress: told how many are done, and of how many.
+    Raises LtsRayError for an unusable model, submodel, frontier or text.
     """
-    model = load_checkpoint(model_dir).model
-    submodels = [model.config.submodel(name) for name in names]
+    checkpoint = load_universal(model_dir)
+    model = checkpoint.model
+    points = NO_POINTS if frontier is None else frontier_points(frontier, checkpoint.fingerprint, model.config)
+    submodels = submodels_of(model.config, names, points)
     data = evaluation_blocks(model_dir, text=text, corpus=corpus, count=blocks, length=length)
     found = consistency(
         Predictor(model, model.config.universal),
-        [Predictor(model, each) for each in submodels],
+        [Predictor(model, each) for each in submodels.values()],
         data,
         progress=progress,
     )
@@ -77,7 +82,7 @@ def evaluate(
             kl=each.kl,
             tokens=data[:, 1:].numel(),
         )
-        for name, submodel, each in zip(names, submodels, found, strict=True)
+        for (name, submodel), each in zip(submodels.items(), found, strict=True)
     ]
 
 
@@ -89,7 +94,7 @@ def evaluation_blocks(
     What is left behind the last whole sequence is not in it; a text shorter than one is a sequence of its own length.
     Raises LtsRayError where the length is more than the model's context.
     """
-    context = read_config(model_dir)[0].context_length
+    context = read_universal(model_dir)[0].context_length
     if length is not None and length > context:
         raise LtsRayError(f"sequences of {length} tokens do not fit the model's context of {context}")
     length = min(LENGTH, context) if length is None else length

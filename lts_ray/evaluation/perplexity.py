@@ -13,13 +13,13 @@ from torch.nn import functional
 
 from lts_ray.architecture import Submodel
 from lts_ray.errors import LtsRayError
-from lts_ray.models.matformer import MatFormer
+from lts_ray.models.universal import UniversalModel
 
 LOGITS_AT_ONCE = 2**22
 """16 MiB in float32: 2,048 tokens of a vocabulary of 2,048, 85 of one of 49,152."""
 
 
-def validation_loss(model: MatFormer, blocks: Tensor, submodel: Submodel, *, batch_size: int = 8) -> float:
+def validation_loss(model: UniversalModel, blocks: Tensor, submodel: Submodel, *, batch_size: int = 8) -> float:
     """Mean loss in nats per token. blocks: [N, T + 1], int64. Raises LtsRayError for no blocks."""
     check_blocks(blocks)
     device = next(model.parameters()).device

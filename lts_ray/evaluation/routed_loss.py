@@ -16,7 +16,7 @@ from torch.nn import functional
 from lts_ray.architecture import Submodel
 from lts_ray.decoding.confidence import Confidence, teacher_forced
 from lts_ray.errors import LtsRayError
-from lts_ray.models.matformer import MatFormer
+from lts_ray.models.universal import UniversalModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class RoutedLoss:
 
 
 def routed_loss(
-    model: MatFormer,
+    model: UniversalModel,
     blocks: Tensor,
     *,
     small: Submodel,
@@ -54,7 +54,7 @@ def routed_loss(
     with torch.inference_mode():
         done = 0
         for batch in torch.split(blocks, batch_size):
-            tokens = batch.to(model.embed_tokens.weight.device)
+            tokens = batch.to(model.weight.device)
             alone = model.hidden(tokens[:, :-1], submodel=large)  # [B, T, d_model]
             routed = teacher_forced(model, tokens[:, :-1], small=small, large=large, confidence=confidence)
             for place, (logits, _, unsure) in enumerate(routed, start=1):

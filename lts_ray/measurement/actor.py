@@ -22,15 +22,15 @@ from lts_ray.measurement.cost_model import StepCostModel
 from lts_ray.measurement.measure import Failed, Measurement, measure
 from lts_ray.measurement.reference import Reference
 from lts_ray.measurement.subject import (
-    MatFormerSubjects,
     Subjects,
     SubjectSource,
+    UniversalSubjects,
     Weights,
     model_from,
 )
 from lts_ray.measurement.target import Target
 from lts_ray.measurement.timing import torch_threads
-from lts_ray.models.config import MatFormerConfig
+from lts_ray.models.decoder_config import DecoderConfig
 
 
 def host_identity() -> str:
@@ -71,7 +71,7 @@ class MeasurementActor:
         """Step costs are of a universal model, which serving runs; other sources have none."""
         assert self._subjects is not None, "start() comes first"
         try:
-            if not isinstance(self._subjects, MatFormerSubjects):
+            if not isinstance(self._subjects, UniversalSubjects):
                 raise LtsRayError("only a universal model has step costs; these candidates are models of their own")
             return calibrate(self._subjects.model, threads=self._target.threads, seconds=seconds)
         except Exception as error:  # as above
@@ -81,7 +81,7 @@ class MeasurementActor:
 class LossActor:
     """Validation loss, once for all targets: quality does not depend on where the submodel runs."""
 
-    def __init__(self, config: MatFormerConfig, weights: Weights, blocks: object) -> None:
+    def __init__(self, config: DecoderConfig, weights: Weights, blocks: object) -> None:
         self._model = model_from(config, weights)
         self._blocks = torch.tensor(blocks)  # [N, T + 1]
 

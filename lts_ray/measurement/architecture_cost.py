@@ -9,25 +9,23 @@ A sample that contradicts all others is left out: a few measurements of a distur
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from math import log
 from statistics import fmean
 from typing import Any, Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 from scipy.optimize import nnls
 
 from lts_ray.architecture import Architecture
 from lts_ray.errors import LtsRayError
 from lts_ray.frontier import Cost
+from lts_ray.measurement.architecture_terms import Array, features_of, terms_of
 from lts_ray.proxies.gaussian_process import GaussianProcess, Hyperparameters, condition
 from lts_ray.proxies.gaussian_process import fit as fit_process
 from lts_ray.spaces.backbone import BackboneSpace
 
-Array = NDArray[np.float64]
 CostName = Literal["prefill_ms", "decode_ms", "peak_memory_mb"]
 COST_NAMES: tuple[CostName, ...] = get_args(CostName)
 Sample = tuple[Architecture, Cost]
@@ -150,7 +148,11 @@ class ArchitectureCost:
 
 
 def fit(samples: Sequence[Sample], space: BackboneSpace) -> ArchitectureCost:
-    """samples: measured architectures, of layers that are alike or not. Raises LtsRayError for too few of them."""
+    """samples: measured architectures, of layers that are alike or not.
+
+    Raises LtsRayError for too few of them, and for encoders, which have no decode step: `learn` takes each cost alone.
+    """
+    check_has_steps(space)
     architectures = [each for each, _ in samples]
     laws, errors = {}, {}
     for name in COST_NAMES:
@@ -158,6 +160,15 @@ def fit(samples: Sequence[Sample], space: BackboneSpace) -> ArchitectureCost:
         laws[name] = learn(name, architectures, measured, space)
         errors[name] = _left_out(_Table.of(name, architectures, measured, space), laws[name])
     return ArchitectureCost(space=space, samples=tuple(samples), laws=laws, relative_error=errors)
+
+
+def check_has_steps(space: BackboneSpace) -> None:
+    """Raises LtsRayError for a space of encoders."""
+    if not space.can_decode:
+        raise LtsRayError(
+            f"a model of all three costs needs decode steps, which encoders such as those of the space {space.name} "
+            f"have not"
+        )
 
 
 def learn(
@@ -180,7 +191,7 @@ def predict(name: CostName, law: Law, architectures: Sequence[Architecture], spa
     """What `learn` learned of the same cost and space, for any architectures."""
     if not architectures:
         return Prediction(mean=np.empty(0), relative_deviation=np.empty(0))
-    return law.predict(_terms(name, space, architectures), _features(name, space, architectures))
+    return law.predict(terms_of(name, space, architectures), features_of(name, space, architectures))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -196,8 +207,8 @@ class _Table:
         cls, name: CostName, architectures: Sequence[Architecture], values: Sequence[float], space: BackboneSpace
     ) -> _Table:
         return cls(
-            terms=_terms(name, space, architectures),
-            features=_features(name, space, architectures),
+            terms=terms_of(name, space, architectures),
+            features=features_of(name, space, architectures),
             values=np.array(values, dtype=np.float64),
         )
 
@@ -252,48 +263,3 @@ def _left_out(table: _Table, law: Law) -> RelativeError:
         predicted = known.predict(table.terms[index : index + 1], table.features[index : index + 1])
         errors.append(abs(float(predicted.mean[0]) / float(value) - 1))
     return RelativeError(mean=fmean(errors), median=float(np.median(errors)), largest=max(errors))
-
-
-def _terms(name: CostName, space: BackboneSpace, architectures: Sequence[Architecture]) -> Array:
-    of: Callable[[BackboneSpace, Architecture], tuple[float, ...]] = (
-        _memory_terms if name == "peak_memory_mb" else _time_terms
-    )
-    return np.array([of(space, each) for each in architectures], dtype=np.float64)
-
-
-def _time_terms(space: BackboneSpace, architecture: Architecture) -> tuple[float, ...]:
-    """What takes time, with the target's tokens and rows in the coefficients.
-
-    Per layer: starting its kernels; norms, keys and values; attention's and the FFN's matrices; activations; scores.
-    Around them: once, and the embedding's and the head's tables and projections.
-    """
-    d, n = architecture.d_model, architecture.n_layer
-    neurons, heads = sum(architecture.d_inner), sum(architecture.n_head)
-    return (n, n * d, n * d * d, d * neurons, neurons, heads, 1.0, d, d * d)
-
-
-def _memory_terms(space: BackboneSpace, architecture: Architecture) -> tuple[float, ...]:
-    """Weights; keys and values; and the activations of the layer that needs most, which the others then reuse."""
-    d, n = architecture.d_model, architecture.n_layer
-    weights = space.count_total_params(architecture, vocab_size=space.vocab_size)
-    return (weights, n * d, d, max(architecture.d_inner), max(architecture.n_head), 1.0)
-
-
-def _features(name: CostName, space: BackboneSpace, architectures: Sequence[Architecture]) -> Array:
-    """What shapes and the place of the weights depend on.
-
-    Of layers that differ, all take time: their mean counts. The one that needs most memory decides on the peak.
-    """
-    of: Callable[[Iterable[float]], float] = max if name == "peak_memory_mb" else fmean
-    return np.array(
-        [
-            (
-                log(each.d_model),
-                log(each.n_layer),
-                of(log(width) for width in each.d_inner),
-                of(log(heads) for heads in each.n_head),
-                log(space.count_total_params(each, vocab_size=space.vocab_size)),
-            )
-            for each in architectures
-        ]
-    )

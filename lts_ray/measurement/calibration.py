@@ -20,7 +20,7 @@ from lts_ray.measurement.cost_model import DecodeSample, PrefillSample, StepCost
 from lts_ray.measurement.steps import Step, decode_step, prefill_step
 from lts_ray.measurement.subject import SubmodelSubject
 from lts_ray.measurement.timing import timed, torch_threads, waiter
-from lts_ray.models.matformer import MatFormer
+from lts_ray.models.universal import UniversalModel
 
 LONGEST = 512
 """Tokens of the longest measured prefill and context: longer ones are extrapolated, not waited for."""
@@ -38,7 +38,7 @@ class Cell:
     times_ms: list[float] = field(default_factory=list)
 
 
-def calibrate(model: MatFormer, *, threads: int | None, seconds: float) -> StepCostModel:
+def calibrate(model: UniversalModel, *, threads: int | None, seconds: float) -> StepCostModel:
     """Measure for about `seconds` with `threads` torch threads (None: as they are) and fit. Restores the threads.
 
     A large model may take longer than `seconds`: each essential step of the grid is run at least twice.
@@ -49,7 +49,7 @@ def calibrate(model: MatFormer, *, threads: int | None, seconds: float) -> StepC
         cache.keys.normal_()
         cache.values.normal_()
         prefills, decodes = prefill_cells(model, cache, longest), decode_cells(model, cache, longest)
-        run_rounds([*prefills, *decodes], wait=waiter(model.embed_tokens.weight.device), seconds=seconds)
+        run_rounds([*prefills, *decodes], wait=waiter(model.weight.device), seconds=seconds)
     return fit(
         [
             PrefillSample(tokens=cell.tokens, neurons=cell.neurons[0], latency_ms=median(cell.times_ms))
@@ -64,13 +64,13 @@ def calibrate(model: MatFormer, *, threads: int | None, seconds: float) -> StepC
     )
 
 
-def prefill_cells(model: MatFormer, cache: KVCache, longest: int) -> list[Cell]:
+def prefill_cells(model: UniversalModel, cache: KVCache, longest: int) -> list[Cell]:
     """Prefills of several lengths at the narrowest, a middle and the full width."""
     narrow, middle, full = three_submodels(model)
     lengths = sorted({min(tokens, longest) for tokens in (8, 32, 96, 192, 384)})
     return [
         Cell(
-            neurons=(sum(submodel.widths),),
+            neurons=(model.config.neurons(submodel),),
             tokens=tokens,
             step=prefill_step(SubmodelSubject(model, submodel), rows=1, tokens=tokens, cache=cache.rows(0, 1)),
             essential=tokens <= 96 and submodel is not middle,
@@ -80,7 +80,7 @@ def prefill_cells(model: MatFormer, cache: KVCache, longest: int) -> list[Cell]:
     ]
 
 
-def decode_cells(model: MatFormer, cache: KVCache, longest: int) -> list[Cell]:
+def decode_cells(model: UniversalModel, cache: KVCache, longest: int) -> list[Cell]:
     """Decode steps of several numbers of rows and contexts, of one width and of mixed ones."""
     narrow, middle, full = three_submodels(model)
     contexts = sorted({min(tokens, longest) for tokens in (16, 256)})
@@ -88,7 +88,7 @@ def decode_cells(model: MatFormer, cache: KVCache, longest: int) -> list[Cell]:
     batches += [[full, narrow], [full, middle, narrow, narrow], [full] * 2 + [middle] * 2 + [narrow] * 4]
     return [
         Cell(
-            neurons=tuple(sum(submodel.widths) for submodel in batch),
+            neurons=tuple(model.config.neurons(submodel) for submodel in batch),
             tokens=context * len(batch),
             step=decode_step(
                 SubmodelSubject(model, batch), rows=len(batch), context=context, cache=cache.rows(0, len(batch))
@@ -100,7 +100,7 @@ def decode_cells(model: MatFormer, cache: KVCache, longest: int) -> list[Cell]:
     ]
 
 
-def three_submodels(model: MatFormer) -> tuple[Submodel, Submodel, Submodel]:
+def three_submodels(model: UniversalModel) -> tuple[Submodel, Submodel, Submodel]:
     trained = list(model.config.trained.values())
     return trained[0], trained[len(trained) // 2], trained[-1]
 

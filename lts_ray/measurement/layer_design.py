@@ -11,9 +11,10 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import qmc
 
-from lts_ray.architecture import Architecture
+from lts_ray.architecture import Architecture, Stack
 from lts_ray.errors import LtsRayError
 from lts_ray.spaces.backbone import BackboneSpace
+from lts_ray.spaces.encoder_decoder import EncoderDecoderSpace
 
 DEPTH_POWER = 2.0
 """Depths are spread as this power of an even spread: half of the stacks are within the lowest quarter of the range."""
@@ -33,24 +34,31 @@ def design(space: BackboneSpace, *, count: int = 60, rng: np.random.Generator) -
         missing = count - len(chosen)
         if not missing:
             return list(chosen)
-        for place in qmc.LatinHypercube(d=4, rng=rng).random(missing).tolist():
+        for place in qmc.LatinHypercube(d=_axes(space), rng=rng).random(missing).tolist():
             chosen[_stack(space, *place)] = None
     if len(chosen) == count:
         return list(chosen)
     raise LtsRayError(f"the space {space.name} has too few uniform stacks for {count} of them: ask for {len(chosen)}")
 
 
-def _stack(space: BackboneSpace, depth: float, width: float, heads: float, neurons: float) -> Architecture:
-    """The stack at a place of the unit cube."""
+def _axes(space: BackboneSpace) -> int:
+    """Depth, width, heads and neurons; where there is an encoder of its own, its depth, heads and neurons as well."""
+    return 7 if isinstance(space, EncoderDecoderSpace) and not space.are_alike else 4
+
+
+def _stack(
+    space: BackboneSpace, depth: float, width: float, heads: float, neurons: float, *encoder: float
+) -> Architecture:
+    """The stack, or the two, at a place of the unit cube. encoder: depth, heads, neurons of the second."""
     ranges = space.ranges
-    n_layer, d_model = _at(ranges.n_layer, depth**DEPTH_POWER), _at(ranges.d_model, width)
-    return Architecture(
-        d_model=d_model,
-        n_head=(_at(ranges.n_head, heads),) * n_layer,
-        d_inner=(_at(ranges.d_inner_for(d_model), neurons),) * n_layer,
-        d_embed=d_model,
-        div_val=ranges.div_val,
-    )
+    d_model = _at(ranges.d_model, width)
+
+    def stack(depth: float, heads: float, neurons: float) -> Stack:
+        n_layer = _at(ranges.n_layer, depth**DEPTH_POWER)
+        d_inner = _at(ranges.d_inner_for(d_model), neurons)
+        return Stack(n_head=(_at(ranges.n_head, heads),) * n_layer, d_inner=(d_inner,) * n_layer)
+
+    return space.architecture(d_model, stack(depth, heads, neurons), stack(*encoder) if encoder else None)
 
 
 def _at(values: tuple[int, ...], share: float) -> int:

@@ -12,12 +12,13 @@ from typing import Any
 from lts_ray.architecture import Submodel
 from lts_ray.errors import LtsRayError
 from lts_ray.frontier import Cost
+from lts_ray.measurement.encoder_subject import has_steps
 from lts_ray.measurement.latency import Latency
 from lts_ray.measurement.memory import peak_memory_bytes
 from lts_ray.measurement.reference import Reference
-from lts_ray.measurement.subject import MatFormerSubjects, Subject, prepare
+from lts_ray.measurement.subject import Subject, UniversalSubjects, prepare
 from lts_ray.measurement.target import Target
-from lts_ray.models.matformer import MatFormer
+from lts_ray.models.universal import UniversalModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,22 +30,29 @@ class Failed:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
+    """decode: None of an encoder, which has no decode step."""
+
     prefill: Latency
-    decode: Latency
+    decode: Latency | None
     peak_memory_bytes: int
+
+    @property
+    def latencies(self) -> tuple[Latency, ...]:
+        """Those there are."""
+        return (self.prefill,) if self.decode is None else (self.prefill, self.decode)
 
     @property
     def cost(self) -> Cost:
         return Cost(
             prefill_ms=self.prefill.median_ms,
-            decode_ms=self.decode.median_ms,
+            decode_ms=None if self.decode is None else self.decode.median_ms,
             peak_memory_mb=self.peak_memory_bytes / 1e6,
         )
 
     def to_json(self) -> dict[str, Any]:
         return {
             "prefill": self.prefill.to_json(),
-            "decode": self.decode.to_json(),
+            "decode": None if self.decode is None else self.decode.to_json(),
             "peak_memory_bytes": self.peak_memory_bytes,
         }
 
@@ -53,7 +61,7 @@ class Measurement:
         try:
             return cls(
                 prefill=Latency.from_json("prefill", value["prefill"]),
-                decode=Latency.from_json("decode", value["decode"]),
+                decode=None if value["decode"] is None else Latency.from_json("decode", value["decode"]),
                 peak_memory_bytes=int(value["peak_memory_bytes"]),
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -68,13 +76,13 @@ def measure(subject: Subject, reference: Reference, *, seconds: float = 2.0) -> 
     """
     return Measurement(
         prefill=reference.latency("prefill", subject, seconds=seconds / 2),
-        decode=reference.latency("decode", subject, seconds=seconds / 2),
+        decode=reference.latency("decode", subject, seconds=seconds / 2) if has_steps(subject) else None,
         peak_memory_bytes=peak_memory_bytes(subject, reference.target),
     )
 
 
-def measure_submodels(model: MatFormer, submodels: Iterable[Submodel], target: Target) -> list[Measurement]:
+def measure_submodels(model: UniversalModel, submodels: Iterable[Submodel], target: Target) -> list[Measurement]:
     """Measure several submodels, in their order, on this machine as `target` says; its selector is not looked at."""
-    subjects = MatFormerSubjects(prepare(model, target))
+    subjects = UniversalSubjects(prepare(model, target))
     reference = Reference.of(subjects.reference, target)
     return [measure(subjects.subject(submodel), reference) for submodel in submodels]

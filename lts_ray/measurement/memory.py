@@ -17,7 +17,8 @@ from itertools import accumulate
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from lts_ray.measurement.steps import Step, check_fits, decode_context, random_tokens
+from lts_ray.measurement.encoder_subject import has_steps
+from lts_ray.measurement.steps import Step, check_fits, decode_context, prefill_step, random_tokens
 from lts_ray.measurement.subject import Subject
 from lts_ray.measurement.target import Target
 from lts_ray.measurement.timing import torch_threads
@@ -32,8 +33,10 @@ def peak_memory_bytes(subject: Subject, target: Target) -> int:
 
 
 def generation(subject: Subject, target: Target) -> Step:
-    """A prefill and one decode step on a new cache."""
+    """A prefill and one decode step on a new cache; of an encoder, its pass alone."""
     check_fits(subject.context_length, target.sequence_length)
+    if not has_steps(subject):
+        return prefill_step(subject, rows=target.batch_size, tokens=target.sequence_length)
     rows, context = target.batch_size, decode_context(subject, target.sequence_length)
     prompt, following = random_tokens(subject, rows, context), random_tokens(subject, rows, 1)
 

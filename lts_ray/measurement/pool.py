@@ -32,7 +32,7 @@ from lts_ray.measurement.measure import Failed, Measurement
 from lts_ray.measurement.seat import DiedError, PoolStatus, Seat, hosts, slots
 from lts_ray.measurement.selector import Node, needed_resources, place, vacancies, waiting_message
 from lts_ray.measurement.target import Target
-from lts_ray.models.config import MatFormerConfig
+from lts_ray.models.decoder_config import DecoderConfig
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ WATCH_S = 1.5
 class LossWorkload:
     """What the actor for the validation loss needs. weights, blocks: Ray object references."""
 
-    config: MatFormerConfig
+    config: DecoderConfig
     weights: Any
     blocks: Any
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from lts_ray.errors import LtsRayError
+from lts_ray.measurement.encoder_subject import has_steps
 from lts_ray.measurement.latency import Latency
 from lts_ray.measurement.steps import Regime, step_of
 from lts_ray.measurement.subject import Subject
@@ -16,32 +18,34 @@ from lts_ray.measurement.timing import Clock, Yardstick, time_step, torch_thread
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """Its yardsticks keep their baselines from one candidate to the next."""
+    """Its yardsticks keep their baselines from one candidate to the next. decode: None of an encoder's."""
 
     target: Target
     prefill: Yardstick
-    decode: Yardstick
+    decode: Yardstick | None
 
     @classmethod
     def of(cls, subject: Subject, target: Target, *, clock: Clock = time.perf_counter) -> Reference:
         """Takes the baselines, about a second: nothing else should run on the node meanwhile."""
-        wait = waiter(subject.device)
+        wait, can_decode = waiter(subject.device), has_steps(subject)
         with torch_threads(target.threads), torch.inference_mode():
             return cls(
                 target=target,
                 prefill=Yardstick(step_of("prefill", subject, target), wait=wait, clock=clock),
-                decode=Yardstick(step_of("decode", subject, target), wait=wait, clock=clock),
+                decode=Yardstick(step_of("decode", subject, target), wait=wait, clock=clock) if can_decode else None,
             )
 
     def latency(
         self, regime: Regime, subject: Subject, *, seconds: float = 1.0, clock: Clock = time.perf_counter
     ) -> Latency:
-        """Time a candidate beside this reference, on its target."""
-        target = self.target
+        """Time a candidate beside this reference, on its target. Raises LtsRayError for an encoder's decode step."""
+        target, yardstick = self.target, self.prefill if regime == "prefill" else self.decode
+        if yardstick is None:
+            raise LtsRayError("an encoder has no decode step: measure its prefill, which is its pass over a sequence")
         with torch_threads(target.threads), torch.inference_mode():
             return time_step(
                 step_of(regime, subject, target),
-                self.prefill if regime == "prefill" else self.decode,
+                yardstick,
                 regime=regime,
                 threads=target.threads,
                 seconds=seconds,

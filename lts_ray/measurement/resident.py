@@ -47,7 +47,8 @@ class BackboneModel:
         return self.source.open(target).subject(self.architecture)
 
     def tiny(self) -> BackboneModel:
-        architecture = Architecture(d_model=TINY_WIDTH, n_head=(2,), d_inner=(TINY_WIDTH,), d_embed=TINY_WIDTH)
+        tiny = Architecture(d_model=TINY_WIDTH, n_head=(2,), d_inner=(TINY_WIDTH,), d_embed=TINY_WIDTH)
+        architecture = tiny if self.architecture.encoder is None else replace(tiny, encoder=tiny.stacks[0])
         return replace(self, architecture=architecture, source=replace(self.source, vocab_size=TINY_WIDTH))
 
     def to_json(self) -> dict[str, Any]:
@@ -62,7 +63,7 @@ class ExtractedSubmodel:
     submodel: Submodel
 
     def subject(self, target: Target) -> Subject:
-        config = replace(self.config, widths=self.config.check(self.submodel).widths, granularities={"XL": 1.0})
+        config = self.config.extracted(self.submodel)
         with skipped_initialization():
             model = MatFormer(config)
         stand_in_weights(model)

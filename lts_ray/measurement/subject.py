@@ -7,7 +7,7 @@ it is measured: a universal model for the whole search, a backbone's model for o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
@@ -16,11 +16,15 @@ from torch import Tensor, nn
 from lts_ray.architecture import Architecture, Submodel
 from lts_ray.decoding.kv_cache import KVCache
 from lts_ray.errors import LtsRayError
+from lts_ray.measurement.encoder_subject import EncoderDecoderSubject, EncoderSubject
 from lts_ray.measurement.stand_in import skipped_initialization, stand_in_weights
 from lts_ray.measurement.target import Target
-from lts_ray.models.backbones import BACKBONES, backbone_of
-from lts_ray.models.config import MatFormerConfig
-from lts_ray.models.matformer import MatFormer
+from lts_ray.models.backbones import check_searched, model_of
+from lts_ray.models.bert import Bert
+from lts_ray.models.decoder_config import DecoderConfig
+from lts_ray.models.t5 import T5
+from lts_ray.models.universal import UniversalModel
+from lts_ray.models.universal_checkpoint import build_universal
 
 if TYPE_CHECKING:
     from lts_ray.models.backbone import Backbone
@@ -100,7 +104,7 @@ class SubjectSource(Protocol[Candidate_contra]):
 class SubmodelSubject:
     """A slice of a universal model that is in memory whole. submodel: one for all rows, or one per row."""
 
-    model: MatFormer
+    model: UniversalModel
     submodel: Submodel | Sequence[Submodel]
 
     @property
@@ -109,7 +113,7 @@ class SubmodelSubject:
 
     @property
     def device(self) -> torch.device:
-        return self.model.embed_tokens.weight.device
+        return self.model.weight.device
 
     @property
     def context_length(self) -> int:
@@ -121,14 +125,13 @@ class SubmodelSubject:
 
         Several submodels share their weights, so that the widest of each layer counts.
         """
-        each = [self.submodel] if isinstance(self.submodel, Submodel) else self.submodel
-        widest = Submodel(tuple(max(widths) for widths in zip(*(one.widths for one in each), strict=True)))
         config = self.model.config
-        parameters = config.embedding_params + config.decoder_params(widest)
-        return parameters * self.model.embed_tokens.weight.element_size() + self.model.rotary.nbytes
+        widest = config.cover([self.submodel] if isinstance(self.submodel, Submodel) else self.submodel)
+        tables = sum(each.nbytes for each in self.model.buffers())
+        return config.parameters(widest) * self.model.weight.element_size() + tables
 
     def empty_cache(self, *, rows: int, length: int) -> KVCache:
-        weight = self.model.embed_tokens.weight
+        weight = self.model.weight
         return KVCache.empty(self.model.config, rows=rows, length=length, dtype=weight.dtype, device=weight.device)
 
     def run(self, tokens: Tensor, cache: KVCache) -> None:
@@ -165,22 +168,22 @@ class BackboneSubject:
 
 
 @dataclass(frozen=True)
-class MatFormerSource:
+class UniversalSource:
     """The submodels of one universal model. Its payload is the weights."""
 
-    config: MatFormerConfig
+    config: DecoderConfig
 
     @property
     def context_length(self) -> int:
         return self.config.context_length
 
-    def open(self, target: Target, payload: Weights) -> MatFormerSubjects:
-        return MatFormerSubjects(prepare(model_from(self.config, payload), target))
+    def open(self, target: Target, payload: Weights) -> UniversalSubjects:
+        return UniversalSubjects(prepare(model_from(self.config, payload), target))
 
 
 @dataclass(frozen=True)
-class MatFormerSubjects:
-    model: MatFormer
+class UniversalSubjects:
+    model: UniversalModel
 
     @property
     def reference(self) -> SubmodelSubject:
@@ -202,8 +205,7 @@ class BackboneSource:
     context_length: int
 
     def __post_init__(self) -> None:
-        if self.backbone not in BACKBONES:
-            raise LtsRayError(f"unknown backbone {self.backbone!r}: use one of {', '.join(BACKBONES)}")
+        check_searched(self.backbone)
 
     def open(self, target: Target, payload: None = None) -> BackboneSubjects:
         return BackboneSubjects(source=self, target=target)
@@ -215,21 +217,28 @@ class BackboneSubjects:
     target: Target
 
     @property
-    def reference(self) -> BackboneSubject:
-        return self._built(REFERENCE, REFERENCE_VOCAB)
+    def reference(self) -> BackboneSubject | EncoderSubject | EncoderDecoderSubject:
+        is_two = self.source.backbone == "t5"
+        return self._built(replace(REFERENCE, encoder=REFERENCE.stacks[0] if is_two else None), REFERENCE_VOCAB)
 
-    def subject(self, candidate: Architecture) -> BackboneSubject:
+    def subject(self, candidate: Architecture) -> BackboneSubject | EncoderSubject | EncoderDecoderSubject:
         return self._built(candidate, self.source.vocab_size)
 
-    def _built(self, architecture: Architecture, vocab_size: int) -> BackboneSubject:
+    def _built(
+        self, architecture: Architecture, vocab_size: int
+    ) -> BackboneSubject | EncoderSubject | EncoderDecoderSubject:
         with skipped_initialization():
-            module = backbone_of(self.source.backbone, architecture, vocab_size, self.source.context_length)
+            module = model_of(self.source.backbone, architecture, vocab_size, self.source.context_length)
         stand_in_weights(module)
+        if isinstance(module, Bert):
+            return EncoderSubject(prepare(module, self.target))
+        if isinstance(module, T5):
+            return EncoderDecoderSubject(prepare(module, self.target))
         return BackboneSubject(prepare(module, self.target))
 
 
-def model_from(config: MatFormerConfig, weights: Weights) -> MatFormer:
-    model = MatFormer(config)
+def model_from(config: DecoderConfig, weights: Weights) -> UniversalModel:
+    model = build_universal(config)
     model.load_state_dict({name: torch.tensor(value) for name, value in weights.items()})
     return model.eval()
 

@@ -1,13 +1,17 @@
-"""Grouped-query attention, with or without rotary positions. Not nested: every width of the model shares it."""
+"""Grouped-query attention, with or without rotary positions, whose heads nest: the first h of them are attention of h.
+
+Where keys and values are remembered, those of all heads are, whatever a row's own: a wider submodel may go on from
+what a narrower one has left.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from lts_ray.decoding.kv_cache import KVCache
+from lts_ray.models.attend import Attend
 from lts_ray.models.config import MatFormerConfig
+from lts_ray.models.extent import Widths, cut, most
 from lts_ray.models.few_rows import linear
 
 
@@ -32,10 +36,11 @@ def rotate(x: Tensor, rotary: Tensor) -> Tensor:
 class Attention(nn.Module):
     """Parameter names are those of transformers' Llama, so that its checkpoints need no renaming."""
 
-    def __init__(self, config: MatFormerConfig) -> None:
+    def __init__(self, config: MatFormerConfig, n_head: int) -> None:
+        """n_head: of this layer."""
         super().__init__()
-        self.n_head, self.n_kv_head, self.d_head = config.n_head, config.n_kv_head, config.d_head
-        family, d_q, d_kv = config.family, config.n_head * config.d_head, config.n_kv_head * config.d_head
+        self.n_head, self.group, self.d_head = n_head, config.head_step, config.d_head
+        family, d_q, d_kv = config.family, n_head * config.d_head, n_head // config.head_step * config.d_head
         self.q_proj = nn.Linear(config.d_model, d_q, bias=family.qkv_bias)
         self.k_proj = nn.Linear(config.d_model, d_kv, bias=family.qkv_bias)
         self.v_proj = nn.Linear(config.d_model, d_kv, bias=family.qkv_bias)
@@ -46,52 +51,33 @@ class Attention(nn.Module):
             self.k_norm = nn.RMSNorm(config.d_head, eps=config.rms_norm_eps)
 
     def forward(
-        self, x: Tensor, rotary: Tensor | None, *, mask: Tensor | None, cache: KVCache | None, layer: int
+        self, x: Tensor, rotary: Tensor | None, *, attend: Attend, layer: int, heads: Widths | None = None
     ) -> Tensor:
-        """x: [B, T, d_model]. Returns x's shape.
+        """x: [B, T, d_model] or a prefix of it. Returns x's shape.
 
         rotary: [2, B, 1, T, d_head], or None where the tokens' positions are already in x.
-        mask: [B, 1, T, S], or None: causal attention without a past, or one token a row that sees all there is.
+        heads: one number for all rows or one per row; None: all.
         """
-        rows, length, _ = x.shape
-        q = self._heads(x, self.q_proj, self.n_head)
-        k = self._heads(x, self.k_proj, self.n_kv_head)
-        v = self._heads(x, self.v_proj, self.n_kv_head)
+        d_model = x.shape[-1]
+        own = self.n_head if heads is None else most(heads)
+        kept = (self.n_head if attend.remembers else own) // self.group
+        q = self._heads(x, self.q_proj, own)
+        k = self._heads(x, self.k_proj, kept)
+        v = self._heads(x, self.v_proj, kept)
         if self.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
         if rotary is not None:
             q, k = rotate(q, rotary).to(v.dtype), rotate(k, rotary).to(v.dtype)
-        if cache is not None:
-            k, v = append(cache, layer, k, v)
-        causal = mask is None and length > 1
-        y = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=True)
-        return linear(y.transpose(1, 2).reshape(rows, length, -1), self.o_proj.weight, self.o_proj.bias)
+        y = attend(layer, q, k, v, group=self.group)
+        y = y.transpose(1, 2).flatten(2)  # [B, T, own · d_head]
+        if isinstance(heads, tuple):
+            y = cut(y, tuple(each * self.d_head for each in heads))
+        bias = self.o_proj.bias
+        return linear(y, self.o_proj.weight[:d_model, : y.shape[-1]], None if bias is None else bias[:d_model])
 
-    def _heads(self, x: Tensor, projection: nn.Linear, n_head: int) -> Tensor:
-        """x [B, T, d_model] to [B, n_head, T, d_head]."""
-        y = linear(x, projection.weight, projection.bias)
-        return y.view(*x.shape[:2], n_head, self.d_head).transpose(1, 2)
-
-
-def append(cache: KVCache, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Write k, v [B, n_kv_head, T, d_head] behind each row's tokens; return all keys and values up to the longest row.
-
-    Places past a shorter row's end hold what an earlier sequence left there: the mask hides them.
-    """
-    keys, values = cache.keys[layer], cache.values[layer]
-    length = k.shape[2]
-    starts = cache.lengths.tolist()
-    end = max(starts) + length
-    if min(starts) == max(starts):
-        keys[:, :, starts[0] : end] = k
-        values[:, :, starts[0] : end] = v
-    elif length == 1:
-        rows = torch.arange(k.shape[0], device=k.device)
-        places = cache.lengths.to(k.device)
-        keys[rows, :, places] = k[:, :, 0]
-        values[rows, :, places] = v[:, :, 0]
-    else:
-        for row, start in enumerate(starts):
-            keys[row, :, start : start + length] = k[row]
-            values[row, :, start : start + length] = v[row]
-    return keys[:, :, :end], values[:, :, :end]
+    def _heads(self, x: Tensor, projection: nn.Linear, heads: int) -> Tensor:
+        """x [B, T, d_model] to the first heads' [B, heads, T, d_head]."""
+        stop = heads * self.d_head
+        bias = projection.bias
+        y = linear(x, projection.weight[:stop, : x.shape[-1]], None if bias is None else bias[:stop])
+        return y.view(*x.shape[:2], heads, self.d_head).transpose(1, 2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -36,12 +36,9 @@ class Backbone(nn.Module, ABC):
         head: TiedLogits | AdaptiveSoftmax,
     ) -> None:
         super().__init__()
-        for layer, n_head in enumerate(architecture.n_head):
-            if architecture.d_model % n_head:
-                raise LtsRayError(
-                    f"d_model must be a multiple of every n_head; layer {layer} has {n_head} heads for "
-                    f"d_model {architecture.d_model}"
-                )
+        check_heads(architecture.d_model, architecture.n_head)
+        if architecture.encoder is not None:
+            raise LtsRayError(f"{type(self).__name__} has one stack of layers; leave out the architecture's encoder")
         self.architecture = architecture
         self.vocab_size = vocab_size
         self.context_length = context_length
@@ -99,10 +96,20 @@ class Backbone(nn.Module, ABC):
 
     def parameter_counts(self) -> Mapping[str, int]:
         """Parameters in the embedding, the decoder and the head; a tied matrix counts once, as embedding."""
-        embedding = sum(_count(self.get_submodule(name)) for name in self.embedding_parts)
-        head = _count(self.head)
-        return {"embedding": embedding, "decoder": _count(self) - embedding - head, "head": head}
+        embedding = sum(count(self.get_submodule(name)) for name in self.embedding_parts)
+        head = count(self.head)
+        return {"embedding": embedding, "decoder": count(self) - embedding - head, "head": head}
 
 
-def _count(module: nn.Module) -> int:
+def check_heads(d_model: int, n_head: Sequence[int], what: str = "layer") -> None:
+    """Raises LtsRayError where a layer's heads do not divide d_model. what: names a layer in the message."""
+    for layer, heads in enumerate(n_head):
+        if d_model % heads:
+            raise LtsRayError(
+                f"d_model must be a multiple of every n_head; {what} {layer} has {heads} heads for d_model {d_model}"
+            )
+
+
+def count(module: nn.Module) -> int:
+    """Parameters, shared ones once."""
     return sum(parameter.numel() for parameter in module.parameters())

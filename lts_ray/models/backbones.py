@@ -13,8 +13,13 @@ from lts_ray.errors import LtsRayError
 
 if TYPE_CHECKING:
     from lts_ray.models.backbone import Backbone
+    from lts_ray.models.bert import Bert
+    from lts_ray.models.t5 import T5
 
 BACKBONES = ("gpt2", "transformer-xl", "opt")
+"""Decoders: they can be searched and trained."""
+WITH_ENCODERS = ("bert", "t5")
+"""Backbones that are searched only."""
 MODEL_TYPES = {f"lts_ray_{name.replace('-', '_')}": name for name in BACKBONES}
 """What a trained backbone's config.json says that it is."""
 
@@ -29,8 +34,7 @@ class BackboneConfig:
     context_length: int
 
     def __post_init__(self) -> None:
-        if self.backbone not in BACKBONES:
-            raise LtsRayError(f"unknown backbone {self.backbone!r}: use one of {', '.join(BACKBONES)}")
+        _check_decoder(self.backbone)
         for name in ("vocab_size", "context_length"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -69,8 +73,23 @@ class BackboneConfig:
         return cls(**{**value, "architecture": architecture})
 
 
+def model_of(name: str, architecture: Architecture, vocab_size: int, context_length: int) -> Backbone | Bert | T5:
+    """A module of any backbone that can be searched, with weights as its class leaves them. Raises LtsRayError."""
+    check_searched(name)
+    if name == "bert":
+        from lts_ray.models.bert import Bert
+
+        return Bert(architecture, vocab_size=vocab_size, context_length=context_length)
+    if name == "t5":
+        from lts_ray.models.t5 import T5
+
+        return T5(architecture, vocab_size=vocab_size)
+    return backbone_of(name, architecture, vocab_size, context_length)
+
+
 def backbone_of(name: str, architecture: Architecture, vocab_size: int, context_length: int) -> Backbone:
-    """A module of that backbone, with weights as its class leaves them. name: one of BACKBONES."""
+    """A decoder, with weights as its class leaves them. Raises LtsRayError for what is none."""
+    _check_decoder(name)
     if name == "gpt2":
         from lts_ray.models.gpt2 import GPT2
 
@@ -82,6 +101,23 @@ def backbone_of(name: str, architecture: Architecture, vocab_size: int, context_
     from lts_ray.models.transformer_xl import TransformerXL
 
     return TransformerXL(architecture, vocab_size=vocab_size, memory_length=context_length)
+
+
+def check_searched(name: str) -> None:
+    """Raises LtsRayError for an unknown backbone."""
+    known = (*BACKBONES, *WITH_ENCODERS)
+    if name not in known:
+        raise LtsRayError(f"unknown backbone {name!r}: use one of {', '.join(known)}")
+
+
+def _check_decoder(name: str) -> None:
+    if name in WITH_ENCODERS:
+        raise LtsRayError(
+            f"the backbone {name} is searched only: training and live proxies have next tokens to predict, and so take "
+            f"one of {', '.join(BACKBONES)}"
+        )
+    if name not in BACKBONES:
+        raise LtsRayError(f"unknown backbone {name!r}: use one of {', '.join(BACKBONES)}")
 
 
 def _same_keys(known: set[str], value: Mapping[str, Any], what: str) -> None:

@@ -1,8 +1,9 @@
 """A model's files: the Hugging Face folder that plain transformers loads.
 
 config.json is a configuration of the model's family with one key of ours, `lts_ray`: the schema number, the
-granularities and what training measured. A submodel with one width in all layers is a plain checkpoint of the family
-again; one with a width per layer has no counterpart in transformers and says so by its model type.
+granularities and what training measured. A submodel whose layers are alike is a plain checkpoint of the family again;
+one with a width or heads per layer has no counterpart in transformers and says so by its model type, and so has one
+with fewer heads in a family whose configuration takes a head's size from their number.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -19,25 +20,31 @@ from lts_ray.files import read_json
 from lts_ray.models.attention import rotary_table
 from lts_ray.models.backbones import MODEL_TYPES as BACKBONE_MODEL_TYPES
 from lts_ray.models.checkpoint_folder import CONFIG, check_fit, digest_of, read_raw_config, read_weights, write_folder
-from lts_ray.models.config import GRANULARITIES, MatFormerConfig
+from lts_ray.models.config import MatFormerConfig
+from lts_ray.models.elastic import GRANULARITIES
 from lts_ray.models.family import LLAMA
+from lts_ray.models.hugging_face.translator import Translator
 from lts_ray.models.hugging_face.translators import TRANSLATORS
 from lts_ray.models.matformer import MatFormer
+from lts_ray.models.universal import UniversalModel
 
+Model_co = TypeVar("Model_co", bound=UniversalModel, covariant=True)
 SCHEMA = 1
 PER_LAYER_MODEL_TYPE = "lts_ray_matformer"
+SHAPE = ("widths", "heads", "n_head", "n_kv_head", "head_dim", "nested_heads", "nested_d_model")
+"""What our key may say of a model's shape, over what the family's configuration says."""
 UNIVERSAL_MODEL_TYPES = (*TRANSLATORS, PER_LAYER_MODEL_TYPE)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checkpoint:
+class Checkpoint(Generic[Model_co]):
     """A loaded model and what its folder says of it.
 
     validation_loss: nats per token by granularity, as training measured it; empty where unknown.
     fingerprint: SHA-256 of the configuration and weights; a frontier names the model that it is of by this.
     """
 
-    model: MatFormer
+    model: Model_co
     fingerprint: str
     validation_loss: Mapping[str, float] = field(default_factory=dict)
 
@@ -55,7 +62,7 @@ def save_checkpoint(
     write_folder(folder, tensors, config, dtype=dtype)
 
 
-def load_checkpoint(folder: Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Checkpoint:
+def load_checkpoint(folder: Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Checkpoint[MatFormer]:
     """Read a folder that `save_checkpoint` wrote, or transformers' `save_pretrained`, whole or in shards.
 
     What transformers wrote gets the usual granularities. Raises LtsRayError for a folder that is missing, corrupt or
@@ -96,12 +103,11 @@ def read_config(folder: Path) -> tuple[MatFormerConfig, dict[str, float]]:
     try:
         family = ours.get("family", LLAMA.name) if model_type == PER_LAYER_MODEL_TYPE else model_type
         config = TRANSLATORS[family].read(raw)
-        config = replace(
-            config,
-            widths=tuple(ours.get("widths") or config.widths),
-            granularities=ours.get("granularities") or GRANULARITIES,
-            **read_token_ids(raw),
-        )
+        shape = {key: ours[key] for key in SHAPE if key in ours}
+        for key in ("widths", "heads"):
+            shape |= {key: tuple(shape[key])} if key in shape else {}
+        granularities = ours.get("granularities") or GRANULARITIES
+        config = replace(config, **shape, granularities=granularities, **read_token_ids(raw))
         losses = {str(name): float(value) for name, value in ours.get("validation_loss", {}).items()}
     except LtsRayError as error:
         raise LtsRayError(f"model {folder} cannot be loaded: {error}") from None
@@ -124,30 +130,48 @@ def hugging_face_config(
     if family not in TRANSLATORS:
         raise LtsRayError(f"there is no family {family!r} in transformers; known: {', '.join(TRANSLATORS)}")
     translator = TRANSLATORS[family]
-    uniform = len(set(config.widths)) == 1
     ours: dict[str, Any] = {"schema": SCHEMA, "granularities": dict(config.granularities)}
-    if not uniform:
-        ours["widths"] = list(config.widths)
+    for key in ("nested_heads", "nested_d_model"):
+        if (shares := getattr(config, key)) is not None:
+            ours[key] = dict(shares)
+    plain = replace(config, heads=())
+    if not _describes(translator, plain):  # its heads' size may be what is not
+        plain = replace(plain, n_head=1, n_kv_head=1, head_dim=None)
+    if not _describes(translator, plain):
+        raise LtsRayError(f"a {family} configuration of transformers cannot describe this model: {config}")
+    described = len(set(config.widths)) == 1 and plain == config
+    if not described:
+        if len(set(config.widths)) > 1:
+            ours["widths"] = list(config.widths)
+        if config.heads or plain != config:
+            heads = {"heads": list(config.heads), "n_head": config.n_head, "n_kv_head": config.n_kv_head}
+            ours |= {**heads, "head_dim": config.d_head}
         if family != LLAMA.name:
             ours["family"] = family
     if validation_loss:
         ours["validation_loss"] = dict(validation_loss)
     eos = config.eos_token_id
-    raw = {
-        "architectures": [translator.architecture if uniform else "MatFormer"],
-        "model_type": family if uniform else PER_LAYER_MODEL_TYPE,
-        **translator.write(config),
+    return {
+        "architectures": [translator.architecture if described else "MatFormer"],
+        "model_type": family if described else PER_LAYER_MODEL_TYPE,
+        **translator.write(plain),
         "tie_word_embeddings": config.tied,
         "bos_token_id": config.bos_token_id,
         "eos_token_id": list(eos) if isinstance(eos, tuple) else eos,
         "dtype": str(dtype).removeprefix("torch."),
         "lts_ray": ours,
     }
-    again = translator.read(raw)
-    unread = ("widths", "granularities", "head_dim", "bos_token_id", "eos_token_id")
-    if again.d_head != config.d_head or replace(again, **{key: getattr(config, key) for key in unread}) != config:
-        raise LtsRayError(f"a {family} configuration of transformers cannot describe this model: {config}")
-    return raw
+
+
+def _describes(translator: Translator, config: MatFormerConfig) -> bool:
+    """Whether what the translator writes of `config` says all of it but what our key and other keys do."""
+    try:
+        again = translator.read({**translator.write(config), "tie_word_embeddings": config.tied})
+    except LtsRayError:  # of heads whose size is not d_model over their number
+        return False
+    unread = ("widths", "granularities", "head_dim", "bos_token_id", "eos_token_id", "nested_heads", "nested_d_model")
+    same = replace(again, **{key: getattr(config, key) for key in unread})
+    return again.d_head == config.d_head and same == config
 
 
 def read_dtype(folder: Path) -> torch.dtype:

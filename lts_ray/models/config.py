@@ -1,33 +1,21 @@
-"""The shape of a universal model, the names of its granularities, and what a submodel of it may be."""
+"""The shape of a universal model, and how much of each axis its granularities have."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from lts_ray.architecture import Submodel
 from lts_ray.errors import LtsRayError
+from lts_ray.models.decoder_config import CacheShape, DecoderConfig
+from lts_ray.models.elastic import GRANULARITIES, check_granularities, check_shares
 from lts_ray.models.family import LLAMA, Family
-
-GRANULARITIES: Mapping[str, float] = {"S": 0.125, "M": 0.25, "L": 0.5, "XL": 1.0}
-"""The trained FFN fractions (MatFormer, section 3)."""
-
-
-def check_granularities(given: object, *, what: str = "granularities") -> None:
-    """Raises LtsRayError for anything but growing fractions by name, the last of them 1; `what` is their place."""
-    pairs = list(given.items()) if isinstance(given, Mapping) else []
-    if not pairs or not all(isinstance(name, str) and type(value) in (int, float) for name, value in pairs):
-        raise LtsRayError(f"{what} must be fractions by name, such as {{S: 0.25, XL: 1}}; got {given!r}")
-    fractions = [value for _, value in pairs]
-    if fractions != sorted(set(fractions)) or not all(0 < each <= 1 for each in fractions) or fractions[-1] != 1:
-        raise LtsRayError(f"{what} must be growing fractions that end at 1; got {fractions}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class MatFormerConfig:
-    """A decoder of one family whose FFN blocks nest.
+class MatFormerConfig(DecoderConfig):
+    """A decoder of one family whose FFN blocks nest, and its attention heads and d_model where they are to.
 
     widths: full FFN width of each layer, in neurons. A trained universal model has one width in all layers;
     an extracted Mix'n'Match submodel may not.
@@ -35,6 +23,9 @@ class MatFormerConfig:
     rope_theta: read where the family's positions are rotary. rms_norm_eps: of the norms, of either kind.
     head_dim: of each head; None: d_model / n_head.
     tied: whether the output matrix is the embedding.
+    nested_heads, nested_d_model: the shares that granularities have, by name; all of it for those without a number,
+    and where there are none.
+    heads: of each layer where they are not n_head in all; an extracted submodel's.
     bos_token_id, eos_token_id: noted for the files that transformers reads; the model itself has no use for them.
     """
 
@@ -52,110 +43,123 @@ class MatFormerConfig:
     tied: bool = True
     bos_token_id: int | None = 0
     eos_token_id: int | tuple[int, ...] | None = 0
+    nested_heads: Mapping[str, float] | None = None
+    nested_d_model: Mapping[str, float] | None = None
+    heads: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "d_model", "n_head", "n_kv_head", "context_length"):
             if getattr(self, name) < 1:
                 raise LtsRayError(f"{name} must be at least 1; got {getattr(self, name)}")
-        Submodel(self.widths)
+        if not all(Submodel(self.widths, heads=self.heads).widths):
+            raise LtsRayError(f"every layer needs at least one neuron; got {list(self.widths)}")
         if self.head_dim is None and self.d_model % self.n_head:
             raise LtsRayError(f"d_model / n_head must be a whole number; got {self.d_model} / {self.n_head}")
         if self.d_head < 1 or (self.family.positions == "rotary" and self.d_head % 2):
             raise LtsRayError(f"a head needs an even number of at least 2 dimensions to rotate; got {self.d_head}")
         if self.n_head % self.n_kv_head:
             raise LtsRayError(f"n_head must be a multiple of n_kv_head; got {self.n_head} and {self.n_kv_head}")
+        if any(each % self.head_step or each > self.n_head for each in self.heads):
+            raise LtsRayError(
+                f"the heads of a layer are a multiple of {self.head_step} up to {self.n_head}; got {list(self.heads)}"
+            )
         check_granularities(self.granularities)
-
-    @property
-    def n_layer(self) -> int:
-        return len(self.widths)
+        for axis in ("nested_heads", "nested_d_model"):
+            check_shares(getattr(self, axis), self.granularities, what=axis)
 
     @property
     def d_head(self) -> int:
         return self.d_model // self.n_head if self.head_dim is None else self.head_dim
 
-    @cached_property
-    def universal(self) -> Submodel:
-        return Submodel(self.widths)
+    @property
+    def layer_heads(self) -> tuple[int, ...]:
+        """All of each layer."""
+        return self.heads or (self.n_head,) * self.n_layer
 
-    @cached_property
-    def trained(self) -> Mapping[str, Submodel]:
-        """The submodels that training optimises, by name, smallest first."""
-        return {name: self.fraction(value) for name, value in self.granularities.items()}
+    @property
+    def head_step(self) -> int:
+        return self.n_head // self.n_kv_head
 
-    def fraction(self, value: float) -> Submodel:
-        return Submodel(tuple(max(1, round(value * width)) for width in self.widths))
+    @property
+    def elastic_heads(self) -> tuple[int, ...]:
+        return () if self.nested_heads is None else self.layer_heads
 
-    def check(self, submodel: Submodel) -> Submodel:
-        """`submodel` itself, if this model has it."""
-        if len(submodel.widths) != self.n_layer:
-            raise LtsRayError(
-                f"the submodel has {len(submodel.widths)} widths, but the model has {self.n_layer} layers"
-            )
-        for layer, (width, full) in enumerate(zip(submodel.widths, self.widths, strict=True)):
-            if width > full:
-                raise LtsRayError(f"layer {layer} has {full} neurons; the submodel asks for {width}")
-        return submodel
+    @property
+    def elastic_d_model(self) -> int:
+        return 0 if self.nested_d_model is None else self.d_model
 
-    def submodel(self, text: str) -> Submodel:
-        """Parse `XL`, `0.5`, or one width or granularity per layer: `256,512,S,XL`.
+    @property
+    def cache_shape(self) -> CacheShape:
+        return CacheShape(n_layer=self.n_layer, n_kv_head=self.n_kv_head, d_head=self.d_head)
 
-        Raises LtsRayError for anything else: an unknown name never means the universal model.
-        """
-        name = text.strip()
-        if name in self.trained:
-            return self.trained[name]
-        if "," in name:
-            parts = [part.strip() for part in name.split(",")]
-            if len(parts) != self.n_layer:
-                raise LtsRayError(
-                    f"the submodel {text!r} has {len(parts)} widths, but the model has {self.n_layer} layers"
-                )
-            return self.check(Submodel(tuple(self._width(part, layer, text) for layer, part in enumerate(parts))))
-        try:
-            value = float(name)
-        except ValueError:
-            raise self._unknown(text) from None
-        if not 0 < value <= 1:
-            raise self._unknown(text)
-        return self.fraction(value)
+    @property
+    def nests_ffn_alone(self) -> bool:
+        return self.nested_heads is None and self.nested_d_model is None
 
-    def _width(self, part: str, layer: int, text: str) -> int:
-        if part in self.trained:
-            return self.trained[part].widths[layer]
-        if not part.isdecimal():
-            raise self._unknown(text)
-        return int(part)
-
-    def _unknown(self, text: str) -> LtsRayError:
-        names = ", ".join(self.granularities)
-        return LtsRayError(
-            f"unknown submodel {text!r}: use one of {names}, a fraction in (0, 1], "
-            f"or {self.n_layer} widths such as {','.join(str(w) for w in self.widths)}"
-        )
+    def granularity(self, name: str) -> Submodel:
+        heads: tuple[int, ...] = ()
+        d_model = 0
+        if share := (self.nested_heads or {}).get(name):
+            step = self.head_step
+            heads = tuple(step * max(1, round(share * full / step)) for full in self.layer_heads)
+        if share := (self.nested_d_model or {}).get(name):
+            d_model = max(1, round(share * self.d_model))
+        return self.check(Submodel(self.fraction(self.granularities[name]).widths, heads=heads, d_model=d_model))
 
     def decoder_params(self, submodel: Submodel | None = None) -> int:
-        """Parameters in the layers and the final norm, without the embedding: LTS's proxy for quality."""
         chosen = self.universal if submodel is None else self.check(submodel)
-        family, d_model = self.family, self.d_model
-        d_q, d_kv = self.n_head * self.d_head, self.n_kv_head * self.d_head
+        family, d_model = self.family, chosen.d_model or self.d_model
         norm = d_model if family.norm == "rms" else 2 * d_model
-        attention = 2 * d_model * (d_q + d_kv)
-        attention += family.qkv_bias * (d_q + 2 * d_kv) + family.out_bias * d_model + family.qk_norm * 2 * self.d_head
         inward = 2 if family.gated else 1  # projections into the FFN; one leads out of it
         per_neuron = (inward + 1) * d_model + family.ffn_bias * inward
-        layer = attention + 2 * norm + family.ffn_bias * d_model
-        return self.n_layer * layer + sum(per_neuron * width for width in chosen.widths) + norm
+        per_head = self.d_head * (2 * d_model + family.qkv_bias)  # the query's, and the way out
+        per_kv_head = 2 * self.d_head * (d_model + family.qkv_bias)
+        layer = 2 * norm + (family.out_bias + family.ffn_bias) * d_model + family.qk_norm * 2 * self.d_head
+        heads = sum(chosen.heads or self.layer_heads)
+        kv_heads = heads // self.head_step
+        neurons = per_neuron * sum(chosen.widths)
+        return self.n_layer * layer + per_head * heads + per_kv_head * kv_heads + neurons + norm
 
     @property
     def embedding_params(self) -> int:
-        """All the others: tables of tokens and positions, and the output matrix where it is not the embedding."""
+        """Tables of tokens and positions, and the output matrix where it is not the embedding."""
         tables = self.vocab_size * (1 if self.tied else 2)
         return self.d_model * (tables + (self.context_length if self.family.positions == "learned" else 0))
 
+    def parameters(self, submodel: Submodel) -> int:
+        alone = self.extracted(submodel)
+        return alone.embedding_params + alone.decoder_params()
+
+    def extracted(self, submodel: Submodel) -> MatFormerConfig:
+        """Of the submodel as a model of its own."""
+        chosen = self.check(submodel)
+        heads = chosen.heads or self.layer_heads
+        same = len(set(heads)) == 1
+        n_head = heads[0] if same else self.n_head
+        return replace(
+            self,
+            widths=chosen.widths,
+            heads=() if same else heads,
+            n_head=n_head,
+            n_kv_head=n_head // self.head_step,
+            d_model=chosen.d_model or self.d_model,
+            head_dim=self.head_dim if n_head == self.n_head and not chosen.d_model else self.d_head,
+            granularities={"XL": 1.0},
+            nested_heads=None,
+            nested_d_model=None,
+        )
+
     def relative_size(self, submodel: Submodel) -> float:
-        """The submodel's share of the universal model's FFN neurons, in (0, 1]."""
-        return sum(submodel.widths) / sum(self.widths)
+        """Of the FFN neurons; where more nests, of the parameters that `decoder_params` counts."""
+        if self.nests_ffn_alone:
+            return super().relative_size(submodel)
+        return self.decoder_params(submodel) / self.decoder_params()
+
+    def neurons(self, submodel: Submodel) -> int:
+        """Where more than the FFN nests, as many as would have all of the submodel's parameters."""
+        if self.nests_ffn_alone:
+            return super().neurons(submodel)
+        return max(1, round(self.decoder_params(submodel) / ((3 if self.family.gated else 2) * self.d_model)))
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -168,6 +172,7 @@ class MatFormerConfig:
             **{
                 **value,
                 "widths": tuple(value["widths"]),
+                "heads": tuple(value.get("heads", ())),
                 "family": Family.from_json(value["family"]),
                 "eos_token_id": tuple(eos) if isinstance(eos, list | tuple) else eos,
             }

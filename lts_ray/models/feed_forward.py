@@ -9,12 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lts_ray.models.extent import Widths
 from lts_ray.models.family import LLAMA, Activation, Family
 from lts_ray.models.few_rows import linear
 from lts_ray.models.staircase import staircase
-
-Widths = int | tuple[int, ...]
-"""One layer's FFN width: one number for all rows, or one per row."""
 
 ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {
     "silu": functional.silu,
@@ -48,12 +46,13 @@ class FeedForward(nn.Module):
         return self.activation(gate) * self._project(self.up_proj, x, start, stop)
 
     def band(self, x: Tensor, start: int, stop: int) -> Tensor:
-        """What neurons start..stop-1 add to the output. x: [..., d_model], and so is the result.
+        """What neurons start..stop-1 add to the output. x: [..., d_model] or a prefix of it, and so is the result.
 
         The output's bias belongs to the band that starts at 0, so that bands which make up a block have it once.
         """
-        bias = self.down_proj.bias if self.biased and start == 0 else None
-        return linear(self.activations(x, start, stop), self.down_proj.weight[:, start:stop], bias)
+        d_model = x.shape[-1]
+        bias = self.down_proj.bias[:d_model] if self.biased and start == 0 else None
+        return linear(self.activations(x, start, stop), self.down_proj.weight[:d_model, start:stop], bias)
 
     def reorder(self, order: Tensor) -> None:
         """Put neuron order[i] at place i, in place: the full block computes what it did. order: [width], int64."""
@@ -65,10 +64,10 @@ class FeedForward(nn.Module):
 
     def _project(self, projection: nn.Linear, x: Tensor, start: int, stop: int) -> Tensor:
         bias = projection.bias[start:stop] if self.biased else None
-        return linear(x, projection.weight[start:stop], bias)
+        return linear(x, projection.weight[start:stop, : x.shape[-1]], bias)
 
     def forward(self, x: Tensor, widths: Widths) -> Tensor:
-        """x: [B, T, d_model]; widths: one for all rows or one per row. Returns x's shape."""
+        """x: [B, T, d_model] or a prefix of it; widths: one for all rows or one per row. Returns x's shape."""
         if isinstance(widths, int):
             return self.band(x, 0, widths)
         if list(widths) == sorted(widths, reverse=True):

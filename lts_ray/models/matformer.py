@@ -1,6 +1,6 @@
 """The universal model: a decoder whose FFN blocks nest: any width per layer runs from one set of weights.
 
-The width to run is an argument of `forward`, never state of a module: two requests of different width share a step.
+Its attention heads and its d_model nest as well, wherever a submodel has less of them.
 """
 
 from __future__ import annotations
@@ -11,62 +11,63 @@ import torch
 from torch import Tensor, nn
 
 from lts_ray.architecture import Submodel
-from lts_ray.decoding.kv_cache import KVCache
 from lts_ray.errors import LtsRayError
+from lts_ray.models.attend import Attend, OwnTokens
 from lts_ray.models.attention import Attention, rotary_table
 from lts_ray.models.config import MatFormerConfig
-from lts_ray.models.feed_forward import FeedForward, Widths
+from lts_ray.models.extent import Extent, Widths, cut
+from lts_ray.models.feed_forward import FeedForward
 from lts_ray.models.few_rows import linear
+from lts_ray.models.norm import LayerNorm, RMSNorm
 from lts_ray.models.staircase import fan
+from lts_ray.models.universal import UniversalModel
 
 
-def norm_of(config: MatFormerConfig) -> nn.Module:
-    norm = nn.RMSNorm if config.family.norm == "rms" else nn.LayerNorm
+def norm_of(config: MatFormerConfig) -> RMSNorm | LayerNorm:
+    norm = RMSNorm if config.family.norm == "rms" else LayerNorm
     return norm(config.d_model, eps=config.rms_norm_eps)
 
 
 class Block(nn.Module):
-    def __init__(self, config: MatFormerConfig, width: int) -> None:
+    def __init__(self, config: MatFormerConfig, layer: int) -> None:
         super().__init__()
         self.input_layernorm = norm_of(config)
-        self.self_attn = Attention(config)
+        self.self_attn = Attention(config, config.layer_heads[layer])
         self.post_attention_layernorm = norm_of(config)
-        self.mlp = FeedForward(config.d_model, width, config.family)
+        self.mlp = FeedForward(config.d_model, config.widths[layer], config.family)
 
-    def forward(
-        self,
-        x: Tensor,
-        rotary: Tensor | None,
-        *,
-        widths: Widths,
-        mask: Tensor | None,
-        cache: KVCache | None,
-        layer: int,
-    ) -> Tensor:
-        """x: [B, T, d_model], and so is the result."""
-        return self.transform(self.attend(x, rotary, mask=mask, cache=cache, layer=layer), widths)
+    def forward(self, x: Tensor, rotary: Tensor | None, *, extent: Extent, attend: Attend, layer: int) -> Tensor:
+        """x: [B, T, d_model], or as narrow as the widest row; and so is the result."""
+        x = self.attend(x, rotary, extent=extent, attend=attend, layer=layer)
+        return self.transform(x, extent.widths[layer], extent.d_model)
 
-    def attend(
-        self, x: Tensor, rotary: Tensor | None, *, mask: Tensor | None, cache: KVCache | None, layer: int
-    ) -> Tensor:
-        attended: Tensor = self.self_attn(self.input_layernorm(x), rotary, mask=mask, cache=cache, layer=layer)
-        return x + attended
+    def attend(self, x: Tensor, rotary: Tensor | None, *, extent: Extent, attend: Attend, layer: int) -> Tensor:
+        heads = extent.heads[layer] if extent.heads else None
+        normalised = self.input_layernorm(x, extent.d_model)
+        attended: Tensor = self.self_attn(normalised, rotary, attend=attend, layer=layer, heads=heads)
+        return x + own(attended, extent.d_model)
 
-    def transform(self, x: Tensor, widths: Widths) -> Tensor:
-        transformed: Tensor = self.mlp(self.post_attention_layernorm(x), widths)
-        return x + transformed
+    def transform(self, x: Tensor, widths: Widths, d_model: Widths) -> Tensor:
+        transformed: Tensor = self.mlp(self.post_attention_layernorm(x, d_model), widths)
+        return x + own(transformed, d_model)
 
 
-class MatFormer(nn.Module):
+def own(x: Tensor, d_model: Widths) -> Tensor:
+    """x [B, T, D] with nothing past each row's own width; what all rows have alike is as wide as x already."""
+    return x if isinstance(d_model, int) else cut(x, d_model)
+
+
+class MatFormer(UniversalModel):
     """The universal model. Parameter names are those of transformers' Llama, whatever the family."""
 
+    config: MatFormerConfig
     rotary: Tensor
 
     def __init__(self, config: MatFormerConfig) -> None:
         super().__init__()
         self.config = config
         self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model)
-        self.layers = nn.ModuleList(Block(config, width) for width in config.widths)
+        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.norm = norm_of(config)
         self.tied, self.learned = config.tied, config.family.positions == "learned"
         if self.learned:
@@ -88,56 +89,39 @@ class MatFormer(nn.Module):
                     std /= (2 * self.config.n_layer) ** 0.5
                 nn.init.normal_(parameter, std=std, generator=generator)
 
-    def forward(
-        self,
-        tokens: Tensor,
-        *,
-        submodel: Submodel | Sequence[Submodel],
-        cache: KVCache | None = None,
-        last_only: bool = False,
-    ) -> Tensor:
-        """Next-token logits.
+    @property
+    def weight(self) -> Tensor:
+        return self.embed_tokens.weight
 
-        tokens: [B, T], int64. submodel: one for the batch or one per row; each row gets what it would get alone.
-        cache: B rows; tokens go behind what each row holds, and its lengths advance by T.
-        Returns [B, T, vocab_size], or [B, 1, vocab_size] with `last_only`.
-        Raises LtsRayError when a row would pass the context length or the cache, or the model lacks the submodel.
-        """
-        hidden = self.hidden(tokens, submodel=submodel, cache=cache)
-        return self.logits(hidden[:, -1:] if last_only else hidden)
-
-    def hidden(
-        self, tokens: Tensor, *, submodel: Submodel | Sequence[Submodel], cache: KVCache | None = None
-    ) -> Tensor:
-        """What `logits` reads: the last layer's output, normalised: [B, T, d_model]. Arguments as of `forward`."""
-        rows, length = tokens.shape
-        widths = self._layer_widths(submodel, rows)
-        positions, mask = self._positions(rows, length, cache, tokens.device)
-        x, rotary = self._start(tokens, positions)
-        for index, block in enumerate(self.layers):
-            x = block(x, rotary, widths=widths[index], mask=mask, cache=cache, layer=index)
-        if cache is not None:
-            cache.lengths.add_(length)
-        normalised: Tensor = self.norm(x)
+    def run(self, tokens: Tensor, positions: Tensor, extent: Extent, attend: Attend) -> Tensor:
+        x, rotary = self._start(tokens, positions, extent.d_model)
+        for layer, block in enumerate(self.layers):
+            x = block(x, rotary, extent=extent, attend=attend, layer=layer)
+        normalised: Tensor = self.norm(x, extent.d_model)
         return normalised
 
     def fan_out(self, tokens: Tensor, submodels: Sequence[Submodel]) -> Tensor:
         """`hidden` of the same tokens [B, T] under each of G submodels: [G·B, T, d_model], submodel by submodel.
 
         Every submodel computes the same up to the first FFN's output: up to there all of them cost what one does.
+        Raises LtsRayError for submodels that differ in more than FFN widths: these share nothing.
         """
         rows, length = tokens.shape
-        widths = self._layer_widths([each for each in submodels for _ in range(rows)], len(submodels) * rows)
-        positions, _ = self._positions(rows, length, None, tokens.device)
-        x, rotary = self._start(tokens, positions[:1])  # without a cache all rows agree
-        for index, block in enumerate(self.layers):
+        self._check_length(length, self.config.context_length)
+        extent = Extent.of([each for each in submodels for _ in range(rows)], len(submodels) * rows, self.config)
+        if extent.heads or extent.d_model:
+            raise LtsRayError("submodels that differ in heads or d_model share no pass: run each alone")
+        attend = OwnTokens()
+        positions = torch.arange(length, device=tokens.device).expand(1, length)  # of all rows
+        x, rotary = self._start(tokens, positions, 0)
+        for layer, block in enumerate(self.layers):
             assert isinstance(block, Block)
-            x = block.attend(x, rotary, mask=None, cache=None, layer=index)
-            if index == 0:
+            x = block.attend(x, rotary, extent=extent, attend=attend, layer=layer)
+            if layer == 0:
                 y = fan(block.post_attention_layernorm(x), [each.widths[0] for each in submodels], block.mlp)
                 x = x.repeat(len(submodels), 1, 1) + y
             else:
-                x = block.transform(x, widths[index])
+                x = block.transform(x, extent.widths[layer], 0)
         normalised: Tensor = self.norm(x)
         return normalised
 
@@ -147,50 +131,16 @@ class MatFormer(nn.Module):
         return self.embed_tokens.weight if self.tied else self.lm_head.weight
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """[..., d_model] to [..., vocab_size]."""
-        return linear(hidden, self.output_weight)
+        return linear(hidden, self.output_weight[:, : hidden.shape[-1]])
 
-    def _start(self, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _start(self, tokens: Tensor, positions: Tensor, d_model: Widths) -> tuple[Tensor, Tensor | None]:
         """What the first layer gets: [B, T, d_model], and the angles [2, B, 1, T, d_head] where positions rotate.
 
         tokens: [B, T]; positions: [B, T], or [1, T] for all rows.
         """
         x: Tensor = self.embed_tokens(tokens)
         if self.learned:
-            return x + self.embed_positions(positions), None
-        return x, self.rotary[:, positions].unsqueeze(2)
-
-    def _layer_widths(self, submodel: Submodel | Sequence[Submodel], rows: int) -> list[Widths]:
-        """For each layer, one width for all rows where they agree, else one per row."""
-        if isinstance(submodel, Submodel):
-            return list(self.config.check(submodel).widths)
-        if len(submodel) != rows:
-            raise LtsRayError(f"{len(submodel)} submodels for {rows} rows: give one, or one per row")
-        for each in set(submodel):
-            self.config.check(each)
-        columns = zip(*(each.widths for each in submodel), strict=True)
-        return [column[0] if len(set(column)) == 1 else column for column in columns]
-
-    def _positions(
-        self, rows: int, length: int, cache: KVCache | None, device: torch.device
-    ) -> tuple[Tensor, Tensor | None]:
-        """Positions [B, T] of the tokens, and the mask [B, 1, T, S] of what they may see.
-
-        None: each sees what is up to its own place, which needs no mask without a past, or for one token a row where
-        all rows are as long.
-        """
-        limit = self.config.context_length
-        steps = torch.arange(length, device=device)
-        if cache is None:
-            end, positions, mask = length, steps.expand(rows, length), None
-        else:
-            starts = cache.lengths.tolist()
-            end = max(starts) + length
-            limit = min(limit, cache.capacity)
-            positions = cache.lengths.to(device)[:, None] + steps
-            mask = None
-            if end > length and (length > 1 or min(starts) < max(starts)):
-                mask = (torch.arange(end, device=device) <= positions[..., None])[:, None]
-        if end > limit:
-            raise LtsRayError(f"{end} tokens do not fit: the context is {limit} tokens")
-        return positions, mask
+            x = x + self.embed_positions(positions)
+        if d_model:
+            x = cut(x, d_model)
+        return x, None if self.learned else self.rotary[:, positions].unsqueeze(2)

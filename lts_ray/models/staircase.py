@@ -53,7 +53,7 @@ def fan(x: Tensor, widths: Sequence[int], ffn: Banded) -> Tensor:
     x, steps = _autocast(x), sorted(set(widths))
     results: dict[int, Tensor] = {}
     below: Tensor | None = None
-    for width, band in zip(steps, bands(ffn, steps), strict=True):
+    for width, band in zip(steps, bands(ffn, steps, x.shape[-1]), strict=True):
         below = band(x) if below is None else below + band(x)
         results[width] = below
     return torch.cat([results[width] for width in widths])
@@ -63,7 +63,7 @@ def _staircase_with_gradients(x: Tensor, widths: Sequence[int], steps: Sequence[
     """Adds from the widest band down, so that nothing is written in place."""
     x = _autocast(x)
     out: Tensor | None = None
-    for width, band in reversed(list(zip(steps, bands(ffn, steps), strict=True))):
+    for width, band in reversed(list(zip(steps, bands(ffn, steps, x.shape[-1]), strict=True))):
         rows = sum(w >= width for w in widths)
         added = band(x[:rows])
         if out is None:
@@ -76,14 +76,17 @@ def _staircase_with_gradients(x: Tensor, widths: Sequence[int], steps: Sequence[
     return out
 
 
-def bands(ffn: Banded, steps: Sequence[int]) -> list[Band]:
+def bands(ffn: Banded, steps: Sequence[int], d_model: int) -> list[Band]:
     """The bands that end at `steps`, growing, for a pass with gradients; these are gathered by one concatenation a
     matrix. Slices would each have a gradient of the whole matrix's size, mostly zeros, all to be added up.
+
+    d_model: of the rows, which may be a prefix of the matrices'.
     """
-    ups = _cut(ffn.up_proj, steps, dim=0)
-    gates = _cut(ffn.gate_proj, steps, dim=0) if ffn.gated else ups
-    downs = _cut(ffn.down_proj, steps, dim=1)
-    ends = [ffn.down_proj.bias, *[None] * (len(steps) - 1)]
+    ups = _cut(ffn.up_proj, steps, d_model, dim=0)
+    gates = _cut(ffn.gate_proj, steps, d_model, dim=0) if ffn.gated else ups
+    downs = _cut(ffn.down_proj, steps, d_model, dim=1)
+    bias = ffn.down_proj.bias
+    ends = [None if bias is None else bias[:d_model], *[None] * (len(steps) - 1)]
 
     def band(x: Tensor, gate: Part, up: Part, down: Part, end: Tensor | None) -> Tensor:
         hidden = ffn.activation(functional.linear(x, *gate))
@@ -97,9 +100,9 @@ def bands(ffn: Banded, steps: Sequence[int]) -> list[Band]:
     ]
 
 
-def _cut(projection: nn.Linear, steps: Sequence[int], *, dim: int) -> list[Part]:
+def _cut(projection: nn.Linear, steps: Sequence[int], d_model: int, *, dim: int) -> list[Part]:
     """Weight and bias of each band: the matrix is cast once for all of them, and those past the last step left out."""
-    weight, bias = _autocast(projection.weight), projection.bias
+    weight, bias = _autocast(projection.weight.narrow(1 - dim, 0, d_model)), projection.bias
     sizes = [steps[0], *(stop - start for start, stop in pairwise(steps))]
     rest = weight.shape[dim] - steps[-1]
     weights = torch.split(weight, [*sizes, rest], dim=dim)[: len(sizes)]

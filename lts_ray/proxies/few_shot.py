@@ -51,15 +51,16 @@ def features(architecture: Architecture) -> tuple[float, ...]:
     """As named in FEATURES. Sizes as logarithms: loss falls as a power of each over a wide range.
 
     rank_i: what share of d_model the embedding of the vocabulary's cluster i, d_embed / div_val**i wide, can fill.
-    is_split: div_val above 1 gives each cluster a projection of its own, whatever the widths.
+    is_split: div_val above 1 gives each cluster a projection of its own, whatever the widths. The layers of an
+    encoder–decoder are those of both stacks.
     """
-    d_model, div_val = architecture.d_model, architecture.div_val
-    weights = sum(4 * d_model**2 + 2 * d_model * width for width in architecture.d_inner)
+    d_model, div_val, stacks = architecture.d_model, architecture.div_val, architecture.stacks
+    weights = sum(4 * d_model**2 + 2 * d_model * width for stack in stacks for width in stack.d_inner)
     return (
         log(d_model),
-        log(architecture.n_layer),
+        log(sum(stack.n_layer for stack in stacks)),
         log(weights),
-        fmean(log(heads) for heads in architecture.n_head),
+        fmean(log(heads) for stack in stacks for heads in stack.n_head),
         float(div_val > 1),
         *(min(0.0, log(architecture.d_embed / div_val**cluster / d_model)) for cluster in range(CLUSTERS)),
     )

@@ -167,7 +167,7 @@ def _positive(row: Mapping[str, Any], column: str) -> float:
 
 def _count(proxy: str, row: Trained, space: BackboneSpace) -> int:
     if proxy == "decoder_params":
-        return space.count_decoder_params(row.architecture)
+        return space.decoder_params(row.architecture)
     vocab_size = space.vocab_size if row.vocab_size is None else row.vocab_size
     return space.count_total_params(row.architecture, vocab_size=vocab_size)
 

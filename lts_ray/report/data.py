@@ -9,7 +9,6 @@ from itertools import groupby
 from lts_ray.architecture import Architecture
 from lts_ray.frontier import Cost, Quality
 from lts_ray.measurement.evaluation import Evaluation
-from lts_ray.measurement.latency import Latency
 from lts_ray.measurement.measure import Measurement
 from lts_ray.measurement.target import Target
 from lts_ray.report.curves import Curve, hypervolume_curves
@@ -20,14 +19,17 @@ from lts_ray.search.session import SearchSession
 from lts_ray.search.settings import LatencyRegime
 from lts_ray.spaces.base import Candidate
 
+ENCODER_LAYERS = "encoder layers"
+"""The part that only an encoder–decoder has."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What a candidate costs on one target, with the 95 % intervals of both medians."""
+    """What a candidate costs on one target, with the 95 % intervals of the medians."""
 
     cost: Cost
     prefill_interval_ms: tuple[float, float]
-    decode_interval_ms: tuple[float, float]
+    decode_interval_ms: tuple[float, float] | None
     is_unsteady: bool
 
 
@@ -87,7 +89,18 @@ class ReportData:
 
     @property
     def scale(self) -> QualityScale:
-        return SCALES[self.quality]
+        return SCALES[self.quality].of(self.stacks)
+
+    @property
+    def stacks(self) -> str:
+        """Of what stacks of layers the parameters are that are counted."""
+        both = any(ENCODER_LAYERS in each.parts for each in self.evaluated)
+        return "encoder and decoder" if both else "decoder" if self.can_decode else "encoder"
+
+    @property
+    def can_decode(self) -> bool:
+        """Whether there are decode latencies: of all candidates, or, in a space of encoders, of none."""
+        return all(cost.cost.decode_ms is not None for each in self.evaluated for cost in each.measured.values())
 
     @property
     def joint(self) -> tuple[Shown, ...]:
@@ -162,11 +175,15 @@ def _shown(
 def _parts(candidate: object, description: str) -> Mapping[str, str]:
     if not isinstance(candidate, Architecture):
         return {"widths": description}
+    encoder = candidate.encoder
     return {
         "layers": str(candidate.n_layer),
         "d_model": str(candidate.d_model),
         "heads": _runs(candidate.n_head),
         "d_inner": _runs(candidate.d_inner),
+        **({} if encoder is None else {ENCODER_LAYERS: str(encoder.n_layer)}),
+        **({} if encoder is None else {"encoder heads": _runs(encoder.n_head)}),
+        **({} if encoder is None else {"encoder d_inner": _runs(encoder.d_inner)}),
     }
 
 
@@ -177,19 +194,18 @@ def _runs(values: Iterable[int]) -> str:
 
 
 def _measured(measurement: Measurement) -> Measured:
-    prefill, decode = measurement.prefill, measurement.decode
     return Measured(
         cost=measurement.cost,
-        prefill_interval_ms=prefill.interval_ms,
-        decode_interval_ms=decode.interval_ms,
-        is_unsteady=prefill.is_unsteady or decode.is_unsteady,
+        prefill_interval_ms=measurement.prefill.interval_ms,
+        decode_interval_ms=None if measurement.decode is None else measurement.decode.interval_ms,
+        is_unsteady=any(each.is_unsteady for each in measurement.latencies),
     )
 
 
 def _steadiness(measurements: Iterable[Measurement]) -> Steadiness:
-    latencies: list[tuple[Latency, Latency]] = [(each.prefill, each.decode) for each in measurements]
-    slowdowns = [each.worst_slowdown for pair in latencies for each in pair if each.reference_ms is not None]
+    latencies = [each.latencies for each in measurements]
+    slowdowns = [each.worst_slowdown for both in latencies for each in both if each.reference_ms is not None]
     return Steadiness(
-        unsteady=sum(prefill.is_unsteady or decode.is_unsteady for prefill, decode in latencies),
+        unsteady=sum(any(each.is_unsteady for each in both) for both in latencies),
         worst_slowdown=max(slowdowns, default=None),
     )

@@ -1,4 +1,4 @@
-"""A target's front in two dimensions: quality against both latencies, memory as colour."""
+"""A target's front in two dimensions: quality against the latencies there are, memory as colour."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ SHOWN_ON_HOVER = "%{hovertext}<extra></extra>"
 
 
 def front_figure(data: ReportData, target: str) -> go.Figure:
-    figure = make_subplots(rows=1, cols=2, shared_yaxes=True, horizontal_spacing=0.035)
+    axes: list[Axis] = [axis for axis in AXES if axis == "prefill_ms" or data.can_decode]
+    figure = make_subplots(rows=1, cols=len(axes), shared_yaxes=True, horizontal_spacing=0.035)
     front = data.front(target)
-    for column, axis in enumerate(AXES, start=1):
+    for column, axis in enumerate(axes, start=1):
         first = column == 1
         figure.add_trace(_evaluated_trace(data, target, axis, legend=first), row=1, col=column)
         figure.add_trace(_joined_trace(data, front, target, axis), row=1, col=column)

@@ -33,7 +33,6 @@ TURNED: Mapping[str, Any] = {
     "scrollZoom": False,  # the wheel is for the page; the buttons zoom, and turn the view back
     "modeBarButtons": [["zoom3d", "pan3d", "tableRotation", "resetCameraDefault3d"]],
 }
-COSTS = ("prefill_ms", "decode_ms", "peak_memory_mb")
 
 
 def write_report(
@@ -85,7 +84,7 @@ def _finding(data: ReportData, target: Target) -> dict[str, Any]:
     steadiness, error = data.steadiness[name], data.step_errors.get(name)
     labels = ", ".join(f"{key}: {value}" for key, value in target.label_selector.items())
     spans = {}
-    for cost in COSTS:
+    for cost in _costs(data):
         values = [getattr(each, cost) for each in costs]
         decimals = _decimals([getattr(each.cost, cost) for point in data.points for each in point.measured.values()])
         spans[cost] = f"{min(values):,.{decimals}f} – {max(values):,.{decimals}f}" if values else "–"
@@ -122,11 +121,11 @@ def _agreement(data: ReportData) -> list[tuple[str, str, str]]:
 
 
 def _rows(data: ReportData) -> list[dict[str, Any]]:
-    names = [target.name for target in data.targets]
+    names, costs = [target.name for target in data.targets], _costs(data)
     decimals = {
         (name, cost): _decimals([getattr(each.measured[name].cost, cost) for each in data.points])
         for name in names
-        for cost in COSTS
+        for cost in costs
     }
 
     def row(each: Shown) -> dict[str, Any]:
@@ -138,14 +137,19 @@ def _rows(data: ReportData) -> list[dict[str, Any]]:
                 {
                     "text": f"{getattr(each.measured[name].cost, cost):,.{decimals[name, cost]}f}",
                     "on_front": name in each.fronts,
-                    "first": cost == COSTS[0],
+                    "first": cost == costs[0],
                 }
                 for name in names
-                for cost in COSTS
+                for cost in costs
             ],
         }
 
     return [row(each) for each in data.points]
+
+
+def _costs(data: ReportData) -> tuple[str, ...]:
+    """Columns."""
+    return ("prefill_ms", *(("decode_ms",) if data.can_decode else ()), "peak_memory_mb")
 
 
 def _decimals(values: Sequence[float]) -> int:

@@ -1,35 +1,15 @@
-"""matformer.html: what `lts-ray bench matformer` found, one self-contained file. plotly.js is inside, once."""
+"""matformer.html: what `lts-ray bench matformer` found, one self-contained file."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
-
 from lts_ray.bench.matformer import Result, ScaleResult
-from lts_ray.files import write_text
-from lts_ray.report.html import FLAT
 from lts_ray.report.matformer_plot import matformer_figure
-from lts_ray.report.template import STYLE
+from lts_ray.report.page import figure_html, write_page
 
-PAGE = (
-    """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>lts-ray bench matformer</title>
-<style>"""
-    + STYLE
-    + """</style>
-<script>{{ plotly }}</script>
-</head>
-<body>
-<main>
-<h1>One nested training beside four plain ones</h1>
+BODY = """<h1>One nested training beside four plain ones</h1>
 <p>A universal model and a plain model of each granularity's width, trained on the same batches for the same steps.
 Lines join the granularities; a Mix'n'Match submodel on or under the line costs nothing beside them.</p>
 {% for each in scales %}
@@ -45,29 +25,22 @@ Lines join the granularities; a Mix'n'Match submodel on or under the line costs 
 {{ each.figure }}
 {% endfor %}
 <footer>{{ machine }}</footer>
-</main>
-</body>
-</html>
 """
-)
 
 
 def write_matformer_page(result: Result, path: Path) -> None:
-    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(PAGE)
     machine = result.machine
-    write_text(
+    write_page(
         path,
-        template.render(
-            plotly=Markup(get_plotlyjs()),  # plotly's own script, not user input
-            scales=[_section(each) for each in result.scales],
-            machine=f"{machine.gpu or machine.cpu}, {machine.cores} cores, torch {machine.torch}, seed {result.seed}",
-        ),
+        BODY,
+        title="lts-ray bench matformer",
+        scales=[_section(each) for each in result.scales],
+        machine=f"{machine.gpu or machine.cpu}, {machine.cores} cores, torch {machine.torch}, seed {result.seed}",
     )
 
 
 def _section(each: ScaleResult) -> dict[str, Any]:
     model, training, quality = each.scale.model, each.scale.training, each.quality
-    figure = matformer_figure(quality)
     return {
         "name": each.scale.name,
         "setup": f"{model.n_layer} layers, d_model {model.d_model}, d_ff {model.d_ff}; {training.steps:,} steps of "
@@ -75,9 +48,5 @@ def _section(each: ScaleResult) -> dict[str, Any]:
         "differences": [(twins.name, f"{100 * twins.relative_difference:+.2f} %") for twins in quality.twins],
         "under": f"{quality.under_the_line} of {len(quality.between)}",
         "ratio": f"{each.time_ratio:.2f}",
-        "figure": Markup(
-            figure.to_html(
-                full_html=False, include_plotlyjs=False, config=dict(FLAT), div_id=f"matformer-{each.scale.name}"
-            )
-        ),
+        "figure": figure_html(matformer_figure(quality), f"matformer-{each.scale.name}"),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from lts_ray.frontier import Quality
@@ -28,6 +28,10 @@ class QualityScale:
     short: str
     word: str
     is_loss: bool
+
+    def of(self, stacks: str) -> QualityScale:
+        """As of a backbone whose parameters are those of these stacks of layers, such as "encoder"."""
+        return replace(self, title=self.title.replace("decoder", stacks), word=self.word.replace("decoder", stacks))
 
     def value(self, each: HasQuality) -> float:
         """What is drawn: nats per token, or millions of decoder parameters."""

@@ -45,9 +45,10 @@ def hover_text(data: ReportData, each: Shown, target: str | None = None) -> str:
     if target is not None:
         measured = each.measured[target]
         cost = measured.cost
+        decode = "" if cost.decode_ms is None else f"decode {cost.decode_ms:.3f} ms"
         lines += [
             f"prefill {cost.prefill_ms:.2f} ms{_interval(measured.prefill_interval_ms, 2)}",
-            f"decode {cost.decode_ms:.3f} ms{_interval(measured.decode_interval_ms, 3)}",
+            *([f"{decode}{_interval(measured.decode_interval_ms, 3)}"] if decode else []),
             f"memory {cost.peak_memory_mb:,.1f} MB",
             *(["<i>unsteady</i>"] if measured.is_unsteady else []),
         ]
@@ -55,14 +56,16 @@ def hover_text(data: ReportData, each: Shown, target: str | None = None) -> str:
 
 
 def _quality(data: ReportData, each: Shown) -> list[str]:
-    params = f"{each.decoder_params:,} decoder parameters"
+    params = f"{each.decoder_params:,} {data.stacks} parameters"
     if not data.scale.is_loss:
         return [params]
     return [f"{data.scale.word} {each.loss:.4f}, perplexity {perplexity_text(each.loss)}", params]
 
 
-def _interval(interval_ms: tuple[float, float], decimals: int) -> str:
-    """Nothing where a single time was taken."""
+def _interval(interval_ms: tuple[float, float] | None, decimals: int) -> str:
+    """Nothing where a single time was taken, or none."""
+    if interval_ms is None:
+        return ""
     low, high = interval_ms
     return "" if low == high else f" ({low:.{decimals}f} – {high:.{decimals}f})"
 

@@ -85,12 +85,16 @@ TEMPLATE = (
 </div>
 <div class="scroll"><table>
 <thead><tr><th class="text">target</th><th class="text">where</th><th class="text">measured as</th>
-<th>front</th><th>prefill, ms</th><th>decode, ms per token</th><th>memory, MB</th><th>hypervolume</th></tr></thead>
+<th>front</th><th>prefill, ms</th>{% if data.can_decode %}<th>decode, ms per token</th>{% endif %}
+
+<th>memory, MB</th><th>hypervolume</th></tr></thead>
 <tbody>
 {% for each in findings %}
 <tr><td class="text"><b>{{ each.name }}</b></td><td class="text">{{ each.where }}</td>
 <td class="text wrap">{{ each.setup }}</td><td>{{ each.points }} points</td><td>{{ each.spans.prefill_ms }}</td>
-<td>{{ each.spans.decode_ms }}</td><td>{{ each.spans.peak_memory_mb }}</td><td>{{ each.hypervolume }}</td></tr>
+{% if data.can_decode %}<td>{{ each.spans.decode_ms }}</td>{% endif %}
+
+<td>{{ each.spans.peak_memory_mb }}</td><td>{{ each.hypervolume }}</td></tr>
 {% endfor %}
 </tbody></table></div>
 {% for each in findings %}
@@ -135,17 +139,20 @@ compromises.{% else %}Each of them is on some target's own front as well.{% endi
 <p>Best quality first. Grey costs: not on that target's front.
 {%- if several %} A dot: on the joint front.{% endif %}
 {%- if data.scale.is_loss %} {{ data.scale.word | capitalize }} in nats per token.{% endif %}
- Latencies are medians: prefill of the target's batch, decode of one more token.</p>
+ Latencies are medians: prefill of the target's batch
+{%- if data.can_decode %}, decode of one more token.{% else %}. An encoder has no decode step.{% endif %}</p>
 <div class="tall"><table>
 <thead>
 <tr><th class="text" colspan="{{ 2 + several + parts | length + 2 * data.scale.is_loss }}"></th>
-{% for target in data.targets %}<th class="group first" colspan="3">{{ target.name }}</th>{% endfor %}</tr>
+{% for target in data.targets %}
+<th class="group first" colspan="{{ 2 + data.can_decode }}">{{ target.name }}</th>{% endfor %}</tr>
 <tr><th class="text">name</th>{% if several %}<th>joint</th>{% endif %}
 {% for part in parts %}<th{% if part not in ("layers", "d_model") %} class="text"{% endif %}>{{ part }}</th>{% endfor %}
-<th>decoder params</th>
+<th>{{ data.stacks }} params</th>
 {% if data.scale.is_loss %}<th>{{ data.scale.word }}</th><th>perplexity</th>{% endif %}
 {% for target in data.targets %}
-<th class="first">prefill<small>ms</small></th><th>decode<small>ms</small></th><th>memory<small>MB</small></th>
+<th class="first">prefill<small>ms</small></th>
+{%- if data.can_decode %}<th>decode<small>ms</small></th>{% endif %}<th>memory<small>MB</small></th>
 {% endfor %}</tr></thead>
 <tbody>
 {% for row in rows %}

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from lts_ray.models.config import MatFormerConfig
+from lts_ray.models.decoder_config import DecoderConfig
 from lts_ray.runtime.segment import Segment
 
 BLOCK_TOKENS = 16
@@ -20,8 +20,10 @@ class Runtime(Protocol):
     config: the model's. n_blocks: blocks of BLOCK_TOKENS places; any of 0 … n_blocks - 1 may stand in a segment.
     """
 
-    config: MatFormerConfig
     n_blocks: int
+
+    @property
+    def config(self) -> DecoderConfig: ...
 
     def run(self, segments: Sequence[Segment]) -> Tensor:
         """Run all segments in one step, each at its own submodel. Not for two threads at once.

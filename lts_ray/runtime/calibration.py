@@ -27,7 +27,7 @@ from scipy.optimize import nnls
 from lts_ray.architecture import Submodel
 from lts_ray.errors import LtsRayError
 from lts_ray.measurement.timing import Clock, waiter
-from lts_ray.models.config import MatFormerConfig
+from lts_ray.models.decoder_config import DecoderConfig
 from lts_ray.runtime.base import BLOCK_TOKENS, Runtime
 from lts_ray.runtime.segment import Segment
 from lts_ray.runtime.step_costs import Group, StepCosts
@@ -50,9 +50,10 @@ OUTLYING, REWEIGHTINGS = 0.03, 8
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
-    """A segment to be: so many tokens, behind so many others."""
+    """A segment to be: so many tokens, behind so many others. neurons: of the submodel."""
 
     submodel: Submodel
+    neurons: int
     tokens: int
     before: int = 0
     logits: bool = False
@@ -60,7 +61,7 @@ class Piece:
     @property
     def group(self) -> Group:
         attended = self.tokens * self.before + self.tokens * (self.tokens + 1) // 2
-        return Group(sum(self.submodel.widths), self.tokens, attended, int(self.logits))
+        return Group(self.neurons, self.tokens, attended, int(self.logits))
 
     @property
     def blocks(self) -> int:
@@ -106,17 +107,21 @@ def calibrate(runtime: Runtime, *, seconds: float = 3.0, clock: Clock = time.per
     return replace(costs, relative_error=round(median(errors), 4) if errors else 0.0)
 
 
-def cells_of(config: MatFormerConfig, n_blocks: int) -> Iterator[Cell]:
+def cells_of(config: DecoderConfig, n_blocks: int) -> Iterator[Cell]:
     """Those that the model and the cache have room for. Pieces of prompts come first, from short to long."""
     trained = list(config.trained.values())
     narrow, middle, full = trained[0], trained[len(trained) // 2], trained[-1]
     far = min(FAR, config.context_length - 1)
 
+    def piece(submodel: Submodel, tokens: int, before: int, *, logits: bool) -> Piece:
+        neurons = config.neurons(submodel)
+        return Piece(submodel=submodel, neurons=neurons, tokens=tokens, before=before, logits=logits)
+
     def decoding(submodel: Submodel, rows: int = 1, before: int = NEAR) -> list[Piece]:
-        return [Piece(submodel=submodel, tokens=1, before=before, logits=True)] * rows
+        return [piece(submodel, 1, before, logits=True)] * rows
 
     def prompt(submodel: Submodel, tokens: int, before: int = 0, *, logits: bool = False) -> list[Piece]:
-        return [Piece(submodel=submodel, tokens=tokens, before=before, logits=logits)]
+        return [piece(submodel, tokens, before, logits=logits)]
 
     fitted = [prompt(each, tokens) for tokens in PIECES for each in (narrow, full)]
     fitted += [prompt(narrow, tokens, far - tokens) for tokens in (16, 64) if tokens < far]
@@ -220,7 +225,7 @@ def _measure(cells: Sequence[Cell], runtime: Runtime, *, seconds: float, clock: 
 
     started = clock()
     # A token in every block: memory that nothing has written may be read for nothing.
-    token = Piece(submodel=cells[0].pieces[0].submodel, tokens=1, logits=True)
+    token = replace(cells[0].pieces[0], tokens=1, before=0, logits=True)
     for begin in range(0, pool, ESSENTIAL):
         run([token] * min(ESSENTIAL, pool - begin))
     longest_ms, most_rows = 1e3 * seconds * LONGEST, runtime.config.context_length

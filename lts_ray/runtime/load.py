@@ -5,15 +5,17 @@ from __future__ import annotations
 import torch
 
 from lts_ray.models.matformer import MatFormer
+from lts_ray.models.universal import UniversalModel
 from lts_ray.runtime.base import Runtime
 from lts_ray.runtime.kernel_library import kernel_library
 from lts_ray.runtime.native import NativeRuntime
 from lts_ray.runtime.torch_runtime import TorchRuntime
 
 
-def build_runtime(model: MatFormer, *, n_blocks: int, threads: int) -> Runtime:
+def build_runtime(model: UniversalModel, *, n_blocks: int, threads: int) -> Runtime:
     """The fastest that this model, on its device and in its dtype, has. threads: those of a step."""
-    weight = model.embed_tokens.weight
-    if weight.device.type == "cpu" and weight.dtype == torch.float32 and kernel_library() is not None:
+    weight = model.weight
+    fits = weight.device.type == "cpu" and weight.dtype == torch.float32 and kernel_library() is not None
+    if fits and isinstance(model, MatFormer) and model.config.nests_ffn_alone and not model.config.heads:
         return NativeRuntime(model, n_blocks=n_blocks, threads=threads)
     return TorchRuntime(model, n_blocks=n_blocks, threads=threads)

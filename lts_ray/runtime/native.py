@@ -39,7 +39,8 @@ ROWS = 64
 class NativeRuntime:
     """Built from a model, which it does not keep: its weights are copied into panels. See runtime.base.Runtime.
 
-    Raises LtsRayError where the kernels were not compiled or the model is not in float32 on the CPU.
+    Raises LtsRayError where the kernels were not compiled, the model is not in float32 on the CPU, or more nests than
+    the FFN.
     """
 
     def __init__(self, model: MatFormer, *, n_blocks: int, threads: int, kind: int = -1) -> None:
@@ -47,7 +48,9 @@ class NativeRuntime:
         library = kernel_library()
         if library is None:
             raise LtsRayError("the kernels are not compiled: install a C compiler, then install this package again")
-        weight = model.embed_tokens.weight
+        weight = model.weight
+        if not model.config.nests_ffn_alone or model.config.heads:
+            raise LtsRayError("the kernels run models of which the FFN alone nests")
         if weight.device.type != "cpu" or weight.dtype != torch.float32:
             raise LtsRayError(f"the kernels run float32 on the CPU; got {weight.dtype} on {weight.device}")
         self.config: MatFormerConfig = model.config

@@ -1,4 +1,4 @@
-"""A runtime of plain torch: any family of models, any device and dtype that torch has. It reuses the model's modules.
+"""A runtime of plain torch: any universal model, any device and dtype that torch has. It runs the model's own pass.
 
 All rows of a step go through the matrices together, so that each weight is read once; rows of different width share the
 FFN by its staircase. Only attention goes sequence by sequence where a piece of a prompt runs; single rows go together.
@@ -14,10 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from lts_ray.errors import LtsRayError
-from lts_ray.models.attention import Attention, rotate
-from lts_ray.models.feed_forward import Widths
-from lts_ray.models.few_rows import linear
-from lts_ray.models.matformer import Block, MatFormer
+from lts_ray.models.extent import Extent
+from lts_ray.models.universal import UniversalModel
 from lts_ray.runtime.base import BLOCK_TOKENS
 from lts_ray.runtime.segment import Segment
 
@@ -26,18 +24,18 @@ from lts_ray.runtime.segment import Segment
 class _Group:
     """Sequences whose attention is one call: the single rows together, or one piece of a prompt.
 
-    start: its first row of the step. tables: [B, blocks], padded. mask: [B, 1, T, places], true where a row may look.
-    unseen: [B, 1, places, 1], true where none of its sequence's rows may.
+    start: its first row of the step. tables: [B, blocks], padded. positions: [B, 1, T, 1], the rows' places in their
+    sequences. unseen: [B, 1, places, 1], true where none of its sequence's rows may look.
     """
 
     start: int
     tables: Tensor
-    mask: Tensor
+    positions: Tensor
     unseen: Tensor
 
     @property
     def shape(self) -> tuple[int, int]:
-        return len(self.tables), self.mask.shape[2]
+        return len(self.tables), self.positions.shape[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +47,66 @@ class _Layout:
     groups: Sequence[_Group]
 
 
+@dataclass(frozen=True, slots=True)
+class _Pages:
+    """The `Attend` of one step, whose tokens are N rows of one token. keys, values: of all layers and blocks."""
+
+    keys: Tensor
+    values: Tensor
+    layout: _Layout
+    remembers = True
+
+    def remember(self, layer: int, k: Tensor, v: Tensor) -> None:
+        """k, v: [N, n_kv_head, 1, d_head]."""
+        self.keys[layer][self.layout.blocks, : k.shape[1], self.layout.offsets] = k[:, :, 0]
+        self.values[layer][self.layout.blocks, : v.shape[1], self.layout.offsets] = v[:, :, 0]
+
+    def __call__(
+        self,
+        layer: int,
+        q: Tensor,
+        k: Tensor | None,
+        v: Tensor | None,
+        *,
+        group: int = 1,
+        window: int | None = None,
+        scale: float | None = None,
+    ) -> Tensor:
+        """q: [N, n_head, 1, d_head]; k, v: [N, n_kv_head, 1, d_head]."""
+        if k is not None and v is not None:
+            self.remember(layer, k, v)
+        layout, kept = self.layout, slice(0, q.shape[1] // group)
+        keys, values = self.keys[layer], self.values[layer]
+        seen = torch.empty_like(q)
+        for each in layout.groups:
+            rows, length = each.shape
+            own = slice(each.start, each.start + rows * length)
+            places = torch.arange(each.unseen.shape[2], device=q.device)
+            mask = places <= each.positions  # [B, 1, T, places]
+            if window is not None:
+                mask &= places > each.positions - window
+            y = functional.scaled_dot_product_attention(
+                q[own].view(rows, length, q.shape[1], q.shape[3]).transpose(1, 2),  # [B, n_head, T, d_head]
+                _gathered(keys[:, kept], each),
+                _gathered(values[:, kept], each),
+                attn_mask=mask,
+                scale=scale,
+                enable_gqa=True,
+            )
+            seen[own] = y.transpose(1, 2).flatten(0, 1)[:, :, None]
+        return seen
+
+
 class TorchRuntime:
     """The `Runtime` of base.py. Rows are what they would be alone up to rounding, which depends on their number."""
 
-    def __init__(self, model: MatFormer, *, n_blocks: int, threads: int | None = None) -> None:
+    def __init__(self, model: UniversalModel, *, n_blocks: int, threads: int | None = None) -> None:
         """threads: torch's, in whichever thread `run` is called; None leaves them alone."""
-        config, weight = model.config, model.embed_tokens.weight
+        config, weight = model.config, model.weight
         self.config, self.n_blocks = config, n_blocks
         self._model, self._threads, self._device = model, threads, weight.device
-        shape = (config.n_layer, n_blocks, config.n_kv_head, BLOCK_TOKENS, config.d_head)
+        of_token = config.cache_shape
+        shape = (of_token.n_layer, n_blocks, of_token.n_kv_head, BLOCK_TOKENS, of_token.d_head)
         self._keys = torch.zeros(shape, dtype=weight.dtype, device=weight.device)
         self._values = torch.zeros_like(self._keys)
 
@@ -65,7 +114,10 @@ class TorchRuntime:
     def run(self, segments: Sequence[Segment]) -> Tensor:
         if self._threads is not None and torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)  # per thread: what another one set does not count here
-        self._check(segments)
+        limit = self.config.context_length
+        for segment in segments:
+            if segment.stop > limit:
+                raise LtsRayError(f"{segment.stop} tokens do not fit: the context is {limit} tokens")
         # Single rows first; among equals the widest first, as the staircase wants them.
         order = sorted(
             range(len(segments)),
@@ -79,60 +131,14 @@ class TorchRuntime:
         last = [stops[each] - 1 for each, segment in enumerate(segments) if segment.wants_logits]
         return self._model.logits(hidden[last]).float().cpu()  # [segments that want them, vocab_size]
 
-    def _check(self, segments: Sequence[Segment]) -> None:
-        limit = self.config.context_length
-        for segment in segments:
-            if segment.stop > limit:
-                raise LtsRayError(f"{segment.stop} tokens do not fit: the context is {limit} tokens")
-        for submodel in {segment.submodel for segment in segments}:
-            self.config.check(submodel)
-
     def _hidden(self, segments: Sequence[Segment]) -> Tensor:
-        """Returns [N, d_model], a row for each token."""
-        layout = self._layout(segments)
-        model = self._model
-        tokens = self._indices([token for segment in segments for token in segment.tokens])
-        positions = self._indices([place for segment in segments for place in range(segment.start, segment.stop)])
-        x = model.embed_tokens(tokens)  # [N, d_model]
-        rotary = None
-        if model.learned:
-            x = x + model.embed_positions(positions)
-        else:
-            rotary = model.rotary[:, positions, None]  # [2, N, 1, d_head]
-        for layer, block in enumerate(model.layers):
-            assert isinstance(block, Block)
-            x = x + self._attend(block.self_attn, block.input_layernorm(x), rotary, layout, layer)
-            widths = _widths(segments, layer)
-            x = x + block.mlp(block.post_attention_layernorm(x)[:, None], widths)[:, 0]
-        normalised: Tensor = model.norm(x)
-        return normalised
-
-    def _attend(self, attention: Attention, x: Tensor, rotary: Tensor | None, layout: _Layout, layer: int) -> Tensor:
-        """x: [N, d_model]; rotary: [2, N, 1, d_head]. Returns x's shape."""
-        q, k, v = (
-            linear(x, projection.weight, projection.bias).view(len(x), -1, attention.d_head)  # [N, heads, d_head]
-            for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
-        )
-        if attention.qk_norm:
-            q, k = attention.q_norm(q), attention.k_norm(k)
-        if rotary is not None:
-            q, k = rotate(q, rotary).to(v.dtype), rotate(k, rotary).to(v.dtype)
-        keys, values = self._keys[layer], self._values[layer]
-        keys[layout.blocks, :, layout.offsets] = k
-        values[layout.blocks, :, layout.offsets] = v
-        seen = torch.empty_like(q)
-        for group in layout.groups:
-            rows, length = group.shape
-            own = slice(group.start, group.start + rows * length)
-            y = functional.scaled_dot_product_attention(
-                q[own].view(rows, length, *q.shape[1:]).transpose(1, 2),  # [B, n_head, T, d_head]
-                _gathered(keys, group),
-                _gathered(values, group),
-                attn_mask=group.mask,
-                enable_gqa=True,
-            )
-            seen[own] = y.transpose(1, 2).flatten(0, 1)
-        return linear(seen.flatten(1), attention.o_proj.weight, attention.o_proj.bias)
+        """Each token is a row of the model's pass. Returns [N, d_model], or as narrow as the widest row."""
+        tokens = self._indices([[token] for segment in segments for token in segment.tokens])
+        positions = self._indices([[place] for segment in segments for place in range(segment.start, segment.stop)])
+        submodels = [segment.submodel for segment in segments for _ in segment.tokens]
+        extent = Extent.of(submodels, len(submodels), self.config)
+        pages = _Pages(self._keys, self._values, self._layout(segments))
+        return self._model.run(tokens, positions, extent, pages)[:, 0]
 
     def _layout(self, segments: Sequence[Segment]) -> _Layout:
         places = [(segment, place) for segment in segments for place in range(segment.start, segment.stop)]
@@ -155,8 +161,8 @@ class TorchRuntime:
         tables = [(*segment.blocks, *[0] * width)[:width] for segment in segments]
         steps = torch.arange(len(segments[0].tokens), device=self._device)
         positions = self._indices([segment.start for segment in segments])[:, None] + steps  # [B, T]
-        mask = torch.arange(width * BLOCK_TOKENS, device=self._device) <= positions[:, None, :, None]
-        return _Group(start, self._indices(tables), mask, ~mask[:, :, -1, :, None])
+        unseen = torch.arange(width * BLOCK_TOKENS, device=self._device) > positions[:, -1:]
+        return _Group(start, self._indices(tables), positions[:, None, :, None], unseen[:, None, :, None])
 
     def _indices(self, values: Sequence[object]) -> Tensor:
         return torch.tensor(values, dtype=torch.int64, device=self._device)
@@ -168,11 +174,3 @@ def _gathered(pool: Tensor, group: _Group) -> Tensor:
     0 where no row looks: others have written there, and their NaN would be one here however little it counts.
     """
     return pool[group.tables].transpose(1, 2).flatten(2, 3).masked_fill_(group.unseen, 0)
-
-
-def _widths(segments: Sequence[Segment], layer: int) -> Widths:
-    """One width for all rows where they agree, else one per row."""
-    widths = [segment.submodel.widths[layer] for segment in segments]
-    if len(set(widths)) == 1:
-        return widths[0]
-    return tuple(width for width, segment in zip(widths, segments, strict=True) for _ in segment.tokens)

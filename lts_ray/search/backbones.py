@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import log
 from pathlib import Path
 from typing import Any
 
-from lts_ray.architecture import Architecture
+import torch
+
+from lts_ray.architecture import Architecture, Stack
 from lts_ray.errors import LtsRayError
 from lts_ray.files import write_json
 from lts_ray.measurement.subject import BackboneSource
 from lts_ray.measurement.target import Target
+from lts_ray.models.backbones import model_of
 from lts_ray.proxies.few_shot import FewShotQuality
 from lts_ray.proxies.table import Trained
 from lts_ray.search.cost_forecast import CostForecast
@@ -38,10 +41,12 @@ def backbone_job(
 ) -> Job[Architecture]:
     """trained: what the quality "few_shot" is fitted on. vocab_size: None takes that of the published models.
 
-    Raises LtsRayError.
+    Raises LtsRayError, also where the backbone has no room for a target's sequence.
     """
-    context_length = max(target.sequence_length for target in targets) + 1
+    context_length = max(target.sequence_length for target in targets) + int(space.can_decode)
     vocab_size = space.vocab_size if vocab_size is None else vocab_size
+    with torch.device("meta"):
+        model_of(space.backbone, space.seeds()[0], vocab_size, context_length)
     subject = {
         "vocab_size": vocab_size,
         "context_length": context_length,
@@ -58,6 +63,7 @@ def backbone_plan(
     *, space: BackboneSpace, subject: Mapping[str, Any], targets: tuple[Target, ...], settings: SearchSettings
 ) -> SearchPlan[Architecture]:
     """subject: as `backbone_job` makes it; a search's log has it whole. Raises LtsRayError."""
+    settings = _measurable(settings, space)
     if settings.quality == "validation_loss":
         raise LtsRayError("architectures are searched before they are trained: use quality decoder_params or few_shot")
     if (settings.quality == "few_shot") != bool(subject["trained"]):
@@ -81,9 +87,19 @@ def backbone_plan(
     )
 
 
+def _measurable(settings: SearchSettings, space: BackboneSpace) -> SearchSettings:
+    """The settings with a latency that the space's models have: of encoders it is the prefill, their one pass."""
+    if settings.latency == "both" and not space.can_decode:
+        raise LtsRayError(
+            f"models of the space {space.name} are encoders and have no decode step, so there are no two latencies: "
+            f"search with --latency prefill, the time of a pass"
+        )
+    return settings if space.can_decode else replace(settings, latency="prefill")
+
+
 @dataclass(frozen=True)
 class Parameters:
-    """LTS's proxy as a loss."""
+    """LTS's proxy as a loss: the parameters of all stacks of layers."""
 
     space: BackboneSpace
 
@@ -113,7 +129,7 @@ class BackboneResults:
         return {}
 
     def names(self, candidates: Sequence[Architecture]) -> Mapping[Architecture, str]:
-        """By millions of decoder parameters, told apart by a letter where equal."""
+        """By millions of parameters in the layers, told apart by a number where equal."""
         names: dict[Architecture, str] = {}
         counts: dict[str, int] = {}
         for each in sorted(candidates, key=lambda each: (self.space.decoder_params(each), each)):
@@ -123,8 +139,9 @@ class BackboneResults:
         return names
 
     def describe(self, candidate: Architecture) -> str:
-        heads, inner = (" ".join(map(str, each)) for each in (candidate.n_head, candidate.d_inner))
-        return f"{candidate.n_layer} layers × {candidate.d_model}, heads {heads}, d_inner {inner}"
+        own = f"{candidate.n_layer} layers × {candidate.d_model}, {_layers(candidate.stacks[0])}"
+        encoder = candidate.encoder
+        return own if encoder is None else f"{own}; encoder of {encoder.n_layer} layers, {_layers(encoder)}"
 
     def write(self, session: SearchSession[Architecture], folder: Path) -> None:
         write_json(folder / ARCHITECTURES, self.to_json(session))
@@ -142,7 +159,7 @@ class BackboneResults:
                 {
                     "name": each.name,
                     "architecture": each.candidate.to_json(),
-                    "decoder_params": each.decoder_params,
+                    **self.space.stack_params(each.candidate),
                     "total_params": self.space.count_total_params(
                         each.candidate, vocab_size=int(plan.subject["vocab_size"])
                     ),
@@ -154,3 +171,8 @@ class BackboneResults:
                 for each in found(session, self)
             ],
         }
+
+
+def _layers(stack: Stack) -> str:
+    heads, inner = (" ".join(map(str, each)) for each in (stack.n_head, stack.d_inner))
+    return f"heads {heads}, d_inner {inner}"

@@ -9,7 +9,7 @@ from typing import Any, Generic
 import torch
 
 from lts_ray.measurement.subject import SubjectSource
-from lts_ray.models.config import MatFormerConfig
+from lts_ray.models.decoder_config import DecoderConfig
 from lts_ray.search.plan import SearchPlan
 from lts_ray.search.results import Results
 from lts_ray.spaces.base import Candidate
@@ -19,7 +19,7 @@ from lts_ray.spaces.base import Candidate
 class MeasuredLoss:
     """blocks: [N, T + 1], int64: text that the validation loss is measured on."""
 
-    config: MatFormerConfig
+    config: DecoderConfig
     blocks: torch.Tensor
 
 

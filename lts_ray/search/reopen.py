@@ -8,7 +8,7 @@ from typing import Any
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json_lines
 from lts_ray.measurement.target import Target
-from lts_ray.models.checkpoint import fingerprint, read_config
+from lts_ray.models.universal_checkpoint import read_universal, universal_fingerprint
 from lts_ray.search.backbones import BackboneResults, backbone_plan
 from lts_ray.search.log import LOG
 from lts_ray.search.results import Results
@@ -35,10 +35,10 @@ def read_search(folder: Path, *, model_dir: Path) -> tuple[SearchSession[Any], R
             chosen = BACKBONE_SPACES[space]
             architectures = backbone_plan(space=chosen, subject=subject, targets=targets, settings=settings)
             return SearchSession(architectures, folder, resume=True), BackboneResults(space=chosen)
-        config, _ = read_config(model_dir)
+        config, _ = read_universal(model_dir)
         submodels = submodel_plan(
             config=config,
-            model_fingerprint=fingerprint(model_dir),
+            model_fingerprint=universal_fingerprint(model_dir),
             validation_fingerprint=subject["validation_fingerprint"],
             space=space,
             targets=targets,
@@ -46,5 +46,5 @@ def read_search(folder: Path, *, model_dir: Path) -> tuple[SearchSession[Any], R
         )
     except (KeyError, TypeError) as error:
         raise LtsRayError(f"{folder / LOG} does not begin with a search's header: {error!r}") from None
-    results = SubmodelResults(config=config, model_fingerprint=fingerprint(model_dir))
+    results = SubmodelResults(config=config, model_fingerprint=universal_fingerprint(model_dir))
     return SearchSession(submodels, folder, resume=True), results

@@ -159,6 +159,8 @@ class SearchSession(Generic[Candidate]):
 def objectives(evaluation: Evaluation, target: str, latency: LatencyRegime) -> Objectives:
     """Loss, latency or latencies, memory: all minimised."""
     cost = evaluation.measurements[target].cost
+    if cost.decode_ms is None:  # of an encoder, whose plan has no other latency
+        return (evaluation.loss, cost.prefill_ms, cost.peak_memory_mb)
     latencies = {"prefill": (cost.prefill_ms,), "decode": (cost.decode_ms,), "both": (cost.prefill_ms, cost.decode_ms)}
     return (evaluation.loss, *latencies[latency], cost.peak_memory_mb)
 

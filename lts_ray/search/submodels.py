@@ -14,10 +14,10 @@ from lts_ray.architecture import Submodel
 from lts_ray.errors import LtsRayError
 from lts_ray.frontier import Frontier, Point, TargetEntry, point_names, write_frontier
 from lts_ray.measurement.steps import check_fits
-from lts_ray.measurement.subject import MatFormerSource
+from lts_ray.measurement.subject import UniversalSource
 from lts_ray.measurement.target import Target
-from lts_ray.models.checkpoint import load_checkpoint
-from lts_ray.models.config import MatFormerConfig
+from lts_ray.models.decoder_config import DecoderConfig
+from lts_ray.models.universal_checkpoint import load_universal
 from lts_ray.search.job import Job, MeasuredLoss
 from lts_ray.search.plan import SearchPlan
 from lts_ray.search.results import found
@@ -37,7 +37,7 @@ def submodel_job(
     validation_blocks: torch.Tensor | None,
 ) -> Job[Submodel]:
     """validation_blocks: [N, T + 1], int64; needed for the quality "validation_loss". Raises LtsRayError."""
-    checkpoint = load_checkpoint(model_dir)
+    checkpoint = load_universal(model_dir)
     model = checkpoint.model
     for target in targets:
         check_fits(model.config.context_length, target.sequence_length)
@@ -55,7 +55,7 @@ def submodel_job(
     )
     return Job(
         plan=plan,
-        source=MatFormerSource(model.config),
+        source=UniversalSource(model.config),
         results=SubmodelResults(config=model.config, model_fingerprint=checkpoint.fingerprint),
         payload={name: value.numpy() for name, value in model.state_dict().items()},
         loss=None if blocks is None else MeasuredLoss(config=model.config, blocks=blocks),
@@ -65,7 +65,7 @@ def submodel_job(
 
 def submodel_plan(
     *,
-    config: MatFormerConfig,
+    config: DecoderConfig,
     model_fingerprint: str,
     validation_fingerprint: str | None,
     space: str,
@@ -87,7 +87,7 @@ def submodel_plan(
 
 @dataclass(frozen=True, kw_only=True)
 class SubmodelResults:
-    config: MatFormerConfig
+    config: DecoderConfig
     model_fingerprint: str
     noun = "submodels"
     file_name = FRONTIER
@@ -100,7 +100,7 @@ class SubmodelResults:
         return point_names(candidates, self.config)
 
     def describe(self, candidate: Submodel) -> str:
-        return " · ".join(map(str, candidate.widths))
+        return self.config.text_of(candidate).replace(",", " · ")
 
     def frontier(self, session: SearchSession[Submodel]) -> Frontier:
         """Raises LtsRayError when nothing could be evaluated."""

@@ -1,7 +1,7 @@
 """The space of one backbone's architectures: how many layers, how wide, and for each layer its heads and FFN neurons.
 
-What differs between backbones is data: the ranges, and two functions that count parameters. A layer that a child has
-and its parent has not is drawn anew: no genes are kept for layers that are not there.
+What differs between backbones is data: the ranges, and functions that count parameters. `encoder_decoder` has those of
+two stacks of layers.
 """
 
 from __future__ import annotations
@@ -13,13 +13,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from lts_ray.architecture import Architecture
+from lts_ray.architecture import Architecture, Stack
 from lts_ray.errors import LtsRayError
 from lts_ray.spaces.base import Gene
 from lts_ray.spaces.depth import depth_moments
-
-COLLAPSE = 1.7
-"""d_inner is at least int(1.7 · d_model): narrower FFNs fail to train (LTS, section 3)."""
+from lts_ray.spaces.ranges import Ranges, draw
 
 
 class TotalParams(Protocol):
@@ -27,95 +25,66 @@ class TotalParams(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ranges:
-    """The values that may be searched, ascending. per_layer: whether n_head and d_inner differ from layer to layer."""
-
-    n_layer: tuple[int, ...]
-    d_model: tuple[int, ...]
-    n_head: tuple[int, ...]
-    d_inner: tuple[int, ...]
-    div_val: int
-    per_layer: bool = True
-
-    def d_inner_for(self, d_model: int) -> tuple[int, ...]:
-        return tuple(each for each in self.d_inner if each >= int(COLLAPSE * d_model))
-
-
-@dataclass(frozen=True, kw_only=True)
 class BackboneSpace:
-    """backbone: which model is built. vocab_size: of the published models, for counting all parameters."""
+    """backbone: which model is built. vocab_size: of the published models, for counting all parameters.
+
+    count_decoder_params, count_encoder_params: of the stacks that the backbone has, without embeddings; None: it has no
+    such stack.
+    """
 
     name: str
     backbone: str
     ranges: Ranges
-    count_decoder_params: Callable[[Architecture], int]
+    count_decoder_params: Callable[[Architecture], int] | None = None
+    count_encoder_params: Callable[[Architecture], int] | None = None
     count_total_params: TotalParams
     vocab_size: int
 
     @property
+    def can_decode(self) -> bool:
+        """Whether its models generate token by token; an encoder reads a sequence in one pass, and that is all."""
+        return self.count_decoder_params is not None
+
+    @property
     def size(self) -> int:
         """Candidates that keep the rule on d_inner."""
-        ranges = self.ranges
-        layers = ranges.n_layer if ranges.per_layer else (1,) * len(ranges.n_layer)
-        return sum(
-            (len(ranges.n_head) * len(ranges.d_inner_for(d_model))) ** count
-            for d_model in ranges.d_model
-            for count in layers
-        )
+        return sum(self.ranges.stacks(d_model) for d_model in self.ranges.d_model)
 
     @property
     def genes(self) -> Sequence[Gene]:
-        """n_layer and d_model, then n_head and d_inner of every layer that there can be (of one, if all are alike)."""
+        """n_layer and d_model, then those of the layers."""
         ranges = self.ranges
         shape = [Gene(name="n_layer", choices=ranges.n_layer), Gene(name="d_model", choices=ranges.d_model)]
-        for layer in range(ranges.n_layer[-1] if ranges.per_layer else 1):
-            shape.append(Gene(name=f"n_head_{layer}", choices=ranges.n_head))
-            shape.append(Gene(name=f"d_inner_{layer}", choices=ranges.d_inner))
-        return shape
+        return [*shape, *ranges.layer_genes()]
 
     def from_genes(self, values: Sequence[int]) -> Architecture:
         n_layer, d_model, *layers = values
-        if not self.ranges.per_layer:
-            layers *= n_layer
-        return self._architecture(d_model, layers[0 : 2 * n_layer : 2], layers[1 : 2 * n_layer : 2])
+        return self.architecture(d_model, self.ranges.from_layer_genes(n_layer, layers))
 
     def to_genes(self, candidate: Architecture) -> Mapping[str, int]:
-        genes = {"n_layer": candidate.n_layer, "d_model": candidate.d_model}
-        for layer in range(candidate.n_layer if self.ranges.per_layer else 1):
-            genes |= {f"n_head_{layer}": candidate.n_head[layer], f"d_inner_{layer}": candidate.d_inner[layer]}
-        return genes
+        shape = {"n_layer": candidate.n_layer, "d_model": candidate.d_model}
+        return {**shape, **self.ranges.to_layer_genes(candidate.stacks[0])}
 
     def seeds(self) -> Sequence[Architecture]:
         """The smallest and the largest: they span what a front can reach."""
-        smallest, largest = (
-            self._architecture(
-                (d_model := self.ranges.d_model[end]),
-                [self.ranges.n_head[end]] * self.ranges.n_layer[end],
-                [self.ranges.d_inner_for(d_model)[end]] * self.ranges.n_layer[end],
-            )
-            for end in (0, -1)
-        )
-        return [smallest, largest]
+        ranges, found = self.ranges, []
+        for end in (0, -1):
+            d_model = ranges.d_model[end]
+            found.append(self.architecture(d_model, ranges.extreme(end, d_model), ranges.extreme(end, d_model)))
+        return found
 
     def listing(self) -> None:
         return None
 
     def sample(self, rng: np.random.Generator) -> Architecture:
-        n_layer, d_model = _draw(self.ranges.n_layer, rng), _draw(self.ranges.d_model, rng)
-        return self._with_layers(d_model, [self._layer(d_model, rng) for _ in range(n_layer)])
+        n_layer, d_model = draw(self.ranges.n_layer, rng), draw(self.ranges.d_model, rng)
+        return self.architecture(d_model, self.ranges.sample(n_layer, d_model, rng))
 
     def mutate(self, candidate: Architecture, rng: np.random.Generator, probability: float) -> Architecture:
         ranges = self.ranges
-        n_layer = _draw(ranges.n_layer, rng) if rng.random() < probability else candidate.n_layer
-        d_model = _draw(ranges.d_model, rng) if rng.random() < probability else candidate.d_model
-        layers = []
-        for index in range(n_layer):
-            n_head, d_inner = self._layer(d_model, rng)
-            if index < candidate.n_layer:
-                n_head = n_head if rng.random() < probability else candidate.n_head[index]
-                d_inner = d_inner if rng.random() < probability else candidate.d_inner[index]
-            layers.append((n_head, d_inner))
-        return self._with_layers(d_model, layers)
+        n_layer = draw(ranges.n_layer, rng) if rng.random() < probability else candidate.n_layer
+        d_model = draw(ranges.d_model, rng) if rng.random() < probability else candidate.d_model
+        return self.architecture(d_model, ranges.mutate(candidate.stacks[0], n_layer, d_model, rng, probability))
 
     def crossover(self, first: Architecture, second: Architecture, rng: np.random.Generator) -> Architecture:
         parents = (first, second)
@@ -124,22 +93,15 @@ class BackboneSpace:
             return parents[int(rng.integers(2))]
 
         n_layer, d_model = either().n_layer, either().d_model
-        layers = []
-        for index in range(n_layer):
-            having = [each for each in parents if index < each.n_layer]
-            heads_from, inner_from = (having[int(rng.integers(len(having)))] for _ in range(2))
-            layers.append((heads_from.n_head[index], inner_from.d_inner[index]))
-        return self._with_layers(d_model, layers)
+        return self.architecture(d_model, self.ranges.crossover([each.stacks[0] for each in parents], n_layer, rng))
 
     def contains(self, candidate: Architecture) -> bool:
         ranges, d_model = self.ranges, candidate.d_model
         return (
-            candidate.n_layer in ranges.n_layer
-            and d_model in ranges.d_model
+            d_model in ranges.d_model
             and (candidate.d_embed, candidate.div_val) == (d_model, ranges.div_val)
-            and set(candidate.n_head) <= set(ranges.n_head)
-            and set(candidate.d_inner) <= set(ranges.d_inner_for(d_model))
-            and (ranges.per_layer or len(set(candidate.n_head)) == len(set(candidate.d_inner)) == 1)
+            and ranges.contains(candidate.stacks[0], d_model)
+            and candidate.encoder is None
         )
 
     def features(self, candidate: Architecture) -> Sequence[float]:
@@ -151,8 +113,19 @@ class BackboneSpace:
             *depth_moments([log(each) for each in candidate.n_head]),
         )
 
+    def stack_params(self, candidate: Architecture) -> Mapping[str, int]:
+        """`encoder_params` and `decoder_params`, of the stacks that the backbone has; without embeddings.
+
+        Raises LtsRayError for an architecture with other stacks.
+        """
+        if candidate.encoder is not None and (self.count_encoder_params is None or self.count_decoder_params is None):
+            raise LtsRayError(f"the space {self.name} has one stack of layers; leave out the architecture's encoder")
+        counts = {"encoder_params": self.count_encoder_params, "decoder_params": self.count_decoder_params}
+        return {name: count(candidate) for name, count in counts.items() if count is not None}
+
     def decoder_params(self, candidate: Architecture) -> int:
-        return self.count_decoder_params(candidate)
+        """What stands for quality: the parameters of all stacks together (LTS, section 3 and appendix J)."""
+        return sum(self.stack_params(candidate).values())
 
     def to_json(self, candidate: Architecture) -> dict[str, Any]:
         return candidate.to_json()
@@ -163,24 +136,8 @@ class BackboneSpace:
             raise LtsRayError(f"{candidate.to_json()} is not in the space {self.name}")
         return candidate
 
-    def _layer(self, d_model: int, rng: np.random.Generator) -> tuple[int, int]:
-        return _draw(self.ranges.n_head, rng), _draw(self.ranges.d_inner_for(d_model), rng)
-
-    def _with_layers(self, d_model: int, layers: Sequence[tuple[int, int]]) -> Architecture:
-        """Where layers are alike, the first one stands for all."""
-        if not self.ranges.per_layer:
-            layers = [layers[0]] * len(layers)
-        return self._architecture(d_model, [n_head for n_head, _ in layers], [d_inner for _, d_inner in layers])
-
-    def _architecture(self, d_model: int, n_head: Sequence[int], d_inner: Sequence[int]) -> Architecture:
+    def architecture(self, d_model: int, own: Stack, encoder: Stack | None = None) -> Architecture:
+        """Of that width, with these layers; a backbone of one stack has no use for an encoder's."""
         return Architecture(
-            d_model=d_model,
-            n_head=tuple(n_head),
-            d_inner=tuple(d_inner),
-            d_embed=d_model,
-            div_val=self.ranges.div_val,
+            d_model=d_model, n_head=own.n_head, d_inner=own.d_inner, d_embed=d_model, div_val=self.ranges.div_val
         )
-
-
-def _draw(values: Sequence[int], rng: np.random.Generator) -> int:
-    return values[int(rng.integers(len(values)))]

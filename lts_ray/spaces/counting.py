@@ -11,7 +11,8 @@ from lts_ray.spaces.backbone import BackboneSpace
 
 
 def counted(line: str, space: BackboneSpace, *, where: str) -> dict[str, Any]:
-    """The row with `decoder_params`, and with `total_params` where it names its vocabulary's size as n_token.
+    """The row with `encoder_params` and `decoder_params`, of the stacks that the space's backbone has, and with
+    `total_params` where it names its vocabulary's size as n_token.
 
     The architecture need not be on the space's grid. Raises LtsRayError for what is not one; `where` says which row.
     """
@@ -20,7 +21,7 @@ def counted(line: str, space: BackboneSpace, *, where: str) -> dict[str, Any]:
         if not isinstance(row, dict):
             raise LtsRayError(f"a row is a JSON object; got {line.strip()[:60]}")
         architecture = Architecture.from_json(row)
-        counts = {"decoder_params": space.decoder_params(architecture)}
+        counts = dict(space.stack_params(architecture))
         if "n_token" in row and "total_params" not in row:
             counts["total_params"] = space.count_total_params(architecture, vocab_size=_whole(row["n_token"]))
     except json.JSONDecodeError as error:

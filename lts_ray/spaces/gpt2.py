@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from lts_ray.architecture import Architecture
 from lts_ray.spaces.adaptive import adaptive_params
-from lts_ray.spaces.backbone import BackboneSpace, Ranges
+from lts_ray.spaces.backbone import BackboneSpace
+from lts_ray.spaces.ranges import Ranges
 
 CUTOFFS = (19_997, 39_997)
 N_POSITION = 192

@@ -9,21 +9,32 @@ from __future__ import annotations
 from itertools import pairwise
 
 from lts_ray.architecture import Submodel
-from lts_ray.models.config import MatFormerConfig
+from lts_ray.models.decoder_config import DecoderConfig
+from lts_ray.models.elastic import ElasticConfig
 
 
-def least_slope(config: MatFormerConfig) -> list[Submodel]:
+def least_slope(config: ElasticConfig) -> list[Submodel]:
     """All of them, strictly growing in size; the trained granularities are the ones with one kind of layer."""
-    trained = [submodel.widths for submodel in config.trained.values()]
+    trained = list(config.trained.values())
     mixed = [
-        Submodel(narrow[: config.n_layer - wider] + wide[config.n_layer - wider :])
+        _mixed(config, narrow, wide, wider)
         for narrow, wide in pairwise(trained)
         for wider in range(config.n_layer)  # layers that have the wider granularity already
     ]
     # in a layer of few neurons two granularities may round to one width; what it makes twice is listed once
-    return list(dict.fromkeys((*mixed, Submodel(trained[-1]))))
+    return list(dict.fromkeys((*mixed, trained[-1])))
 
 
-def nearest(config: MatFormerConfig, share: float) -> Submodel:
+def _mixed(config: ElasticConfig, narrow: Submodel, wide: Submodel, wider: int) -> Submodel:
+    """`wide` in the last `wider` layers. All layers share one d_model: the wider one, unless no layer is."""
+    first = config.n_layer - wider
+    heads: tuple[int, ...] = ()
+    if config.elastic_heads:
+        heads = (narrow.heads or config.elastic_heads)[:first] + (wide.heads or config.elastic_heads)[first:]
+    widths = narrow.widths[:first] + wide.widths[first:]
+    return config.check(Submodel(widths, heads=heads, d_model=wide.d_model if wider else narrow.d_model))
+
+
+def nearest(config: DecoderConfig, share: float) -> Submodel:
     """The one whose share of the universal model's FFN neurons is closest; the smaller one of two."""
     return min(least_slope(config), key=lambda each: abs(config.relative_size(each) - share))

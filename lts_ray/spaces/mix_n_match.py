@@ -1,4 +1,8 @@
-"""The submodels of one trained universal model: each layer's FFN width is a multiple of a fraction of the full one."""
+"""The submodels of one trained universal model: each layer's FFN width is a multiple of a fraction of the full one.
+
+Where layers can be skipped, a width may be 0. Where heads or d_model nest, there is a gene for each layer's heads and
+one for d_model, from as few as the smallest granularity was trained with.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ import numpy as np
 
 from lts_ray.architecture import Submodel
 from lts_ray.errors import LtsRayError
-from lts_ray.models.config import MatFormerConfig
+from lts_ray.models.decoder_config import DecoderConfig
 from lts_ray.spaces.base import Gene
 
 STEPS = 8
@@ -22,33 +26,54 @@ LISTED = 5_000
 
 
 class MixNMatch:
-    """A gene is one layer's width: k/steps of its full width, k = 1..steps."""
+    """A gene is one layer's width: k/steps of its full width, k = 1..steps; then the heads, then d_model."""
 
     name = "mix-n-match"
 
-    def __init__(self, config: MatFormerConfig, steps: int = STEPS) -> None:
+    def __init__(self, config: DecoderConfig, steps: int = STEPS) -> None:
         narrowest = min(config.widths)
         if not 1 <= steps <= narrowest:
             raise LtsRayError(f"steps must be between 1 and the narrowest layer's {narrowest} neurons; got {steps}")
         self.config = config
-        self.choices = tuple(
-            tuple(round(k * width / steps) for k in range(1, steps + 1))  # as MatFormerConfig.fraction rounds
-            for width in config.widths
-        )
+        self._genes = []
+        for layer, width in enumerate(config.widths):
+            least = 1 if config.may_skip(layer) else 0
+            widths = tuple(
+                round(k * width / steps) for k in range(least, steps + 1)
+            )  # as ElasticConfig.fraction rounds
+            self._genes.append(Gene(name=f"width_{layer}", choices=widths))
+        smallest = next(iter(config.trained.values()))
+        step = config.head_step
+        for layer, full in enumerate(config.elastic_heads):
+            least = smallest.heads[layer] if smallest.heads else full
+            self._genes.append(Gene(name=f"heads_{layer}", choices=tuple(range(least, full + 1, step))))
+        if full := config.elastic_d_model:
+            shares = [round(k * full / steps) for k in range(1, steps + 1)]
+            self._genes.append(Gene(name="d_model", choices=_from(shares, smallest.d_model or full)))
 
     @property
     def size(self) -> int:
-        return math.prod(len(widths) for widths in self.choices)
+        return math.prod(len(gene.choices) for gene in self._genes)
 
     @property
     def genes(self) -> Sequence[Gene]:
-        return [Gene(name=f"width_{layer}", choices=widths) for layer, widths in enumerate(self.choices)]
+        return self._genes
 
     def from_genes(self, values: Sequence[int]) -> Submodel:
-        return Submodel(tuple(values))
+        layers = self.config.n_layer
+        heads = tuple(values[layers : 2 * layers]) if self.config.elastic_heads else ()
+        d_model = values[-1] if self.config.elastic_d_model else 0
+        return self.config.check(Submodel(tuple(values[:layers]), heads=heads, d_model=d_model))
 
     def to_genes(self, candidate: Submodel) -> Mapping[str, int]:
-        return {f"width_{layer}": width for layer, width in enumerate(candidate.widths)}
+        return {gene.name: value for gene, value in zip(self._genes, self._values(candidate), strict=True)}
+
+    def _values(self, candidate: Submodel) -> tuple[int, ...]:
+        """One for each gene, in their order."""
+        config = self.config
+        heads = (candidate.heads or config.elastic_heads) if config.elastic_heads else ()
+        d_model = (candidate.d_model or config.elastic_d_model,) if config.elastic_d_model else ()
+        return (*candidate.widths, *heads, *d_model)
 
     def seeds(self) -> Sequence[Submodel]:
         """The trained granularities that the space has, largest first."""
@@ -56,36 +81,41 @@ class MixNMatch:
         return [submodel for submodel in trained if self.contains(submodel)]
 
     def listing(self) -> Sequence[Submodel] | None:
-        return [Submodel(widths) for widths in product(*self.choices)] if self.size <= LISTED else None
+        if self.size > LISTED:
+            return None
+        return [self.from_genes(values) for values in product(*(gene.choices for gene in self._genes))]
 
     def sample(self, rng: np.random.Generator) -> Submodel:
-        return Submodel(tuple(_draw(widths, rng) for widths in self.choices))
+        return self.from_genes([_draw(gene.choices, rng) for gene in self._genes])
 
     def mutate(self, candidate: Submodel, rng: np.random.Generator, probability: float) -> Submodel:
-        return Submodel(
-            tuple(
-                _draw(widths, rng) if rng.random() < probability else width
-                for width, widths in zip(candidate.widths, self.choices, strict=True)
-            )
+        return self.from_genes(
+            [
+                _draw(gene.choices, rng) if rng.random() < probability else value
+                for value, gene in zip(self._values(candidate), self._genes, strict=True)
+            ]
         )
 
     def crossover(self, first: Submodel, second: Submodel, rng: np.random.Generator) -> Submodel:
-        pairs = zip(first.widths, second.widths, strict=True)
-        return Submodel(tuple(mine if rng.random() < 0.5 else other for mine, other in pairs))
+        pairs = zip(self._values(first), self._values(second), strict=True)
+        return self.from_genes([mine if rng.random() < 0.5 else other for mine, other in pairs])
 
     def contains(self, candidate: Submodel) -> bool:
-        return len(candidate.widths) == len(self.choices) and all(
-            width in widths for width, widths in zip(candidate.widths, self.choices, strict=True)
-        )
+        try:
+            values = self._values(self.config.check(candidate))
+        except LtsRayError:
+            return False
+        return all(value in gene.choices for value, gene in zip(values, self._genes, strict=True))
 
     def features(self, candidate: Submodel) -> Sequence[float]:
-        """The neurons of all layers, which latency and memory follow, and each layer's own."""
-        return (math.log(sum(candidate.widths)), *(math.log(width) for width in candidate.widths))
+        """The neurons of all layers, which latency and memory follow, and each gene's own value."""
+        values = (self.config.neurons(candidate), *self._values(candidate))
+        return [math.log(value or 1) for value in values]
 
     def decoder_params(self, candidate: Submodel) -> int:
         return self.config.decoder_params(candidate)
 
-    def to_json(self, candidate: Submodel) -> list[int]:
+    def to_json(self, candidate: Submodel) -> Any:
         return candidate.to_json()
 
     def from_json(self, value: Any) -> Submodel:
@@ -95,5 +125,10 @@ class MixNMatch:
         return candidate
 
 
-def _draw(widths: Sequence[int], rng: np.random.Generator) -> int:
-    return widths[int(rng.integers(len(widths)))]
+def _from(choices: Sequence[int], least: int) -> tuple[int, ...]:
+    """`least` and the choices above it."""
+    return (least, *(each for each in choices if each > least))
+
+
+def _draw(choices: Sequence[int], rng: np.random.Generator) -> int:
+    return choices[int(rng.integers(len(choices)))]

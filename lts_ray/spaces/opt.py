@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from lts_ray.architecture import Architecture
-from lts_ray.spaces.backbone import BackboneSpace, Ranges
+from lts_ray.spaces.backbone import BackboneSpace
+from lts_ray.spaces.ranges import Ranges
 
 N_POSITION = 2_050
 """2,048 and the two that OPT's positions are offset by; the paper counts them as decoder (table 3)."""

@@ -14,8 +14,8 @@ def training_flops(config: MatFormerConfig, submodel: Submodel, tokens: int, seq
     looked up, not; and the attention's scores and sums, counted as if every token saw the whole sequence (PaLM's
     convention), which a causal kernel halves.
     """
-    parameters = config.decoder_params(submodel) + config.vocab_size * config.d_model
-    attention = 2 * config.n_layer * config.n_head * config.d_head * sequence_length
+    parameters = config.decoder_params(submodel) + config.vocab_size * (submodel.d_model or config.d_model)
+    attention = 2 * sum(submodel.heads or config.layer_heads) * config.d_head * sequence_length
     return 6.0 * tokens * (parameters + attention)
 
 

@@ -1,18 +1,24 @@
-"""An architecture that `lts-ray search` found, as what a run is to train."""
+"""Architectures that `lts-ray search` found, as what a run is to train: one, or several fused into a supernet."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from lts_ray.architecture import Architecture
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json
 from lts_ray.models.backbones import BackboneConfig
+from lts_ray.models.supernet_config import SupernetConfig
 from lts_ray.spaces.registry import backbone_space
+from lts_ray.training.sections import check_known, mapping_of
 
 SCHEMA = 1
 FILE_NAME = "architectures.json"
+FROM = "from"
+SIZES = ("vocab_size", "context_length")
+WHERE = "section 'architecture'"
 
 
 def found_architecture(path: Path, name: str | None = None, *, vocab_size: int, context_length: int) -> BackboneConfig:
@@ -20,22 +26,63 @@ def found_architecture(path: Path, name: str | None = None, *, vocab_size: int, 
 
     Raises LtsRayError, which lists the points where none of them is meant.
     """
+    backbone, points, file = _read(path)
+    if name is None and len(points) > 1:
+        raise LtsRayError(f"search result {file} has several architectures; name one of: {', '.join(points)}")
+    chosen = next(iter(points)) if name is None else name
+    return BackboneConfig(
+        backbone=backbone,
+        architecture=_chosen(points, [chosen], file)[chosen],
+        vocab_size=vocab_size,
+        context_length=context_length,
+    )
+
+
+def found_supernet(path: Path, names: Sequence[str], *, vocab_size: int, context_length: int) -> SupernetConfig:
+    """Several points, fused. Raises LtsRayError as `found_architecture` does, and for points that cannot be."""
+    backbone, points, file = _read(path)
+    return SupernetConfig(
+        backbone=backbone,
+        members=_chosen(points, names, file),
+        vocab_size=vocab_size,
+        context_length=context_length,
+    )
+
+
+def found_names(path: Path) -> list[str]:
+    """Of all points."""
+    return list(_read(path)[1])
+
+
+def architecture_of(section: object, *, vocab_size: int, context_length: int) -> BackboneConfig | SupernetConfig:
+    """What a run's section `architecture` says: a backbone, several by name, or points of a search.
+
+    vocab_size, context_length: where the section has none. Raises LtsRayError.
+    """
+    section = mapping_of(section, "architecture")
+    given = {"vocab_size": vocab_size, "context_length": context_length, **section}
+    if FROM in section or "points" in section:
+        check_known((FROM, "points", *SIZES), section, WHERE)
+        path, names = section.get(FROM), section.get("points")
+        if not isinstance(path, str) or not isinstance(names, list) or not all(isinstance(each, str) for each in names):
+            raise LtsRayError(
+                f"{WHERE} takes `from`, a search's architectures.json, and `points`, a list of names in it; "
+                f"got {path!r} and {names!r}"
+            )
+        return found_supernet(Path(path), names, **{name: given[name] for name in SIZES})
+    kind: type[BackboneConfig] | type[SupernetConfig] = SupernetConfig if "members" in section else BackboneConfig
+    check_known([each.name for each in fields(kind)], section, WHERE)
+    return kind.from_json(given)
+
+
+def _read(path: Path) -> tuple[str, Mapping[str, object], Path]:
+    """The backbone, architectures as JSON by name, and the file."""
     file = path / FILE_NAME if path.is_dir() else path
     raw = read_json(file, what="search result")
     if raw.get("schema") != SCHEMA:
         raise LtsRayError(f"search result {file} has schema {raw.get('schema')!r}; this version reads {SCHEMA}")
-    points, backbone = _points(file, raw.get("points")), backbone_space(str(raw.get("space"))).backbone
-    known = ", ".join(points)
-    if name is None and len(points) > 1:
-        raise LtsRayError(f"search result {file} has several architectures; name one of: {known}")
-    if name is not None and name not in points:
-        raise LtsRayError(f"search result {file} has no architecture {name!r}; it has: {known}")
-    return BackboneConfig(
-        backbone=backbone,
-        architecture=Architecture.from_json(points[next(iter(points)) if name is None else name]),
-        vocab_size=vocab_size,
-        context_length=context_length,
-    )
+    points = _points(file, raw.get("points"))
+    return backbone_space(str(raw.get("space"))).backbone, points, file
 
 
 def _points(file: Path, points: object) -> Mapping[str, object]:
@@ -45,3 +92,12 @@ def _points(file: Path, points: object) -> Mapping[str, object]:
     if not points:
         raise LtsRayError(f"search result {file} has no architectures")
     return {str(each.get("name")): each["architecture"] for each in points}
+
+
+def _chosen(points: Mapping[str, object], names: Sequence[str], file: Path) -> dict[str, Architecture]:
+    for name in names:
+        if name not in points:
+            raise LtsRayError(f"search result {file} has no architecture {name!r}; it has: {', '.join(points)}")
+    if len(set(names)) < len(names):
+        raise LtsRayError(f"points of search result {file} are to be named once each; got {', '.join(names)}")
+    return {name: Architecture.from_json(points[name]) for name in names}

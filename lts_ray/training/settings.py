@@ -11,11 +11,15 @@ from typing import Any, Literal, get_args
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_yaml
 from lts_ray.models.backbones import BackboneConfig
-from lts_ray.models.config import GRANULARITIES, MatFormerConfig, check_granularities
+from lts_ray.models.config import MatFormerConfig
+from lts_ray.models.elastic import GRANULARITIES, check_granularities, check_shares
+from lts_ray.models.supernet_config import SupernetConfig
 from lts_ray.training import weighting
 from lts_ray.training.checks import check_positive, check_switch, check_text, check_whole, is_number
+from lts_ray.training.found_architecture import architecture_of
 from lts_ray.training.frozen import Trained
 from lts_ray.training.objective import Kind, Objective
+from lts_ray.training.sections import check_known, section_of
 from lts_ray.training.universal_learner import Passes
 from lts_ray.training.weighting import Weighting
 
@@ -30,7 +34,8 @@ CHOICES = {
     "train": get_args(Trained),
     "save_dtype": get_args(StoredDtype),
 }
-OF_GRANULARITIES = ("objective", "weights", "probabilities", "passes", "train", "teacher", "distillation")
+OF_SEVERAL = ("objective", "weights", "probabilities")
+OF_GRANULARITIES = ("passes", "train", "teacher", "distillation")
 TWO_MODELS = "a run trains the universal model of section 'model' or an 'architecture', not both: leave one out"
 
 
@@ -39,6 +44,8 @@ class ModelSettings:
     """The shape of a fresh universal model; not used when a run starts from a checkpoint.
 
     granularities: the fractions of the FFN to train, by name; None: the paper's four. `{XL: 1}` is a plain model.
+    nested_heads, nested_d_model: the fractions of attention heads and of d_model that these have, by name; those that
+    are left out have all; None: they do not nest.
     independent: each granularity has FFN blocks of its own, and shares the rest: an ablation, which is not served.
     """
 
@@ -50,6 +57,8 @@ class ModelSettings:
     d_ff: int = 2816
     context_length: int = 512
     granularities: Mapping[str, float] | None = None
+    nested_heads: Mapping[str, float] | None = None
+    nested_d_model: Mapping[str, float] | None = None
     independent: bool = False
 
     def __post_init__(self) -> None:
@@ -58,6 +67,11 @@ class ModelSettings:
         check_switch(self.independent, "model.independent")
         if self.granularities is not None:
             check_granularities(self.granularities, what="model.granularities")
+        for axis in ("nested_heads", "nested_d_model"):
+            shares = getattr(self, axis)
+            check_shares(shares, self.granularities or GRANULARITIES, what=f"model.{axis}")
+            if shares is not None and self.independent:
+                raise LtsRayError(f"model.independent has FFN blocks apart and shares the rest: leave model.{axis} out")
 
     @property
     def names(self) -> list[str]:
@@ -77,6 +91,8 @@ class ModelSettings:
             widths=(self.d_ff,) * self.n_layer,
             context_length=self.context_length,
             granularities=dict(GRANULARITIES if self.granularities is None else self.granularities),
+            nested_heads=self.nested_heads,
+            nested_d_model=self.nested_d_model,
             bos_token_id=eos_id,
             eos_token_id=eos_id,
         )
@@ -107,9 +123,10 @@ class TrainingSettings:
 
     batch_size: sequences a step, over all workers. objective: of a universal model: the losses of all granularities by
     their `weights`, or that of one, drawn for each step by the `probabilities`; both by granularity and relative, or a
-    preset (see `lts_ray.training.weighting`). passes: see `UniversalLearner`. train: all parameters or only those of
-    the FFNs. teacher: the folder of a universal model from which all granularities but the universal one learn; the
-    share `distillation` of their loss is KL(teacher ‖ granularity), the rest the text's cross-entropy.
+    preset (see `lts_ray.training.weighting`); a supernet has members in their place. passes: see `UniversalLearner`.
+    train: all parameters or only those of the FFNs. teacher: the folder of a universal model from which all
+    granularities but the universal one learn; the share `distillation` of their loss is KL(teacher ‖ granularity), the
+    rest the text's cross-entropy.
     device: where model, optimizer and batches are; `auto` takes a GPU where there is one. precision: of the matrix
     products; `auto` takes bfloat16 where the device multiplies it natively. threads: torch threads of a worker; None
     shares the machine's cores out. checkpoint_every, evaluate_every, log_every: in steps.
@@ -181,10 +198,11 @@ class TrainingSettings:
             granularities=granularities,
         )
 
-    def check_backbone(self) -> None:
-        """Raises LtsRayError where these settings ask a backbone, which has one width, for what it cannot do."""
+    def check_backbone(self, *, fused: bool = False) -> None:
+        """Raises LtsRayError where these settings ask a backbone, or several fused ones, for what they cannot do."""
         for each in fields(self):
-            if each.name in OF_GRANULARITIES and getattr(self, each.name) != each.default:
+            refused = each.name in OF_GRANULARITIES or (each.name in OF_SEVERAL and not fused)
+            if refused and getattr(self, each.name) != each.default:
                 raise LtsRayError(f"training.{each.name} is for a universal model, not for a backbone: leave it out")
 
     def learning_rate_at(self, step: int) -> float:
@@ -200,12 +218,12 @@ class TrainingSettings:
 class RunSettings:
     """A whole run.
 
-    architecture: what to train in place of a universal model; `model` is then left alone. init_from: a checkpoint
-    folder, of either kind, whose weights, shape and tokenizer the run starts from.
+    architecture: what to train in place of a universal model, one or several fused; `model` is then left alone.
+    init_from: a checkpoint folder, of either kind, whose weights, shape and tokenizer the run starts from.
     """
 
     model: ModelSettings = ModelSettings()
-    architecture: BackboneConfig | None = None
+    architecture: BackboneConfig | SupernetConfig | None = None
     data: DataSettings = DataSettings()
     training: TrainingSettings = TrainingSettings()
     init_from: str | None = None
@@ -221,7 +239,9 @@ class RunSettings:
             return
         if self.model != ModelSettings():
             raise LtsRayError(TWO_MODELS)
-        self.training.check_backbone()
+        self.training.check_backbone(fused=isinstance(self.architecture, SupernetConfig))
+        if isinstance(self.architecture, SupernetConfig):
+            self.training.objective_of(self.architecture.members)
         if self.init_from is not None:
             raise LtsRayError("a run starts from an architecture or from a checkpoint (init_from), not from both")
 
@@ -240,8 +260,8 @@ class RunSettings:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> RunSettings:
-        _known(cls, value, "the configuration")
-        section = _section(TrainingSettings, value, "training")
+        check_known([each.name for each in fields(cls)], value, "the configuration")
+        section = section_of(TrainingSettings, value, "training")
         if "objective" not in section and section.get("weights") == dict.fromkeys(GRANULARITIES, 1.0):
             del section["weights"]  # what runs wrote before `equal` had a name, whatever they trained
         if isinstance(section.get("betas"), list):
@@ -251,12 +271,13 @@ class RunSettings:
         if value.get("architecture") is not None:
             if value.get("model") is not None:
                 raise LtsRayError(TWO_MODELS)
-            defaults = {"vocab_size": ModelSettings.vocab_size, "context_length": training.sequence_length}
-            architecture = BackboneConfig.from_json(defaults | _section(BackboneConfig, value, "architecture"))
+            architecture = architecture_of(
+                value["architecture"], vocab_size=ModelSettings.vocab_size, context_length=training.sequence_length
+            )
         return cls(
-            model=ModelSettings(**_section(ModelSettings, value, "model")),
+            model=ModelSettings(**section_of(ModelSettings, value, "model")),
             architecture=architecture,
-            data=DataSettings(**_section(DataSettings, value, "data")),
+            data=DataSettings(**section_of(DataSettings, value, "data")),
             training=training,
             init_from=value.get("init_from"),
         )
@@ -268,18 +289,3 @@ def load_settings(path: Path) -> RunSettings:
     if not isinstance(raw, dict):
         raise LtsRayError(f"configuration {path} must be a mapping with the sections model, data and training")
     return RunSettings.from_json(raw)
-
-
-def _section(kind: type, value: Mapping[str, Any], name: str) -> dict[str, Any]:
-    section = value.get(name) or {}
-    if not isinstance(section, Mapping):
-        raise LtsRayError(f"section {name!r} of the configuration must be a mapping; got {section!r}")
-    _known(kind, section, f"section {name!r}")
-    return dict(section)
-
-
-def _known(kind: type, value: Mapping[str, Any], where: str) -> None:
-    known = {each.name for each in fields(kind)}
-    unknown = sorted(str(key) for key in value.keys() - known)
-    if unknown:
-        raise LtsRayError(f"{where} has unknown keys {', '.join(unknown)}; known: {', '.join(sorted(known))}")

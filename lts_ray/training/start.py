@@ -12,12 +12,14 @@ from lts_ray.models.backbone_checkpoint import is_backbone, read_backbone_config
 from lts_ray.models.checkpoint import load_checkpoint, read_config
 from lts_ray.models.independent import IndependentModel
 from lts_ray.models.matformer import MatFormer
+from lts_ray.models.supernet_config import SupernetConfig
 from lts_ray.tokenizer import load_tokenizer
 from lts_ray.training.backbone_learner import BackboneLearner
 from lts_ray.training.frozen import freeze
 from lts_ray.training.independent_learner import IndependentLearner
 from lts_ray.training.learner import Learner
 from lts_ray.training.settings import RunSettings, TrainingSettings
+from lts_ray.training.supernet_learner import SupernetLearner
 from lts_ray.training.teacher import Teacher, check_teacher
 from lts_ray.training.universal_learner import UniversalLearner
 
@@ -79,6 +81,9 @@ def check_tokenizer(folder: Path, *, vocab_size: int | None) -> None:
 
 def _fresh(settings: RunSettings, vocab_size: int, eos_id: int, device: torch.device) -> Learner:
     generator = torch.Generator().manual_seed(settings.training.seed)
+    if isinstance(settings.architecture, SupernetConfig):
+        fused = replace(settings.architecture, vocab_size=vocab_size)
+        return SupernetLearner.fresh(fused, settings.training.objective_of(fused.members), generator)
     if settings.architecture is not None:
         return BackboneLearner.fresh(replace(settings.architecture, vocab_size=vocab_size), generator)
     config = settings.model.config(vocab_size, eos_id=eos_id)

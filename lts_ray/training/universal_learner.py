@@ -25,7 +25,10 @@ PASS_TOKENS = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class UniversalLearner:
-    """passes: all granularities of a step as rows of one mixed-width batch, or a pass for each."""
+    """passes: all granularities of a step as rows of one mixed-width batch, or a pass for each.
+
+    Where more nests than the FFN, granularities have no layer in common to share a pass for: each gets its own.
+    """
 
     model: MatFormer
     objective: Objective
@@ -38,7 +41,7 @@ class UniversalLearner:
 
     def losses(self, blocks: Tensor, step: int) -> Iterator[Losses]:
         shares = self.objective.shares(step)
-        if self.passes == "separate":
+        if self.passes == "separate" or not self.model.config.nests_ffn_alone:
             teaching = self._teaching(blocks, shares)
             for index, (name, share) in enumerate(shares.items()):
                 yield self._pass(blocks, {name: share}, only(teaching, index))
@@ -64,7 +67,8 @@ class UniversalLearner:
         else:
             hidden = self.model.fan_out(tokens, submodels)
         hidden = hidden.view(len(submodels), len(targets), -1)
-        total, losses = head_loss(hidden, self.model.output_weight, targets, list(shares.values()), teaching)
+        head = self.model.output_weight[:, : hidden.shape[-1]]
+        total, losses = head_loss(hidden, head, targets, list(shares.values()), teaching)
         return total, dict(zip(shares, losses, strict=True))
 
     def evaluate(self, blocks: Tensor) -> dict[str, float]:

@@ -136,7 +136,7 @@ def run(
         ):
             ways = {Way(RUNTIME, name): bare_runtime(runtime, submodel) for name, submodel in chosen.items()}
             for name, submodel in chosen.items():
-                ways[Way(ENGINE, name)] = of_engine(Option(name=name, submodel=submodel, loss=0.0))
+                ways[Way(ENGINE, name)] = of_engine(Option.of(config, submodel, name=name, loss=0.0))
             rows = compare(
                 ways | others,
                 random_prompts(config, count=most, tokens=prompt_tokens, seed=seed),

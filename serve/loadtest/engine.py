@@ -10,8 +10,8 @@ from time import monotonic
 
 from lts_ray.errors import LtsRayError
 from lts_ray.frontier import read_frontier
-from lts_ray.models.checkpoint import fingerprint, load_checkpoint, read_config
-from lts_ray.models.config import MatFormerConfig
+from lts_ray.models.decoder_config import DecoderConfig
+from lts_ray.models.universal_checkpoint import load_universal, read_universal, universal_fingerprint
 from lts_ray.runtime.base import Runtime
 from lts_ray.runtime.calibration import calibrate
 from lts_ray.runtime.load import build_runtime
@@ -48,12 +48,12 @@ class LocalModel:
 
     @cached_property
     def fingerprint(self) -> str:
-        return fingerprint(self.folder)
+        return universal_fingerprint(self.folder)
 
     @cached_property
     def runtime(self) -> Runtime:
         """For one engine at a time."""
-        model = load_checkpoint(self.folder).model
+        model = load_universal(self.folder).model
         return build_runtime(model, n_blocks=self.capacity.n_blocks, threads=self.threads)
 
     def calibrate(self, seconds: float) -> StepCosts:
@@ -83,12 +83,12 @@ class LocalModel:
         )
 
 
-def _menu(folder: Path, *, frontier: Path | None, target: str | None) -> tuple[MatFormerConfig, Menu]:
-    config, validation_loss = read_config(folder)
+def _menu(folder: Path, *, frontier: Path | None, target: str | None) -> tuple[DecoderConfig, Menu]:
+    config, validation_loss = read_universal(folder)
     if frontier is None:
         if target is not None:
             raise LtsRayError(f"--target {target} needs --frontier: the frontier says what a target is")
         return config, menu_of_granularities(config, validation_loss)
     points = read_frontier(frontier)
-    points.check_model(fingerprint(folder), config)
+    points.check_model(universal_fingerprint(folder), config)
     return config, menu_of_frontier(config, points, target)

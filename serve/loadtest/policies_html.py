@@ -1,4 +1,4 @@
-"""report.html: what `lts-ray bench policies` found, one self-contained file. plotly.js is inside, once."""
+"""report.html: what `lts-ray bench policies` found, one self-contained file."""
 
 from __future__ import annotations
 
@@ -6,13 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
-
-from lts_ray.files import write_text
-from lts_ray.report.html import FLAT
-from lts_ray.report.template import STYLE
+from lts_ray.report.page import figure_html, write_page
 from serve.loadtest.policies_folder import Setup
 from serve.loadtest.policies_plot import policies_figure
 from serve.loadtest.policies_summary import Row
@@ -20,21 +14,7 @@ from serve.loadtest.policies_table import wide_row
 from serve.loadtest.verdicts import Verdict
 
 HEADINGS = {"engine": "The engine, in real time", "simulated": "Simulated, with this node's step costs"}
-PAGE = (
-    """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>lts-ray bench policies</title>
-<style>"""
-    + STYLE
-    + """</style>
-<script>{{ plotly }}</script>
-</head>
-<body>
-<main>
-<h1>Budgets kept, and at which quality</h1>
+BODY = """<h1>Budgets kept, and at which quality</h1>
 <p>{{ setup }}</p>
 {% for each in modes %}
 <h2>{{ each.heading }}</h2>
@@ -60,26 +40,20 @@ PAGE = (
 </tbody></table></div>
 {% endfor %}
 <footer>{{ machine }}</footer>
-</main>
-</body>
-</html>
 """
-)
 
 
 def write_policies_page(path: Path, *, setup: Setup, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> None:
     """rows: over all traces."""
-    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(PAGE)
     machine = setup.machine
-    write_text(
+    write_page(
         path,
-        template.render(
-            plotly=Markup(get_plotlyjs()),  # plotly's own script, not user input
-            setup=describe(setup),
-            modes=[_section(mode, rows, verdicts) for mode in dict.fromkeys(row.mode for row in rows)],
-            machine=f"{machine['gpu'] or machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}, "
-            f"{setup.threads} threads; model {setup.model[:12]}",
-        ),
+        BODY,
+        title="lts-ray bench policies",
+        setup=describe(setup),
+        modes=[_section(mode, rows, verdicts) for mode in dict.fromkeys(row.mode for row in rows)],
+        machine=f"{machine['gpu'] or machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}, "
+        f"{setup.threads} threads; model {setup.model[:12]}",
     )
 
 
@@ -98,16 +72,13 @@ def describe(setup: Setup) -> str:
 
 def _section(mode: str, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> dict[str, Any]:
     chosen = [row for row in rows if row.mode == mode]
-    figure = policies_figure(chosen).to_html(
-        full_html=False, include_plotlyjs=False, config=dict(FLAT), div_id=f"policies-{mode}"
-    )
     tables = []
     for load in sorted({row.load for row in chosen}):
         shown = [wide_row(row) for row in chosen if row.load == load]
         tables.append({"load": f"{load:g}", "names": [*shown[0]], "rows": [[*each.values()] for each in shown]})
     return {
         "heading": HEADINGS[mode],
-        "figure": Markup(figure),
+        "figure": figure_html(policies_figure(chosen), f"policies-{mode}"),
         "tables": tables,
         "verdicts": [
             {"holds": each.holds, "load": f"{each.load:g}", "text": each.text} for each in verdicts if each.mode == mode

@@ -15,9 +15,10 @@ from lts_ray.measurement.measure import Failed, Measurement, measure_submodels
 from lts_ray.measurement.reference import Reference
 from lts_ray.measurement.repeatability import repeatability
 from lts_ray.measurement.steps import step_of
-from lts_ray.measurement.subject import BACKBONES, BackboneSource, MatFormerSource, SubmodelSubject, backbone_of
+from lts_ray.measurement.subject import BackboneSource, UniversalSource, SubmodelSubject
 from lts_ray.measurement.target import Target
 from lts_ray.measurement.timing import MIN_BLOCKS
+from lts_ray.models.backbones import BACKBONES, backbone_of
 from lts_ray.models.matformer import MatFormer
 
 SMALL = Architecture(d_model=32, n_head=(2, 4), d_inner=(64, 96), d_embed=32)
@@ -96,7 +97,7 @@ def test_an_actor_measures_any_candidate(backbone: str) -> None:
 
 def test_an_actor_of_a_universal_model_measures_submodels_and_calibrates(universal: MatFormer) -> None:
     weights = {name: value.numpy() for name, value in universal.state_dict().items()}
-    actor = MeasurementActor(TARGET, MatFormerSource(universal.config), weights)
+    actor = MeasurementActor(TARGET, UniversalSource(universal.config), weights)
     actor.start()
     assert isinstance(actor.measure(Submodel((8, 16, 24))), Measurement)
     assert actor.measure(Submodel((8, 16))) == Failed(
@@ -106,14 +107,14 @@ def test_an_actor_of_a_universal_model_measures_submodels_and_calibrates(univers
 
 
 def test_an_actor_whose_source_cannot_be_opened_says_why(universal: MatFormer) -> None:
-    found = MeasurementActor(TARGET, MatFormerSource(universal.config), {}).start()
+    found = MeasurementActor(TARGET, UniversalSource(universal.config), {}).start()
     assert isinstance(found, Failed)
     assert "Missing key" in found.reason
 
 
 def test_an_unknown_backbone_names_those_there_are() -> None:
-    with pytest.raises(LtsRayError, match="unknown backbone 'bert': use one of gpt2, transformer-xl, opt"):
-        BackboneSource(backbone="bert", vocab_size=200, context_length=16)
+    with pytest.raises(LtsRayError, match="unknown backbone 'mamba': use one of gpt2, transformer-xl, opt, bert, t5"):
+        BackboneSource(backbone="mamba", vocab_size=200, context_length=16)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

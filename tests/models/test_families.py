@@ -35,7 +35,8 @@ from lts_ray.measurement.resident import ExtractedSubmodel, candidate_from_json
 from lts_ray.measurement.subject import SubmodelSubject
 from lts_ray.measurement.target import Target
 from lts_ray.models.checkpoint import fingerprint, hugging_face_config, load_checkpoint, read_config, save_checkpoint
-from lts_ray.models.config import GRANULARITIES, MatFormerConfig
+from lts_ray.models.config import MatFormerConfig
+from lts_ray.models.elastic import GRANULARITIES
 from lts_ray.models.extract import extract, extract_checkpoint
 from lts_ray.models.family import GPT2, LLAMA, OPT, QWEN3, Family
 from lts_ray.models.feed_forward import FeedForward
@@ -436,9 +437,7 @@ def config_of(family: Family, **changes: Any) -> MatFormerConfig:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (config_of(GPT2, n_kv_head=2), "cannot describe"),
         (config_of(OPT, rms_norm_eps=1e-6), "cannot describe"),
-        (config_of(OPT, head_dim=16), "cannot describe"),
         (config_of(replace(LLAMA, qkv_bias=True)), "cannot describe"),
         (config_of(replace(QWEN3, norm="layer")), "cannot describe"),
         (config_of(replace(LLAMA, name="bloom")), "no family 'bloom'"),
@@ -452,6 +451,20 @@ def test_a_shape_that_its_family_has_no_words_for_is_not_written_as_another(
     with pytest.raises(LtsRayError, match=message):
         save_checkpoint(model, tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("config", [config_of(GPT2, n_kv_head=2), config_of(OPT, head_dim=16)], ids=["gpt2", "opt"])
+def test_heads_that_its_family_has_no_words_for_are_in_our_key(config: MatFormerConfig, tmp_path: Path) -> None:
+    model = MatFormer(config)
+    model.initialize(torch.Generator().manual_seed(0))
+    save_checkpoint(model, tmp_path / "model")
+    again = load_checkpoint(tmp_path / "model").model
+    assert again.config == replace(config, head_dim=config.d_head, bos_token_id=0)
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["model_type"] == "lts_ray_matformer"
+    tokens = torch.arange(12)[None]
+    with torch.inference_mode():
+        got, expected = (each.eval()(tokens, submodel=config.universal) for each in (again, model))
+    torch.testing.assert_close(got, expected)
 
 
 def test_a_head_dimension_that_is_the_usual_one_may_be_named() -> None:

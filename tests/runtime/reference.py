@@ -27,6 +27,8 @@ CONFIGS: Mapping[str, MatFormerConfig] = {
     "mistral": replace(SHAPE, family=MISTRAL, head_dim=12),
     "gpt2": replace(SHAPE, family=GPT2, n_kv_head=4),
     "gpt2-gelu": replace(SHAPE, family=replace(GPT2, activation="gelu"), n_kv_head=4, tied=False),
+    "llama-axes": replace(SHAPE, nested_heads={"S": 0.5}, nested_d_model={"S": 0.5, "M": 0.5, "L": 0.75}),
+    "gpt2-axes": replace(SHAPE, family=GPT2, n_kv_head=4, nested_heads={"S": 0.25, "M": 0.5}),
     "opt": replace(SHAPE, family=OPT, n_kv_head=4),
     "opt-unbiased": replace(SHAPE, family=replace(OPT, qkv_bias=False, out_bias=False, ffn_bias=False), n_kv_head=4),
 }

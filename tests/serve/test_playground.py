@@ -42,8 +42,8 @@ def test_a_first_token_costs_its_prompt_and_a_later_one_half_of_the_context() ->
 
 
 def test_a_submodel_without_a_loss_or_out_of_the_budgets_reach_says_so() -> None:
-    universal = Option(name="XL", submodel=CONFIG.universal, loss=float("-inf"))
-    small = Option(name="0.3", submodel=Submodel((20, 20, 20)), loss=3.3)
+    universal = Option.of(CONFIG, CONFIG.universal, name="XL", loss=float("-inf"))
+    small = Option.of(CONFIG, Submodel((20, 20, 20)), name="0.3", loss=3.3)
     menu = Menu(universal=universal, named={"0.3": small, "XL": universal}, elastic=(small,))
     options = frontier("toy", menu, COSTS, CONFIG)["options"]
     assert [(each["name"], each["loss"], each["elastic"]) for each in options] == [

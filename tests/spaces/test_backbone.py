@@ -17,7 +17,7 @@ every_space = pytest.mark.parametrize("space", BACKBONE_SPACES.values(), ids=BAC
 
 
 def keeps_the_rule(candidate: Architecture) -> bool:
-    return all(width >= int(1.7 * candidate.d_model) for width in candidate.d_inner)
+    return all(width >= int(1.7 * candidate.d_model) for stack in candidate.stacks for width in stack.d_inner)
 
 
 @every_space

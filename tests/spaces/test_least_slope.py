@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise, product
 
 import numpy as np
@@ -45,6 +46,18 @@ def test_sizes_strictly_grow_even_where_granularities_round_to_one_width(shape: 
     sizes = [shape.decoder_params(each) for each in least_slope(shape)]
     assert all(smaller < larger for smaller, larger in pairwise(sizes))
     assert sizes[-1] == shape.decoder_params()
+
+
+def test_heads_mix_layer_by_layer_and_d_model_is_the_wider_ones() -> None:
+    shape = replace(
+        config((16, 16)), granularities={"S": 0.5, "XL": 1}, nested_heads={"S": 0.5}, nested_d_model={"S": 0.5}
+    )
+    shape = replace(shape, n_kv_head=2)
+    assert least_slope(shape) == [
+        Submodel((8, 8), heads=(1, 1), d_model=4),
+        Submodel((8, 16), heads=(1, 2)),
+        Submodel((16, 16)),
+    ]
 
 
 def test_three_layers_written_out() -> None:

@@ -28,6 +28,39 @@ def test_every_proposed_candidate_is_in_the_space(widths: tuple[int, ...], seed:
         assert space.from_json(space.to_json(candidate)) == candidate
 
 
+axes = st.fixed_dictionaries(
+    {
+        "nested_heads": st.none() | st.sampled_from([{"S": 0.25}, {"S": 0.5, "M": 0.75}]),
+        "nested_d_model": st.none() | st.sampled_from([{"S": 0.3, "M": 0.5}, {"S": 0.5}]),
+    }
+)
+
+
+@given(shares=axes, seed=st.integers(0, 2**32), probability=st.floats(0, 1))
+def test_heads_and_d_model_are_genes_where_they_nest(
+    shares: dict[str, dict[str, float] | None], seed: int, probability: float
+) -> None:
+    shape = MatFormerConfig(
+        vocab_size=8, d_model=16, n_head=8, n_kv_head=4, widths=(16, 24), context_length=8, **shares
+    )
+    space, rng = MixNMatch(shape), np.random.default_rng(seed)
+    nested_heads, nested_d_model = shares["nested_heads"], shares["nested_d_model"]
+    assert len(space.genes) == 2 + (2 if nested_heads else 0) + (1 if nested_d_model else 0)
+    first, second = space.sample(rng), space.sample(rng)
+    smallest = shape.trained["S"]
+    for candidate in (first, space.mutate(first, rng, probability), space.crossover(first, second, rng)):
+        assert space.contains(candidate)
+        assert space.from_json(space.to_json(candidate)) == candidate == shape.check(candidate)
+        assert space.from_genes(list(space.to_genes(candidate).values())) == candidate
+        assert len(space.features(candidate)) == 1 + len(space.genes)
+        if nested_heads:
+            heads = candidate.heads or shape.elastic_heads
+            assert all(each % 2 == 0 and each >= least for each, least in zip(heads, smallest.heads, strict=True))
+        assert (candidate.d_model or 16) >= (smallest.d_model or 16)
+    assert set(space.seeds()) <= set(shape.trained.values())
+    assert shape.trained["S"] in space.seeds()
+
+
 @given(widths=widths_lists)
 def test_the_trained_granularities_are_the_seeds_largest_first(widths: tuple[int, ...]) -> None:
     shape = config(widths)

@@ -169,7 +169,7 @@ def test_settings_with_an_architecture_survive_json(backbone: str, texts: Path) 
         (YAML + "}\ninit_from: folder", "from an architecture or from a checkpoint"),
         (YAML + ", context: 5}", "section 'architecture' has unknown keys context"),
         (YAML + ", vocab_size: many}", "vocab_size must be a whole number of at least 1; got 'many'"),
-        (YAML.replace("transformer-xl", "bert") + "}", "unknown backbone 'bert'"),
+        (YAML.replace("transformer-xl", "lstm") + "}", "unknown backbone 'lstm'"),
         (YAML.replace("n_layer", "n_layers") + "}", "n_head is a list"),
         (YAML.replace("n_layer", "div_vall: 4, n_layer") + "}", "unknown keys div_vall"),
         ("architecture: {backbone: gpt2}", "a backbone lacks architecture"),

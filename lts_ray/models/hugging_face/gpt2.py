@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -81,12 +81,12 @@ class GPT2Translator:
 
     def to_ours(self, tensors: Tensors) -> dict[str, Tensor]:
         parts: dict[str, Tensor] = {}
-        for name, value in without_prefixes(tensors, "transformer.").items():
+        bare = without_prefixes(tensors, "transformer.")
+        for name, value in bare.items():
             if name.endswith(MASKS):
                 continue
             if FUSED in name:
-                split = value.chunk(3, dim=-1)  # [d_model, 3·d_model], or [3·d_model] of a bias
-                for letter, part in zip("qkv", split, strict=True):
+                for letter, part in zip("qkv", _split(bare, name), strict=True):
                     parts[name.replace(FUSED, f".self_attn.{letter}_proj.")] = turned(name, part)
             else:
                 parts[name] = turned(name, value)
@@ -104,6 +104,15 @@ class GPT2Translator:
                 split = [back[f"{found[1]}.self_attn.{letter}_proj.{found[3]}"] for letter in "qkv"]
                 result[fused] = turned(fused, torch.cat(split))
         return with_prefix(result, "transformer.")
+
+
+def _split(tensors: Tensors, name: str) -> Sequence[Tensor]:
+    """Queries, keys and values of [d_model, 3·d_model], or of a bias; an extracted model may have fewer keys."""
+    out = tensors.get(f"{name.partition(FUSED)[0]}.attn.c_proj.weight")  # [queries, d_model]
+    fused = tensors[name]
+    queries = fused.shape[-1] // 3 if out is None else len(out)
+    keys = (fused.shape[-1] - queries) // 2
+    return torch.split(fused, [queries, keys, fused.shape[-1] - queries - keys], dim=-1)
 
 
 def turned(name: str, value: Tensor) -> Tensor:

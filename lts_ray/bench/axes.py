@@ -1,0 +1,196 @@
+"""Does it pay to nest more than the FFN? Loss against latency, with heads and with d_model nested beside it.
+
+The models have one shape, and were trained with one compute. Each is judged by its granularities and by the Mix'n'Match
+between them that least slope takes: loss on held-out text, and the time of a prefill and of a decode step, all of them
+in turns, so that a slow moment of the machine hits all alike.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from lts_ray.architecture import Submodel
+from lts_ray.bench.axes_plan import FFN, AxesPlan
+from lts_ray.bench.cost_model import Machine
+from lts_ray.bench.matformer_text import held_out
+from lts_ray.bench.matformer_training import train_runs
+from lts_ray.evaluation.perplexity import validation_loss
+from lts_ray.measurement.steps import Regime, Step, decode_step, prefill_step
+from lts_ray.measurement.subject import SubmodelSubject
+from lts_ray.measurement.timing import Clock, timed, torch_threads
+from lts_ray.models.checkpoint import load_checkpoint
+from lts_ray.models.matformer import MatFormer
+from lts_ray.spaces.least_slope import least_slope
+from lts_ray.tokenizer import load_tokenizer
+from lts_ray.training.loop import RunFolder
+from lts_ray.training.trainer import check_output
+
+SCHEMA = 1
+ROWS = 8
+"""Of a decode step: requests of an endpoint that is in use."""
+PREFILL_TOKENS = 192
+BLOCKS = 96
+"""Of held-out text: 24,576 tokens."""
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AxesPoint:
+    """name: the granularity's; None: a mix of two. loss: nats per token. latency_ms: by regime."""
+
+    model: str
+    name: str | None
+    submodel: Submodel
+    decoder_params: int
+    loss: float
+    latency_ms: Mapping[Regime, float]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "name": self.name,
+            "submodel": self.submodel.to_json(),
+            "decoder_params": self.decoder_params,
+            "loss": round(self.loss, 5),
+            "latency_ms": {regime: round(value, 4) for regime, value in self.latency_ms.items()},
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class AxesResult:
+    """steps: of each model's training."""
+
+    plan: AxesPlan
+    steps: Mapping[str, int]
+    points: tuple[AxesPoint, ...]
+    rounds: int
+    machine: Machine
+
+    def of(self, model: str) -> list[AxesPoint]:
+        """Smallest first."""
+        return sorted((each for each in self.points if each.model == model), key=lambda each: each.decoder_params)
+
+    def best_within(self, model: str, regime: Regime, latency_ms: float) -> AxesPoint | None:
+        """The model's point of the least loss that takes no longer; None: all of them do."""
+        fitting = [each for each in self.of(model) if each.latency_ms[regime] <= latency_ms]
+        return min(fitting, key=lambda each: each.loss, default=None)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "steps": dict(self.steps),
+            "seed": self.plan.seed,
+            "threads": self.plan.threads,
+            "rounds": self.rounds,
+            "decode_rows": ROWS,
+            "prefill_tokens": PREFILL_TOKENS,
+            "machine": asdict(self.machine),
+            "points": [each.to_json() for each in self.points],
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """What is claimed, in a line: by model and granularity the loss, and the latencies over the plain XL's."""
+        whole = self.of(FFN)[-1]
+        return {
+            model: {
+                each.name: {
+                    "loss": round(each.loss, 4),
+                    **{regime: round(ms / whole.latency_ms[regime], 3) for regime, ms in each.latency_ms.items()},
+                }
+                for each in self.of(model)
+                if each.name
+            }
+            for model in self.steps
+        }
+
+
+def run(
+    plan: AxesPlan,
+    folder: Path,
+    *,
+    rounds: int = 30,
+    say: Callable[[str], None] = lambda line: None,
+    progress: Progress = lambda stage, done, total: None,
+    clock: Clock = time.perf_counter,
+) -> AxesResult:
+    """Train what is not trained yet in `folder`, then judge; killed, the same call goes on.
+
+    rounds: of the steps that are timed. Raises LtsRayError for unusable settings, text or folders.
+    """
+    check_output(folder)
+    runs = plan.runs(plan.model.vocab_size)
+    folders = train_runs(runs, folder, say=say)
+    models = {name: load_checkpoint(each.model).model for name, each in folders.items()}
+    submodels = [(name, submodel) for name, model in models.items() for submodel in least_slope(model.config)]
+    losses = _losses(models, submodels, next(iter(folders.values())), progress)
+    with torch_threads(plan.threads), torch.inference_mode():
+        latencies = _latencies(models, submodels, rounds, clock, progress)
+    points = []
+    for place, (name, submodel) in enumerate(submodels):
+        config = models[name].config
+        trained = {each: granularity for granularity, each in config.trained.items()}
+        points.append(
+            AxesPoint(
+                model=name,
+                name=trained.get(submodel),
+                submodel=submodel,
+                decoder_params=config.decoder_params(submodel),
+                loss=losses[place],
+                latency_ms=latencies[place],
+            )
+        )
+    return AxesResult(
+        plan=plan,
+        steps={name: each.training.steps for name, each in runs.items()},
+        points=tuple(points),
+        rounds=rounds,
+        machine=Machine.here(),
+    )
+
+
+Named = tuple[str, Submodel]
+
+
+def _losses(
+    models: Mapping[str, MatFormer], submodels: Sequence[Named], folder: RunFolder, progress: Progress
+) -> list[float]:
+    tokens = np.load(folder.data / "validation.npy")
+    length = next(iter(models.values())).config.context_length
+    blocks = held_out(tokens, eos_id=load_tokenizer(folder.data).eos_id, length=length).report[:BLOCKS]
+    losses = []
+    for place, (name, submodel) in enumerate(submodels, start=1):
+        losses.append(validation_loss(models[name], blocks, submodel))
+        progress("losses", place, len(submodels))
+    return losses
+
+
+def _latencies(
+    models: Mapping[str, MatFormer], submodels: Sequence[Named], rounds: int, clock: Clock, progress: Progress
+) -> list[dict[Regime, float]]:
+    """Medians over the rounds; in each, every step is run once, after a round that only warms up."""
+    steps: list[dict[Regime, Step]] = []
+    for name, submodel in submodels:
+        alone = SubmodelSubject(models[name], submodel)
+        steps.append(
+            {
+                "prefill": prefill_step(alone, rows=1, tokens=PREFILL_TOKENS),
+                "decode": decode_step(alone, rows=ROWS, context=PREFILL_TOKENS),
+            }
+        )
+    times: list[dict[Regime, list[float]]] = [{regime: [] for regime in each} for each in steps]
+    for turn in range(rounds + 1):
+        for regime in ("prefill", "decode"):
+            for each, taken in zip(steps, times, strict=True):
+                took_ms = timed(each[regime], wait=lambda: None, clock=clock)
+                if turn:
+                    taken[regime].append(took_ms)
+        progress("timing", turn, rounds)
+    return [{regime: median(values) for regime, values in taken.items()} for taken in times]

@@ -1,0 +1,56 @@
+"""What a decoder's configuration says beside its submodels: what decoding, measuring and serving one need to know."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from lts_ray.architecture import Submodel
+from lts_ray.models.elastic import ElasticConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheShape:
+    """Of a token's keys, and of its values: layers that remember theirs, heads of a layer, and a head's size."""
+
+    n_layer: int
+    n_kv_head: int
+    d_head: int
+
+    @property
+    def numbers(self) -> int:
+        """Of keys and values together."""
+        return 2 * self.n_layer * self.n_kv_head * self.d_head
+
+
+class DecoderConfig(ElasticConfig, ABC):
+    """The base of frozen dataclasses. context_length: the most tokens a row may hold, prompt and response together."""
+
+    vocab_size: int
+    d_model: int
+    context_length: int
+
+    @property
+    @abstractmethod
+    def cache_shape(self) -> CacheShape: ...
+
+    @abstractmethod
+    def decoder_params(self, submodel: Submodel | None = None) -> int:
+        """Parameters in the layers and the final norm, without the embedding: LTS's proxy for quality."""
+
+    @property
+    @abstractmethod
+    def embedding_params(self) -> int:
+        """All the others."""
+
+    def parameters(self, submodel: Submodel) -> int:
+        """All of them, of the submodel as a model of its own."""
+        return self.embedding_params + self.decoder_params(submodel)
+
+    def relative_size(self, submodel: Submodel) -> float:
+        """The submodel's share of the universal model's FFN neurons, in (0, 1]."""
+        return sum(submodel.widths) / sum(self.widths)
+
+    def neurons(self, submodel: Submodel) -> int:
+        """The submodel's size, in neurons of the FFN over all layers: what the cost of a step grows with."""
+        return sum(submodel.widths)
