@@ -22,4 +22,7 @@ Text = Annotated[
 Corpus = Annotated[str, typer.Option(help="Corpus whose held-out documents are the text.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of what is drawn at random.")]
 """Torch takes no more than 64 bits, and a bench counts up from it."""
-SUBMODEL = "S, M, L, XL, a fraction such as 0.5, or one width per layer such as 352,704,2816"
+SUBMODEL = (
+    "S, M, L, XL, a fraction such as 0.5, or one width per layer such as 352,704,2816; "
+    "where heads and d_model nest, 352/4,704/8,2816/8@192"
+)

@@ -39,7 +39,8 @@ def search(
     targets: Annotated[Path, typer.Option("--targets", "-t", help="YAML list of kinds of node to measure on.")],
     output: Output,
     space: Annotated[
-        str, typer.Option("--space", "-s", help="mix-n-match, gpt2, transformer-xl, opt, …; see docs/spaces.md")
+        str,
+        typer.Option("--space", "-s", help="mix-n-match, gpt2, transformer-xl, opt, bert, t5, …; see docs/spaces.md"),
     ] = "mix-n-match",
     model: Model = DEFAULT_MODEL,
     algorithm: Annotated[
@@ -53,7 +54,9 @@ def search(
     quality: Annotated[
         QualityName | None, typer.Option(help="Default: validation_loss of submodels, decoder_params of backbones.")
     ] = None,
-    latency: Annotated[LatencyName, typer.Option(help="Which latency is an objective.")] = LatencyName.decode,
+    latency: Annotated[
+        LatencyName, typer.Option(help="Which latency is an objective; of encoders it is that of their pass.")
+    ] = LatencyName.decode,
     min_params: Annotated[int | None, typer.Option(help="Decoder parameters at least.")] = None,
     max_params: Annotated[int | None, typer.Option(help="Decoder parameters at most.")] = None,
     max_latency: Annotated[float | None, typer.Option(help="Milliseconds; slower candidates are on no front.")] = None,

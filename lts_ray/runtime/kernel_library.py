@@ -69,7 +69,9 @@ class Rows(ctypes.Structure):
         ("rows", INTEGER),
         ("logit_rows", INTEGER),
         ("apart", INTEGER),
-        *((name, POINTER) for name in ("tokens", "places", "table", "blocks", "wants", "order", "widths")),
+        ("d_used", INTEGER),
+        *((name, POINTER) for name in ("tokens", "places", "table", "blocks", "wants")),
+        *((name, POINTER) for name in ("submodels", "dims", "heads", "most_heads", "order", "widths")),
         *((name, POINTER) for name in ("x", "normed", "own", "qkv", "mixed", "inner", "scores", "logits")),
         ("scores_size", INTEGER),
         ("phases", POINTER),
@@ -103,7 +105,7 @@ def _declare(library: ctypes.CDLL) -> None:
     library.lts_phase_bytes.argtypes, library.lts_phase_bytes.restype = [], INTEGER
     library.lts_sizes_are.argtypes = [INTEGER] * 3
     library.lts_worker.argtypes, library.lts_worker.restype = [ctypes.c_int], POINTER
-    library.lts_step.argtypes = [POINTER, POINTER, POINTER, POINTER, POINTER, INTEGER, POINTER]
+    library.lts_step.argtypes = [POINTER, POINTER, POINTER, POINTER, INTEGER, POINTER]
     library.lts_step.restype = None
 
 

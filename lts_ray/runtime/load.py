@@ -16,6 +16,6 @@ def build_runtime(model: UniversalModel, *, n_blocks: int, threads: int) -> Runt
     """The fastest that this model, on its device and in its dtype, has. threads: those of a step."""
     weight = model.weight
     fits = weight.device.type == "cpu" and weight.dtype == torch.float32 and kernel_library() is not None
-    if fits and isinstance(model, MatFormer) and model.config.nests_ffn_alone and not model.config.heads:
+    if fits and isinstance(model, MatFormer) and not model.config.heads:
         return NativeRuntime(model, n_blocks=n_blocks, threads=threads)
     return TorchRuntime(model, n_blocks=n_blocks, threads=threads)

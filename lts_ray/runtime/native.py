@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from dataclasses import dataclass
 from weakref import finalize
 
 import numpy as np
@@ -39,8 +40,8 @@ ROWS = 64
 class NativeRuntime:
     """Built from a model, which it does not keep: its weights are copied into panels. See runtime.base.Runtime.
 
-    Raises LtsRayError where the kernels were not compiled, the model is not in float32 on the CPU, or more nests than
-    the FFN.
+    Raises LtsRayError where the kernels were not compiled, the model is not in float32 on the CPU, or its layers differ
+    in heads.
     """
 
     def __init__(self, model: MatFormer, *, n_blocks: int, threads: int, kind: int = -1) -> None:
@@ -49,8 +50,8 @@ class NativeRuntime:
         if library is None:
             raise LtsRayError("the kernels are not compiled: install a C compiler, then install this package again")
         weight = model.weight
-        if not model.config.nests_ffn_alone or model.config.heads:
-            raise LtsRayError("the kernels run models of which the FFN alone nests")
+        if model.config.heads:
+            raise LtsRayError("the kernels run models with as many heads in all layers")
         if weight.device.type != "cpu" or weight.dtype != torch.float32:
             raise LtsRayError(f"the kernels run float32 on the CPU; got {weight.dtype} on {weight.device}")
         self.config: MatFormerConfig = model.config
@@ -96,7 +97,7 @@ class NativeRuntime:
         # Not when the interpreter ends: a thread may be in the middle of a step, and the system frees all anyway.
         finalize(self, library.lts_team_free, team).atexit = False
         self._threads = threads
-        self._widths: dict[Submodel, Integers] = {}
+        self._shapes: dict[Submodel, _Shape] = {}
         self._room = Room.of(config, ROWS, threads)
         self._logits = torch.empty(0, padded(config.vocab_size))
 
@@ -130,17 +131,26 @@ class NativeRuntime:
         if max(blocks) >= self.n_blocks or min(blocks) < 0:
             raise LtsRayError(f"a block is not one of the cache's {self.n_blocks}")
         given = [np.asarray(each, dtype=np.int32) for each in (tokens, places, table, blocks, chosen, wants)]
-        widths = np.concatenate([self._widths_of(each) for each in submodels])
+        shapes = [self._shape_of(each) for each in submodels]
+        widths = np.concatenate([each.widths for each in shapes])
+        heads = np.stack([each.heads for each in shapes])
+        most_heads = heads.max(axis=0)
+        dims = np.asarray([each.d_model for each in shapes], dtype=np.int32)
         pointers = [each.ctypes.data for each in given]
         rows = Rows(
             rows=len(tokens),
             logit_rows=len(wants),
             apart=len(tokens) == len(segments),
+            d_used=int(dims.max()),
             tokens=pointers[0],
             places=pointers[1],
             table=pointers[2],
             blocks=pointers[3],
+            submodels=pointers[4],
             wants=pointers[5],
+            dims=dims.ctypes.data,
+            heads=heads.ctypes.data,
+            most_heads=most_heads.ctypes.data,
             logits=self._logits.data_ptr(),
             **self._room.pointers,
         )
@@ -149,7 +159,6 @@ class NativeRuntime:
             ctypes.byref(self._model),
             ctypes.byref(rows),
             self._team,
-            pointers[4],
             len(submodels),
             widths.ctypes.data,
         )
@@ -166,10 +175,27 @@ class NativeRuntime:
                 f"and the context of {self.config.context_length} tokens"
             )
 
-    def _widths_of(self, submodel: Submodel) -> Integers:
-        if submodel not in self._widths:
-            self._widths[submodel] = np.asarray(self.config.check(submodel).widths, dtype=np.int32)
-        return self._widths[submodel]
+    def _shape_of(self, submodel: Submodel) -> _Shape:
+        if submodel not in self._shapes:
+            self._shapes[submodel] = _Shape.of(self.config.check(submodel), self.config)
+        return self._shapes[submodel]
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """A submodel, as the kernels read it: nothing is left unsaid. widths, heads: [n_layer]."""
+
+    widths: Integers
+    heads: Integers
+    d_model: int
+
+    @classmethod
+    def of(cls, submodel: Submodel, config: MatFormerConfig) -> _Shape:
+        return cls(
+            widths=np.asarray(submodel.widths, dtype=np.int32),
+            heads=np.asarray(submodel.heads or config.layer_heads, dtype=np.int32),
+            d_model=submodel.d_model or config.d_model,
+        )
 
 
 class Room:

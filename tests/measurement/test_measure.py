@@ -15,7 +15,7 @@ from lts_ray.measurement.measure import Failed, Measurement, measure_submodels
 from lts_ray.measurement.reference import Reference
 from lts_ray.measurement.repeatability import repeatability
 from lts_ray.measurement.steps import step_of
-from lts_ray.measurement.subject import BackboneSource, UniversalSource, SubmodelSubject
+from lts_ray.measurement.subject import BackboneSource, SubmodelSubject, UniversalSource
 from lts_ray.measurement.target import Target
 from lts_ray.measurement.timing import MIN_BLOCKS
 from lts_ray.models.backbones import BACKBONES, backbone_of

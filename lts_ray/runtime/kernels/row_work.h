@@ -35,11 +35,14 @@ INLINE float mean(const float *x, long n) {
     return (float)(total / (double)n);
 }
 
-INLINE void normalise(const model *m, const float *x, const float *weight, const float *bias, float *y) {
-    const long n = m->d_model;
+/* Over the row's own n dimensions; y is 0 from there to `used`: a product may then run over all of these. What stands
+   past n in x is never read. */
+INLINE void normalise(const model *m, const float *x, long n, const float *weight, const float *bias, float *y,
+                      long used) {
     const float center = m->layer_norm ? mean(x, n) : 0.0f;
     const float scale = 1.0f / sqrtf(squares(x, n, center) / (float)n + (float)m->eps);
     for (long i = 0; i < n; i++) y[i] = (x[i] - center) * scale * weight[i] + (bias ? bias[i] : 0.0f);
+    for (long i = n; i < used; i++) y[i] = 0.0f;
 }
 
 /* Normalise (where the family does) and turn the heads of one row, in place. */

@@ -46,9 +46,9 @@ int lts_sizes_are(int64_t of_layer, int64_t of_model, int64_t of_rows) {
     return sizeof(layer) == of_layer && sizeof(model) == of_model && sizeof(rows) == of_rows;
 }
 
-/* For each layer, order the rows by their width, widest first. submodels: of each row. widths: [n_submodels, n_layer].
+/* For each layer, order the rows by their width, widest first. widths: [n_submodels, n_layer].
    Rows of one width stay in their order; counting suffices, because there are few submodels. */
-static void arrange(const model *m, const rows *b, const int32_t *submodels, int64_t n_submodels, const int32_t *widths) {
+static void arrange(const model *m, const rows *b, int64_t n_submodels, const int32_t *widths) {
     for (int64_t i = 0; i < m->n_layer; i++) {
         int32_t *order = b->order + i * b->rows, *sorted = b->widths + i * b->rows;
         int64_t filled = 0;
@@ -59,7 +59,7 @@ static void arrange(const model *m, const rows *b, const int32_t *submodels, int
                 if (each < below && each > width) width = each;
             }
             for (int64_t row = 0; row < b->rows; row++)
-                if (widths[submodels[row] * m->n_layer + i] == width) {
+                if (widths[b->submodels[row] * m->n_layer + i] == width) {
                     order[filled] = (int32_t)row;
                     sorted[filled++] = (int32_t)width;
                 }
@@ -68,10 +68,9 @@ static void arrange(const model *m, const rows *b, const int32_t *submodels, int
     }
 }
 
-void lts_step(worker work, const model *m, const rows *b, void *t, const int32_t *submodels, int64_t n_submodels,
-              const int32_t *widths) {
+void lts_step(worker work, const model *m, const rows *b, void *t, int64_t n_submodels, const int32_t *widths) {
     const step job = {m, b};
-    arrange(m, b, submodels, n_submodels, widths);
+    arrange(m, b, n_submodels, widths);
     memset((void *)b->phases, 0, sizeof *b->phases * (size_t)lts_phases(m->n_layer));
     team_run(t, work, (void *)&job);
 }

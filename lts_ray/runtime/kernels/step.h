@@ -32,11 +32,15 @@ enum { SILU, GELU, GELU_TANH, RELU };
 enum { FEW_ROWS = 16 };
 
 /* rows: one for each token. normed: of all rows; own: of FEW_ROWS rows for each thread, which nobody else writes, so
-   that a thread that is far behind spoils nothing. apart: whether each is of another sequence. table: where, in `blocks`, the row's sequence begins. order: for each layer, the rows from
-   the widest to the narrowest; widths: of the rows in that order. */
+   that a thread that is far behind spoils nothing. apart: whether each is of another sequence. table: where, in
+   `blocks`, the row's sequence begins. order: for each layer, the rows from the widest to the narrowest; widths: of the
+   rows in that order.
+
+   submodels: of each row. dims: how much of d_model each submodel has; heads: how many heads, [submodels, n_layer].
+   d_used: the most of d_model that a row has; most_heads: of each layer. */
 typedef struct {
-    int64_t rows, logit_rows, apart;
-    const int32_t *tokens, *places, *table, *blocks, *wants;
+    int64_t rows, logit_rows, apart, d_used;
+    const int32_t *tokens, *places, *table, *blocks, *wants, *submodels, *dims, *heads, *most_heads;
     int32_t *order, *widths;
     float *x, *normed, *own, *qkv, *mixed, *inner, *scores, *logits;
     int64_t scores_size; /* floats for each thread */

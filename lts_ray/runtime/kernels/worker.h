@@ -12,9 +12,10 @@
 /* All pieces of this phase are done. */
 #define NEXT_PHASE() await(now++, wanted)
 
+/* used: inputs that count, the first of n_in. */
 typedef struct {
     const float *x, *w, *bias;
-    long ld, n_in, panels;
+    long ld, n_in, used, panels;
 } product;
 
 /* A piece of a product is TILE_PANELS panels, or the rest. */
@@ -29,7 +30,7 @@ INLINE void multiply(const product *p, long piece, long first, long n, tile_sums
     const long stride = p->n_in * PANEL;
     memset(sums, 0, sizeof(tile_sums));
     any_tile((int)n, panels_of(p, piece), p->x + first * p->ld, p->ld, p->w + piece * TILE_PANELS * stride, stride, 0,
-             p->n_in, sums);
+             p->used, sums);
 }
 
 INLINE lanes with_bias(const product *p, long piece, lanes sum, int v) {
@@ -103,6 +104,12 @@ INLINE void fan_out(const product *p, long piece, const int32_t *widths, const i
     }
 }
 
+/* Whether nobody asks for a piece of queries, keys and values: it is all queries of heads past the most. */
+INLINE int is_unasked(const model *m, const product *p, long piece, long most_heads) {
+    const long first = piece * TILE_PANELS * PANEL, stop = first + panels_of(p, piece) * PANEL;
+    return first >= most_heads * m->d_head && stop <= m->n_head * m->d_head;
+}
+
 /* Turn the queries that share a head of keys, and that head, and put its keys and values into the row's block. */
 INLINE void remember(const model *m, const layer *l, const rows *b, long row, long head, float *qkv) {
     const int32_t place = b->places[row];
@@ -135,14 +142,28 @@ INLINE void look_back(const model *m, const layer *l, const rows *b, long row, l
     any_attend(group, &sequence, qkv + head * group * d, scores, rounded_up(seen, PANEL), y + head * group * d);
 }
 
+INLINE long dims_of(const rows *b, long row) { return b->dims[b->submodels[row]]; }
+
+/* What a row sees through the heads that share a head of keys: nothing where it does not have them. */
+INLINE void look(const model *m, const rows *b, long i, long row, long head, const float *qkv, float *y,
+                 float *scores) {
+    const long group = m->n_head / m->n_kv_head;
+    if (head * group < b->heads[b->submodels[row] * m->n_layer + i])
+        look_back(m, m->layers + i, b, row, head, qkv, y, scores);
+    else
+        memset(y + head * group * m->d_head, 0, sizeof(float) * (size_t)(group * m->d_head));
+}
+
 /* Normalise all rows, in this order. Few of them everybody normalises for himself: it is quicker than to wait. Whoever
    comes late to it, when the others may have gone on to change x, does it for nothing, and finds no piece to take. */
 #define NORMALISE(weight, bias, order)                                                              \
     do {                                                                                            \
         if (few) {                                                                                  \
-            for (long row = 0; row < n; row++) normalise(m, b->x + (order) * ld, weight, bias, normed + row * ld); \
+            for (long row = 0; row < n; row++)                                                      \
+                normalise(m, b->x + (order) * ld, dims_of(b, order), weight, bias, normed + row * ld, b->d_used); \
         } else {                                                                                    \
-            FOR_PIECES(row, n) normalise(m, b->x + (order) * ld, weight, bias, normed + row * ld);  \
+            FOR_PIECES(row, n)                                                                      \
+            normalise(m, b->x + (order) * ld, dims_of(b, order), weight, bias, normed + row * ld, b->d_used); \
             NEXT_PHASE();                                                                           \
         }                                                                                           \
     } while (0)
@@ -158,6 +179,7 @@ static void WORKER(void *job, int member) {
     const int few = n <= FEW_ROWS;
     float *normed = few ? b->own + member * FEW_ROWS * ld : b->normed;
     float *scores = b->scores + member * b->scores_size;
+    const long used = b->d_used, panels_used = rounded_up(used, 2 * PANEL) / PANEL;
 
     FOR_PIECES(row, n) embed(m, b->tokens[row], b->places[row], b->x + row * ld);
     NEXT_PHASE();
@@ -166,39 +188,40 @@ static void WORKER(void *job, int member) {
         const int32_t *order = b->order + i * n, *widths = b->widths + i * n;
 
         NORMALISE(l->attention_norm, l->attention_norm_bias, row);
-        const product qkv = {normed, l->qkv, l->qkv_bias, ld, m->d_model, ld_qkv / PANEL};
-        FOR_PIECES(piece, pieces(&qkv)) project(&qkv, piece, n, 0, b->qkv, ld_qkv);
+        const product qkv = {normed, l->qkv, l->qkv_bias, ld, m->d_model, used, ld_qkv / PANEL};
+        FOR_PIECES(piece, pieces(&qkv))
+        if (!is_unasked(m, &qkv, piece, b->most_heads[i])) project(&qkv, piece, n, 0, b->qkv, ld_qkv);
         NEXT_PHASE();
         /* Rows of different sequences need nothing of each other; tokens of a prompt need the keys before them. */
         FOR_PIECES(piece, n * m->n_kv_head) {
             const long row = piece / m->n_kv_head, head = piece % m->n_kv_head;
             remember(m, l, b, row, head, b->qkv + row * ld_qkv);
-            if (b->apart) look_back(m, l, b, row, head, b->qkv + row * ld_qkv, b->mixed + row * ld_mixed, scores);
+            if (b->apart) look(m, b, i, row, head, b->qkv + row * ld_qkv, b->mixed + row * ld_mixed, scores);
         }
         NEXT_PHASE();
         if (!b->apart) {
             FOR_PIECES(piece, n * m->n_kv_head) {
                 const long row = piece / m->n_kv_head, head = piece % m->n_kv_head;
-                look_back(m, l, b, row, head, b->qkv + row * ld_qkv, b->mixed + row * ld_mixed, scores);
+                look(m, b, i, row, head, b->qkv + row * ld_qkv, b->mixed + row * ld_mixed, scores);
             }
             NEXT_PHASE();
         }
-        const product out = {b->mixed, l->out, l->out_bias, ld_mixed, m->n_head * d, ld / PANEL};
+        const product out = {b->mixed, l->out, l->out_bias, ld_mixed, m->n_head * d, b->most_heads[i] * d, panels_used};
         FOR_PIECES(piece, pieces(&out)) project(&out, piece, n, 1, b->x, ld);
         NEXT_PHASE();
         NORMALISE(l->ffn_norm, l->ffn_norm_bias, order[row]);
-        const product inward = {normed, l->inward, l->inward_bias, ld, m->d_model,
+        const product inward = {normed, l->inward, l->inward_bias, ld, m->d_model, used,
                                 (m->gated ? 2 : 1) * rounded_up(widths[0], 2 * PANEL) / PANEL};
         FOR_PIECES(piece, pieces(&inward)) fan_in(m, &inward, piece, widths, n, b->inner);
         NEXT_PHASE();
-        const product down = {b->inner, l->down, l->down_bias, m->fan_in, l->width, ld / PANEL};
+        const product down = {b->inner, l->down, l->down_bias, m->fan_in, l->width, l->width, panels_used};
         FOR_PIECES(piece, pieces(&down)) fan_out(&down, piece, widths, order, n, b->x, ld);
         NEXT_PHASE();
     }
     FOR_PIECES(row, b->logit_rows)
-    normalise(m, b->x + b->wants[row] * ld, m->norm, m->norm_bias, b->normed + row * ld);
+    normalise(m, b->x + b->wants[row] * ld, dims_of(b, b->wants[row]), m->norm, m->norm_bias, b->normed + row * ld, used);
     NEXT_PHASE();
-    const product head = {b->normed, m->head, NULL, ld, m->d_model, rounded_up(m->vocab_size, 2 * PANEL) / PANEL};
+    const product head = {b->normed, m->head, NULL, ld, m->d_model, used, rounded_up(m->vocab_size, 2 * PANEL) / PANEL};
     FOR_PIECES(piece, pieces(&head))
     project(&head, piece, b->logit_rows, 0, b->logits, rounded_up(m->vocab_size, 2 * PANEL));
     NEXT_PHASE();
