@@ -29,6 +29,14 @@ class Submodel:
         if not _are_whole((self.d_model,), 0):
             raise LtsRayError(f"a submodel's d_model is a positive whole number; got {self.d_model!r}")
 
+    @property
+    def text(self) -> str:
+        """What a model's `submodel` parses: the widths, with what else the submodel has less of."""
+        layers = [str(width) for width in self.widths]
+        if self.heads:
+            layers = [f"{width}/{heads}" for width, heads in zip(layers, self.heads, strict=True)]
+        return ",".join(layers) + (f"@{self.d_model}" if self.d_model else "")
+
     def is_within(self, other: Submodel) -> bool:
         """Whether it has nothing that `other`, of the same model, has not."""
         return (

@@ -108,7 +108,7 @@ def extract(
     loads = (
         "plain transformers loads it" if extracted.is_plain else "transformers has no such model, so lts-ray loads it"
     )
-    print(f"The submodel {extracted.text} is in {output}; {loads}")
+    print(f"The submodel {extracted.submodel.text} is in {output}; {loads}")
 
 
 def generate(

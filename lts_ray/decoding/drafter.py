@@ -110,8 +110,7 @@ class Drafter:
 def check_draft(draft: Submodel, submodel: Submodel) -> None:
     """Any submodel drafts for a larger one, and for itself. Raises LtsRayError where the drafter is wider somewhere."""
     if not draft.is_within(submodel):
-        mine, other = (each.to_json() for each in (draft, submodel))
-        raise LtsRayError(f"the draft {mine} is wider than its verifier {other} somewhere: choose a smaller one")
+        raise LtsRayError(f"the draft {draft.text} is wider than its verifier {submodel.text}: choose a smaller one")
 
 
 def check_vocabulary(vocabulary: Tensor, vocab_size: int) -> Tensor:

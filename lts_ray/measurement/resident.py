@@ -70,7 +70,8 @@ class ExtractedSubmodel:
         return SubmodelSubject(prepare(model, target), config.universal)
 
     def tiny(self) -> ExtractedSubmodel:
-        config = replace(self.config, vocab_size=TINY_WIDTH, d_model=2 * self.config.n_head, widths=(TINY_WIDTH,))
+        smaller = replace(self.config, vocab_size=TINY_WIDTH, d_model=2 * self.config.n_head)
+        config = replace(smaller, widths=(TINY_WIDTH,), heads=())
         return ExtractedSubmodel(config=config, submodel=config.universal)
 
     def to_json(self) -> dict[str, Any]:

@@ -182,13 +182,6 @@ class ElasticConfig:
             raise self._unknown(text)
         return int(width), int(heads) if marked else full
 
-    def text_of(self, submodel: Submodel) -> str:
-        """What `submodel` parses: the widths, with what else the submodel has less of."""
-        layers = [str(width) for width in submodel.widths]
-        if submodel.heads:
-            layers = [f"{width}/{heads}" for width, heads in zip(layers, submodel.heads, strict=True)]
-        return ",".join(layers) + (f"@{submodel.d_model}" if submodel.d_model else "")
-
     def _unknown(self, text: str) -> LtsRayError:
         names = ", ".join(self.granularities)
         return LtsRayError(

@@ -12,7 +12,7 @@ from lts_ray.models.checkpoint_folder import read_raw_config
 from lts_ray.models.gemma3n.slice import slice_checkpoint
 from lts_ray.models.matformer import MatFormer
 from lts_ray.models.prefix import prefix
-from lts_ray.models.universal_checkpoint import is_gemma3n, read_universal
+from lts_ray.models.universal_checkpoint import is_gemma3n
 from lts_ray.tokenizer import load_tokenizer, save_tokenizer
 
 
@@ -28,10 +28,9 @@ def extract(model: MatFormer, submodel: Submodel) -> MatFormer:
 
 @dataclass(frozen=True, kw_only=True)
 class Extracted:
-    """text: what names the submodel. is_plain: whether transformers has a model like it, and so loads it."""
+    """is_plain: whether transformers has a model like it, and so loads it."""
 
     submodel: Submodel
-    text: str
     is_plain: bool
 
 
@@ -42,12 +41,11 @@ def extract_checkpoint(source: Path, submodel: str, output: Path) -> Extracted:
     if output.exists() and any(output.iterdir()):
         raise LtsRayError(f"{output} is not empty; choose another --output")
     if is_gemma3n(source):
-        chosen = slice_checkpoint(source, submodel, output)
-        return Extracted(submodel=chosen, text=read_universal(source)[0].text_of(chosen), is_plain=True)
+        return Extracted(submodel=slice_checkpoint(source, submodel, output), is_plain=True)
     model = load_checkpoint(source).model
     chosen = model.config.submodel(submodel)
     save_checkpoint(extract(model, chosen), output, dtype=read_dtype(source))
     if (source / "tokenizer.json").exists():
         save_tokenizer(load_tokenizer(source), output)
     is_plain = read_raw_config(output)["model_type"] != PER_LAYER_MODEL_TYPE
-    return Extracted(submodel=chosen, text=model.config.text_of(chosen), is_plain=is_plain)
+    return Extracted(submodel=chosen, is_plain=is_plain)

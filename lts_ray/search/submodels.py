@@ -100,7 +100,7 @@ class SubmodelResults:
         return point_names(candidates, self.config)
 
     def describe(self, candidate: Submodel) -> str:
-        return self.config.text_of(candidate).replace(",", " · ")
+        return candidate.text.replace(",", " · ")
 
     def frontier(self, session: SearchSession[Submodel]) -> Frontier:
         """Raises LtsRayError when nothing could be evaluated."""

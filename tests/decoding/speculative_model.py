@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
 from lts_ray.models.config import MatFormerConfig
 from lts_ray.models.matformer import MatFormer
 
 PROMPT = [3, 1, 4, 1, 5]
+NO_SHARES: Mapping[str, Mapping[str, float]] = {}
 
 
-def make_model(seed: int, *, vocab_size: int = 11, widths: tuple[int, ...] = (16, 24)) -> MatFormer:
-    """In float64, so that forwards of different length do not round an argmax apart; its submodels often agree."""
-    config = MatFormerConfig(vocab_size=vocab_size, d_model=16, n_head=2, n_kv_head=1, widths=widths, context_length=40)
+def make_model(
+    seed: int,
+    *,
+    vocab_size: int = 11,
+    widths: tuple[int, ...] = (16, 24),
+    shares: Mapping[str, Mapping[str, float]] = NO_SHARES,
+) -> MatFormer:
+    """In float64, so that forwards of different length do not round an argmax apart; its submodels often agree.
+
+    shares: nested_heads and nested_d_model, where they are to nest.
+    """
+    shape: dict[str, Any] = {"vocab_size": vocab_size, "d_model": 16, "n_head": 2, "n_kv_head": 2 if shares else 1}
+    config = MatFormerConfig(**shape, widths=widths, context_length=40, **shares)
     model = MatFormer(config).eval()
     model.initialize(torch.Generator().manual_seed(seed))
     with torch.no_grad():

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lts_ray.architecture import Submodel
 from lts_ray.decoding.drafter import Drafter
+from lts_ray.decoding.generate import generate
 from lts_ray.decoding.kv_cache import KVCache
 from lts_ray.decoding.speculative import speculate
 from lts_ray.models.matformer import MatFormer
@@ -107,3 +108,26 @@ def test_nothing_is_computed_that_need_not_be() -> None:
     # a drafter of its own cache reads the prompt first, and then what it drafted last together with the verifier's
     caught_up = [(False, 2), (False, 1), (True, 3)]
     assert forwards(model, draft=small, shared=False) == [prompt, (False, 6), *one[1:], *caught_up * 2]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("vocabulary", [None, [2, 3, 5, 7]], ids=["all tokens", "some tokens"])
+def test_a_draft_of_fewer_heads_and_dimensions_gives_the_verifiers_own_tokens(
+    seed: int, vocabulary: list[int] | None
+) -> None:
+    """It leaves keys of all heads in the shared cache, over which the verifier writes its own."""
+    axes = make_model(seed, shares={"nested_heads": {"S": 0.5}, "nested_d_model": {"S": 0.5, "M": 0.5}})
+    config = axes.config
+    assert config.trained["S"].heads
+    assert config.trained["S"].d_model == 8
+    rounds = speculate(
+        axes,
+        PROMPT,
+        draft=config.trained["S"],
+        submodel=config.universal,
+        max_tokens=30,
+        length=3,
+        draft_vocabulary=None if vocabulary is None else torch.tensor(vocabulary),
+    )
+    found = [token for each in rounds for token in each.tokens]
+    assert found == list(generate(axes, PROMPT, submodel=config.universal, max_tokens=30))

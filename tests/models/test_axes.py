@@ -116,7 +116,7 @@ def test_the_keys_of_heads_that_a_row_has_not_are_kept_for_wider_submodels() -> 
 def test_a_submodel_is_written_and_read_back(case: tuple[str, list[Submodel]]) -> None:
     config = CONFIGS[case[0]]
     for submodel in case[1]:
-        assert config.submodel(config.text_of(submodel)) == submodel
+        assert config.submodel(submodel.text) == submodel
         assert Submodel.from_json(submodel.to_json()) == submodel
 
 
