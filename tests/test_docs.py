@@ -51,7 +51,7 @@ def test_every_verb_and_option_in_the_documentation_exists() -> None:
     import typer
 
     verbs = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
-    benches = verbs["bench"].commands
+    groups = {name: each.commands for name, each in verbs.items() if hasattr(each, "commands")}
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     text = "\n".join(page.read_text(encoding="utf-8") for page in pages).replace("\\\n", " ")
     found = re.findall(r"lts-ray ([a-z]+)( [a-z][a-z-]+)?([^`\n]*)", text)
@@ -59,7 +59,7 @@ def test_every_verb_and_option_in_the_documentation_exists() -> None:
     for verb, second, rest in found:
         if verb not in verbs:
             continue
-        command = benches[second.strip()] if verb == "bench" and second.strip() in benches else verbs[verb]
+        command = groups.get(verb, {}).get(second.strip(), verbs[verb])
         known = {name for parameter in command.params for name in parameter.opts} | {"--help"}
         used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", rest.split("|")[0]))
         assert used <= known, f"lts-ray {verb}: {sorted(used - known)}"

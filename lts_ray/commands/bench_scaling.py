@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 def scaling(
     output: Output,
     sizes: Annotated[
-        str | None, typer.Option(help="Four or more d_model, multiples of 16. Default: 32,48,64,96.")
+        str | None, typer.Option(help="Four or more d_model, multiples of 16. Default: 32,48,64,80.")
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option(min=1, help="Of the largest size; smaller ones get as many tokens a parameter. Default: 3500."),
+        typer.Option(min=1, help="Of the largest size; smaller ones get as many tokens a parameter. Default: 4900."),
     ] = None,
     runs: Annotated[
         list[Path] | None,
@@ -68,7 +68,7 @@ def _sizes(text: str) -> list[int]:
     try:
         return [int(each) for each in text.split(",")]
     except ValueError:
-        raise LtsRayError(f"--sizes are whole numbers with commas between them, as 32,48,64,96; got {text!r}") from None
+        raise LtsRayError(f"--sizes are whole numbers with commas between them, as 32,48,64,80; got {text!r}") from None
 
 
 def _print_tables(result: Result) -> None:

@@ -135,7 +135,7 @@ def test_sizes_get_as_many_tokens_a_parameter_and_smaller_ones_larger_steps() ->
     assert [each / tokens[-1] for each in tokens] == pytest.approx([each / params[-1] for each in params], rel=0.01)
     rates = [scale.training.learning_rate for scale in scales]
     assert rates == sorted(rates, reverse=True)
-    assert scales_of((96, 32, 64, 48), steps=3500) == scales
+    assert scales_of((80, 32, 64, 48), steps=4900) == scales
 
 
 @pytest.mark.parametrize(
