@@ -1,8 +1,8 @@
 """Does it pay to nest more than the FFN? Loss against latency, with heads and with d_model nested beside it.
 
 The models have one shape, and were trained with one compute. Each is judged by its granularities and by the Mix'n'Match
-between them that least slope takes: loss on held-out text, and the time of a prefill and of a decode step, all of them
-in turns, so that a slow moment of the machine hits all alike.
+between them that least slope takes: loss on held-out text, and the time of a prefill and of a decode step in the
+endpoint's runtime, all of them in turns, so that a slow moment of the machine hits all alike.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ from lts_ray.bench.cost_model import Machine
 from lts_ray.bench.matformer_text import held_out
 from lts_ray.bench.matformer_training import train_runs
 from lts_ray.evaluation.perplexity import validation_loss
-from lts_ray.measurement.steps import Regime, Step, decode_step, prefill_step
-from lts_ray.measurement.subject import SubmodelSubject
+from lts_ray.measurement.steps import Regime, Step
 from lts_ray.measurement.timing import Clock, timed, torch_threads
 from lts_ray.models.checkpoint import load_checkpoint
 from lts_ray.models.matformer import MatFormer
+from lts_ray.runtime.base import BLOCK_TOKENS, Runtime
+from lts_ray.runtime.load import build_runtime
+from lts_ray.runtime.segment import Segment
 from lts_ray.spaces.least_slope import least_slope
 from lts_ray.tokenizer import load_tokenizer
 from lts_ray.training.loop import RunFolder
@@ -132,7 +134,7 @@ def run(
     submodels = [(name, submodel) for name, model in models.items() for submodel in least_slope(model.config)]
     losses = _losses(models, submodels, next(iter(folders.values())), progress)
     with torch_threads(plan.threads), torch.inference_mode():
-        latencies = _latencies(models, submodels, rounds, clock, progress)
+        latencies = _latencies(models, submodels, rounds, threads=plan.threads, clock=clock, progress=progress)
     points = []
     for place, (name, submodel) in enumerate(submodels):
         config = models[name].config
@@ -173,18 +175,18 @@ def _losses(
 
 
 def _latencies(
-    models: Mapping[str, MatFormer], submodels: Sequence[Named], rounds: int, clock: Clock, progress: Progress
+    models: Mapping[str, MatFormer],
+    submodels: Sequence[Named],
+    rounds: int,
+    *,
+    threads: int,
+    clock: Clock,
+    progress: Progress,
 ) -> list[dict[Regime, float]]:
     """Medians over the rounds; in each, every step is run once, after a round that only warms up."""
-    steps: list[dict[Regime, Step]] = []
-    for name, submodel in submodels:
-        alone = SubmodelSubject(models[name], submodel)
-        steps.append(
-            {
-                "prefill": prefill_step(alone, rows=1, tokens=PREFILL_TOKENS),
-                "decode": decode_step(alone, rows=ROWS, context=PREFILL_TOKENS),
-            }
-        )
+    blocks = -(-(PREFILL_TOKENS + 1) // BLOCK_TOKENS)
+    runtimes = {name: build_runtime(model, n_blocks=ROWS * blocks, threads=threads) for name, model in models.items()}
+    steps = [_steps(runtimes[name], submodel, blocks) for name, submodel in submodels]
     times: list[dict[Regime, list[float]]] = [{regime: [] for regime in each} for each in steps]
     for turn in range(rounds + 1):
         for regime in ("prefill", "decode"):
@@ -194,3 +196,20 @@ def _latencies(
                     taken[regime].append(took_ms)
         progress("timing", turn, rounds)
     return [{regime: median(values) for regime, values in taken.items()} for taken in times]
+
+
+def _steps(runtime: Runtime, submodel: Submodel, blocks: int) -> dict[Regime, Step]:
+    """A prompt of PREFILL_TOKENS, and one token for each of ROWS sequences behind as many. blocks: of a sequence."""
+
+    def segment(row: int, tokens: Sequence[int], start: int) -> Segment:
+        own = range(row * blocks, (row + 1) * blocks)
+        return Segment(tokens=tokens, start=start, blocks=own, submodel=submodel, wants_logits=True)
+
+    vocab_size = runtime.config.vocab_size
+    prompt = [segment(0, [(7 * place) % vocab_size for place in range(PREFILL_TOKENS)], 0)]
+    decoded = [segment(row, [(31 * row + 1) % vocab_size], PREFILL_TOKENS) for row in range(ROWS)]
+    return {"prefill": lambda: _run(runtime, prompt), "decode": lambda: _run(runtime, decoded)}
+
+
+def _run(runtime: Runtime, segments: Sequence[Segment]) -> None:
+    runtime.run(segments)
