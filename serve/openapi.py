@@ -31,6 +31,7 @@ ERRORS = {
     500: "The server failed",
     503: "The engine has failed, or is shutting down",
 }
+WIDTHS = {"type": "array", "items": {"type": "integer"}}
 TIMING = {
     "anyOf": [
         {"type": "object", "properties": {kind: {"type": "number"} for kind in KINDS}, "additionalProperties": False},
@@ -77,7 +78,18 @@ OWN_SCHEMAS: dict[str, dict[str, Any]] = {
         "description": "A submodel that the name stands for; the universal model for the name alone.",
         "properties": {
             "submodel": {"type": "string"},
-            "widths": {"type": "array", "items": {"type": "integer"}},
+            "widths": {
+                "description": "Of each layer; an object where it has fewer heads, or less of d_model, too.",
+                "anyOf": [
+                    WIDTHS,
+                    {
+                        "type": "object",
+                        "properties": {"widths": WIDTHS, "heads": WIDTHS, "d_model": {"type": "integer"}},
+                        "required": ["widths"],
+                        "additionalProperties": False,
+                    },
+                ],
+            },
             "loss": {"type": ["number", "null"]},
         },
         "required": ["submodel", "widths", "loss"],

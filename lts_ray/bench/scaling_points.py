@@ -1,8 +1,8 @@
 """What finished trainings came to: a point for each granularity of a universal run, and one for each plain run.
 
-Runs are those of `lts-ray train` or of a bench. Those of one shape but for the FFN are one size; its widest model is
-XL, and a plain model is the baseline of the granularity that has as many parameters. Only losses on one text, cut into
-the same tokens, are put side by side.
+Runs are those of `lts-ray train` or of a bench. A plain model is the baseline of the granularity that has as many
+layers and parameters; where there is no universal run, the widest of one shape is XL and names the others. Only losses
+on one text, cut into the same tokens, are put side by side.
 """
 
 from __future__ import annotations
@@ -13,17 +13,20 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
+from lts_ray.architecture import Submodel
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json_lines
 from lts_ray.models.checkpoint import read_config
 from lts_ray.models.config import MatFormerConfig
 from lts_ray.models.elastic import GRANULARITIES
+from lts_ray.models.family import Family
 from lts_ray.training.loop import RunFolder
 from lts_ray.training.settings import RunSettings
 from lts_ray.training.trainer import continue_run, is_finished
 
 Kind = Literal["universal", "baseline"]
 KINDS: tuple[Kind, ...] = ("universal", "baseline")
+Key = tuple[Family, int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +49,14 @@ class Point:
             "tokens": self.tokens,
             "loss": self.loss,
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Whose plain model a run is: the granularity, and the d_model of all of its size."""
+
+    granularity: str
+    d_model: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +105,7 @@ class FinishedRun:
     def shape(self) -> tuple[object, ...]:
         """Of all but the FFN."""
         config = self.config
-        return (config.family, config.d_model, config.n_layer, config.n_head, config.n_kv_head)
+        return (config.family, config.n_layer, config.d_model, config.n_head, config.n_kv_head)
 
     @property
     def objective(self) -> tuple[object, ...]:
@@ -106,8 +117,7 @@ def read_points(folders: Sequence[Path]) -> tuple[Point, ...]:
     """folders: of runs, or above them at any depth. Raises LtsRayError for runs that cannot be compared."""
     runs = [_read(each) for each in dict.fromkeys(run for folder in folders for run in _runs_in(folder))]
     _check_comparable(runs)
-    sizes = {run.shape: [each for each in runs if each.shape == run.shape] for run in runs}
-    points = [point for size in sizes.values() for point in _points(size)]
+    points = _points(runs)
     return tuple(sorted(points, key=lambda each: (KINDS.index(each.kind), each.params, each.granularity, each.loss)))
 
 
@@ -150,29 +160,45 @@ def _check_comparable(runs: Sequence[FinishedRun]) -> None:
 
 
 def _points(runs: Sequence[FinishedRun]) -> list[Point]:
-    """runs: of one size."""
-    widest = max(runs, key=lambda each: (each.config.decoder_params(), each.is_universal)).config
-    if len(widest.granularities) == 1:
-        widest = replace(widest, granularities=dict(GRANULARITIES))
-    names = {widest.decoder_params(submodel): name for name, submodel in widest.trained.items()}
+    """A universal run names its granularities; plain ones of a size without such a run are named by the widest's."""
+    places: dict[Key, Place] = {}
+    for run in runs:
+        if run.is_universal:
+            places |= _places(run.config)
+    alone = [run for run in runs if not run.is_universal and _key(run.config, run.config.universal) not in places]
+    universal = {run.shape for run in runs if run.is_universal}
+    for shape in dict.fromkeys(run.shape for run in alone if run.shape not in universal):
+        widest = max((run.config for run in alone if run.shape == shape), key=lambda each: each.decoder_params())
+        places |= _places(replace(widest, granularities=dict(GRANULARITIES)))
     found = []
     for run in runs:
-        kind: Kind = "universal" if run.is_universal else "baseline"
         for name, submodel in run.config.trained.items():
-            params = run.config.decoder_params(submodel)
-            if params not in names or (run.is_universal and names[params] != name):
+            place = places.get(_key(run.config, submodel))
+            if place is None:
                 raise LtsRayError(
-                    f"{run.path} has {params:,} parameters without embeddings, as no granularity of its size's widest "
-                    f"run has ({', '.join(f'{each}: {size:,}' for size, each in names.items())}): leave it out"
+                    f"{run.path} has {run.config.decoder_params():,} parameters without embeddings, as no granularity "
+                    "of the widest run of its size has: leave it out"
                 )
             found.append(
                 Point(
-                    kind=kind,
-                    granularity=names[params],
-                    d_model=run.config.d_model,
-                    params=params,
+                    kind="universal" if run.is_universal else "baseline",
+                    granularity=name if run.is_universal else place.granularity,
+                    d_model=place.d_model,
+                    params=run.config.decoder_params(submodel),
                     tokens=run.tokens,
                     loss=run.losses[name],
                 )
             )
     return found
+
+
+def _places(config: MatFormerConfig) -> dict[Key, Place]:
+    return {
+        _key(config, submodel): Place(granularity=name, d_model=config.d_model)
+        for name, submodel in config.trained.items()
+    }
+
+
+def _key(config: MatFormerConfig, submodel: Submodel) -> Key:
+    """What a granularity and the plain model of it share, whichever axes are nested."""
+    return (config.family, config.n_layer, config.decoder_params(submodel))

@@ -53,11 +53,14 @@ def evaluate(
         return
     if text is not None or blocks is not None or length is not None:
         raise LtsRayError("--tasks bring their own texts: leave out --text, --blocks and --length")
+    names = [name.strip() for name in tasks.split(",") if name.strip()]
+    if not names:
+        raise LtsRayError(f"--tasks is TASK,TASK; got {tasks!r}")
     _on_tasks(
         model,
         submodel,
         frontier,
-        tasks=[name.strip() for name in tasks.split(",") if name.strip()],
+        tasks=names,
         shots=shots or [0],
         limit=limit,
         beside=beside,

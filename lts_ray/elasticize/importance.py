@@ -7,10 +7,10 @@ backward pass scores all neurons of all layers, whatever is in the block. The me
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from lts_ray.architecture import Submodel
@@ -30,19 +30,28 @@ def neuron_importance(
     """
     if len(blocks) == 0:
         raise LtsRayError("there is no calibration text to find the important neurons on")
-    projections = [each.down_proj.weight for each in feed_forwards(model)]
+
+    def losses() -> Iterator[Tensor]:
+        for block in blocks:
+            logits = model(block[None, :-1], submodel=submodel)  # [1, T, V]
+            yield functional.cross_entropy(logits[0].float(), block[1:])
+            progress()
+
+    return scores_of(feed_forwards(model), submodel, losses(), count=len(blocks))
+
+
+def scores_of(ffns: Sequence[FeedForward], submodel: Submodel, losses: Iterable[Tensor], *, count: int) -> list[Tensor]:
+    """The score by `count` losses, each of one example that `submodel` has run; whatever kind of model has the FFNs."""
+    projections = [each.down_proj.weight for each in ffns]
     scores = [torch.zeros(width) for width in submodel.widths]
-    for block in blocks:
-        logits = model(block[None, :-1], submodel=submodel)  # [1, T, V]
-        loss = functional.cross_entropy(logits[0].float(), block[1:])
+    for loss in losses:
         gradients = torch.autograd.grad(loss, projections)
         for score, weight, gradient in zip(scores, projections, gradients, strict=True):
             kept = slice(len(score))
-            score.add_((weight.detach()[:, kept] * gradient[:, kept]).sum(0).square(), alpha=1 / len(blocks))
-        progress()
+            score.add_((weight.detach()[:, kept] * gradient[:, kept]).sum(0).square(), alpha=1 / count)
     return scores
 
 
-def feed_forwards(model: MatFormer) -> list[FeedForward]:
+def feed_forwards(model: nn.Module) -> list[FeedForward]:
     """Of each layer."""
     return [each for each in model.modules() if isinstance(each, FeedForward)]

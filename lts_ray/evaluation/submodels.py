@@ -50,7 +50,10 @@ def submodels_of(
 
 
 def _two_decimals(name: str) -> str:
+    """Of a number that has no more; anything else as it is."""
     try:
-        return f"{float(name):.2f}"
+        value = float(name)
     except ValueError:
         return name
+    rounded = f"{value:.2f}"
+    return rounded if float(rounded) == value else name

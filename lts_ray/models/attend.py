@@ -6,6 +6,7 @@ The seam between a model, which projects, and whoever remembers: a model runs th
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol
 
 import torch
@@ -49,15 +50,20 @@ class Attend(Protocol):
 
 
 class OwnTokens:
-    """Every token sees those of its row up to itself, and nothing is remembered."""
+    """Every token sees those of its row up to itself, and no pass remembers anything.
+
+    donors: layers whose keys later ones look at; others' are let go at once: all layers' would be as large as a cache.
+    """
 
     remembers = False
 
-    def __init__(self) -> None:
+    def __init__(self, donors: Collection[int] = ()) -> None:
+        self._donors = donors
         self._written: dict[int, tuple[Tensor, Tensor]] = {}
 
     def remember(self, layer: int, k: Tensor, v: Tensor) -> None:
-        self._written[layer] = (k, v)
+        if layer in self._donors:
+            self._written[layer] = (k, v)
 
     def __call__(
         self,
@@ -72,7 +78,9 @@ class OwnTokens:
     ) -> Tensor:
         if k is not None and v is not None:
             self.remember(layer, k, v)
-        keys, values = (each[:, : q.shape[1] // group] for each in self._written[layer])
+        else:
+            k, v = self._written[layer]
+        keys, values = (each[:, : q.shape[1] // group] for each in (k, v))
         length = q.shape[2]
         mask = None
         if window is not None and window < length:

@@ -35,6 +35,8 @@ class BackboneConfig:
 
     def __post_init__(self) -> None:
         _check_decoder(self.backbone)
+        if self.architecture.encoder is not None:
+            raise LtsRayError(f"the backbone {self.backbone} has one stack of layers: leave the encoder out")
         for name in ("vocab_size", "context_length"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from lts_ray.architecture import Submodel
@@ -33,6 +34,11 @@ class DecoderConfig(ElasticConfig, ABC):
     @property
     @abstractmethod
     def cache_shape(self) -> CacheShape: ...
+
+    @property
+    def key_donors(self) -> Collection[int]:
+        """Layers whose keys and values later layers look at, in place of their own."""
+        return ()
 
     @abstractmethod
     def decoder_params(self, submodel: Submodel | None = None) -> int:

@@ -67,7 +67,7 @@ class UniversalModel(nn.Module, ABC):
         steps = torch.arange(length, device=tokens.device)
         if cache is None:
             self._check_length(length, self.config.context_length)
-            return self.run(tokens, steps.expand(rows, length), extent, OwnTokens())
+            return self.run(tokens, steps.expand(rows, length), extent, OwnTokens(self.config.key_donors))
         self._check_length(max(cache.lengths.tolist()) + length, min(self.config.context_length, cache.capacity))
         positions = cache.lengths.to(tokens.device)[:, None] + steps
         found = self.run(tokens, positions, extent, CachedTokens(cache, positions))

@@ -25,17 +25,26 @@ class _Group:
     """Sequences whose attention is one call: the single rows together, or one piece of a prompt.
 
     start: its first row of the step. tables: [B, blocks], padded. positions: [B, 1, T, 1], the rows' places in their
-    sequences. unseen: [B, 1, places, 1], true where none of its sequence's rows may look.
+    sequences. mask: [B, 1, T, places], true where a row may look. unseen: [B, 1, places, 1], true where none of its
+    sequence's rows may.
     """
 
     start: int
     tables: Tensor
     positions: Tensor
+    mask: Tensor
     unseen: Tensor
 
     @property
     def shape(self) -> tuple[int, int]:
         return len(self.tables), self.positions.shape[2]
+
+    def visible(self, window: int | None) -> Tensor:
+        """`mask`, of no more than the last `window` places."""
+        if window is None:
+            return self.mask
+        places = torch.arange(self.mask.shape[3], device=self.mask.device)
+        return self.mask & (places > self.positions - window)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +90,11 @@ class _Pages:
         for each in layout.groups:
             rows, length = each.shape
             own = slice(each.start, each.start + rows * length)
-            places = torch.arange(each.unseen.shape[2], device=q.device)
-            mask = places <= each.positions  # [B, 1, T, places]
-            if window is not None:
-                mask &= places > each.positions - window
             y = functional.scaled_dot_product_attention(
                 q[own].view(rows, length, q.shape[1], q.shape[3]).transpose(1, 2),  # [B, n_head, T, d_head]
                 _gathered(keys[:, kept], each),
                 _gathered(values[:, kept], each),
-                attn_mask=mask,
+                attn_mask=each.visible(window),
                 scale=scale,
                 enable_gqa=True,
             )
@@ -136,7 +141,8 @@ class TorchRuntime:
         tokens = self._indices([[token] for segment in segments for token in segment.tokens])
         positions = self._indices([[place] for segment in segments for place in range(segment.start, segment.stop)])
         submodels = [segment.submodel for segment in segments for _ in segment.tokens]
-        extent = Extent.of(submodels, len(submodels), self.config)
+        alike = len({segment.submodel for segment in segments}) == 1
+        extent = Extent.of(submodels[0] if alike else submodels, len(submodels), self.config)
         pages = _Pages(self._keys, self._values, self._layout(segments))
         return self._model.run(tokens, positions, extent, pages)[:, 0]
 
@@ -160,9 +166,9 @@ class TorchRuntime:
         # A row never looks at its padding, which the mask hides; any block will do.
         tables = [(*segment.blocks, *[0] * width)[:width] for segment in segments]
         steps = torch.arange(len(segments[0].tokens), device=self._device)
-        positions = self._indices([segment.start for segment in segments])[:, None] + steps  # [B, T]
-        unseen = torch.arange(width * BLOCK_TOKENS, device=self._device) > positions[:, -1:]
-        return _Group(start, self._indices(tables), positions[:, None, :, None], unseen[:, None, :, None])
+        positions = (self._indices([segment.start for segment in segments])[:, None] + steps)[:, None, :, None]
+        mask = torch.arange(width * BLOCK_TOKENS, device=self._device) <= positions  # [B, 1, T, places]
+        return _Group(start, self._indices(tables), positions, mask, ~mask[:, :, -1, :, None])
 
     def _indices(self, values: Sequence[object]) -> Tensor:
         return torch.tensor(values, dtype=torch.int64, device=self._device)

@@ -1,7 +1,8 @@
 """The submodels of one trained universal model: each layer's FFN width is a multiple of a fraction of the full one.
 
-Where layers can be skipped, a width may be 0. Where heads or d_model nest, there is a gene for each layer's heads and
-one for d_model, from as few as the smallest granularity was trained with.
+Where layers can be skipped, a width may be 0; where all can, the last is kept, so that no candidate is empty. Where
+heads or d_model nest, there is a gene for each layer's heads and one for d_model, from as few as the smallest
+granularity was trained with.
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ class MixNMatch:
             raise LtsRayError(f"steps must be between 1 and the narrowest layer's {narrowest} neurons; got {steps}")
         self.config = config
         self._genes = []
+        needed = [layer for layer in range(config.n_layer) if config.may_skip(layer)] or [config.n_layer - 1]
         for layer, width in enumerate(config.widths):
-            least = 1 if config.may_skip(layer) else 0
+            least = 1 if layer in needed else 0
             widths = tuple(
                 round(k * width / steps) for k in range(least, steps + 1)
             )  # as ElasticConfig.fraction rounds
@@ -48,8 +50,9 @@ class MixNMatch:
             least = smallest.heads[layer] if smallest.heads else full
             self._genes.append(Gene(name=f"heads_{layer}", choices=tuple(range(least, full + 1, step))))
         if full := config.elastic_d_model:
-            shares = [round(k * full / steps) for k in range(1, steps + 1)]
-            self._genes.append(Gene(name="d_model", choices=_from(shares, smallest.d_model or full)))
+            least, trained = smallest.d_model or full, {each.d_model or full for each in config.trained.values()}
+            shares = {round(k * full / steps) for k in range(1, steps + 1)} | trained
+            self._genes.append(Gene(name="d_model", choices=tuple(sorted(each for each in shares if each >= least))))
 
     @property
     def size(self) -> int:
@@ -123,11 +126,6 @@ class MixNMatch:
         if not self.contains(candidate):
             raise LtsRayError(f"{value} is not in the space {self.name} of this model")
         return candidate
-
-
-def _from(choices: Sequence[int], least: int) -> tuple[int, ...]:
-    """`least` and the choices above it."""
-    return (least, *(each for each in choices if each > least))
 
 
 def _draw(choices: Sequence[int], rng: np.random.Generator) -> int:

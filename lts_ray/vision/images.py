@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,7 +127,7 @@ def _read(path: Path) -> Images:
             if missing:
                 raise LtsRayError(f"{path} has no array {missing[0]!r}; it has {', '.join(arrays) or 'none'}")
             images, labels = arrays["images"], arrays["labels"]
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:  # TypeError: of a .npy
         raise LtsRayError(f"{path} cannot be read as .npz: {error}") from None
     if images.ndim not in (3, 4) or len(images) == 0:
         raise LtsRayError(f"images of {path} must be [N, H, W] or [N, H, W, C]; got {list(images.shape)}")

@@ -128,7 +128,8 @@ class VisionSettings:
         if self.init_from is not None:
             raise LtsRayError("a granularity is trained alone from fresh weights: leave init_from out")
         width = max(1, round(self.granularities[name] * self.model.d_ff))
-        training = replace(self.training, objective="joint", weights=TRAINING.weights)
+        plain = {name: getattr(TRAINING, name) for name in ("objective", "weights", "probabilities")}
+        training = replace(self.training, **plain)
         return replace(self, model=replace(self.model, d_ff=width), granularities={"XL": 1.0}, training=training)
 
     def resolved(self) -> VisionSettings:

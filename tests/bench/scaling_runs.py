@@ -10,6 +10,7 @@ import torch
 from lts_ray.bench.scaling_law import ScalingLaw
 from lts_ray.files import append_json_line, write_json, write_text
 from lts_ray.models.checkpoint import hugging_face_config
+from lts_ray.models.config import MatFormerConfig
 from lts_ray.training.loop import RunFolder
 from lts_ray.training.settings import ModelSettings, RunSettings, TrainingSettings
 from lts_ray.training.trainer import SCHEMA
@@ -28,9 +29,17 @@ def settings(d_model: int, *, d_ff: int = 64, plain: bool = False) -> RunSetting
     return RunSettings(model=model, training=TrainingSettings(steps=d_model, sequence_length=32, batch_size=2))
 
 
-def write_run(path: Path, run: RunSettings, *, law: ScalingLaw, finished: bool = True, tokens: str = "one") -> Path:
-    """Its losses are the law's."""
-    config = run.model.config(run.model.vocab_size)
+def write_run(
+    path: Path,
+    run: RunSettings,
+    *,
+    law: ScalingLaw,
+    finished: bool = True,
+    tokens: str = "one",
+    config: MatFormerConfig | None = None,
+) -> Path:
+    """Its losses are the law's. config: of its model, where it started from one."""
+    config = config or run.model.config(run.model.vocab_size)
     losses = {name: law.loss_at(config.decoder_params(each)) for name, each in config.trained.items()}
     folder = RunFolder(path)
     folder.model.mkdir(parents=True)

@@ -76,6 +76,18 @@ def test_plain_models_alone_are_named_by_their_share_of_the_widest(tmp_path: Pat
     assert {kind for kind, _ in found.values()} == {"baseline"}
 
 
+def test_where_heads_nest_too_a_plain_model_is_still_the_baseline_of_its_granularity(tmp_path: Path) -> None:
+    """The plain S has a head less than the universal model, so that their shapes are not alike."""
+    nested = settings(32)
+    nested = replace(nested, model=replace(nested.model, n_kv_head=2, nested_heads={"S": 0.5}))
+    plain = settings(32, d_ff=WIDTHS["S"], plain=True)
+    config = replace(plain.model.config(64), n_head=1, n_kv_head=1, head_dim=16)
+    write_run(tmp_path / "a", nested, law=scaling_runs.UNIVERSAL)
+    write_run(tmp_path / "b", plain, law=scaling_runs.BASELINE, config=config)
+    alone = next(point for point in read_points([tmp_path]) if point.kind == "baseline")
+    assert alone.granularity == "S"
+
+
 def test_runs_are_found_at_any_depth_and_counted_once(folders: list[Path]) -> None:
     root = folders[0].parent
     assert read_points([root]) == read_points([*folders, root, folders[0] / "0"])
@@ -100,7 +112,7 @@ def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
         (settings(32), "two", "different text or tokens"),
         (with_training(settings(32), objective="sampled"), "one", "different objectives"),
         (with_training(settings(32), weights="large-first"), "one", "different objectives"),
-        (settings(16, d_ff=24, plain=True), "one", "as no granularity of its size's widest run has"),
+        (settings(16, d_ff=24, plain=True), "one", "as no granularity of the widest run of its size has"),
         (replace(settings(32), model=ModelSettings(independent=True)), "one", "no universal model and no plain one"),
     ],
     ids=["length", "blocks", "tokenizer", "sampled", "weights", "width", "independent"],

@@ -177,6 +177,7 @@ def test_the_submodels_of_a_command_line_are_those_of_the_model(model_dir: Path,
         f"submodel=0.60,frontier={tmp_path / 'frontier.json'}": point.widths,
         f"submodel=0.6,frontier={tmp_path / 'frontier.json'}": point.widths,
         f"submodel=0.5,frontier={tmp_path / 'frontier.json'}": (32, 32, 32),
+        f"submodel=0.604,frontier={tmp_path / 'frontier.json'}": (39, 39, 39),
     }.items():
         found = HarnessModel.create_from_arg_obj(
             key_val_to_dict(f"model={model_dir},{text}"), {"batch_size": 1, "device": "cuda:0", "max_batch_size": None}
@@ -197,6 +198,7 @@ def test_the_submodels_of_a_command_line_are_those_of_the_model(model_dir: Path,
         ({"submodel": "XXL"}, "unknown submodel 'XXL'"),
         ({"batch_size": "none"}, "batch_size must be a whole number of at least 1; got 'none'"),
         ({"max_length": 65}, "from 2 to the model's context of 64; got 65"),
+        ({"device": "gpu"}, "device must be one of torch's, such as cpu or cuda; got 'gpu'"),
         ({"dtype": "int8"}, "one of float32, bfloat16, float16; got 'int8'"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

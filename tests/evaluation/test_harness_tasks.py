@@ -188,13 +188,14 @@ def test_a_frontiers_points_stand_among_the_granularities(
     [
         ({"shots": [1]}, "--shots, --limit, --beside and --include-path are for --tasks"),
         ({"tasks": "union_endings", "text": "a.txt"}, "leave out --text, --blocks and --length"),
+        ({"tasks": " ,"}, "--tasks is TASK,TASK; got ' ,'"),
         ({"tasks": "nothing"}, "knows no task, group or tag 'nothing'; .* ls tasks"),
         ({"tasks": "union_endings", "include_path": Path("no such folder")}, "no such folder is not a folder"),
         ({"tasks": "union_endings", "beside": Path("no such folder")}, "--beside no such folder is not a folder"),
         ({"tasks": "union_endings", "beside": TASKS}, "transformers cannot load --beside"),
         ({"tasks": "union_endings", "submodel": ["XXL"]}, "unknown submodel 'XXL'"),
     ],
-    ids=["no tasks", "a text", "unknown", "no folder", "no checkpoint", "no model", "no submodel"],
+    ids=["no tasks", "a text", "none", "unknown", "no folder", "no checkpoint", "no model", "no submodel"],
 )
 @pytest.mark.usefixtures("without_theirs")
 def test_what_cannot_be_run_is_one_line(model_dir: Path, options: dict[str, Any], message: str) -> None:

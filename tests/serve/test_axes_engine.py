@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 
 import torch
+from jsonschema import Draft202012Validator
 
 from lts_ray.models.matformer import MatFormer
 from lts_ray.runtime.calibration import calibrate
@@ -13,6 +14,7 @@ from lts_ray.runtime.load import build_runtime
 from lts_ray.runtime.step_costs import Group
 from lts_ray.runtime.torch_runtime import TorchRuntime
 from serve.menu import menu_of_granularities
+from serve.openapi import OWN_SCHEMAS
 from serve.request import Request
 from tests.serve.models import CONFIG, alone, collect, tiny_engine
 
@@ -47,6 +49,13 @@ def test_requests_of_all_granularities_share_steps_and_get_their_own_tokens() ->
             engine.stop()
 
     assert asyncio.run(ask()) == [alone(model, each) for each in requests]
+
+
+def test_the_document_says_what_a_submodel_is_whatever_it_has_less_of() -> None:
+    described = Draft202012Validator(OWN_SCHEMAS["ServedModel"])
+    for option in menu_of_granularities(SHAPE, {}).named.values():
+        described.validate({"submodel": option.name, "widths": option.submodel.to_json(), "loss": None})
+    assert not described.is_valid({"submodel": "S", "widths": {"heads": [1]}, "loss": None})
 
 
 def test_a_narrower_granularity_is_less_work_in_the_menu_and_its_steps_are_measured() -> None:

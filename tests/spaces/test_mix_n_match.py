@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from lts_ray.architecture import Submodel
 from lts_ray.errors import LtsRayError
 from lts_ray.models.config import MatFormerConfig
+from lts_ray.models.gemma3n.config import Gemma3nConfig
 from lts_ray.spaces.mix_n_match import MixNMatch
 from lts_ray.spaces.registry import submodel_space
 
@@ -57,8 +58,15 @@ def test_heads_and_d_model_are_genes_where_they_nest(
             heads = candidate.heads or shape.elastic_heads
             assert all(each % 2 == 0 and each >= least for each, least in zip(heads, smallest.heads, strict=True))
         assert (candidate.d_model or 16) >= (smallest.d_model or 16)
-    assert set(space.seeds()) <= set(shape.trained.values())
-    assert shape.trained["S"] in space.seeds()
+    assert list(space.seeds()) == list(reversed(shape.trained.values()))
+
+
+def test_where_every_layer_can_be_skipped_no_candidate_skips_them_all() -> None:
+    shape = Gemma3nConfig(widths=(8, 8), layer_types=("full_attention",) * 2, n_shared=0)
+    assert not any(map(shape.may_skip, range(2)))
+    listing = MixNMatch(shape).listing()
+    assert listing is not None
+    assert len(set(listing)) == 9 * 8
 
 
 @given(widths=widths_lists)

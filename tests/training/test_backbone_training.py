@@ -172,6 +172,7 @@ def test_settings_with_an_architecture_survive_json(backbone: str, texts: Path) 
         (YAML.replace("transformer-xl", "lstm") + "}", "unknown backbone 'lstm'"),
         (YAML.replace("n_layer", "n_layers") + "}", "n_head is a list"),
         (YAML.replace("n_layer", "div_vall: 4, n_layer") + "}", "unknown keys div_vall"),
+        (YAML.replace("n_layer", "encoder: {n_head: [2], d_inner: [8]}, n_layer") + "}", "leave the encoder out"),
         ("architecture: {backbone: gpt2}", "a backbone lacks architecture"),
         ("architecture: gpt2", "must be a mapping"),
         ("architecture: {}", "a backbone lacks architecture, backbone"),

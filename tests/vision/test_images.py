@@ -93,9 +93,11 @@ def test_a_folder_without_images_and_a_broken_file_are_named(tmp_path: Path) -> 
         read_images(str(tmp_path / "nowhere"))
     with pytest.raises(LtsRayError, match=r"has no \.npz files"):
         read_images(str(tmp_path))
-    (tmp_path / "a.npz").write_bytes(b"PK nothing")
-    with pytest.raises(LtsRayError, match="cannot be read as"):
-        read_images(str(tmp_path))
+    np.save(tmp_path / "a.npy", np.zeros((2, 4, 4)))
+    for content in (b"PK nothing", b"", (tmp_path / "a.npy").read_bytes()):
+        (tmp_path / "a.npz").write_bytes(content)
+        with pytest.raises(LtsRayError, match="cannot be read as"):
+            read_images(str(tmp_path))
     write_npz(tmp_path / "a.npz")
     np.savez(tmp_path / "b.npz", images=np.zeros((2, 4, 4)), labels=np.zeros(2, int))
     with pytest.raises(LtsRayError, match="others of"):

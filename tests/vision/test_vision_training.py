@@ -15,6 +15,7 @@ import torch
 from torch.nn import functional
 from transformers import ViTConfig, ViTForImageClassification
 
+from lts_ray.elasticize.importance import feed_forwards
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json_lines
 from lts_ray.training.settings import TrainingSettings
@@ -22,7 +23,7 @@ from lts_ray.vision.checkpoint import fingerprint, load_checkpoint, save_checkpo
 from lts_ray.vision.evaluate import logits_of
 from lts_ray.vision.images import normalize, read_images
 from lts_ray.vision.learning import propagate
-from lts_ray.vision.order import feed_forwards, neuron_importance, reorder_by_importance
+from lts_ray.vision.order import neuron_importance, reorder_by_importance
 from lts_ray.vision.settings import VisionSettings, load_settings
 from lts_ray.vision.start import spread, start_model
 from lts_ray.vision.train import train
@@ -146,6 +147,11 @@ def test_alone_a_granularity_is_a_plain_model_of_its_size(folder: Path, tmp_path
     model = load_checkpoint(train(settings, tmp_path / "run")).model
     assert model.config.widths == (8, 8)
     assert dict(model.config.granularities) == {"XL": 1.0}
+
+
+def test_alone_a_granularity_is_not_drawn_for(folder: Path) -> None:
+    drawn = tiny_settings(folder, objective="sampled", probabilities={"S": 1, "M": 1, "L": 1, "XL": 1})
+    assert drawn.alone("M") == tiny_settings(folder).alone("M")
 
 
 def plain_vit(folder: Path, *, labels: int = 3) -> Path:

@@ -38,6 +38,12 @@ class ModelArguments:
         plain = cls()
         length, dtype = given.get("max_length"), str(given.get("dtype", "float32"))
         device = str(given.get("device", plain.device))
+        try:
+            torch.device(device)
+        except RuntimeError:
+            raise LtsRayError(
+                f"model argument device must be one of torch's, such as cpu or cuda; got {device!r}"
+            ) from None
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise LtsRayError(f"model argument device is {device!r}, but torch finds no GPU here; leave it out")
         if dtype not in DTYPES:

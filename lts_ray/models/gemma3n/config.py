@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -122,12 +122,16 @@ class Gemma3nConfig(DecoderConfig):
         own = self.layer_types[: self.first_shared]
         return {each: layer for layer, each in enumerate(own)} if self.n_shared else {}
 
+    @property
+    def key_donors(self) -> Collection[int]:
+        return self.donors.values()
+
     def key_layer(self, layer: int) -> int:
         """Whose keys the layer looks at."""
         return layer if layer < self.first_shared else self.donors[self.layer_types[layer]]
 
     def may_skip(self, layer: int) -> str | None:
-        if layer not in self.donors.values():
+        if layer not in self.key_donors:
             return None
         return (
             f"layer {layer} cannot be skipped: it is the last {self.layer_types[layer]} layer with keys of its own, "
@@ -170,6 +174,9 @@ class Gemma3nConfig(DecoderConfig):
     @property
     def embedding_params(self) -> int:
         return self.table_params(self.universal)
+
+    def parameters(self, submodel: Submodel) -> int:
+        return self.table_params(submodel) + self.decoder_params(submodel)
 
     def table_params(self, submodel: Submodel) -> int:
         """Of the embedding, and of the kept layers' own."""

@@ -103,7 +103,7 @@ def test_a_submodel_counts_what_its_slice_has(name: str, gemma: Gemma3n) -> None
     chosen = config.submodel(SUBMODELS[name])
     smaller = Gemma3n(sliced_config(config, chosen))
     counted = sum(each.numel() for each in smaller.parameters())
-    assert counted == config.decoder_params(chosen) + config.table_params(chosen)
+    assert counted == config.decoder_params(chosen) + config.table_params(chosen) == config.parameters(chosen)
 
 
 def test_one_step_of_one_layer_is_50_million_parameters() -> None:
