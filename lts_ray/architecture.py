@@ -47,8 +47,10 @@ class Submodel:
 
     def to_json(self) -> list[int] | dict[str, Any]:
         """The widths alone where nothing else is narrower."""
-        if not self.heads and not self.d_model:
-            return list(self.widths)
+        return self.fields() if self.heads or self.d_model else list(self.widths)
+
+    def fields(self) -> dict[str, Any]:
+        """As keys of a record: `widths`, and `heads` and `d_model` where it has fewer."""
         rest = {"heads": list(self.heads), "d_model": self.d_model}
         return {"widths": list(self.widths), **{key: value for key, value in rest.items() if value}}
 

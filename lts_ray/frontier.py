@@ -114,7 +114,7 @@ class Frontier:
             "points": [
                 {
                     "name": point.name,
-                    **_submodel_json(point.submodel),
+                    **point.submodel.fields(),
                     "decoder_params": point.decoder_params,
                     "loss": point.loss,
                     "costs": {name: asdict(cost) for name, cost in point.costs.items()},
@@ -157,11 +157,6 @@ class Frontier:
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise LtsRayError(f"the frontier is malformed: {error!r}") from None
-
-
-def _submodel_json(submodel: Submodel) -> dict[str, Any]:
-    value = submodel.to_json()
-    return value if isinstance(value, dict) else {"widths": value}
 
 
 def _read_submodel(point: Mapping[str, Any]) -> Submodel:

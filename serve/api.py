@@ -199,7 +199,7 @@ async def _whole(request: Request, choices: Choices, answers: Answers) -> Respon
 def _model(service: Service, name: str, option: Option) -> dict[str, Any]:
     described = {
         "submodel": option.name,
-        "widths": option.submodel.to_json(),
+        **option.submodel.fields(),
         "loss": option.loss if isfinite(option.loss) else None,
     }
     return to_json(Model(id=name, created=service.created, object="model", owned_by="lts-ray"), lts=described)

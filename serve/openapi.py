@@ -78,18 +78,9 @@ OWN_SCHEMAS: dict[str, dict[str, Any]] = {
         "description": "A submodel that the name stands for; the universal model for the name alone.",
         "properties": {
             "submodel": {"type": "string"},
-            "widths": {
-                "description": "Of each layer; an object where it has fewer heads, or less of d_model, too.",
-                "anyOf": [
-                    WIDTHS,
-                    {
-                        "type": "object",
-                        "properties": {"widths": WIDTHS, "heads": WIDTHS, "d_model": {"type": "integer"}},
-                        "required": ["widths"],
-                        "additionalProperties": False,
-                    },
-                ],
-            },
+            "widths": WIDTHS,
+            "heads": {**WIDTHS, "description": "Of each layer, where it has fewer than all."},
+            "d_model": {"type": "integer", "description": "Where it has less than all."},
             "loss": {"type": ["number", "null"]},
         },
         "required": ["submodel", "widths", "loss"],

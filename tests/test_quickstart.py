@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from openai.types import Model
 from rich.console import Console
 
 from lts_ray.errors import LtsRayError
@@ -19,15 +18,6 @@ from lts_ray.training.loop import RunFolder
 def test_the_narrowest_keeps_the_medium_budget_with_eight_at_once_and_the_tight_one_only_alone() -> None:
     needs = ask.Needs(universal_alone=40, universal_together=90, narrowest_alone=10, narrowest_together=22.5)
     assert needs.budgets_ms() == {"generous": 160, "medium": 45, "tight": 13}
-
-
-def test_the_narrowest_model_is_found_where_more_nests_than_the_ffn() -> None:
-    shapes = {"m": [8, 8], "m:S": {"widths": [1, 1], "heads": [2, 2], "d_model": 4}, "m:M": [4, 4]}
-    listed = [
-        Model.model_validate({"id": name, "created": 0, "object": "model", "owned_by": "us", "lts": {"widths": widths}})
-        for name, widths in shapes.items()
-    ]
-    assert ask._narrowest(listed) == "m:S"
 
 
 def test_a_finished_quickstart_runs_nothing_again(

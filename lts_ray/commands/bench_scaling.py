@@ -34,7 +34,7 @@ def scaling(
 ) -> None:
     """Scaling laws: loss = a · N^b + c for each granularity, of one universal model and of plain models trained alone.
 
-    Run again, it goes on where it stopped; finished trainings are kept. The default takes about an hour on one core.
+    Run again, it goes on where it stopped; finished trainings are kept. The default takes 22 minutes on one core.
     """
     from lts_ray.bench.scaling import fit_points, run
     from lts_ray.bench.scaling_points import read_points

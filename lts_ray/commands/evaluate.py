@@ -101,7 +101,7 @@ def _on_text(
     rows = [
         {
             "submodel": each.name,
-            "widths": each.submodel.to_json(),
+            **each.submodel.fields(),
             "decoder_params": each.decoder_params,
             "loss_nats": each.loss,
             "perplexity": each.perplexity,

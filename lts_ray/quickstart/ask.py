@@ -15,7 +15,6 @@ from openai.types import Model
 from rich.console import Console
 from rich.table import Table
 
-from lts_ray.architecture import Submodel
 from lts_ray.errors import LtsRayError
 
 PROMPTS = (
@@ -76,7 +75,7 @@ async def _ask_all(url: str) -> list[Answer]:
 
 def _narrowest(models: Sequence[Model]) -> str:
     """The name that pins it."""
-    return min(models, key=lambda model: sum(Submodel.from_json((model.model_extra or {})["lts"]["widths"]).widths)).id
+    return min(models, key=lambda model: sum((model.model_extra or {})["lts"]["widths"])).id
 
 
 async def _needs(client: AsyncOpenAI, universal: str, narrowest: str) -> Needs:

@@ -127,6 +127,8 @@ def test_the_papers_law_is_as_close_to_its_published_losses_as_one_can_be() -> N
     assert (found.law.a, found.law.b, found.law.c) == pytest.approx((24.3, -0.148, 1.58), rel=0.005)
     for n in params:
         assert found.law.loss_at(n) == pytest.approx(PAPERS.loss_at(n), abs=0.05)
+    alone = fit(*together(BASELINE)).law
+    assert (alone.a, alone.b, alone.c) == pytest.approx((23.9, -0.145, 1.50), rel=0.005)
 
 
 @pytest.mark.parametrize("losses", [MATLM, BASELINE], ids=["matlm", "baseline"])

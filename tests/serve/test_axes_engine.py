@@ -54,8 +54,8 @@ def test_requests_of_all_granularities_share_steps_and_get_their_own_tokens() ->
 def test_the_document_says_what_a_submodel_is_whatever_it_has_less_of() -> None:
     described = Draft202012Validator(OWN_SCHEMAS["ServedModel"])
     for option in menu_of_granularities(SHAPE, {}).named.values():
-        described.validate({"submodel": option.name, "widths": option.submodel.to_json(), "loss": None})
-    assert not described.is_valid({"submodel": "S", "widths": {"heads": [1]}, "loss": None})
+        described.validate({"submodel": option.name, **option.submodel.fields(), "loss": None})
+    assert not described.is_valid({"submodel": "S", "heads": [1], "loss": None})
 
 
 def test_a_narrower_granularity_is_less_work_in_the_menu_and_its_steps_are_measured() -> None:

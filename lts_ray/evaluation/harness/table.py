@@ -17,7 +17,7 @@ def json_rows(
     return [
         {
             "model": each.model,
-            "widths": submodels[each.model].to_json() if each.model in submodels else None,
+            **(submodels[each.model].fields() if each.model in submodels else {"widths": None}),
             "decoder_params": config.decoder_params(submodels[each.model]) if each.model in submodels else None,
             "task": each.task,
             "kind": each.kind,
