@@ -8,8 +8,10 @@ endpoint's runtime, all of them in turns, so that a slow moment of the machine h
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -183,18 +185,21 @@ def _latencies(
     clock: Clock,
     progress: Progress,
 ) -> list[dict[Regime, float]]:
-    """Medians over the rounds; in each, every step is run once, after a round that only warms up."""
+    """Medians over the rounds. In each, a model's submodels come one after the other, and another one of them first:
+    that one pays for bringing the weights back into the cache, which an endpoint that serves one model has there.
+    """
     blocks = -(-(PREFILL_TOKENS + 1) // BLOCK_TOKENS)
     runtimes = {name: build_runtime(model, n_blocks=ROWS * blocks, threads=threads) for name, model in models.items()}
     steps = [_steps(runtimes[name], submodel, blocks) for name, submodel in submodels]
     times: list[dict[Regime, list[float]]] = [{regime: [] for regime in each} for each in steps]
-    for turn in range(rounds + 1):
+    own = [deque(place for place, (name, _) in enumerate(submodels) if name == model) for model in models]
+    for turn in range(rounds):
         for regime in ("prefill", "decode"):
-            for each, taken in zip(steps, times, strict=True):
-                took_ms = timed(each[regime], wait=lambda: None, clock=clock)
-                if turn:
-                    taken[regime].append(took_ms)
-        progress("timing", turn, rounds)
+            for place in chain(*own):
+                times[place][regime].append(timed(steps[place][regime], wait=lambda: None, clock=clock))
+        for places in own:
+            places.rotate()
+        progress("timing", turn + 1, rounds)
     return [{regime: median(values) for regime, values in taken.items()} for taken in times]
 
 
