@@ -114,7 +114,8 @@ def _least_squares(params: Values, losses: Values) -> ScalingLaw:
 
     def solved(log_slope: float) -> tuple[Values, float]:
         """a and c, and how far off they are: the root of the squared errors' sum."""
-        return nnls(np.stack([np.exp(-math.exp(log_slope) * x), ones], axis=1), losses)
+        found, rest = nnls(np.stack([np.exp(-math.exp(log_slope) * x), ones], axis=1), losses)
+        return np.asarray(found, dtype=np.float64), float(rest)
 
     def off(log_slope: float) -> float:
         return solved(log_slope)[1]
