@@ -175,6 +175,6 @@ def test_a_length_that_is_none_is_refused(model_dir: Path) -> None:
 
 def test_a_draft_wider_than_the_verifier_is_refused_before_anything_is_timed(model: MatFormer, text: Text) -> None:
     told: list[tuple[int, int]] = []
-    with pytest.raises(LtsRayError, match="is wider than its verifier 32,32,32 in some layer"):
+    with pytest.raises(LtsRayError, match="64,64,64 is wider than its verifier 32,32,32"):
         run(model, text, drafts=["S", "XL"], verifier="L", progress=lambda *done: told.append(done))
     assert told == []
