@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lts_ray.measurement.module_subject import ModuleSubject
 from lts_ray.models.bert import Bert
 from lts_ray.models.encoder_decoder_cache import EncoderDecoderCache
 from lts_ray.models.t5 import T5
@@ -32,24 +33,12 @@ class NoCache:
 
 
 @dataclass(frozen=True)
-class EncoderSubject:
+class EncoderSubject(ModuleSubject):
     module: Bert
-
-    @property
-    def vocab_size(self) -> int:
-        return self.module.vocab_size
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.module.parameters()).device
 
     @property
     def context_length(self) -> int:
         return self.module.context_length
-
-    @property
-    def weight_bytes(self) -> int:
-        return sum(each.nbytes for each in self.module.parameters())
 
     def empty_cache(self, *, rows: int, length: int) -> NoCache:
         return NoCache(torch.zeros(rows, dtype=torch.int64))
@@ -60,25 +49,13 @@ class EncoderSubject:
 
 
 @dataclass(frozen=True)
-class EncoderDecoderSubject:
+class EncoderDecoderSubject(ModuleSubject):
     module: T5
-
-    @property
-    def vocab_size(self) -> int:
-        return self.module.vocab_size
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.module.parameters()).device
 
     @property
     def context_length(self) -> None:
         """Positions are relative."""
         return
-
-    @property
-    def weight_bytes(self) -> int:
-        return sum(each.nbytes for each in self.module.parameters())
 
     def empty_cache(self, *, rows: int, length: int) -> EncoderDecoderCache:
         cache = self.module.empty_cache(rows=rows, length=length)

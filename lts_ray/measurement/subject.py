@@ -17,6 +17,7 @@ from lts_ray.architecture import Architecture, Submodel
 from lts_ray.decoding.kv_cache import KVCache
 from lts_ray.errors import LtsRayError
 from lts_ray.measurement.encoder_subject import EncoderDecoderSubject, EncoderSubject
+from lts_ray.measurement.module_subject import ModuleSubject
 from lts_ray.measurement.stand_in import skipped_initialization, stand_in_weights
 from lts_ray.measurement.target import Target
 from lts_ray.models.backbones import check_searched, model_of
@@ -139,26 +140,14 @@ class SubmodelSubject:
 
 
 @dataclass(frozen=True)
-class BackboneSubject:
+class BackboneSubject(ModuleSubject):
     """A model of its own."""
 
     module: Backbone
 
     @property
-    def vocab_size(self) -> int:
-        return self.module.vocab_size
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.module.parameters()).device
-
-    @property
     def context_length(self) -> int | None:
         return self.module.context_length
-
-    @property
-    def weight_bytes(self) -> int:
-        return sum(each.nbytes for each in (*self.module.parameters(), *self.module.buffers()))
 
     def empty_cache(self, *, rows: int, length: int) -> Any:
         return self.module.empty_cache(rows=rows, length=length)

@@ -19,7 +19,17 @@ from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json
 from lts_ray.models.attention import rotary_table
 from lts_ray.models.backbones import MODEL_TYPES as BACKBONE_MODEL_TYPES
-from lts_ray.models.checkpoint_folder import CONFIG, check_fit, digest_of, read_raw_config, read_weights, write_folder
+from lts_ray.models.checkpoint_folder import (
+    CONFIG,
+    check_fit,
+    digest_of,
+    read_ours,
+    read_raw_config,
+    read_weights,
+    reading,
+    refuse_quantized,
+    write_folder,
+)
 from lts_ray.models.config import MatFormerConfig
 from lts_ray.models.elastic import GRANULARITIES
 from lts_ray.models.family import LLAMA
@@ -94,13 +104,9 @@ def read_config(folder: Path) -> tuple[MatFormerConfig, dict[str, float]]:
         )
     if model_type not in UNIVERSAL_MODEL_TYPES:
         raise LtsRayError(f"model {folder} is of type {model_type!r}; lts-ray loads {', '.join(UNIVERSAL_MODEL_TYPES)}")
-    if raw.get("quantization_config"):
-        raise LtsRayError(f"model {folder} is quantized (quantization_config); save it with plain weights first")
-    ours = raw.get("lts_ray") or {"schema": SCHEMA}
-    schema = ours.get("schema") if isinstance(ours, dict) else None
-    if schema != SCHEMA:
-        raise LtsRayError(f"model {folder} has schema {schema}; this version reads {SCHEMA}")
-    try:
+    refuse_quantized(folder, raw)
+    ours = read_ours(folder, raw, SCHEMA)
+    with reading(folder):
         family = ours.get("family", LLAMA.name) if model_type == PER_LAYER_MODEL_TYPE else model_type
         config = TRANSLATORS[family].read(raw)
         shape = {key: ours[key] for key in SHAPE if key in ours}
@@ -109,10 +115,6 @@ def read_config(folder: Path) -> tuple[MatFormerConfig, dict[str, float]]:
         granularities = ours.get("granularities") or GRANULARITIES
         config = replace(config, **shape, granularities=granularities, **read_token_ids(raw))
         losses = {str(name): float(value) for name, value in ours.get("validation_loss", {}).items()}
-    except LtsRayError as error:
-        raise LtsRayError(f"model {folder} cannot be loaded: {error}") from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise LtsRayError(f"model configuration {folder / CONFIG} is not usable: {error!r}") from None
     return config, losses
 
 

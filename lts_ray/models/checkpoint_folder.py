@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,31 @@ def read_raw_config(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise LtsRayError(f"model {folder} is not a folder; give one with {CONFIG} and {WEIGHTS}")
     return read_json(folder / CONFIG, what="model configuration")
+
+
+def read_ours(folder: Path, raw: Mapping[str, Any], schema: int) -> dict[str, Any]:
+    """What of config.json is ours: next to nothing where others wrote it. Raises LtsRayError for another schema."""
+    ours = raw.get("lts_ray") or {"schema": schema}
+    found = ours.get("schema") if isinstance(ours, dict) else None
+    if not isinstance(ours, dict) or found != schema:
+        raise LtsRayError(f"model {folder} has schema {found}; this version reads {schema}")
+    return ours
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """While a configuration's values are taken: whatever a malformed one raises is one line that names the folder."""
+    try:
+        yield
+    except LtsRayError as error:
+        raise LtsRayError(f"model {folder} cannot be loaded: {error}") from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise LtsRayError(f"model configuration {folder / CONFIG} is not usable: {error!r}") from None
+
+
+def refuse_quantized(folder: Path, raw: Mapping[str, Any]) -> None:
+    if raw.get("quantization_config"):
+        raise LtsRayError(f"model {folder} is quantized (quantization_config); save it with plain weights first")
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:

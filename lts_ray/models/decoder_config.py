@@ -18,11 +18,6 @@ class CacheShape:
     n_kv_head: int
     d_head: int
 
-    @property
-    def numbers(self) -> int:
-        """Of keys and values together."""
-        return 2 * self.n_layer * self.n_kv_head * self.d_head
-
 
 class DecoderConfig(ElasticConfig, ABC):
     """The base of frozen dataclasses. context_length: the most tokens a row may hold, prompt and response together."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lts_ray.architecture import Architecture
 from lts_ray.spaces.backbone import BackboneSpace
-from lts_ray.spaces.ranges import Ranges
+from lts_ray.spaces.ranges import DESCRIBED
 
 N_POSITION, N_TYPE = 512, 2
 """Learned positions and types of tokens; they are embedding, and so is the LayerNorm over their sum."""
@@ -23,13 +23,7 @@ def total_params(architecture: Architecture, *, vocab_size: int) -> int:
 SPACE = BackboneSpace(
     name="bert",
     backbone="bert",
-    ranges=Ranges(
-        n_layer=tuple(range(2, 17)),
-        d_model=tuple(range(128, 1025, 64)),
-        n_head=(2, 4, 8),
-        d_inner=tuple(range(128, 4097, 64)),
-        div_val=1,
-    ),
+    ranges=DESCRIBED,
     count_encoder_params=encoder_params,
     count_total_params=total_params,
     vocab_size=30_522,

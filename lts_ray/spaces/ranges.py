@@ -103,3 +103,13 @@ class Ranges:
 
 def draw(values: Sequence[int], rng: np.random.Generator) -> int:
     return values[int(rng.integers(len(values)))]
+
+
+DESCRIBED = Ranges(
+    n_layer=tuple(range(2, 17)),
+    d_model=tuple(range(128, 1025, 64)),
+    n_head=(2, 4, 8),
+    d_inner=tuple(range(128, 4097, 64)),
+    div_val=1,
+)
+"""What LTS's section 3 says of its spaces: where no search of its own was published, those of its appendix J."""

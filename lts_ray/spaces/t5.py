@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from lts_ray.architecture import Architecture, Stack
 from lts_ray.spaces.encoder_decoder import EncoderDecoderSpace, encoder_of
-from lts_ray.spaces.ranges import Ranges
+from lts_ray.spaces.ranges import DESCRIBED
 
 N_BUCKET = 32
 """Buckets of relative positions. Layers of one stack with equally many heads share a table of their biases."""
@@ -36,13 +36,7 @@ def _around(d_model: int, stack: Stack) -> int:
 SPACE = EncoderDecoderSpace(
     name="t5",
     backbone="t5",
-    ranges=Ranges(
-        n_layer=tuple(range(2, 17)),
-        d_model=tuple(range(128, 1025, 64)),
-        n_head=(2, 4, 8),
-        d_inner=tuple(range(128, 4097, 64)),
-        div_val=1,
-    ),
+    ranges=DESCRIBED,
     count_decoder_params=decoder_params,
     count_encoder_params=encoder_params,
     count_total_params=total_params,

@@ -16,7 +16,15 @@ import torch
 
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json, write_json
-from lts_ray.models.checkpoint_folder import CONFIG, check_fit, digest_of, read_raw_config, read_weights, write_folder
+from lts_ray.models.checkpoint_folder import (
+    check_fit,
+    digest_of,
+    read_ours,
+    read_raw_config,
+    read_weights,
+    reading,
+    write_folder,
+)
 from lts_ray.models.elastic import GRANULARITIES
 from lts_ray.vision.config import MatViTConfig
 from lts_ray.vision.hugging_face import CLASSIFIER, MODEL_TYPE, read_vit, to_ours, to_theirs, write_vit
@@ -83,11 +91,8 @@ def _read(folder: Path) -> tuple[MatViTConfig, dict[str, Any]]:
         raise LtsRayError(
             f"model {folder} is of type {raw.get('model_type')!r}; lts-ray vit loads {', '.join(MODEL_TYPES)}"
         )
-    ours = raw.get("lts_ray") or {"schema": SCHEMA}
-    schema = ours.get("schema") if isinstance(ours, dict) else None
-    if schema != SCHEMA:
-        raise LtsRayError(f"model {folder} has schema {schema}; this version reads {SCHEMA}")
-    try:
+    ours = read_ours(folder, raw, SCHEMA)
+    with reading(folder):
         config = read_vit(raw)
         config = replace(
             config,
@@ -95,10 +100,6 @@ def _read(folder: Path) -> tuple[MatViTConfig, dict[str, Any]]:
             granularities=ours.get("granularities") or GRANULARITIES,
         )
         config = _with_pixels(config, folder)
-    except LtsRayError as error:
-        raise LtsRayError(f"model {folder} cannot be loaded: {error}") from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise LtsRayError(f"model configuration {folder / CONFIG} is not usable: {error!r}") from None
     return config, ours
 
 

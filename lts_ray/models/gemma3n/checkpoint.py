@@ -13,7 +13,15 @@ import torch
 
 from lts_ray.errors import LtsRayError
 from lts_ray.models.checkpoint import Checkpoint
-from lts_ray.models.checkpoint_folder import CONFIG, check_fit, digest_of, read_raw_config, write_folder
+from lts_ray.models.checkpoint_folder import (
+    check_fit,
+    digest_of,
+    read_ours,
+    read_raw_config,
+    reading,
+    refuse_quantized,
+    write_folder,
+)
 from lts_ray.models.gemma3n.config import Gemma3nConfig
 from lts_ray.models.gemma3n.cut import prefix_of
 from lts_ray.models.gemma3n.model import Gemma3n
@@ -61,19 +69,11 @@ def read_gemma3n_config(folder: Path) -> tuple[Gemma3nConfig, dict[str, float]]:
     raw = read_raw_config(folder)
     if raw.get("model_type") not in MODEL_TYPES:
         raise LtsRayError(f"model {folder} is of type {raw.get('model_type')!r}, not one of {', '.join(MODEL_TYPES)}")
-    if raw.get("quantization_config"):
-        raise LtsRayError(f"model {folder} is quantized (quantization_config); save it with plain weights first")
-    ours = raw.get("lts_ray") or {"schema": SCHEMA}
-    schema = ours.get("schema") if isinstance(ours, dict) else None
-    if schema != SCHEMA:
-        raise LtsRayError(f"model {folder} has schema {schema}; this version reads {SCHEMA}")
-    try:
+    refuse_quantized(folder, raw)
+    ours = read_ours(folder, raw, SCHEMA)
+    with reading(folder):
         losses = {str(name): float(value) for name, value in ours.get("validation_loss", {}).items()}
         return read_raw(raw), losses
-    except LtsRayError as error:
-        raise LtsRayError(f"model {folder} cannot be loaded: {error}") from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise LtsRayError(f"model configuration {folder / CONFIG} is not usable: {error!r}") from None
 
 
 def gemma3n_fingerprint(folder: Path) -> str:
@@ -84,10 +84,8 @@ def gemma3n_fingerprint(folder: Path) -> str:
 
 def check_weights(folder: Path, config: Gemma3nConfig, files: TensorFiles) -> dict[str, Stored]:
     """The decoder's tensors by our names. Raises LtsRayError, naming the first difference, unless they fit `config`."""
-    try:
+    with reading(folder):
         prefix = prefix_of(files.tensors)
-    except LtsRayError as error:
-        raise LtsRayError(f"model {folder} cannot be loaded: {error}") from None
     unused = {f"layers.{layer}.{part}" for layer in range(config.first_shared, config.n_layer) for part in UNUSED}
     decoder = {
         name.removeprefix(prefix): stored

@@ -1,0 +1,26 @@
+"""What every candidate says of itself that is a module of its own, and not a part of a larger one."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+class ModuleSubject:
+    """The base of frozen dataclasses that have `module`, with the size of its vocabulary."""
+
+    module: nn.Module
+
+    @property
+    def vocab_size(self) -> int:
+        size = self.module.vocab_size
+        assert isinstance(size, int)
+        return size
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.module.parameters()).device
+
+    @property
+    def weight_bytes(self) -> int:
+        return sum(each.nbytes for each in (*self.module.parameters(), *self.module.buffers()))
