@@ -10,15 +10,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lts_ray.architecture import Submodel
-    from lts_ray.decoding.generate import generate
+    from lts_ray.checkpoints.extracted import extract
+    from lts_ray.decoding.plain_loop import generate
     from lts_ray.errors import LtsRayError
     from lts_ray.frontier import Frontier, read_frontier
-    from lts_ray.measurement.target import Target
-    from lts_ray.models.checkpoint import load_checkpoint
-    from lts_ray.models.config import MatFormerConfig
-    from lts_ray.models.extract import extract
-    from lts_ray.models.matformer import MatFormer
+    from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
+    from lts_ray.models.matformer.matformer import MatFormer
+    from lts_ray.models.matformer.matformer_config import MatFormerConfig
+    from lts_ray.submodel import Submodel
+    from lts_ray.target import Target
 
 __all__ = [
     "Frontier",
@@ -36,13 +36,13 @@ __all__ = [
 _MODULES = {
     "Frontier": "lts_ray.frontier",
     "LtsRayError": "lts_ray.errors",
-    "MatFormer": "lts_ray.models.matformer",
-    "MatFormerConfig": "lts_ray.models.config",
-    "Submodel": "lts_ray.architecture",
-    "Target": "lts_ray.measurement.target",
-    "extract": "lts_ray.models.extract",
-    "generate": "lts_ray.decoding.generate",
-    "load_checkpoint": "lts_ray.models.checkpoint",
+    "MatFormer": "lts_ray.models.matformer.matformer",
+    "MatFormerConfig": "lts_ray.models.matformer.matformer_config",
+    "Submodel": "lts_ray.submodel",
+    "Target": "lts_ray.target",
+    "extract": "lts_ray.checkpoints.extracted",
+    "generate": "lts_ray.decoding.plain_loop",
+    "load_checkpoint": "lts_ray.models.matformer.hugging_face.checkpoint",
     "read_frontier": "lts_ray.frontier",
 }
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from lts_ray.architecture import Submodel
+from lts_ray.cost import Cost
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json, write_json
 from lts_ray.measurement.cost_model import StepCostModel
-from lts_ray.measurement.target import Target
 from lts_ray.models.decoder_config import DecoderConfig
+from lts_ray.submodel import Submodel
+from lts_ray.target import Target
 
 SCHEMA = 1
 Quality = Literal["validation_loss", "decoder_params", "few_shot"]
@@ -21,24 +21,7 @@ Quality = Literal["validation_loss", "decoder_params", "few_shot"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cost:
-    """What a submodel costs on one target.
-
-    prefill_ms: the target's batch of sequence_length tokens. decode_ms: one more token for that batch, with KV cache;
-    None of an encoder, which has no such step. peak_memory_mb: weights, activations and KV cache, in 1e6 bytes.
-    """
-
-    prefill_ms: float
-    decode_ms: float | None
-    peak_memory_mb: float
-
-    def __post_init__(self) -> None:
-        if any(not isfinite(each) or each <= 0 for each in asdict(self).values() if each is not None):
-            raise LtsRayError(f"costs must be finite and positive; got {asdict(self)}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Point:
+class FrontierPoint:
     """One evaluated submodel.
 
     name: a granularity's name, or the relative size such as 0.62. loss: higher is worse, whatever it stands
@@ -66,9 +49,9 @@ class Frontier:
     model_fingerprint: str
     quality: Quality
     targets: Mapping[str, TargetEntry]
-    points: tuple[Point, ...]
+    points: tuple[FrontierPoint, ...]
 
-    def front(self, target: str) -> tuple[Point, ...]:
+    def front(self, target: str) -> tuple[FrontierPoint, ...]:
         """The non-dominated points on `target`, best quality first."""
         if target not in self.targets:
             raise LtsRayError(f"the frontier has no target {target!r}; it has: {', '.join(self.targets)}")
@@ -144,7 +127,7 @@ class Frontier:
                     for name, entry in value["targets"].items()
                 },
                 points=tuple(
-                    Point(
+                    FrontierPoint(
                         name=str(point["name"]),
                         submodel=_read_submodel(point),
                         decoder_params=int(point["decoder_params"]),

@@ -16,10 +16,10 @@ from ray import serve
 from ray.serve import Application
 
 from lts_ray.errors import LtsRayError
-from serve.live import LiveConfig
-from serve.ray_metrics import RayMetrics
+from serve.metrics.ray_metrics import RayMetrics
 from serve.replica import build_replica
-from serve.settings import ServeArgs
+from serve.serve_args import ServeArgs
+from serve.user_config import LiveConfig
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ def application(args: ServeArgs) -> Application:
         # A new version comes up beside the old one, which leaves when its last request has ended.
         max_surge_percent=100,
         graceful_shutdown_timeout_s=args.drain_s,
-        logging_config={"enable_access_log": False},  # serve.access_log writes a line a request, and says more
+        logging_config={"enable_access_log": False},  # serve.http.access_log writes a line a request, and says more
     )
     built: Application = deployment.bind(args)
     return built

@@ -11,23 +11,23 @@ from time import time
 import torch
 from fastapi import FastAPI
 
+from lts_ray.checkpoints.universal import load_universal
 from lts_ray.frontier import Frontier
-from lts_ray.measurement.selector import labels_match
-from lts_ray.models.universal_checkpoint import load_universal
-from lts_ray.runtime.calibration import calibrate
-from lts_ray.runtime.load import build_runtime
-from lts_ray.tokenizer import load_tokenizer
-from serve.api import create_app
-from serve.engine import Engine
-from serve.keys import Keys
-from serve.live import LiveConfig
-from serve.memory import blocks_for
-from serve.menu import menu_of_frontier, menu_of_granularities
-from serve.metrics import Metrics
-from serve.observer import Everybody, Observer
-from serve.playground import playground_router
-from serve.service import Service
-from serve.settings import ServeArgs
+from lts_ray.measurement.on_ray.selector import labels_match
+from lts_ray.runtime.build_runtime import build_runtime
+from lts_ray.runtime.step_calibration import calibrate
+from lts_ray.text.tokenizer import load_tokenizer
+from serve.engine.engine import Engine
+from serve.engine.kv_budget import blocks_for
+from serve.engine.observer import Everybody, Observer
+from serve.http.api import create_app
+from serve.http.keys import Keys
+from serve.http.playground import playground_router
+from serve.http.service import Service
+from serve.metrics.prometheus import Metrics
+from serve.policies.menu import menu_of_frontier, menu_of_granularities
+from serve.serve_args import ServeArgs
+from serve.user_config import LiveConfig
 
 logger = logging.getLogger(__name__)
 

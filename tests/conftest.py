@@ -9,13 +9,15 @@ import pytest
 import torch
 from hypothesis import settings
 
-from lts_ray.models.checkpoint import save_checkpoint
-from lts_ray.models.config import MatFormerConfig
-from lts_ray.models.matformer import MatFormer
-from lts_ray.tokenizer import save_tokenizer, train_tokenizer
+from lts_ray.models.matformer.hugging_face.checkpoint import save_checkpoint
+from lts_ray.models.matformer.matformer import MatFormer
+from lts_ray.models.matformer.matformer_config import MatFormerConfig
+from lts_ray.text.tokenizer import save_tokenizer, train_tokenizer
 
 settings.register_profile("repository", derandomize=True, deadline=None)  # a run is red or green, never by chance
 settings.load_profile("repository")
+
+ROOT = Path(__file__).parents[1]
 
 WORDS = (
     "the",

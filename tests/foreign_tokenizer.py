@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from lts_ray.tokenizer import train_tokenizer
+from lts_ray.text.tokenizer import train_tokenizer
 from tests.conftest import make_text
 
 CHAT_TEMPLATE = """{{ bos_token }}{% for message in messages %}

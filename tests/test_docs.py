@@ -6,14 +6,12 @@ import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lts_ray import cli
-
-ROOT = Path(__file__).parents[1]
+from lts_ray.cli import main as cli
+from tests.conftest import ROOT
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -37,7 +35,7 @@ def test_the_example_of_params_prints_what_is_shown() -> None:
     command, shown = session.splitlines()
     row, _, arguments = command.removeprefix("$ echo ").partition(" | lts-ray ")
     printed = subprocess.run(
-        [sys.executable, "-m", "lts_ray.cli", *shlex.split(arguments)],
+        [sys.executable, "-m", "lts_ray.cli.main", *shlex.split(arguments)],
         input=shlex.split(row)[0],
         capture_output=True,
         text=True,
@@ -64,4 +62,4 @@ def test_every_verb_and_option_in_the_documentation_exists() -> None:
         used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", rest.split("|")[0]))
         assert used <= known, f"lts-ray {verb}: {sorted(used - known)}"
         seen.add(verb)
-    assert {"search", "replay", "params", "proxies", "train", "measure", "bench", "report"} <= seen
+    assert {"search", "replay", "params", "proxies", "train", "measure", "report"} <= seen

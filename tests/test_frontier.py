@@ -10,19 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lts_ray.architecture import Submodel
+from lts_ray.cost import Cost
 from lts_ray.errors import LtsRayError
-from lts_ray.frontier import Cost, Frontier, Point, TargetEntry, point_names, read_frontier, write_frontier
+from lts_ray.frontier import Frontier, FrontierPoint, TargetEntry, point_names, read_frontier, write_frontier
 from lts_ray.measurement.cost_model import StepCostModel
-from lts_ray.measurement.target import Target
+from lts_ray.submodel import Submodel
+from lts_ray.target import Target
 from tests.conftest import make_model
 
 CONFIG = make_model().config
 STEP_COST = StepCostModel(prefill=(1, 0.1, 0.1, 0, 0), decode=(1, 0.1, 0, 0, 0), relative_error=0.05)
 
 
-def point(widths: tuple[int, ...], *, target: str = "a") -> Point:
-    return Point(
+def point(widths: tuple[int, ...], *, target: str = "a") -> FrontierPoint:
+    return FrontierPoint(
         name=str(sum(widths)),
         submodel=Submodel(widths),
         decoder_params=CONFIG.decoder_params(Submodel(widths)),
@@ -32,7 +33,7 @@ def point(widths: tuple[int, ...], *, target: str = "a") -> Point:
     )
 
 
-def frontier(*points: Point, target: str = "a") -> Frontier:
+def frontier(*points: FrontierPoint, target: str = "a") -> Frontier:
     entry = TargetEntry(target=Target(name=target, label_selector={"role": target}, threads=2), step_cost=STEP_COST)
     return Frontier(model_fingerprint="f" * 64, quality="validation_loss", targets={target: entry}, points=points)
 

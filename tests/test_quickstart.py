@@ -12,7 +12,7 @@ from lts_ray.errors import LtsRayError
 from lts_ray.files import write_json, write_json_lines
 from lts_ray.quickstart import ask, stages
 from lts_ray.quickstart.stages import QuickstartFolder
-from lts_ray.training.loop import RunFolder
+from lts_ray.training.run_folder import RunFolder
 
 
 def test_the_narrowest_keeps_the_medium_budget_with_eight_at_once_and_the_tight_one_only_alone() -> None:

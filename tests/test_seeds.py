@@ -7,10 +7,10 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from lts_ray.commands.bench_decoding import confidence, speculation
-from lts_ray.commands.bench_matformer import matformer
-from lts_ray.commands.bench_training import training_step
-from lts_ray.commands.model import generate
+from benchmarks.verbs.bench_decoding import confidence, speculation
+from benchmarks.verbs.bench_matformer import matformer
+from benchmarks.verbs.bench_training import training_step
+from lts_ray.cli.model import generate
 
 LARGEST = 2**63 - 1
 

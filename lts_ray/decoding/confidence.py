@@ -15,12 +15,12 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from lts_ray.architecture import Submodel
-from lts_ray.decoding.generate import check_length
-from lts_ray.decoding.kv_cache import KVCache
+from lts_ray.decoding.plain_loop import check_length
 from lts_ray.decoding.sampling import GREEDY, Sampling, sample
 from lts_ray.errors import LtsRayError
-from lts_ray.models.universal import UniversalModel
+from lts_ray.models.kv_cache import KVCache
+from lts_ray.models.universal_model import UniversalModel
+from lts_ray.submodel import Submodel
 
 Measure = Literal["margin", "entropy"]
 FAR = 1e9

@@ -10,16 +10,16 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from lts_ray.architecture import Submodel
 from lts_ray.decoding.draft_length import Adaptive, Costs
 from lts_ray.decoding.drafter import Draft, Drafter, check_draft
-from lts_ray.decoding.generate import check_length
-from lts_ray.decoding.kv_cache import KVCache
+from lts_ray.decoding.plain_loop import check_length
 from lts_ray.decoding.sampling import GREEDY, Sampling
 from lts_ray.decoding.verifier import Verifier
 from lts_ray.errors import LtsRayError
-from lts_ray.measurement.timing import Clock
-from lts_ray.models.universal import UniversalModel
+from lts_ray.models.kv_cache import KVCache
+from lts_ray.models.universal_model import UniversalModel
+from lts_ray.submodel import Submodel
+from lts_ray.timing import Clock
 
 LONGEST = 6
 """The longest draft that an adaptive length may choose, unless told otherwise."""

@@ -41,7 +41,7 @@ class DraftLength(Protocol):
 
 
 @dataclass(frozen=True)
-class Fixed:
+class FixedLength:
     """Always the same."""
 
     tokens: int
@@ -50,7 +50,7 @@ class Fixed:
         if self.tokens < 0:
             raise LtsRayError(f"a draft has 0 tokens or more; got {self.tokens}")
 
-    def after(self, *, drafted: int, accepted: int) -> Fixed:
+    def after(self, *, drafted: int, accepted: int) -> FixedLength:
         return self
 
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lts_ray.architecture import Submodel
-from lts_ray.decoding.kv_cache import KVCache
 from lts_ray.decoding.sampling import Sampling, draw, probabilities
 from lts_ray.errors import LtsRayError
-from lts_ray.models.matformer import MatFormer
-from lts_ray.models.universal import UniversalModel
+from lts_ray.models.kv_cache import KVCache
+from lts_ray.models.matformer.matformer import MatFormer
+from lts_ray.models.universal_model import UniversalModel
+from lts_ray.submodel import Submodel
 
 
 def most_frequent(tokens: Sequence[int] | Tensor | np.ndarray, size: int) -> Tensor:

@@ -16,7 +16,7 @@ from lts_ray.decoding.sampling import Sampling, pick
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class ChosenToken:
     """top: the most likely tokens with their log probabilities, most likely first, as many as were asked for."""
 
     token: int
@@ -49,14 +49,14 @@ class Sampler:
         """Whether it only ever takes the largest logit, and remembers nothing: then anyone may do it instead."""
         return self._sampling.temperature == 0 and self._top is None and not self._sampling.edits_logits
 
-    def choose(self, logits: Tensor) -> Chosen:
+    def choose(self, logits: Tensor) -> ChosenToken:
         """The next token. logits: [vocab_size], left as they are. Draws on the CPU, as `sampling.sample` does."""
         token = pick(self._edited(logits), self._sampling, self._generator)
         self._produced += 1
         if self._penalties is not None:
             self._penalties.note(token)
         if self._top is None:
-            return Chosen(token)
+            return ChosenToken(token)
         return _with_logprobs(token, logits, self._top)
 
     def _edited(self, logits: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ class Penalties:
         logits[tokens] = values
 
 
-def _with_logprobs(token: int, logits: Tensor, n: int) -> Chosen:
+def _with_logprobs(token: int, logits: Tensor, n: int) -> ChosenToken:
     row = torch.log_softmax(logits.detach().float().cpu(), dim=-1)
     top = row.topk(min(n, len(row)))
-    return Chosen(token, float(row[token]), tuple(zip(top.indices.tolist(), top.values.tolist(), strict=True)))
+    return ChosenToken(token, float(row[token]), tuple(zip(top.indices.tolist(), top.values.tolist(), strict=True)))

@@ -15,15 +15,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lts_ray.architecture import Submodel
-from lts_ray.decoding.draft_length import DraftLength, Fixed
+from lts_ray.decoding.draft_length import DraftLength, FixedLength
 from lts_ray.decoding.drafter import Draft, Drafter, check_draft
-from lts_ray.decoding.generate import check_length
-from lts_ray.decoding.kv_cache import KVCache
+from lts_ray.decoding.plain_loop import check_length
 from lts_ray.decoding.sampling import GREEDY, Sampling
 from lts_ray.decoding.verifier import Verifier
 from lts_ray.errors import LtsRayError
-from lts_ray.models.universal import UniversalModel
+from lts_ray.models.kv_cache import KVCache
+from lts_ray.models.universal_model import UniversalModel
+from lts_ray.submodel import Submodel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +118,7 @@ def speculate(
         generator=generator,
     )
     verifier = Verifier(model=model, submodel=submodel, cache=caches[0], sampling=sampling, generator=generator)
-    rule = Fixed(length) if isinstance(length, int) else length
+    rule = FixedLength(length) if isinstance(length, int) else length
     return _speculate(list(prompt_ids), drafter, verifier, rule, max_tokens, eos_id)
 
 

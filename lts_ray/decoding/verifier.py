@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import torch
 
-from lts_ray.architecture import Submodel
 from lts_ray.decoding.acceptance import Verdict, accept_greedy, accept_sampled
 from lts_ray.decoding.drafter import Draft
-from lts_ray.decoding.kv_cache import KVCache
 from lts_ray.decoding.sampling import Sampling, probabilities
-from lts_ray.models.universal import UniversalModel
+from lts_ray.models.kv_cache import KVCache
+from lts_ray.models.universal_model import UniversalModel
+from lts_ray.submodel import Submodel
 
 
 @dataclass(frozen=True, kw_only=True)

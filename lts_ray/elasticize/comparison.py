@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from lts_ray.evaluation.consistency import Predictor, consistency
-from lts_ray.models.matformer import MatFormer
+from lts_ray.models.matformer.matformer import MatFormer
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class ComparisonRow:
     """stage: `prefix` (as the neurons stood), `importance` (reordered) or `trained`. loss: nats per token.
 
     agreement, kl: with the universal model of the same stage. original_agreement: with the model at the start.
@@ -31,7 +31,7 @@ class Row:
         return asdict(self)
 
 
-def compare(stage: str, model: MatFormer, original: MatFormer, blocks: Tensor, precision: str) -> list[Row]:
+def compare(stage: str, model: MatFormer, original: MatFormer, blocks: Tensor, precision: str) -> list[ComparisonRow]:
     """The model's granularities on held-out text, blocks [N, T + 1]; precision: of the matrix products."""
     names = list(model.config.trained)
     predictors = [Predictor(model, each) for each in model.config.trained.values()]
@@ -39,7 +39,7 @@ def compare(stage: str, model: MatFormer, original: MatFormer, blocks: Tensor, p
         own = consistency(predictors[-1], predictors, blocks)
         before = consistency(Predictor(original, original.config.universal), predictors, blocks)
     return [
-        Row(
+        ComparisonRow(
             stage=stage,
             submodel=name,
             decoder_params=model.config.decoder_params(predictor.submodel),

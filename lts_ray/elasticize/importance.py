@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lts_ray.architecture import Submodel
 from lts_ray.errors import LtsRayError
 from lts_ray.models.feed_forward import FeedForward
-from lts_ray.models.matformer import MatFormer
+from lts_ray.models.matformer.matformer import MatFormer
+from lts_ray.submodel import Submodel
 
 Progress = Callable[[], None]
 

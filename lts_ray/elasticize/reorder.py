@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lts_ray.elasticize.importance import Progress, feed_forwards, neuron_importance
 from lts_ray.models.feed_forward import FeedForward
-from lts_ray.models.matformer import MatFormer
+from lts_ray.models.matformer.matformer import MatFormer
 
 
 def reorder_by_importance(model: MatFormer, blocks: Tensor, *, progress: Progress = lambda: None) -> None:

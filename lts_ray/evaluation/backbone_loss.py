@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lts_ray.errors import LtsRayError
-from lts_ray.models.backbone import Backbone
+from lts_ray.models.backbones.backbone import Backbone
 
 
 def backbone_loss(model: Backbone, blocks: Tensor, *, batch_size: int = 8) -> float:

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lts_ray.architecture import Submodel
-from lts_ray.evaluation.perplexity import check_blocks, token_parts
-from lts_ray.models.universal import UniversalModel
+from lts_ray.evaluation.validation_loss import check_blocks, token_parts
+from lts_ray.models.universal_model import UniversalModel
+from lts_ray.submodel import Submodel
 
 HIDDEN_AT_ONCE = 2**25
 """Numbers in the last hidden states of all submodels for one batch: 128 MiB in float32."""

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lts_ray.architecture import Submodel
 from lts_ray.decoding.confidence import Confidence, teacher_forced
 from lts_ray.errors import LtsRayError
-from lts_ray.models.universal import UniversalModel
+from lts_ray.models.universal_model import UniversalModel
+from lts_ray.submodel import Submodel
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,13 +14,13 @@ from statistics import median
 
 import torch
 
-from lts_ray.architecture import Submodel
-from lts_ray.decoding.kv_cache import KVCache
 from lts_ray.measurement.cost_model import DecodeSample, PrefillSample, StepCostModel, fit
-from lts_ray.measurement.steps import Step, decode_step, prefill_step
-from lts_ray.measurement.subject import SubmodelSubject
-from lts_ray.measurement.timing import timed, torch_threads, waiter
-from lts_ray.models.universal import UniversalModel
+from lts_ray.measurement.steps import decode_step, prefill_step
+from lts_ray.measurement.subjects.subject import SubmodelSubject
+from lts_ray.models.kv_cache import KVCache
+from lts_ray.models.universal_model import UniversalModel
+from lts_ray.submodel import Submodel
+from lts_ray.timing import Step, timed, torch_threads, waiter
 
 LONGEST = 512
 """Tokens of the longest measured prefill and context: longer ones are extrapolated, not waited for."""

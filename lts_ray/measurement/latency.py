@@ -24,7 +24,7 @@ UNSTEADY = 0.15
 
 
 @dataclass(frozen=True, kw_only=True)
-class Block:
+class TimedBlock:
     """Runs timed one right after the other, in milliseconds as the clock gave them. slowdown: of the node then."""
 
     times_ms: tuple[float, ...]
@@ -46,8 +46,8 @@ class Latency:
 
     regime: Regime
     threads: int
-    blocks: tuple[Block, ...]
-    discarded: tuple[Block, ...] = ()
+    blocks: tuple[TimedBlock, ...]
+    discarded: tuple[TimedBlock, ...] = ()
     reference_ms: float | None = None
 
     def __post_init__(self) -> None:
@@ -117,7 +117,7 @@ class Latency:
         """Raises LtsRayError, KeyError, TypeError or ValueError. A record of times without blocks is one block."""
         if "blocks" not in value:
             times = tuple(float(each) for each in value["times_ms"])
-            return cls(regime=regime, threads=int(value["threads"]), blocks=(Block(times_ms=times),))
+            return cls(regime=regime, threads=int(value["threads"]), blocks=(TimedBlock(times_ms=times),))
         reference = value["reference_ms"]
         return cls(
             regime=regime,
@@ -143,9 +143,9 @@ def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> 
     return ordered[k - 1], ordered[n - k]
 
 
-def _block_to_json(block: Block) -> dict[str, Any]:
+def _block_to_json(block: TimedBlock) -> dict[str, Any]:
     return {"slowdown": block.slowdown, "times_ms": list(block.times_ms)}
 
 
-def _block_from_json(value: Mapping[str, Any]) -> Block:
-    return Block(slowdown=float(value["slowdown"]), times_ms=tuple(float(each) for each in value["times_ms"]))
+def _block_from_json(value: Mapping[str, Any]) -> TimedBlock:
+    return TimedBlock(slowdown=float(value["slowdown"]), times_ms=tuple(float(each) for each in value["times_ms"]))

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import torch
 
 from lts_ray.errors import LtsRayError
-from lts_ray.measurement.encoder_subject import has_steps
 from lts_ray.measurement.latency import Latency
 from lts_ray.measurement.steps import Regime, step_of
-from lts_ray.measurement.subject import Subject
-from lts_ray.measurement.target import Target
-from lts_ray.measurement.timing import Clock, Yardstick, time_step, torch_threads, waiter
+from lts_ray.measurement.subjects.encoder_subject import has_steps
+from lts_ray.measurement.subjects.subject import Subject
+from lts_ray.measurement.timed_blocks import Yardstick, time_step
+from lts_ray.target import Target
+from lts_ray.timing import Clock, torch_threads, waiter
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,16 +5,15 @@ Both work on a KV cache as serving does, with random tokens: all-zero ones would
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
 
 from lts_ray.errors import LtsRayError
-from lts_ray.measurement.subject import Cache, Subject
-from lts_ray.measurement.target import Target
+from lts_ray.measurement.subjects.subject import Cache, Subject
+from lts_ray.target import Target
+from lts_ray.timing import Step
 
-Step = Callable[[], None]
 Regime = Literal["prefill", "decode"]
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lts_ray.decoding.kv_cache import KVCache
+from lts_ray.models.kv_cache import KVCache
 
 
 class Attend(Protocol):

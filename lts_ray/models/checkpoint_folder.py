@@ -25,6 +25,8 @@ from lts_ray.files import read_json, replacing, write_json
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+BACKBONE_MODEL_TYPES = {"lts_ray_gpt2": "gpt2", "lts_ray_transformer_xl": "transformer-xl", "lts_ray_opt": "opt"}
+"""What a trained backbone's config.json says that it is, and which backbone that means."""
 
 
 def write_folder(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any], *, dtype: torch.dtype) -> None:

@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from lts_ray.architecture import Submodel
 from lts_ray.models.elastic import ElasticConfig
+from lts_ray.submodel import Submodel
 
 
 @dataclass(frozen=True, kw_only=True)

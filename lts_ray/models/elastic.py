@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
-from lts_ray.architecture import Submodel
 from lts_ray.errors import LtsRayError
+from lts_ray.submodel import Submodel
 
 GRANULARITIES: Mapping[str, float] = {"S": 0.125, "M": 0.25, "L": 0.5, "XL": 1.0}
 """The trained FFN fractions (MatFormer, section 3)."""

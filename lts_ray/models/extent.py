@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lts_ray.architecture import Submodel
 from lts_ray.errors import LtsRayError
 from lts_ray.models.elastic import ElasticConfig
+from lts_ray.submodel import Submodel
 
 Widths = int | tuple[int, ...]
 """How much of one part runs: one number for all rows, or one per row."""

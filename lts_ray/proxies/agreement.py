@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from lts_ray.errors import LtsRayError
-from lts_ray.search.pareto import non_dominated
+from lts_ray.pareto import non_dominated
 
 TOP_PERCENTS = tuple(range(10, 101, 10))
 

@@ -13,24 +13,24 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from lts_ray.proxies.subject import Subject
+from lts_ray.proxies.live_model import LiveModel
 
 LINEARISED = (functional.layer_norm, functional.rms_norm, functional.relu, torch.relu, functional.gelu)
 
 
-def snip(subject: Subject, tokens: Tensor) -> float:
+def snip(subject: LiveModel, tokens: Tensor) -> float:
     """Σ |w · dL/dw|: how much the loss would change, to first order, without each weight. tokens: [B, T]."""
     weights, gradients = _gradients(subject, tokens)
     return sum(float((w * g).abs().sum()) for w, g in zip(weights, gradients, strict=True))
 
 
-def grad_norm(subject: Subject, tokens: Tensor) -> float:
+def grad_norm(subject: LiveModel, tokens: Tensor) -> float:
     """The sum over layers of the Euclidean norm of dL/dW. tokens: [B, T]."""
     _, gradients = _gradients(subject, tokens)
     return sum(float(gradient.norm()) for gradient in gradients)
 
 
-def fisher(subject: Subject, tokens: Tensor) -> float:
+def fisher(subject: LiveModel, tokens: Tensor) -> float:
     """Σ over a layer's output channels of ½ · mean over sequences of (Σ over time of a · dL/da)². tokens: [B, T]."""
     model = subject.copy()
     with _LinearOutputs(subject.weights(model), rows=len(tokens)) as seen:
@@ -40,7 +40,7 @@ def fisher(subject: Subject, tokens: Tensor) -> float:
     return sum(float(0.5 * each.detach().square().mean(dim=0).sum()) for each in products)
 
 
-def synflow(subject: Subject, tokens: Tensor) -> float:
+def synflow(subject: LiveModel, tokens: Tensor) -> float:
     """Σ w · dR/dw, where R is the sum of the decoder's output for ones as its input and |w| as weights.
 
     No data: tokens [B, T] only give the length. Double precision, for R grows by orders of magnitude with each layer.
@@ -59,7 +59,7 @@ def synflow(subject: Subject, tokens: Tensor) -> float:
     return sum(float((w.detach() * g).sum()) for w, g in zip(weights, gradients, strict=True))
 
 
-def _gradients(subject: Subject, tokens: Tensor) -> tuple[list[Tensor], tuple[Tensor, ...]]:
+def _gradients(subject: LiveModel, tokens: Tensor) -> tuple[list[Tensor], tuple[Tensor, ...]]:
     """The decoder's weights, and the loss's gradients with respect to them."""
     model = subject.copy()
     weights = subject.weights(model)

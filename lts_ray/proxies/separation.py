@@ -11,13 +11,13 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from lts_ray.errors import LtsRayError
-from lts_ray.proxies.subject import Subject
+from lts_ray.proxies.live_model import LiveModel
 
 EPSILON = 1e-5
 ACTIVATIONS = (functional.relu, torch.relu, functional.gelu, functional.silu)
 
 
-def jacob_cov(subject: Subject, tokens: Tensor) -> float:
+def jacob_cov(subject: LiveModel, tokens: Tensor) -> float:
     """-Σ (log(v + k) + 1 / (v + k)) over the eigenvalues v of the correlation between sequences' Jacobians.
 
     A Jacobian is that of the scores' sum with respect to the embedding's output, for tokens themselves have no
@@ -40,7 +40,7 @@ def jacob_cov(subject: Subject, tokens: Tensor) -> float:
     return -float((spectrum.log() + 1 / spectrum).sum())
 
 
-def relu_log_det(subject: Subject, tokens: Tensor) -> float:
+def relu_log_det(subject: LiveModel, tokens: Tensor) -> float:
     """log |det K|, where K counts the neurons that are on, or off, in both of two sequences (NASWOT's score).
 
     A neuron at every place in time is one neuron, on where what enters its activation is above 0: for a ReLU the

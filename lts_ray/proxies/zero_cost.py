@@ -11,9 +11,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from lts_ray.errors import LtsRayError
+from lts_ray.proxies.live_model import LiveModel
 from lts_ray.proxies.saliency import fisher, grad_norm, snip, synflow
 from lts_ray.proxies.separation import jacob_cov, relu_log_det
-from lts_ray.proxies.subject import Subject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class ZeroCostProxy:
     """compute: the value for a subject and tokens [B, T]. higher_is_better: what its authors expect of a good model."""
 
     name: str
-    compute: Callable[[Subject, Tensor], float]
+    compute: Callable[[LiveModel, Tensor], float]
     higher_is_better: bool = True
 
 
@@ -47,7 +47,7 @@ PROXIES: Mapping[str, ZeroCostProxy] = {
 }
 
 
-def score(name: str, subject: Subject, tokens: Tensor) -> ZeroCostScore:
+def score(name: str, subject: LiveModel, tokens: Tensor) -> ZeroCostScore:
     """Compute one proxy on tokens [B, T]. The subject's module is left as it is."""
     if name not in PROXIES:
         raise LtsRayError(f"unknown proxy {name!r}; known: {', '.join(PROXIES)}")

@@ -16,13 +16,14 @@ from typing import Any
 import yaml
 from rich.console import Console
 
+from lts_ray.console import print_rows
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json, read_json_lines, write_json, write_text
 from lts_ray.pretrained import DEFAULT_MODEL
 from lts_ray.quickstart.ask import ask_all, print_answers
 from lts_ray.quickstart.endpoint import endpoint, serve_command
-from lts_ray.report.table import print_rows
-from lts_ray.training.loop import RunFolder, native_precision
+from lts_ray.training.loop import native_precision
+from lts_ray.training.run_folder import RunFolder
 
 STEPS = {"bfloat16": 60, "float32": 20}
 """About a minute of training on two cores, with and without bfloat16 in hardware."""
@@ -153,7 +154,7 @@ def run_command(arguments: list[str | Path], console: Console, *, done: bool) ->
     if done:
         console.print("[dim]done already[/dim]")
         return
-    result = subprocess.run([sys.executable, "-m", "lts_ray.cli", *shown], check=False)
+    result = subprocess.run([sys.executable, "-m", "lts_ray.cli.main", *shown], check=False)
     if result.returncode:
         raise LtsRayError(f"the quickstart stopped in `lts-ray {shown[0]}`; the same command goes on from there")
 

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lts_ray.errors import LtsRayError
-from lts_ray.replay.table import Table, Value
-from lts_ray.spaces.base import Gene
+from lts_ray.replay.design_table import Table, Value
 from lts_ray.spaces.depth import depth_moments
+from lts_ray.spaces.search_space import Gene
 
 Places = tuple[int, ...]
 """A candidate: for each gene the place of its value among the gene's choices; a layer that is not there is at -1."""

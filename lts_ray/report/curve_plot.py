@@ -6,7 +6,7 @@ import html
 
 import plotly.graph_objects as go
 
-from lts_ray.report.data import ReportData
+from lts_ray.report.report_data import ReportData
 from lts_ray.report.style import LINES, styled
 
 

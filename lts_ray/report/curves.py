@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lts_ray.errors import LtsRayError
-from lts_ray.search.pareto import Objectives, bounds_of, non_dominated, relative_hypervolume
-from lts_ray.search.session import SearchSession
-from lts_ray.spaces.base import Candidate
+from lts_ray.pareto import Objectives, bounds_of, non_dominated, relative_hypervolume
+from lts_ray.search.search_session import SearchSession
+from lts_ray.spaces.search_space import Candidate
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,9 @@ from typing import Literal
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from lts_ray.report.data import ReportData, Shown
+from lts_ray.pareto import non_dominated
+from lts_ray.report.report_data import ReportData, Shown
 from lts_ray.report.style import ACCENT, INK, MEMORY_SCALE, MUTED, hover_text, styled
-from lts_ray.search.pareto import non_dominated
 
 Axis = Literal["prefill_ms", "decode_ms"]
 AXES: dict[Axis, str] = {"prefill_ms": "prefill latency, ms", "decode_ms": "decode latency, ms per token"}

@@ -6,8 +6,8 @@ import html
 
 import plotly.graph_objects as go
 
-from lts_ray.report.data import ReportData, Shown
 from lts_ray.report.front_plot import SHOWN_ON_HOVER, Axis
+from lts_ray.report.report_data import ReportData, Shown
 from lts_ray.report.style import FONT, GRID, HOVER, INK, LEGEND, MEMORY_SCALE, MUTED, hover_text
 
 EYE = {"x": 1.45, "y": -1.6, "z": 0.7}

@@ -10,7 +10,7 @@ from plotly.graph_objects import Figure
 from plotly.offline import get_plotlyjs
 
 from lts_ray.files import write_text
-from lts_ray.report.html import FLAT
+from lts_ray.report.search_page import FLAT
 from lts_ray.report.template import STYLE
 
 HEAD = (

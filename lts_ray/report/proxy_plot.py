@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from lts_ray.report.data import ReportData, Shown
 from lts_ray.report.front_plot import SHOWN_ON_HOVER
+from lts_ray.report.report_data import ReportData, Shown
 from lts_ray.report.style import ACCENT, MUTED, hover_text, styled
 
 

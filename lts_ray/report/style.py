@@ -7,8 +7,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from lts_ray.report.data import ReportData, Shown
-from lts_ray.report.quality import perplexity_text
+from lts_ray.report.quality_scale import perplexity_text
+from lts_ray.report.report_data import ReportData, Shown
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 INK, MUTED, GRID, ACCENT = "#1f2933", "#9aa5b1", "#e4e7eb", "#1d6fa5"

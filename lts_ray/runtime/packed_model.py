@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lts_ray.models.matformer import Block, MatFormer
+from lts_ray.models.matformer.matformer import MatFormer, MatFormerBlock
 from lts_ray.runtime.kernel_library import LAYER_POINTERS, MODEL_POINTERS
-from lts_ray.runtime.panels import Part, alternated, gather, padded, panels, vector
+from lts_ray.runtime.panels import PackedPart, alternated, gather, padded, panels, vector
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,11 @@ class PackedModel:
 
     @classmethod
     def of(cls, model: MatFormer) -> PackedModel:
-        parts: dict[tuple[int, str], Part | None] = {(-1, name): part for name, part in _shared_parts(model).items()}
+        parts: dict[tuple[int, str], PackedPart | None] = {
+            (-1, name): part for name, part in _shared_parts(model).items()
+        }
         for index, block in enumerate(model.layers):
-            assert isinstance(block, Block)
+            assert isinstance(block, MatFormerBlock)
             parts |= {(index, name): part for name, part in _layer_parts(block).items()}
         memory, starts = gather(list(parts.values()))
         begin = memory.data_ptr()
@@ -40,7 +42,7 @@ class PackedModel:
         return {name: self.addresses[index, name] for name in LAYER_POINTERS}
 
 
-def _shared_parts(model: MatFormer) -> dict[str, Part | None]:
+def _shared_parts(model: MatFormer) -> dict[str, PackedPart | None]:
     rotary = model.rotary
     return {
         "head": panels(model.output_weight),
@@ -53,7 +55,7 @@ def _shared_parts(model: MatFormer) -> dict[str, Part | None]:
     }
 
 
-def _layer_parts(block: Block) -> dict[str, Part | None]:
+def _layer_parts(block: MatFormerBlock) -> dict[str, PackedPart | None]:
     attention, ffn = block.self_attn, block.mlp
     qkv = (attention.q_proj, attention.k_proj, attention.v_proj)
     inward = (ffn.gate_proj, ffn.up_proj) if ffn.gated else (ffn.up_proj,)
@@ -77,10 +79,10 @@ def _layer_parts(block: Block) -> dict[str, Part | None]:
     }
 
 
-def _norm(norm: nn.Module, name: str) -> Part | None:
+def _norm(norm: nn.Module, name: str) -> PackedPart | None:
     values = getattr(norm, name, None)
     return None if values is None else vector(values.detach())
 
 
-def _bias(bias: Tensor | None) -> Part | None:
+def _bias(bias: Tensor | None) -> PackedPart | None:
     return None if bias is None else vector(bias.detach(), padded(len(bias)))

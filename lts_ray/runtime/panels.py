@@ -36,20 +36,20 @@ def empty(floats: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Part:
+class PackedPart:
     """floats: how many. fill: writes them into a tensor of that length that holds zeros."""
 
     floats: int
     fill: Callable[[Tensor], object]
 
 
-def vector(values: Tensor, length: int | None = None) -> Part:
+def vector(values: Tensor, length: int | None = None) -> PackedPart:
     """values [n], with zeros up to `length`."""
     n = values.numel()
-    return Part(n if length is None else length, lambda to: to[:n].copy_(values.flatten()))
+    return PackedPart(n if length is None else length, lambda to: to[:n].copy_(values.flatten()))
 
 
-def panels(*matrices: Tensor) -> Part:
+def panels(*matrices: Tensor) -> PackedPart:
     """Matrices [n_out, n_in] of one shape; panel 0 of each, then panel 1 of each, and so on."""
     n_out, n_in = matrices[0].shape
     outputs = padded(n_out)
@@ -63,10 +63,10 @@ def panels(*matrices: Tensor) -> Part:
                 start = first // PANEL
                 target[start : start + len(rows), index].copy_(rows.transpose(1, 2))
 
-    return Part(outputs * n_in * len(matrices), fill)
+    return PackedPart(outputs * n_in * len(matrices), fill)
 
 
-def alternated(*biases: Tensor) -> Part:
+def alternated(*biases: Tensor) -> PackedPart:
     """Biases [n_out] of matrices that `panels` packs together."""
     (n_out,) = biases[0].shape
     outputs = padded(n_out)
@@ -76,10 +76,10 @@ def alternated(*biases: Tensor) -> Part:
         for index, bias in enumerate(biases):
             target[:, index].copy_(torch.nn.functional.pad(bias.detach(), (0, outputs - n_out)).view(-1, PANEL))
 
-    return Part(outputs * len(biases), fill)
+    return PackedPart(outputs * len(biases), fill)
 
 
-def gather(parts: list[Part | None]) -> tuple[Tensor, list[int | None]]:
+def gather(parts: list[PackedPart | None]) -> tuple[Tensor, list[int | None]]:
     """All parts in one piece of memory, and where in it each begins, in floats: at whole cache lines."""
     starts: list[int | None] = []
     end = 0

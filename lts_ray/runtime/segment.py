@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lts_ray.architecture import Submodel
+from lts_ray.submodel import Submodel
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

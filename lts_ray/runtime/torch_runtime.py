@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from lts_ray.errors import LtsRayError
 from lts_ray.models.extent import Extent
-from lts_ray.models.universal import UniversalModel
-from lts_ray.runtime.base import BLOCK_TOKENS
+from lts_ray.models.universal_model import UniversalModel
+from lts_ray.runtime.runtime import BLOCK_TOKENS
 from lts_ray.runtime.segment import Segment
 
 

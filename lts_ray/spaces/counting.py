@@ -7,7 +7,7 @@ from typing import Any
 
 from lts_ray.architecture import Architecture
 from lts_ray.errors import LtsRayError
-from lts_ray.spaces.backbone import BackboneSpace
+from lts_ray.spaces.backbone_space import BackboneSpace
 
 
 def counted(line: str, space: BackboneSpace, *, where: str) -> dict[str, Any]:

@@ -10,10 +10,10 @@ import numpy as np
 
 from lts_ray.architecture import Architecture, Stack
 from lts_ray.errors import LtsRayError
-from lts_ray.spaces.backbone import BackboneSpace
-from lts_ray.spaces.base import Gene
+from lts_ray.spaces.backbone_space import BackboneSpace
 from lts_ray.spaces.depth import depth_moments
 from lts_ray.spaces.ranges import draw
+from lts_ray.spaces.search_space import Gene
 
 PREFIX = "encoder_"
 """Of the encoder's genes."""

@@ -11,8 +11,8 @@ from functools import cached_property
 
 import numpy as np
 
-from lts_ray.architecture import Submodel
-from lts_ray.models.config import MatFormerConfig
+from lts_ray.models.matformer.matformer_config import MatFormerConfig
+from lts_ray.submodel import Submodel
 
 REDRAWN = 3
 """Layers that a mutation draws anew; two alone could only swap where all sums of two granularities differ."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from lts_ray.architecture import Submodel
 from lts_ray.models.decoder_config import DecoderConfig
 from lts_ray.models.elastic import ElasticConfig
+from lts_ray.submodel import Submodel
 
 
 def least_slope(config: ElasticConfig) -> list[Submodel]:

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from lts_ray.architecture import Submodel
 from lts_ray.errors import LtsRayError
 from lts_ray.models.decoder_config import DecoderConfig
-from lts_ray.spaces.base import Gene
+from lts_ray.spaces.search_space import Gene
+from lts_ray.submodel import Submodel
 
 STEPS = 8
 """The smallest step that contains the trained granularities 1/8, 1/4, 1/2 and 1."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lts_ray.architecture import Stack
-from lts_ray.spaces.base import Gene
+from lts_ray.spaces.search_space import Gene
 
 COLLAPSE = 1.7
 """d_inner is at least int(1.7 · d_model): narrower FFNs fail to train (LTS, section 3)."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lts_ray.architecture import Submodel
-from lts_ray.models.config import MatFormerConfig
+from lts_ray.models.matformer.matformer_config import MatFormerConfig
+from lts_ray.submodel import Submodel
 from lts_ray.training.objective import Objective
 
 

@@ -7,12 +7,12 @@ from dataclasses import fields
 from pathlib import Path
 
 from lts_ray.architecture import Architecture
+from lts_ray.config_sections import check_known, mapping_of
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json
-from lts_ray.models.backbones import BackboneConfig
-from lts_ray.models.supernet_config import SupernetConfig
-from lts_ray.spaces.registry import backbone_space
-from lts_ray.training.sections import check_known, mapping_of
+from lts_ray.models.backbones.backbone_config import BackboneConfig
+from lts_ray.models.backbones.supernet_config import SupernetConfig
+from lts_ray.spaces.named_spaces import backbone_space
 
 SCHEMA = 1
 FILE_NAME = "architectures.json"

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,46 +13,17 @@ import torch
 from torch import Tensor, distributed, nn
 
 from lts_ray.errors import LtsRayError
-from lts_ray.files import append_json_line, read_json_lines, write_json_lines
-from lts_ray.tokenizer import load_tokenizer, save_tokenizer
-from lts_ray.training.data import Batches, blocks_of
-from lts_ray.training.learner import Learner
-from lts_ray.training.settings import RunSettings, TrainingSettings
+from lts_ray.files import append_json_line
+from lts_ray.text.batches import Batches, blocks_of
+from lts_ray.text.tokenizer import load_tokenizer, save_tokenizer
+from lts_ray.training.learners.learner import Learner
+from lts_ray.training.learners.start_learner import start_learner
+from lts_ray.training.run_folder import RunFolder, exclusive, forget_after
+from lts_ray.training.run_settings import RunSettings, TrainingSettings
 from lts_ray.training.snapshot import load_snapshot, save_snapshot, snapshots
-from lts_ray.training.start import start_learner
 
 Record = dict[str, Any]
-LOCK_WAIT_S = 30.0
 CPU = torch.device("cpu")
-
-
-@dataclass(frozen=True)
-class RunFolder:
-    """Where a run keeps what: everything under one folder, readable by every worker."""
-
-    path: Path
-
-    @property
-    def data(self) -> Path:
-        """train.npy, validation.npy and the tokenizer."""
-        return self.path / "data"
-
-    @property
-    def settings(self) -> Path:
-        return self.path / "settings.json"
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def snapshots(self) -> Path:
-        return self.path / "snapshots"
-
-    @property
-    def model(self) -> Path:
-        """The finished checkpoint."""
-        return self.path / "model"
 
 
 def train(
@@ -220,25 +189,3 @@ def native_precision(device: torch.device = CPU) -> Literal["float32", "bfloat16
     names = ("avx512_bf16", "amx_bf16")
     capabilities: Mapping[str, Any] = torch.cpu.get_capabilities()
     return "bfloat16" if any(capabilities.get(name) for name in names) else "float32"
-
-
-def forget_after(metrics: Path, step: int) -> None:
-    """Drop records of steps that a resumed run does again, so that no step is logged twice."""
-    records = read_json_lines(metrics, what="metrics")
-    write_json_lines(metrics, [each for each in records if 0 < step >= each["step"] and not each.get("final")])
-
-
-@contextlib.contextmanager
-def exclusive(path: Path, *, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
-    """Hold the lock of the run's folder: a killed driver's worker may live on for seconds and must not write too."""
-    with path.open("w") as file:
-        deadline = time.monotonic() + wait_s
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise LtsRayError(f"another run is writing to {path.parent}; stop it first") from None
-                time.sleep(0.2)
-        yield

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lts_ray.errors import LtsRayError
-from lts_ray.vision.config import MatViTConfig
+from lts_ray.models.vit.vit_config import MatViTConfig
 
 DIGITS = "digits"
 HELD_OUT = 0.2

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lts_ray.models.vit.matvit import MatViT
+from lts_ray.training.learners.universal_learner import Passes
 from lts_ray.training.objective import Objective
-from lts_ray.training.universal_learner import Passes
 from lts_ray.vision.images import Images, normalize
-from lts_ray.vision.model import MatViT
 
 
 def propagate(

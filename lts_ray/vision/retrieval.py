@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from lts_ray.errors import LtsRayError
-from lts_ray.vision.evaluate import Progress, encoded
+from lts_ray.models.vit.matvit import MatViT
+from lts_ray.vision.accuracy import Progress, encoded
 from lts_ray.vision.images import ImageData, check_images
-from lts_ray.vision.model import MatViT
 
 Distance = Literal["cosine", "l2"]
 SCORES_AT_ONCE = 2**23

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from lts_ray.runtime.step_costs import StepCosts
-from serve.budget import Budget, Timing
-from serve.menu import Menu, Option
-from serve.policies.base import Job, Plan, Policy, Situation
+from serve.policies.budget import Budget, Timing
 from serve.policies.forecast import Forecast, Foreseeing, forecast
+from serve.policies.menu import Menu, Option
+from serve.policies.policy import Job, Plan, Policy, Situation
 
 MARGIN = 1.1
 """A prediction is in time if it is so with 10 % to spare: the usual error of the costs, and the work between steps."""

@@ -15,12 +15,12 @@ import numpy as np
 
 from lts_ray.errors import LtsRayError
 from lts_ray.runtime.step_costs import Group, StepCosts
-from serve.menu import Menu, Option
-from serve.policies.base import Job, Plan, Situation
-from serve.policies.fields import check_fields
 from serve.policies.fixed import own_option
 from serve.policies.forecast import Array, Forecast, forecast
-from serve.policies.line import Patience, line, pace
+from serve.policies.menu import Menu, Option
+from serve.policies.policy import Job, Plan, Situation
+from serve.policies.policy_fields import check_fields
+from serve.policies.queue_order import Patience, line, pace
 from serve.policies.rollout import NOBODY, Holding
 
 Span = tuple[int, int | None]

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from lts_ray.errors import LtsRayError
 from lts_ray.runtime.step_costs import StepCosts
-from serve.menu import Menu, Option
-from serve.policies.base import Job, Plan, Situation
-from serve.policies.fields import check_fields
+from serve.policies.menu import Menu, Option
+from serve.policies.policy import Job, Plan, Situation
+from serve.policies.policy_fields import check_fields
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lts_ray.runtime.step_costs import StepCosts
-from serve.budget import Timing
-from serve.menu import Menu
-from serve.policies.base import Job, Plan, Situation
-from serve.policies.rollout import NOBODY, Holding, Rollout, Row
+from serve.policies.budget import Timing
+from serve.policies.menu import Menu
+from serve.policies.policy import Job, Plan, Situation
+from serve.policies.rollout import NOBODY, Holding, Rollout, RolloutRow
 
 Array = NDArray[np.float64]
 NEVER = 1e15
@@ -95,7 +95,7 @@ def forecast(
     jobs = (*situation.running, *(by_id[each] for each in order))
     fixed = sorted({widths[job.id] for job in jobs if job.id in widths})
     kinds = {neurons: kind for kind, neurons in enumerate(fixed)}
-    rows = [Row(job, kinds.get(widths.get(job.id, -1), len(fixed)), job.id in holding.ids) for job in jobs]
+    rows = [RolloutRow(job, kinds.get(widths.get(job.id, -1), len(fixed)), job.id in holding.ids) for job in jobs]
     rollout = Rollout(kinds=len(fixed) + 1, slots=situation.slots, chunk_tokens=situation.chunk_tokens)
     begun = len(situation.running)
     rollout.roll(rows[:begun], rows[begun:], holding)

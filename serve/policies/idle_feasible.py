@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 
 from lts_ray.errors import LtsRayError
 from lts_ray.runtime.step_costs import StepCosts
-from serve.menu import Menu, Option
-from serve.policies.base import Job, Plan, Situation
-from serve.policies.fields import check_fields
 from serve.policies.fixed import own_option
 from serve.policies.forecast import forecast
+from serve.policies.menu import Menu, Option
+from serve.policies.policy import Job, Plan, Situation
+from serve.policies.policy_fields import check_fields
 
 
 @dataclass(frozen=True)

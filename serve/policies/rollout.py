@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
-from serve.policies.base import Job
+from serve.policies.policy import Job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class Holding:
 NOBODY = Holding()
 
 
-class Row:
+class RolloutRow:
     """A job during the rollout. kind: of width. held: whether it is held back once it decodes.
 
     first, last: how many records have been written when these tokens come.
@@ -52,9 +52,9 @@ class _Crew:
     def __init__(self, kinds: int) -> None:
         self.rows = [0] * kinds
         self.size = self.steps = self.context = self.joined = 0
-        self.ends: list[tuple[int, int, Row]] = []
+        self.ends: list[tuple[int, int, RolloutRow]] = []
 
-    def join(self, row: Row) -> None:
+    def join(self, row: RolloutRow) -> None:
         heappush(self.ends, (self.steps + row.left, self.joined, row))
         self.rows[row.kind] += 1
         self.joined += 1
@@ -94,7 +94,7 @@ class Rollout:
     prompt_attended: list[float] = field(default_factory=list)
     logits: list[int] = field(default_factory=list)
 
-    def roll(self, running: Sequence[Row], waiting: Sequence[Row], holding: Holding) -> None:
+    def roll(self, running: Sequence[RolloutRow], waiting: Sequence[RolloutRow], holding: Holding) -> None:
         """Sets the rows' first and last."""
         free, held = _Crew(self.kinds), _Crew(self.kinds)
         for row in running:
@@ -119,7 +119,7 @@ class Rollout:
             else:
                 return
 
-    def _prompts(self, prompts: list[Row], free: _Crew, held: _Crew | None) -> None:
+    def _prompts(self, prompts: list[RolloutRow], free: _Crew, held: _Crew | None) -> None:
         """One step with as much of the prompts as fits, from the first on; who is complete decodes from here on."""
         rows, decoded, decoding = _together(free, held)
         room, done = max(1, self.chunk_tokens - decoding), 0

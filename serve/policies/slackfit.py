@@ -13,10 +13,10 @@ from math import ceil, floor, inf
 
 from lts_ray.errors import LtsRayError
 from lts_ray.runtime.step_costs import Group, StepCosts
-from serve.menu import Menu, Option
-from serve.policies.base import Job, Plan, Situation
-from serve.policies.fields import check_fields
 from serve.policies.fixed import own_option
+from serve.policies.menu import Menu, Option
+from serve.policies.policy import Job, Plan, Situation
+from serve.policies.policy_fields import check_fields
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lts_ray.runtime.step_costs import StepCosts
-from serve.menu import Menu
-from serve.policies.base import Plan, Situation
 from serve.policies.fixed import in_turn
+from serve.policies.menu import Menu
+from serve.policies.policy import Plan, Situation
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import ray
 
-from lts_ray.architecture import Architecture, Submodel
-from lts_ray.measurement.actor import host_identity
-from lts_ray.measurement.fake import FakeEvaluator, latency_of
-from lts_ray.measurement.measure import Failed, Measurement
-from lts_ray.measurement.target import Target
-from lts_ray.spaces import gpt2
+from lts_ray.architecture import Architecture
+from lts_ray.measurement.measurement import Failed, Measurement
+from lts_ray.measurement.on_ray.actor import host_identity
+from lts_ray.spaces import gpt2_space as gpt2
+from lts_ray.submodel import Submodel
+from lts_ray.target import Target
+from tests.search.fake_evaluator import FakeEvaluator, latency_of
 
 
 class QuickActor:

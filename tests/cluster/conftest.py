@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from lts_ray.measurement.target import Target
-from lts_ray.simulated_cluster import nodes_for, simulated_cluster
+from lts_ray.ray_session import nodes_for, simulated_cluster
+from lts_ray.target import Target
 
 TARGETS = (
     Target(name="edge", label_selector={"role": "edge"}, resources={"edge": 1}, sequence_length=16),

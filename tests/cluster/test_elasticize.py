@@ -12,13 +12,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from lts_ray.elasticize.run import ElasticFolder, elasticize
-from lts_ray.elasticize.settings import ElasticizeSettings
-from lts_ray.models.checkpoint import load_checkpoint
+from lts_ray.elasticize.elastic_run import ElasticFolder, elasticize
+from lts_ray.elasticize.elasticize_settings import ElasticizeSettings
 from lts_ray.models.checkpoint_folder import WEIGHTS
-from lts_ray.training.loop import RunFolder, train
-from lts_ray.training.settings import DataSettings, TrainingSettings
-from lts_ray.training.trainer import continue_run
+from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
+from lts_ray.training.loop import train
+from lts_ray.training.ray_trainer import continue_run
+from lts_ray.training.run_folder import RunFolder
+from lts_ray.training.run_settings import DataSettings, TrainingSettings
+from tests.conftest import ROOT
 from tests.training.runs import losses
 
 STEPS, KILL_AFTER = 80, 5
@@ -26,7 +28,7 @@ STAGES = ("prefix", "importance", "trained")
 DRIVER = """
 import sys
 from pathlib import Path
-from lts_ray.elasticize.run import elasticize
+from lts_ray.elasticize.elastic_run import elasticize
 from tests.cluster.test_elasticize import settings_of
 model, texts, output, address = sys.argv[1:]
 elasticize(settings_of(Path(model), Path(texts)), Path(output), address=address)
@@ -58,7 +60,7 @@ def settings_of(model: Path, texts: Path) -> ElasticizeSettings:
 
 def killed(model: Path, texts: Path, output: Path, address: str) -> int:
     """Elasticize in another process, and kill it in the training; the last step by then. Its worker dies later."""
-    root = Path(__file__).parents[2]
+    root = ROOT
     driver = subprocess.Popen(
         [sys.executable, "-c", DRIVER, str(model), str(texts), str(output), address],
         cwd=root,

@@ -14,14 +14,14 @@ import pytest
 import ray
 import torch
 
-from lts_ray.architecture import Submodel
 from lts_ray.errors import LtsRayError
-from lts_ray.evaluation.perplexity import validation_loss
-from lts_ray.measurement.evaluation import Evaluation
-from lts_ray.measurement.measure import Failed
-from lts_ray.measurement.pool import LOSS, LossWorkload, MeasurementPool, Workload, start_pool
-from lts_ray.models.matformer import MatFormer
-from lts_ray.search.run import connected
+from lts_ray.evaluation.validation_loss import validation_loss
+from lts_ray.measurement.measurement import Failed
+from lts_ray.measurement.on_ray.pool import LOSS, LossWorkload, MeasurementPool, Workload, start_pool
+from lts_ray.measurement.outcome import Evaluation
+from lts_ray.models.matformer.matformer import MatFormer
+from lts_ray.ray_session import connected
+from lts_ray.submodel import Submodel
 from tests.cluster.actors import MortalActor, QuickActor, RecordingActor
 from tests.cluster.conftest import TARGETS
 

@@ -11,13 +11,12 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from lts_ray.architecture import Submodel
-from lts_ray.measurement.evaluation import Evaluation
-from lts_ray.measurement.pool import Workload, start_pool
-from lts_ray.measurement.seat import PoolStatus
-from lts_ray.measurement.target import Target
-from lts_ray.search.run import connected
-from lts_ray.simulated_cluster import SimulatedNode, growing_cluster, join
+from lts_ray.measurement.on_ray.pinned_worker import PoolStatus
+from lts_ray.measurement.on_ray.pool import Workload, start_pool
+from lts_ray.measurement.outcome import Evaluation
+from lts_ray.ray_session import SimulatedNode, connected, growing_cluster, join
+from lts_ray.submodel import Submodel
+from lts_ray.target import Target
 from tests.cluster.actors import LonelyActor
 
 EDGE = Target(name="edge", label_selector={"role": "edge"}, resources={"slot": 1})

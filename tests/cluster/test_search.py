@@ -15,26 +15,27 @@ import torch
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json, read_json_lines
 from lts_ray.frontier import Frontier, read_frontier
-from lts_ray.search.backbones import backbone_job
-from lts_ray.search.log import LOG
-from lts_ray.search.reopen import read_search
-from lts_ray.search.run import run_search
-from lts_ray.search.settings import SearchSettings
-from lts_ray.search.submodels import SubmodelResults, submodel_job
-from lts_ray.spaces import gpt2
+from lts_ray.search.algorithms.search_settings import SearchSettings
+from lts_ray.search.backbone_search import backbone_job
+from lts_ray.search.on_ray.search_run import run_search
+from lts_ray.search.read_search import read_search
+from lts_ray.search.search_log import LOG
+from lts_ray.search.submodel_search import SubmodelResults, submodel_job
+from lts_ray.spaces import gpt2_space as gpt2
 from lts_ray.spaces.limits import Limits
 from lts_ray.training.found_architecture import found_architecture
 from tests.cluster.actors import ArchitectureActor
 from tests.cluster.conftest import TARGETS
+from tests.conftest import ROOT
 
 SETTINGS = SearchSettings(evaluations=10, seed=3)
 DRIVER = """
 import sys
 from pathlib import Path
-import lts_ray.search.run
+import lts_ray.search.on_ray.search_run
 from lts_ray.errors import LtsRayError
 from tests.cluster.test_search import search
-lts_ray.search.run.CALIBRATION_S = 0.5
+lts_ray.search.on_ray.search_run.CALIBRATION_S = 0.5
 model, output, address = sys.argv[1:]
 try:
     search(Path(model), Path(output), address, resume=True)
@@ -60,7 +61,7 @@ def evaluated(output: Path) -> Counter[tuple[int, ...]]:
 
 def stop_driver(model_dir: Path, output: Path, address: str, *, after: int, how: int) -> str:
     """Run the search in another process, stop it with a signal after some evaluations; what it said."""
-    root = Path(__file__).parents[2]
+    root = ROOT
     driver = subprocess.Popen(
         [sys.executable, "-c", DRIVER, str(model_dir), str(output), address],
         cwd=root,

@@ -17,10 +17,10 @@ import pytest
 import ray
 from ray import serve
 
-from lts_ray.models.checkpoint import save_checkpoint
-from lts_ray.models.matformer import MatFormer
+from lts_ray.models.matformer.hugging_face.checkpoint import save_checkpoint
+from lts_ray.models.matformer.matformer import MatFormer
 from serve.app import application
-from serve.settings import ServeArgs
+from serve.serve_args import ServeArgs
 
 CONTEXT = 60_000
 

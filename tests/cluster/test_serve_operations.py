@@ -20,10 +20,10 @@ import ray
 import torch
 from ray import serve
 
-from lts_ray.models.checkpoint import save_checkpoint
-from lts_ray.models.matformer import MatFormer
+from lts_ray.models.matformer.hugging_face.checkpoint import save_checkpoint
+from lts_ray.models.matformer.matformer import MatFormer
 from serve.app import application
-from serve.settings import ServeArgs
+from serve.serve_args import ServeArgs
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from lts_ray.errors import LtsRayError
-from lts_ray.models.checkpoint import load_checkpoint
-from lts_ray.training.trainer import run_training
+from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
+from lts_ray.training.ray_trainer import run_training
 from tests.training.runs import losses, tiny_settings
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from lts_ray.models.matformer import MatFormer
+from lts_ray.models.matformer.matformer import MatFormer
 
 
 class ModelClock:

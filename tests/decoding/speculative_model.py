@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from lts_ray.models.config import MatFormerConfig
-from lts_ray.models.matformer import MatFormer
+from lts_ray.models.matformer.matformer import MatFormer
+from lts_ray.models.matformer.matformer_config import MatFormerConfig
 
 PROMPT = [3, 1, 4, 1, 5]
 NO_SHARES: Mapping[str, Mapping[str, float]] = {}

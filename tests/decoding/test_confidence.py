@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from lts_ray.decoding.confidence import Confidence, Routed, calibrate, decode_with_confidence, score, teacher_forced
-from lts_ray.decoding.generate import generate
-from lts_ray.decoding.kv_cache import KVCache
+from lts_ray.decoding.plain_loop import generate
 from lts_ray.decoding.sampling import Sampling
 from lts_ray.errors import LtsRayError
 from lts_ray.evaluation.routed_loss import routed_loss
-from lts_ray.models.matformer import MatFormer
+from lts_ray.models.kv_cache import KVCache
+from lts_ray.models.matformer.matformer import MatFormer
 from tests.conftest import make_model
 
 PROMPT = [3, 1, 4, 1, 5]

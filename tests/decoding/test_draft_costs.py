@@ -6,7 +6,7 @@ from lts_ray.decoding.draft_costs import LONGEST, PROMPT, adaptive_length, measu
 from lts_ray.decoding.draft_length import Costs
 from lts_ray.decoding.sampling import GREEDY, Sampling
 from lts_ray.errors import LtsRayError
-from lts_ray.models.matformer import MatFormer
+from lts_ray.models.matformer.matformer import MatFormer
 from tests.conftest import make_model
 from tests.decoding.model_clock import ModelClock
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lts_ray.decoding.draft_length import Adaptive, Costs, Fixed, expected_tokens
+from lts_ray.decoding.draft_length import Adaptive, Costs, FixedLength, expected_tokens
 from lts_ray.errors import LtsRayError
 
 CHEAP = Costs(draft=0.2, verify=(1.0, 1.1, 1.15, 1.2, 1.25, 1.3, 1.35))
@@ -114,12 +114,12 @@ def test_the_estimate_comes_to_the_drafters_acceptance(acceptance: float) -> Non
 
 
 def test_a_fixed_length_learns_nothing() -> None:
-    assert Fixed(3).after(drafted=3, accepted=0) == Fixed(3)
+    assert FixedLength(3).after(drafted=3, accepted=0) == FixedLength(3)
 
 
 def test_what_makes_no_sense_is_refused() -> None:
     with pytest.raises(LtsRayError, match="got -1"):
-        Fixed(-1)
+        FixedLength(-1)
     with pytest.raises(LtsRayError, match="positive"):
         Costs(draft=0.1, verify=())
     with pytest.raises(LtsRayError, match="positive"):

@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lts_ray.decoding.generate import generate
+from lts_ray.decoding.plain_loop import generate
 from lts_ray.decoding.sampling import Sampling
 from lts_ray.errors import LtsRayError
-from lts_ray.models.config import MatFormerConfig
-from lts_ray.models.matformer import MatFormer
+from lts_ray.models.matformer.matformer import MatFormer
+from lts_ray.models.matformer.matformer_config import MatFormerConfig
 
 CONFIG = MatFormerConfig(vocab_size=61, d_model=32, n_head=4, n_kv_head=2, widths=(64,) * 3, context_length=48)
 PROMPT = [3, 1, 4, 1, 5]

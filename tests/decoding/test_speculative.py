@@ -11,20 +11,26 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from torch import Tensor
 
-from lts_ray.architecture import Submodel
 from lts_ray.decoding import verifier
 from lts_ray.decoding.acceptance import Verdict
-from lts_ray.decoding.draft_length import Adaptive, Costs, Fixed
-from lts_ray.decoding.generate import generate
+from lts_ray.decoding.draft_length import Adaptive, Costs, FixedLength
+from lts_ray.decoding.plain_loop import generate
 from lts_ray.decoding.sampling import GREEDY, Sampling, draw, probabilities
 from lts_ray.decoding.speculative import Round, Statistics, speculate, tokens_of
 from lts_ray.errors import LtsRayError
-from lts_ray.models.matformer import MatFormer
+from lts_ray.models.matformer.matformer import MatFormer
+from lts_ray.submodel import Submodel
 from tests.decoding.speculative_model import PROMPT, make_model
 
 PAIRS = [(draft, "XL") for draft in ("S", "M", "L", "XL", "S,XL", "XL,S")]
 PAIRS += [("S", "L"), ("L", "L"), ("S", "S,XL"), ("S,XL", "S,XL")]
-LENGTHS = [Fixed(0), Fixed(1), Fixed(3), Fixed(6), Adaptive(costs=Costs(draft=0.2, verify=(1.0, 1.1, 1.2, 1.3)))]
+LENGTHS = [
+    FixedLength(0),
+    FixedLength(1),
+    FixedLength(3),
+    FixedLength(6),
+    Adaptive(costs=Costs(draft=0.2, verify=(1.0, 1.1, 1.2, 1.3))),
+]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +52,7 @@ def model() -> MatFormer:
 def test_greedy_gives_the_verifiers_own_tokens(
     seed: int,
     pair: tuple[str, str],
-    length: Fixed | Adaptive,
+    length: FixedLength | Adaptive,
     shared: bool,
     max_tokens: int,
     vocabulary: list[int] | None,

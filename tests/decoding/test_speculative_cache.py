@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from lts_ray.architecture import Submodel
 from lts_ray.decoding.drafter import Drafter
-from lts_ray.decoding.generate import generate
-from lts_ray.decoding.kv_cache import KVCache
+from lts_ray.decoding.plain_loop import generate
 from lts_ray.decoding.speculative import speculate
-from lts_ray.models.matformer import MatFormer
+from lts_ray.models.kv_cache import KVCache
+from lts_ray.models.matformer.matformer import MatFormer
+from lts_ray.submodel import Submodel
 from tests.decoding.speculative_model import PROMPT, make_model
 
 

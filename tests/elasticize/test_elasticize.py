@@ -8,17 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import ray
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from lts_ray.elasticize.run import elasticize
-from lts_ray.elasticize.settings import ElasticizeSettings, load_settings
+from lts_ray.checkpoints.extracted import extract
+from lts_ray.elasticize.elastic_run import elasticize
+from lts_ray.elasticize.elasticize_settings import ElasticizeSettings, load_settings
 from lts_ray.errors import LtsRayError
-from lts_ray.models.checkpoint import load_checkpoint, save_checkpoint
-from lts_ray.models.extract import extract
-from lts_ray.tokenizer import load_tokenizer, save_tokenizer
-from lts_ray.training import trainer
-from lts_ray.training.settings import DataSettings, TrainingSettings
+from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint, save_checkpoint
+from lts_ray.text.tokenizer import load_tokenizer, save_tokenizer
+from lts_ray.training import ray_trainer as trainer
+from lts_ray.training.run_settings import DataSettings, TrainingSettings
 from tests.conftest import make_model
 from tests.foreign_tokenizer import assert_same_tokenizer, write_foreign_tokenizer
 
@@ -183,7 +184,7 @@ def test_an_output_that_is_a_file_is_one_line(settings: ElasticizeSettings, resu
 def test_a_training_that_stopped_early_is_gone_on_with_by_elasticize(
     settings: ElasticizeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer.ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
     monkeypatch.setattr(trainer.TorchTrainer, "fit", lambda _: None)
     with pytest.raises(LtsRayError, match=r"go on with: lts-ray elasticize --output .*out --resume"):
         elasticize(replace(settings, fine_tune=True), tmp_path / "out")

@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM
 
 from lts_ray.elasticize.gguf import convert_gguf
 from lts_ray.errors import LtsRayError
-from lts_ray.models.checkpoint import load_checkpoint
-from lts_ray.tokenizer import load_tokenizer
+from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
+from lts_ray.text.tokenizer import load_tokenizer
 
 gguf = pytest.importorskip("gguf")
 

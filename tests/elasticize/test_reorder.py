@@ -7,8 +7,8 @@ from torch.nn import functional
 
 from lts_ray.elasticize.importance import feed_forwards, neuron_importance
 from lts_ray.elasticize.reorder import reorder_by_importance
-from lts_ray.evaluation.perplexity import validation_loss
-from lts_ray.models.matformer import MatFormer
+from lts_ray.evaluation.validation_loss import validation_loss
+from lts_ray.models.matformer.matformer import MatFormer
 from tests.conftest import make_model
 
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch.nn import functional
 
-from lts_ray.architecture import Submodel
 from lts_ray.errors import LtsRayError
 from lts_ray.evaluation import consistency as module
-from lts_ray.evaluation import perplexity
+from lts_ray.evaluation import validation_loss as perplexity
 from lts_ray.evaluation.consistency import Consistency, Predictor, consistency
-from lts_ray.evaluation.perplexity import validation_loss
-from lts_ray.models.matformer import MatFormer
+from lts_ray.evaluation.validation_loss import validation_loss
+from lts_ray.models.matformer.matformer import MatFormer
+from lts_ray.submodel import Submodel
 from tests.conftest import make_model
 
 MIXED = Submodel((8, 64, 16))

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from lts_ray.commands.evaluate import evaluate as verb
+from lts_ray.cli.evaluate import evaluate as verb
 from lts_ray.errors import LtsRayError
-from lts_ray.evaluation.evaluate import evaluate
-from lts_ray.evaluation.perplexity import LOGITS_AT_ONCE, token_parts, validation_loss
-from lts_ray.models.matformer import MatFormer
-from lts_ray.tokenizer import load_tokenizer
+from lts_ray.evaluation.text_quality import evaluate
+from lts_ray.evaluation.validation_loss import LOGITS_AT_ONCE, token_parts, validation_loss
+from lts_ray.models.matformer.matformer import MatFormer
+from lts_ray.text.tokenizer import load_tokenizer
 from tests.conftest import make_text
 
 

@@ -18,15 +18,15 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from tokenizers.processors import TemplateProcessing
 
+from lts_ray.checkpoints.extracted import extract_checkpoint
 from lts_ray.errors import LtsRayError
 from lts_ray.evaluation.harness import __main__ as command_line
-from lts_ray.evaluation.harness.arguments import ModelArguments
-from lts_ray.evaluation.harness.model import HarnessModel
-from lts_ray.evaluation.harness.run import results_of, set_shots
-from lts_ray.frontier import Frontier, Point, write_frontier
-from lts_ray.models.checkpoint import load_checkpoint
-from lts_ray.models.extract import extract_checkpoint
-from lts_ray.tokenizer import Tokenizer, load_tokenizer, save_tokenizer
+from lts_ray.evaluation.harness.harness_model import HarnessModel
+from lts_ray.evaluation.harness.model_arguments import ModelArguments
+from lts_ray.evaluation.harness.task_run import results_of, set_shots
+from lts_ray.frontier import Frontier, FrontierPoint, write_frontier
+from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
+from lts_ray.text.tokenizer import Tokenizer, load_tokenizer, save_tokenizer
 from tests.conftest import make_text
 from tests.evaluation.conftest import NAMES, TASKS
 
@@ -162,7 +162,7 @@ def test_the_submodels_of_a_command_line_are_those_of_the_model(model_dir: Path,
             model_fingerprint=checkpoint.fingerprint,
             quality="decoder_params",
             targets={},
-            points=(Point(name="0.60", submodel=point, decoder_params=1, loss=-1.0, costs={}, fronts=()),),
+            points=(FrontierPoint(name="0.60", submodel=point, decoder_params=1, loss=-1.0, costs={}, fronts=()),),
         ),
         tmp_path / "frontier.json",
     )

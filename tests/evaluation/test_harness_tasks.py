@@ -15,16 +15,16 @@ import yaml
 from datasets import Dataset
 from lm_eval.tasks._index import TaskIndex
 
-from lts_ray.commands.evaluate import evaluate as verb
+from lts_ray.checkpoints.extracted import extract_checkpoint
+from lts_ray.cli.evaluate import evaluate as verb
 from lts_ray.errors import LtsRayError
 from lts_ray.evaluation.harness import TASKS as SHIPPED
 from lts_ray.evaluation.harness.paper_tasks import BY_TASK, GROUPS, PAPER_TASKS
-from lts_ray.evaluation.harness.score import Score, averages, metric_of, scores_of
-from lts_ray.evaluation.harness.table import table_rows
+from lts_ray.evaluation.harness.score_table import table_rows
 from lts_ray.evaluation.harness.task_list import load_tasks, task_manager
-from lts_ray.frontier import Frontier, Point, write_frontier
-from lts_ray.models.checkpoint import load_checkpoint
-from lts_ray.models.extract import extract_checkpoint
+from lts_ray.evaluation.harness.task_score import TaskScore, averages, metric_of, scores_of
+from lts_ray.frontier import Frontier, FrontierPoint, write_frontier
+from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
 from tests.evaluation.conftest import TASKS, THEIRS
 
 PAPER = (
@@ -69,10 +69,10 @@ def test_averages_of_the_papers_numbers_are_the_papers() -> None:
     """Table 14, which rounds; its GEN is 22.674."""
     kinds = {each.name: each.kind for each in PAPER_TASKS}
     scores = [
-        Score(model="XL", task=name, kind=kinds[name], shots=1, metric="acc", value=value / 100, documents=1)
+        TaskScore(model="XL", task=name, kind=kinds[name], shots=1, metric="acc", value=value / 100, documents=1)
         for name, value in PAPER
     ]
-    perplexity = Score(model="XL", task="text", kind=None, shots=0, metric="perplexity", value=30, documents=1)
+    perplexity = TaskScore(model="XL", task="text", kind=None, shots=0, metric="perplexity", value=30, documents=1)
     found = averages([*scores, perplexity])
     assert [(each.kind, each.shots, each.documents) for each in found] == [
         (None, 1, 26),
@@ -161,7 +161,7 @@ def test_a_frontiers_points_stand_among_the_granularities(
     """By size; on a text as well."""
     checkpoint = load_checkpoint(model_dir)
     points = tuple(
-        Point(name=name, submodel=submodel, decoder_params=number, loss=0.0, costs={}, fronts=())
+        FrontierPoint(name=name, submodel=submodel, decoder_params=number, loss=0.0, costs={}, fronts=())
         for number, (name, submodel) in enumerate(
             {
                 "XL": checkpoint.model.config.universal,

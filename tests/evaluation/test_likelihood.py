@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lts_ray.evaluation.harness.completion import before_stop
 from lts_ray.evaluation.harness.likelihood import Continuation, Likelihood, likelihoods
-from lts_ray.models.matformer import MatFormer
+from lts_ray.models.matformer.matformer import MatFormer
 from tests.conftest import make_model
 
 MODEL = make_model(seed=5, vocab_size=12, n_layer=2, width=16)

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from lts_ray.decoding.confidence import Confidence
-from lts_ray.decoding.kv_cache import KVCache
 from lts_ray.errors import LtsRayError
 from lts_ray.evaluation.routed_loss import RoutedLoss, routed_loss
-from lts_ray.models.matformer import MatFormer
+from lts_ray.models.kv_cache import KVCache
+from lts_ray.models.matformer.matformer import MatFormer
 from tests.conftest import make_model
 
 

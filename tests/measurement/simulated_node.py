@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from lts_ray.measurement.latency import Latency
-from lts_ray.measurement.steps import Step
-from lts_ray.measurement.timing import Yardstick, time_step
+from lts_ray.measurement.timed_blocks import Yardstick, time_step
+from lts_ray.timing import Step
 
 Span = tuple[float, float, float]
 """From, until, and how many times slower the node is meanwhile."""

@@ -9,7 +9,7 @@ import torch
 from lts_ray.errors import LtsRayError
 from lts_ray.measurement.calibration import calibrate
 from lts_ray.measurement.cost_model import DecodeSample, PrefillSample, StepCostModel, fit
-from lts_ray.models.matformer import MatFormer
+from lts_ray.models.matformer.matformer import MatFormer
 
 KNOWN = StepCostModel(prefill=(1.5, 3e-4, 1.2e-2, 2e-5, 5e-5), decode=(1.2, 4e-4, 0.1, 3e-5, 3e-4), relative_error=0.0)
 

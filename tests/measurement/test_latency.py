@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from lts_ray.errors import LtsRayError
-from lts_ray.measurement.latency import Block, Latency, median_interval
-from lts_ray.measurement.measure import Measurement
+from lts_ray.measurement.latency import Latency, TimedBlock, median_interval
+from lts_ray.measurement.measurement import Measurement
 
 BEFORE_BLOCKS = {
     "prefill": {"median_ms": 2.0, "iqr_ms": 1.0, "threads": 2, "times_ms": [1.0, 2.0, 4.5]},
@@ -18,7 +18,7 @@ BEFORE_BLOCKS = {
 def latency(*blocks: tuple[float, tuple[float, ...]]) -> Latency:
     """From pairs of a slowdown and times."""
     return Latency(
-        regime="decode", threads=1, blocks=tuple(Block(slowdown=slow, times_ms=times) for slow, times in blocks)
+        regime="decode", threads=1, blocks=tuple(TimedBlock(slowdown=slow, times_ms=times) for slow, times in blocks)
     )
 
 
@@ -67,7 +67,7 @@ def test_the_interval_holds_the_true_median_as_often_as_it_says(blocks: int) -> 
 
 
 def test_a_measurement_survives_json() -> None:
-    blocks = (Block(times_ms=(0.1234, 0.2)), Block(times_ms=(0.3,), slowdown=1.0567))
+    blocks = (TimedBlock(times_ms=(0.1234, 0.2)), TimedBlock(times_ms=(0.3,), slowdown=1.0567))
     prefill = Latency(regime="prefill", threads=3, blocks=blocks, discarded=(blocks[1],), reference_ms=4.5678)
     measurement = Measurement(prefill=prefill, decode=latency((1.0, (2.0,))), peak_memory_bytes=10)
     again = Measurement.from_json(measurement.to_json())

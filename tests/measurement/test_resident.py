@@ -2,15 +2,16 @@ from __future__ import annotations
 
 import pytest
 
-from lts_ray.architecture import Architecture, Submodel
+from lts_ray.architecture import Architecture
+from lts_ray.checkpoints.extracted import extract
 from lts_ray.errors import LtsRayError
-from lts_ray.measurement.memory import peak_memory_bytes
-from lts_ray.measurement.resident import BackboneModel, ExtractedSubmodel, resident_growth_bytes
-from lts_ray.measurement.subject import BackboneSource, SubmodelSubject
-from lts_ray.measurement.target import Target
-from lts_ray.models.config import MatFormerConfig
-from lts_ray.models.extract import extract
-from lts_ray.models.matformer import MatFormer
+from lts_ray.measurement.peak_memory import peak_memory_bytes
+from lts_ray.measurement.subjects.subject import BackboneSource, SubmodelSubject
+from lts_ray.models.matformer.matformer import MatFormer
+from lts_ray.models.matformer.matformer_config import MatFormerConfig
+from lts_ray.submodel import Submodel
+from lts_ray.target import Target
+from tests.measurement.resident import BackboneModel, ExtractedSubmodel, resident_growth_bytes
 
 TARGET = Target(name="t", local=True, sequence_length=256, batch_size=2)
 BACKBONE = BackboneModel(

@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from lts_ray.proxies.subject import Subject
+from lts_ray.proxies.live_model import LiveModel
 
 
 class Chain(nn.Module):
@@ -40,8 +40,8 @@ class Chain(nn.Module):
         return scores
 
 
-def subject_of(model: nn.Module) -> Subject:
-    return Subject(
+def subject_of(model: nn.Module) -> LiveModel:
+    return LiveModel(
         module=model,
         embedding="embedding",
         positions=None,

@@ -12,11 +12,11 @@ from torch import nn
 
 from lts_ray.architecture import Architecture
 from lts_ray.errors import LtsRayError
-from lts_ray.models.gpt2 import GPT2
+from lts_ray.models.backbones.gpt2 import GPT2
 from lts_ray.proxies.agreement import spearman
-from lts_ray.proxies.table import KNOWN, Live, Trained, compare, read_table
+from lts_ray.proxies.proxy_table import KNOWN, Live, Trained, compare, read_table
 from lts_ray.proxies.zero_cost import random_tokens
-from lts_ray.spaces import gpt2
+from lts_ray.spaces import gpt2_space as gpt2
 from tests.proxies.tables import draw_architectures, loss_of
 
 SIZES = ((8, 1, 16), (8, 3, 16), (16, 2, 40), (16, 4, 64), (32, 3, 64), (32, 5, 128))

@@ -8,18 +8,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lts_ray.architecture import Architecture, Submodel
+from lts_ray.architecture import Architecture
+from lts_ray.checkpoints.extracted import extract
 from lts_ray.errors import LtsRayError
-from lts_ray.models.backbone import Backbone
-from lts_ray.models.extract import extract
-from lts_ray.models.gpt2 import GPT2
-from lts_ray.models.matformer import MatFormer
-from lts_ray.models.opt import OPT
-from lts_ray.models.transformer_xl import TransformerXL
+from lts_ray.models.backbones.backbone import Backbone
+from lts_ray.models.backbones.gpt2 import GPT2
+from lts_ray.models.backbones.opt import OPT
+from lts_ray.models.backbones.transformer_xl import TransformerXL
+from lts_ray.models.matformer.matformer import MatFormer
+from lts_ray.proxies.live_model import LiveModel, backbone_subject, submodel_subject
 from lts_ray.proxies.saliency import fisher, grad_norm, snip, synflow
 from lts_ray.proxies.separation import EPSILON, jacob_cov, relu_log_det
-from lts_ray.proxies.subject import Subject, backbone_subject, submodel_subject
 from lts_ray.proxies.zero_cost import PROXIES, random_tokens, score
+from lts_ray.submodel import Submodel
 from tests.proxies.models import Chain, subject_of
 
 NARROW = Architecture(d_model=8, n_head=(2, 4), d_inner=(16, 24), d_embed=8)
@@ -218,7 +219,7 @@ def test_wrong_input_is_refused() -> None:
         jacob_cov(subject, torch.zeros(1, 4, dtype=torch.int64))
     with pytest.raises(LtsRayError, match="the model ran none"):
         relu_log_det(subject, batch(3))
-    nothing = Subject(
+    nothing = LiveModel(
         module=nn.Embedding(3, 2),
         embedding="",
         positions=None,

@@ -6,8 +6,8 @@ from statistics import fmean
 import pytest
 
 from lts_ray.errors import LtsRayError
-from lts_ray.replay.replay import replay
-from lts_ray.replay.table import Table, read_table
+from lts_ray.replay.design_table import Table, read_table
+from lts_ray.replay.table_replay import replay
 from tests.replay.tables import OBJECTIVES, write_table
 
 

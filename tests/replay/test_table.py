@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lts_ray.errors import LtsRayError
-from lts_ray.replay.table import read_table
+from lts_ray.replay.design_table import read_table
 from tests.replay.tables import OBJECTIVES, write_table
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lts_ray.errors import LtsRayError
-from lts_ray.replay.table import Table, read_table
+from lts_ray.replay.design_table import Table, read_table
 from lts_ray.replay.table_space import ABSENT, TableSpace
 from tests.replay.tables import OBJECTIVES, write_table
 

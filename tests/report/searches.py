@@ -8,24 +8,25 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from lts_ray.architecture import Architecture, Submodel
+from lts_ray.architecture import Architecture
 from lts_ray.frontier import Quality
 from lts_ray.measurement.cost_model import StepCostModel
-from lts_ray.measurement.evaluation import Evaluation
-from lts_ray.measurement.fake import FakeEvaluator
-from lts_ray.measurement.latency import Block, Latency
-from lts_ray.measurement.measure import Failed, Measurement
+from lts_ray.measurement.latency import Latency, TimedBlock
+from lts_ray.measurement.measurement import Failed, Measurement
+from lts_ray.measurement.outcome import Evaluation
 from lts_ray.measurement.steps import Regime
-from lts_ray.measurement.target import Target
-from lts_ray.search.backbones import BackboneResults
-from lts_ray.search.drive import drive
-from lts_ray.search.plan import SearchPlan
-from lts_ray.search.session import SearchSession
-from lts_ray.search.settings import AlgorithmName, LatencyRegime, SearchSettings
-from lts_ray.search.submodels import SubmodelResults
-from lts_ray.spaces.gpt2 import SPACE
+from lts_ray.search.algorithms.search_settings import AlgorithmName, LatencyRegime, SearchSettings
+from lts_ray.search.backbone_search import BackboneResults
+from lts_ray.search.search_plan import SearchPlan
+from lts_ray.search.search_session import SearchSession
+from lts_ray.search.submodel_search import SubmodelResults
+from lts_ray.spaces.gpt2_space import SPACE
 from lts_ray.spaces.limits import Limits
 from lts_ray.spaces.mix_n_match import MixNMatch
+from lts_ray.submodel import Submodel
+from lts_ray.target import Target
+from tests.search.drive import drive
+from tests.search.fake_evaluator import FakeEvaluator
 from tests.search.helpers import CONFIG, SMALL
 
 TARGETS = ("slow", "fast")
@@ -40,7 +41,7 @@ def scattered(regime: Regime, milliseconds: float, random: Random, *, unsteady: 
     for _ in range(7):
         slowdown = random.uniform(1.0, 1.1)
         times = tuple(milliseconds * slowdown * random.uniform(1.0, 1 + spread) for _ in range(3))
-        blocks.append(Block(times_ms=times, slowdown=slowdown))
+        blocks.append(TimedBlock(times_ms=times, slowdown=slowdown))
     return Latency(regime=regime, threads=1, blocks=tuple(blocks), reference_ms=1.0)
 
 
@@ -89,8 +90,8 @@ def evaluated(architecture: Architecture) -> Evaluation:
         loss=-float(params),
         measurements={
             name: Measurement(
-                prefill=Latency(regime="prefill", threads=1, blocks=(Block(times_ms=(ms,)),)),
-                decode=Latency(regime="decode", threads=1, blocks=(Block(times_ms=(ms / 9,)),)),
+                prefill=Latency(regime="prefill", threads=1, blocks=(TimedBlock(times_ms=(ms,)),)),
+                decode=Latency(regime="decode", threads=1, blocks=(TimedBlock(times_ms=(ms / 9,)),)),
                 peak_memory_bytes=4 * params + 200_000 * architecture.d_model + 30_000 * max(architecture.d_inner),
             )
             for name, ms in times.items()

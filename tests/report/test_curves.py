@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from lts_ray.errors import LtsRayError
-from lts_ray.measurement.measure import Failed
+from lts_ray.measurement.measurement import Failed
+from lts_ray.pareto import bounds_of, relative_hypervolume
 from lts_ray.report.curves import hypervolume_curves
-from lts_ray.search.pareto import bounds_of, relative_hypervolume
-from lts_ray.search.session import SearchSession
+from lts_ray.search.search_session import SearchSession
 from tests.report.searches import TARGETS, backbone_search, submodel_search
 from tests.search.helpers import session as started
 

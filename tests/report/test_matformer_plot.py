@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from lts_ray.architecture import Submodel
-from lts_ray.bench.matformer_quality import AtEqualSize, MatFormerQuality, Quality, Twins
-from lts_ray.report.matformer_plot import DRAWN, PLAIN, SEARCHED, SLOPE, TRAINED, matformer_figure
+from benchmarks.matformer_plot import DRAWN, PLAIN, SEARCHED, SLOPE, TRAINED, matformer_figure
+from benchmarks.matformer_quality import AtEqualSize, MatFormerQuality, Quality, Twins
+from lts_ray.submodel import Submodel
 
 
 def point(*widths: int, loss: float, agreement: float = 0.9) -> Quality:

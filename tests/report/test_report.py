@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from lts_ray.architecture import Architecture, Submodel
+from lts_ray.architecture import Architecture
 from lts_ray.errors import LtsRayError
-from lts_ray.report.data import ReportData, report_data
-from lts_ray.report.html import render, write_report
-from lts_ray.search.results import found
-from lts_ray.search.session import SearchSession
+from lts_ray.report.report_data import ReportData, report_data
+from lts_ray.report.search_page import render, write_report
+from lts_ray.search.search_results import found
+from lts_ray.search.search_session import SearchSession
+from lts_ray.submodel import Submodel
 from tests.report.searches import ARCHITECTURES, SUBMODELS, TARGETS, backbone_search, submodel_search
 from tests.search.helpers import CONFIG
 from tests.search.helpers import session as started

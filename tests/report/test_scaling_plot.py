@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from lts_ray.bench.scaling import Result, fit_points
-from lts_ray.bench.scaling_law import ScalingLaw
-from lts_ray.bench.scaling_points import Point
+from benchmarks.scaling import Result, fit_points
+from benchmarks.scaling_html import write_scaling_page
+from benchmarks.scaling_law import ScalingLaw
+from benchmarks.scaling_plot import KIND_NAMES, PANELS, scaling_figure
+from benchmarks.scaling_points import ScalingPoint
 from lts_ray.report.page import figure_html, write_page
-from lts_ray.report.scaling_html import write_scaling_page
-from lts_ray.report.scaling_plot import KIND_NAMES, PANELS, scaling_figure
 
 LAWS = {"universal": ScalingLaw(a=20.0, b=-0.2, c=1.5), "baseline": ScalingLaw(a=25.0, b=-0.25, c=1.75)}
 SHARES = {"S": 1, "XL": 2}
@@ -21,7 +21,7 @@ SHARES = {"S": 1, "XL": 2}
 def result() -> Result:
     return fit_points(
         [
-            Point(
+            ScalingPoint(
                 kind=kind,  # type: ignore[arg-type]
                 granularity=name,
                 d_model=size,

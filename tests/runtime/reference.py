@@ -8,13 +8,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from lts_ray.architecture import Submodel
-from lts_ray.decoding.kv_cache import KVCache
-from lts_ray.models.config import MatFormerConfig
 from lts_ray.models.family import GPT2, LLAMA, MISTRAL, OPT, QWEN2, QWEN3
-from lts_ray.models.matformer import MatFormer
-from lts_ray.runtime.base import BLOCK_TOKENS, Runtime
+from lts_ray.models.kv_cache import KVCache
+from lts_ray.models.matformer.matformer import MatFormer
+from lts_ray.models.matformer.matformer_config import MatFormerConfig
+from lts_ray.runtime.runtime import BLOCK_TOKENS, Runtime
 from lts_ray.runtime.segment import Segment
+from lts_ray.submodel import Submodel
 
 SHAPE = MatFormerConfig(vocab_size=120, d_model=32, n_head=4, n_kv_head=2, widths=(48,) * 3, context_length=96)
 CONFIGS: Mapping[str, MatFormerConfig] = {

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lts_ray.errors import LtsRayError
-from lts_ray.models.config import MatFormerConfig
-from lts_ray.runtime.base import BLOCK_TOKENS
-from lts_ray.runtime.calibration import calibrate, fit
+from lts_ray.models.matformer.matformer_config import MatFormerConfig
+from lts_ray.runtime.runtime import BLOCK_TOKENS
 from lts_ray.runtime.segment import Segment
+from lts_ray.runtime.step_calibration import calibrate, fit
 from lts_ray.runtime.step_costs import Group, StepCosts
 
 CONFIG = MatFormerConfig(vocab_size=50, d_model=8, n_head=2, n_kv_head=1, widths=(800, 800), context_length=512)

@@ -9,14 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lts_ray.architecture import Submodel
 from lts_ray.errors import LtsRayError
-from lts_ray.models.config import MatFormerConfig
 from lts_ray.models.family import GPT2, LLAMA, MISTRAL, OPT, QWEN2, QWEN3, Family
-from lts_ray.models.matformer import MatFormer
+from lts_ray.models.matformer.matformer import MatFormer
+from lts_ray.models.matformer.matformer_config import MatFormerConfig
 from lts_ray.runtime.kernel_library import kernel_library, kinds
-from lts_ray.runtime.native import NativeRuntime
+from lts_ray.runtime.native_runtime import NativeRuntime
 from lts_ray.runtime.segment import Segment
+from lts_ray.submodel import Submodel
 
 FAMILIES = (LLAMA, QWEN2, QWEN3, MISTRAL, GPT2, OPT, replace(GPT2, name="exact-gelu", activation="gelu"))
 VOCABULARY = 301
@@ -167,7 +167,7 @@ def test_sequences_may_share_the_blocks_of_a_common_prefix(model: MatFormer, run
 
 def test_a_response_may_change_its_width_from_step_to_step(model: MatFormer, runtime: NativeRuntime) -> None:
     """As the model does it with its own cache."""
-    from lts_ray.decoding.kv_cache import KVCache
+    from lts_ray.models.kv_cache import KVCache
 
     tokens, names = tokens_of(24), ["XL", "S", "L", "M"]
     cache = KVCache.empty(model.config, rows=1, length=24, dtype=torch.float32)

@@ -9,14 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lts_ray.architecture import Submodel
+from lts_ray.checkpoints.extracted import extract
 from lts_ray.errors import LtsRayError
-from lts_ray.models.config import MatFormerConfig
-from lts_ray.models.extract import extract
 from lts_ray.models.family import GPT2, OPT, QWEN3
+from lts_ray.models.matformer.matformer_config import MatFormerConfig
 from lts_ray.runtime.kernel_library import kernel_library, kinds
-from lts_ray.runtime.native import NativeRuntime
+from lts_ray.runtime.native_runtime import NativeRuntime
 from lts_ray.runtime.segment import Segment
+from lts_ray.submodel import Submodel
 from tests.runtime.reference import Sequences, random_model
 
 LIBRARY = kernel_library()

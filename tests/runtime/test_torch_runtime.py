@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lts_ray.architecture import Submodel
 from lts_ray.errors import LtsRayError
-from lts_ray.models.matformer import MatFormer
+from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.runtime.segment import Segment
 from lts_ray.runtime.torch_runtime import TorchRuntime
+from lts_ray.submodel import Submodel
 from tests.runtime.reference import CONFIGS, SHAPE, Sequences, random_model
 
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}

@@ -6,20 +6,20 @@ from pathlib import Path
 
 import numpy as np
 
-from lts_ray.architecture import Submodel
 from lts_ray.measurement.cost_model import StepCostModel
-from lts_ray.measurement.fake import FakeEvaluator
-from lts_ray.measurement.target import Target
-from lts_ray.models.config import MatFormerConfig
-from lts_ray.search.algorithms import make_algorithm
-from lts_ray.search.ask_tell import AskTell
-from lts_ray.search.plan import SearchPlan
-from lts_ray.search.session import SearchSession, objectives
-from lts_ray.search.settings import AlgorithmName, EvolutionSettings, SearchSettings
-from lts_ray.search.submodels import SubmodelResults
-from lts_ray.spaces.limited import LimitedSpace
+from lts_ray.models.matformer.matformer_config import MatFormerConfig
+from lts_ray.search.algorithms.ask_tell import AskTell
+from lts_ray.search.algorithms.registry import make_algorithm
+from lts_ray.search.algorithms.search_settings import AlgorithmName, EvolutionSettings, SearchSettings
+from lts_ray.search.search_plan import SearchPlan
+from lts_ray.search.search_session import SearchSession, objectives
+from lts_ray.search.submodel_search import SubmodelResults
+from lts_ray.spaces.limited_space import LimitedSpace
 from lts_ray.spaces.limits import Limits
 from lts_ray.spaces.mix_n_match import MixNMatch
+from lts_ray.submodel import Submodel
+from lts_ray.target import Target
+from tests.search.fake_evaluator import FakeEvaluator
 
 CONFIG = MatFormerConfig(vocab_size=32, d_model=16, n_head=2, n_kv_head=1, widths=(64, 64, 64, 64), context_length=32)
 SMALL = EvolutionSettings(population=12, parents=4, mutants=5, crossovers=5)

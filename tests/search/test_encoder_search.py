@@ -14,23 +14,24 @@ import pytest
 from lts_ray.architecture import Architecture
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json
-from lts_ray.measurement.architecture_cost import fit
-from lts_ray.measurement.evaluation import Evaluation
-from lts_ray.measurement.fake import latency_of
-from lts_ray.measurement.layer_design import design
-from lts_ray.measurement.measure import Measurement
-from lts_ray.measurement.target import Target
+from lts_ray.measurement.measurement import Measurement
+from lts_ray.measurement.outcome import Evaluation
 from lts_ray.proxies import few_shot
-from lts_ray.report.data import report_data
-from lts_ray.report.html import render
-from lts_ray.search.backbones import ARCHITECTURES, BackboneResults, backbone_job
-from lts_ray.search.reopen import read_search
-from lts_ray.search.session import SearchSession
-from lts_ray.search.settings import AlgorithmName, SearchSettings
-from lts_ray.spaces import bert, t5
-from lts_ray.spaces.backbone import BackboneSpace
+from lts_ray.proxies.architecture_cost import fit
+from lts_ray.proxies.layer_design import design
+from lts_ray.report.report_data import report_data
+from lts_ray.report.search_page import render
+from lts_ray.search.algorithms.search_settings import AlgorithmName, SearchSettings
+from lts_ray.search.backbone_search import ARCHITECTURES, BackboneResults, backbone_job
+from lts_ray.search.read_search import read_search
+from lts_ray.search.search_session import SearchSession
+from lts_ray.spaces import bert_space as bert
+from lts_ray.spaces import t5_space as t5
+from lts_ray.spaces.backbone_space import BackboneSpace
 from lts_ray.spaces.limits import Limits
+from lts_ray.target import Target
 from lts_ray.training.found_architecture import found_architecture
+from tests.search.fake_evaluator import latency_of
 
 TARGETS = (Target(name="here", local=True, sequence_length=48),)
 SPACES = pytest.mark.parametrize("space", [bert.SPACE, t5.SPACE], ids=lambda each: str(each.name))

@@ -10,22 +10,23 @@ from pathlib import Path
 
 import pytest
 
-from lts_ray.architecture import Submodel
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json_lines
-from lts_ray.measurement.fake import FakeEvaluator
-from lts_ray.measurement.target import Target
-from lts_ray.search.drive import drive
-from lts_ray.search.log import LOG
-from lts_ray.search.plan import SearchPlan
-from lts_ray.search.session import SearchSession
+from lts_ray.search.search_log import LOG
+from lts_ray.search.search_plan import SearchPlan
+from lts_ray.search.search_session import SearchSession
+from lts_ray.submodel import Submodel
+from lts_ray.target import Target
+from tests.conftest import ROOT
+from tests.search.drive import drive
+from tests.search.fake_evaluator import FakeEvaluator
 from tests.search.helpers import CONFIG, RESULTS, TARGETS, plan, session
 
 SLOW_DRIVER = """
 import sys, time
 from pathlib import Path
-from lts_ray.measurement.fake import FakeEvaluator
-from lts_ray.search.drive import drive
+from tests.search.fake_evaluator import FakeEvaluator
+from tests.search.drive import drive
 from tests.search.helpers import TARGETS, session
 
 class Slow(FakeEvaluator):
@@ -45,7 +46,7 @@ def test_a_killed_search_resumed_ends_as_one_that_was_not(tmp_path: Path) -> Non
     """SIGKILL three times at other moments; nothing is lost, nothing done twice, the frontier is the same."""
     whole = session(tmp_path / "whole")
     drive(whole, FakeEvaluator(TARGETS))
-    root, killed = Path(__file__).parents[2], tmp_path / "killed"
+    root, killed = ROOT, tmp_path / "killed"
     for lines in (6, 20, 31):
         driver = subprocess.Popen(
             [sys.executable, "-c", SLOW_DRIVER, str(killed)], cwd=root, env={**os.environ, "PYTHONPATH": str(root)}

@@ -15,14 +15,14 @@ import torch
 import uvicorn
 from fastapi.testclient import TestClient
 
-from lts_ray.models.checkpoint import load_checkpoint
-from lts_ray.runtime.load import build_runtime
-from lts_ray.tokenizer import load_tokenizer
-from serve.api import create_app
-from serve.engine import Engine
-from serve.menu import menu_of_granularities
-from serve.policies.registry import policy_named
-from serve.service import Service
+from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
+from lts_ray.runtime.build_runtime import build_runtime
+from lts_ray.text.tokenizer import load_tokenizer
+from serve.engine.engine import Engine
+from serve.http.api import create_app
+from serve.http.service import Service
+from serve.policies.menu import menu_of_granularities
+from serve.policies.named_policies import policy_named
 from tests.serve.models import COSTS
 
 # An example may take as long as the machine needs: nothing here asserts on time.

@@ -7,19 +7,19 @@ from typing import Any
 
 import torch
 
-from lts_ray.decoding.generate import generate
+from lts_ray.decoding.plain_loop import generate
 from lts_ray.measurement.cost_model import StepCostModel
-from lts_ray.models.config import MatFormerConfig
-from lts_ray.models.matformer import MatFormer
-from lts_ray.runtime.base import Runtime
+from lts_ray.models.matformer.matformer import MatFormer
+from lts_ray.models.matformer.matformer_config import MatFormerConfig
+from lts_ray.runtime.runtime import Runtime
 from lts_ray.runtime.step_costs import StepCosts
 from lts_ray.runtime.torch_runtime import TorchRuntime
-from serve.engine import Engine
-from serve.menu import Menu, menu_of_granularities
-from serve.observer import StepRecord
-from serve.policies.registry import policy_named
-from serve.request import Request
-from serve.response import FinishReason, Progress, Response
+from serve.engine.engine import Engine
+from serve.engine.observer import StepRecord
+from serve.engine.request import Request
+from serve.engine.response import FinishReason, Progress, Response
+from serve.policies.menu import Menu, menu_of_granularities
+from serve.policies.named_policies import policy_named
 
 CONFIG = MatFormerConfig(vocab_size=300, d_model=32, n_head=4, n_kv_head=2, widths=(64,) * 3, context_length=96)
 

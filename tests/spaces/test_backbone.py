@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 from lts_ray.architecture import Architecture
 from lts_ray.errors import LtsRayError
-from lts_ray.spaces import gpt2, opt, transformer_xl
-from lts_ray.spaces.backbone import BackboneSpace
-from lts_ray.spaces.registry import BACKBONE_SPACES, backbone_space
+from lts_ray.spaces import gpt2_space as gpt2
+from lts_ray.spaces import opt_space as opt
+from lts_ray.spaces import transformer_xl_space as transformer_xl
+from lts_ray.spaces.backbone_space import BackboneSpace
+from lts_ray.spaces.named_spaces import BACKBONE_SPACES, backbone_space
 
 every_space = pytest.mark.parametrize("space", BACKBONE_SPACES.values(), ids=BACKBONE_SPACES)
 

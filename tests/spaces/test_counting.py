@@ -5,7 +5,9 @@ import json
 import pytest
 
 from lts_ray.errors import LtsRayError
-from lts_ray.spaces import gpt2, opt, transformer_xl
+from lts_ray.spaces import gpt2_space as gpt2
+from lts_ray.spaces import opt_space as opt
+from lts_ray.spaces import transformer_xl_space as transformer_xl
 from lts_ray.spaces.counting import counted
 
 ROW = {"id": "a", "d_model": 8, "n_head": [2, 2], "d_inner": [16, 24], "d_embed": 4, "div_val": 2, "n_token": 50_000}

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from lts_ray.architecture import Architecture, Stack
 from lts_ray.errors import LtsRayError
-from lts_ray.measurement.layer_design import design
-from lts_ray.models.backbones import model_of
-from lts_ray.spaces import bert, gpt2, t5
-from lts_ray.spaces.backbone import BackboneSpace
+from lts_ray.models.backbones.backbone_config import model_of
+from lts_ray.proxies.layer_design import design
+from lts_ray.spaces import bert_space as bert
+from lts_ray.spaces import gpt2_space as gpt2
+from lts_ray.spaces import t5_space as t5
+from lts_ray.spaces.backbone_space import BackboneSpace
 from lts_ray.spaces.counting import counted
 
 ROW = {"d_model": 8, "n_head": [2, 4], "d_inner": [16, 24]}

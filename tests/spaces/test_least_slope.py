@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from lts_ray.architecture import Submodel
-from lts_ray.models.config import MatFormerConfig
+from lts_ray.models.matformer.matformer_config import MatFormerConfig
 from lts_ray.spaces.equal_size import EqualSize
 from lts_ray.spaces.least_slope import least_slope, nearest
+from lts_ray.submodel import Submodel
 
 
 def config(widths: tuple[int, ...]) -> MatFormerConfig:

@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lts_ray.architecture import Submodel
 from lts_ray.errors import LtsRayError
-from lts_ray.models.config import MatFormerConfig
-from lts_ray.models.gemma3n.config import Gemma3nConfig
+from lts_ray.models.gemma3n.gemma3n_config import Gemma3nConfig
+from lts_ray.models.matformer.matformer_config import MatFormerConfig
 from lts_ray.spaces.mix_n_match import MixNMatch
-from lts_ray.spaces.registry import submodel_space
+from lts_ray.spaces.named_spaces import submodel_space
+from lts_ray.submodel import Submodel
 
 
 def config(widths: tuple[int, ...]) -> MatFormerConfig:

@@ -11,8 +11,8 @@ import torch
 
 from lts_ray.files import read_json_lines
 from lts_ray.training import loop
-from lts_ray.training.loop import RunFolder
-from lts_ray.training.settings import DataSettings, ModelSettings, RunSettings, TrainingSettings
+from lts_ray.training.run_folder import RunFolder
+from lts_ray.training.run_settings import DataSettings, ModelSettings, RunSettings, TrainingSettings
 
 
 def tiny_settings(texts: Path, *, steps: int = 12, workers: int = 1) -> RunSettings:
@@ -43,7 +43,7 @@ def losses(folder: Path) -> list[tuple[int, object]]:
 
 def main(texts: str, output: str) -> None:
     """Run slowly enough that a test can kill it between two steps."""
-    from lts_ray.training.trainer import prepare
+    from lts_ray.training.ray_trainer import prepare
 
     torch.set_num_threads(1)
     settings = tiny_settings(Path(texts))

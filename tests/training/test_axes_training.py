@@ -10,17 +10,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lts_ray.checkpoints.extracted import extract
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json_lines
-from lts_ray.models.checkpoint import load_checkpoint
-from lts_ray.models.config import MatFormerConfig
-from lts_ray.models.extract import extract
-from lts_ray.models.matformer import MatFormer
+from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
+from lts_ray.models.matformer.matformer import MatFormer
+from lts_ray.models.matformer.matformer_config import MatFormerConfig
 from lts_ray.training.flops import training_flops
-from lts_ray.training.loop import RunFolder, propagate, train
-from lts_ray.training.settings import ModelSettings, RunSettings, TrainingSettings
-from lts_ray.training.trainer import prepare, start_run
-from lts_ray.training.universal_learner import UniversalLearner
+from lts_ray.training.learners.universal_learner import UniversalLearner
+from lts_ray.training.loop import propagate, train
+from lts_ray.training.ray_trainer import prepare, start_run
+from lts_ray.training.run_folder import RunFolder
+from lts_ray.training.run_settings import ModelSettings, RunSettings, TrainingSettings
 from tests.training.runs import tiny_settings
 
 SHARES = {"nested_heads": {"S": 0.5, "M": 0.5}, "nested_d_model": {"S": 0.25, "M": 0.5, "L": 0.75}}

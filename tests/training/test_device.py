@@ -13,11 +13,12 @@ import torch
 
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json, write_json
-from lts_ray.training.loop import CPU, RunFolder, chosen, make_optimizer, train, when_done
-from lts_ray.training.settings import Device, RunSettings, TrainingSettings
+from lts_ray.training.learners.start_learner import start_learner
+from lts_ray.training.loop import CPU, chosen, make_optimizer, train, when_done
+from lts_ray.training.ray_trainer import continue_run, prepare, run_training, scaling_config, start_run, torch_config
+from lts_ray.training.run_folder import RunFolder
+from lts_ray.training.run_settings import Device, RunSettings, TrainingSettings
 from lts_ray.training.snapshot import load_snapshot, save_snapshot, snapshots
-from lts_ray.training.start import start_learner
-from lts_ray.training.trainer import continue_run, prepare, run_training, scaling_config, start_run, torch_config
 from tests.training.runs import losses, tiny_settings
 
 NO_GPU = "training.device is cuda, but torch finds no CUDA GPU on this machine: give cpu or auto"

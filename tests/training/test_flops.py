@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from lts_ray.models.config import MatFormerConfig
+from lts_ray.models.matformer.matformer_config import MatFormerConfig
 from lts_ray.training.flops import objective_flops, training_flops
-from lts_ray.training.settings import TrainingSettings
+from lts_ray.training.run_settings import TrainingSettings
 
 CONFIG = MatFormerConfig(vocab_size=100, d_model=8, n_head=2, n_kv_head=1, widths=(16, 16), context_length=64)
 

@@ -16,11 +16,12 @@ import torch
 
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json_lines
-from lts_ray.models.checkpoint import load_checkpoint
-from lts_ray.training.loop import RunFolder, exclusive, make_optimizer, train
-from lts_ray.training.settings import RunSettings, TrainingSettings, load_settings
+from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
+from lts_ray.training.loop import make_optimizer, train
+from lts_ray.training.ray_trainer import prepare, start_run
+from lts_ray.training.run_folder import RunFolder, exclusive
+from lts_ray.training.run_settings import RunSettings, TrainingSettings, load_settings
 from lts_ray.training.snapshot import load_snapshot, snapshots
-from lts_ray.training.trainer import prepare, start_run
 from tests.conftest import make_model
 from tests.training.runs import losses, tiny_settings
 

@@ -9,7 +9,7 @@ from scipy.stats import chisquare
 
 from lts_ray.errors import LtsRayError
 from lts_ray.training.objective import Objective
-from lts_ray.training.settings import ModelSettings, RunSettings, TrainingSettings
+from lts_ray.training.run_settings import ModelSettings, RunSettings, TrainingSettings
 from lts_ray.training.weighting import WEIGHTS, probabilities, weights
 
 NAMES = ("S", "M", "L", "XL")

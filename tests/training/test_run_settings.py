@@ -8,14 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import ray
 
 from lts_ray.errors import LtsRayError
-from lts_ray.models.checkpoint import load_checkpoint
-from lts_ray.tokenizer import load_tokenizer
-from lts_ray.training import trainer
-from lts_ray.training.loop import RunFolder, train
-from lts_ray.training.settings import ModelSettings, load_settings
-from lts_ray.training.trainer import prepare, run_training, start_run
+from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
+from lts_ray.text.tokenizer import load_tokenizer
+from lts_ray.training import ray_trainer as trainer
+from lts_ray.training.loop import train
+from lts_ray.training.ray_trainer import prepare, run_training, start_run
+from lts_ray.training.run_folder import RunFolder
+from lts_ray.training.run_settings import ModelSettings, load_settings
 from tests.foreign_tokenizer import write_foreign_tokenizer
 from tests.training.runs import tiny_settings
 
@@ -144,7 +146,7 @@ def test_a_run_that_stopped_early_says_with_which_command_to_go_on(
     command: str | None, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trainer, "TorchTrainer", Stopped)
-    monkeypatch.setattr(trainer.ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
     given = {} if command is None else {"command": command}
     with pytest.raises(LtsRayError) as caught:
         run_training(tiny_settings(texts), tmp_path / "run", **given)  # type: ignore[arg-type]

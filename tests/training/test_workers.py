@@ -10,9 +10,9 @@ import torch
 from torch import distributed
 from torch.multiprocessing.spawn import spawn
 
+from lts_ray.training.learners.start_learner import start_learner
 from lts_ray.training.loop import CPU, make_optimizer, optimize
-from lts_ray.training.settings import ModelSettings, RunSettings, TrainingSettings
-from lts_ray.training.start import start_learner
+from lts_ray.training.run_settings import ModelSettings, RunSettings, TrainingSettings
 
 CASES: dict[str, dict[str, str]] = {
     "mixed": {},

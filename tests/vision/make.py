@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lts_ray.vision.config import MatViTConfig
+from lts_ray.models.vit.matvit import MatViT
+from lts_ray.models.vit.vit_config import MatViTConfig
 from lts_ray.vision.images import ImageData, Images
-from lts_ray.vision.model import MatViT
-from lts_ray.vision.settings import ModelSettings, VisionSettings
-from lts_ray.vision.train import train
+from lts_ray.vision.vision_run import train
+from lts_ray.vision.vision_settings import VisionModelSettings, VisionSettings
 
 CONFIG = MatViTConfig(
     image_size=(6, 4),
@@ -73,7 +73,7 @@ def tiny_settings(images: Path | str, **training: Any) -> VisionSettings:
     return replace(
         base,
         images=replace(base.images, source=str(images)),
-        model=ModelSettings(d_model=16, n_head=2, n_layer=2, d_ff=32, patch_size=2),
+        model=VisionModelSettings(d_model=16, n_head=2, n_layer=2, d_ff=32, patch_size=2),
         training=replace(base.training, **(options | {"evaluate_every": 5} | training)),
     )
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lts_ray.errors import LtsRayError
-from lts_ray.vision.batches import ImageBatches, shifted
+from lts_ray.vision.image_batches import ImageBatches, shifted
 from lts_ray.vision.images import Images, check_images, normalize, read_images
 from tests.vision.make import CONFIG, make_data, make_images, write_npz
 

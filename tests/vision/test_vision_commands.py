@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from lts_ray.commands.vision import app
+from lts_ray.cli.vit import app
 from lts_ray.errors import LtsRayError
-from lts_ray.vision.checkpoint import save_checkpoint
+from lts_ray.models.vit.vit_checkpoint import save_checkpoint
 from tests.vision.make import make_vit, write_npz
 
 

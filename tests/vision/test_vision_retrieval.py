@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier
 
 from lts_ray.errors import LtsRayError
-from lts_ray.vision.evaluate import encoded, evaluate
-from lts_ray.vision.extract import extract
+from lts_ray.models.vit.vit_extract import extract
+from lts_ray.vision.accuracy import encoded, evaluate
 from lts_ray.vision.retrieval import Distance, nearest, retrieve
 from tests.vision.make import make_data, make_vit
 

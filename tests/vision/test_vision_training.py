@@ -18,15 +18,16 @@ from transformers import ViTConfig, ViTForImageClassification
 from lts_ray.elasticize.importance import feed_forwards
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json_lines
-from lts_ray.training.settings import TrainingSettings
-from lts_ray.vision.checkpoint import fingerprint, load_checkpoint, save_checkpoint
-from lts_ray.vision.evaluate import logits_of
+from lts_ray.models.vit.vit_checkpoint import fingerprint, load_checkpoint, save_checkpoint
+from lts_ray.training.run_settings import TrainingSettings
+from lts_ray.vision.accuracy import logits_of
 from lts_ray.vision.images import normalize, read_images
 from lts_ray.vision.learning import propagate
-from lts_ray.vision.order import neuron_importance, reorder_by_importance
-from lts_ray.vision.settings import VisionSettings, load_settings
-from lts_ray.vision.start import spread, start_model
-from lts_ray.vision.train import train
+from lts_ray.vision.neuron_order import neuron_importance, reorder_by_importance
+from lts_ray.vision.start_model import spread, start_model
+from lts_ray.vision.vision_run import train
+from lts_ray.vision.vision_settings import VisionSettings, load_settings
+from tests.conftest import ROOT
 from tests.vision.make import (
     TO_BE_KILLED,
     make_data,
@@ -267,7 +268,7 @@ def test_settings_that_cannot_be_are_refused_in_one_line(text: str, problem: str
 
 
 def test_the_shipped_configuration_is_what_training_does_without_one() -> None:
-    found = load_settings(Path(__file__).parents[2] / "configs" / "vit-digits.yaml")
+    found = load_settings(ROOT / "configs" / "vit-digits.yaml")
     assert replace(found, training=replace(found.training, threads=None)) == VisionSettings()
     assert VisionSettings.from_json(found.to_json()) == found
 

@@ -31,7 +31,7 @@ def main() -> None:
         check_lm_eval()
         from lm_eval.__main__ import cli_evaluate
 
-        import_module("lts_ray.evaluation.harness.model")  # registers it
+        import_module("lts_ray.evaluation.harness.harness_model")  # registers it
         sys.argv[1:] = with_our_tasks(sys.argv[1:])
         cli_evaluate()
     except LtsRayError as error:

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from lts_ray.architecture import Submodel
-from lts_ray.decoding.generate import generate
+from lts_ray.decoding.plain_loop import generate
 from lts_ray.decoding.sampling import Sampling
 from lts_ray.errors import LtsRayError
-from lts_ray.models.universal import UniversalModel
-from lts_ray.tokenizer import Tokenizer
+from lts_ray.models.universal_model import UniversalModel
+from lts_ray.submodel import Submodel
+from lts_ray.text.tokenizer import Tokenizer
 
 SAMPLING = ("temperature", "top_p", "top_k", "min_p")
 

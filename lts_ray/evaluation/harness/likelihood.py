@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lts_ray.architecture import Submodel
-from lts_ray.evaluation.perplexity import token_parts
-from lts_ray.models.universal import UniversalModel
+from lts_ray.evaluation.validation_loss import token_parts
+from lts_ray.models.universal_model import UniversalModel
+from lts_ray.submodel import Submodel
 
 
 @dataclass(frozen=True, slots=True)

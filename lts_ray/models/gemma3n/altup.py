@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lts_ray.models.few_rows import linear
-from lts_ray.models.gemma3n.config import Gemma3nConfig
+from lts_ray.models.gemma3n.gemma3n_config import Gemma3nConfig
 
 SMALLEST_POWER = 1e-5
 """Below it, a stream's power is taken as this."""

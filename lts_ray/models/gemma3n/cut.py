@@ -10,9 +10,9 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from lts_ray.architecture import Submodel
 from lts_ray.errors import LtsRayError
-from lts_ray.models.gemma3n.config import Gemma3nConfig
+from lts_ray.models.gemma3n.gemma3n_config import Gemma3nConfig
+from lts_ray.submodel import Submodel
 
 PREFIXES = ("model.language_model.", "model.", "language_model.", "")
 """Of the decoder's tensors, in the files of a whole model, of the decoder, and of either without its head."""

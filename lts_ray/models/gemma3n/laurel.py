@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from lts_ray.models.few_rows import linear
-from lts_ray.models.gemma3n.config import Gemma3nConfig
+from lts_ray.models.gemma3n.gemma3n_config import Gemma3nConfig
 
 
 class Laurel(nn.Module):

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lts_ray.architecture import Submodel
 from lts_ray.errors import LtsRayError
-from lts_ray.models.gemma3n.config import E4B_WIDTHS, Gemma3nConfig
-from lts_ray.models.hugging_face.translator import RawConfig, refuse
+from lts_ray.models.gemma3n.gemma3n_config import E4B_WIDTHS, Gemma3nConfig
+from lts_ray.models.matformer.hugging_face.translator import RawConfig, refuse
+from lts_ray.submodel import Submodel
 
 TEXT_MODEL_TYPE = "gemma3n_text"
 WHOLE_MODEL_TYPE = "gemma3n"

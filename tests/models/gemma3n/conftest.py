@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lts_ray.models.gemma3n.checkpoint import load_gemma3n
-from lts_ray.models.gemma3n.model import Gemma3n
-from lts_ray.models.gemma3n.slice import slice_checkpoint
+from lts_ray.models.gemma3n.gemma3n import Gemma3n
+from lts_ray.models.gemma3n.gemma3n_checkpoint import load_gemma3n
+from lts_ray.models.gemma3n.sliced_checkpoint import slice_checkpoint
 from tests.models.gemma3n.tiny import SUBMODELS, save_tiny, their_logits
 
 

@@ -9,10 +9,10 @@ import pytest
 from transformers import Gemma3nConfig as TheirConfig
 from transformers import Gemma3nTextConfig
 
-from lts_ray.architecture import Submodel
 from lts_ray.errors import LtsRayError
-from lts_ray.models.gemma3n.config import Gemma3nConfig
+from lts_ray.models.gemma3n.gemma3n_config import Gemma3nConfig
 from lts_ray.models.gemma3n.raw_config import read_raw, write_raw
+from lts_ray.submodel import Submodel
 from tests.models.gemma3n.tiny import TEXT
 
 E4B = Gemma3nConfig()

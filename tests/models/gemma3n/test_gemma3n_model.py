@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from transformers import Gemma3nForCausalLM
 
-from lts_ray.decoding.kv_cache import KVCache
 from lts_ray.errors import LtsRayError
-from lts_ray.models.gemma3n.checkpoint import load_gemma3n
-from lts_ray.models.gemma3n.layer import Layer
-from lts_ray.models.gemma3n.model import Gemma3n
-from lts_ray.runtime.base import BLOCK_TOKENS
+from lts_ray.models.gemma3n.gemma3n import Gemma3n
+from lts_ray.models.gemma3n.gemma3n_checkpoint import load_gemma3n
+from lts_ray.models.gemma3n.gemma3n_layer import Gemma3nLayer
+from lts_ray.models.kv_cache import KVCache
+from lts_ray.runtime.runtime import BLOCK_TOKENS
 from lts_ray.runtime.segment import Segment
 from lts_ray.runtime.torch_runtime import TorchRuntime
 from tests.models.gemma3n.tiny import SUBMODELS, tiny_model
@@ -162,7 +162,7 @@ def test_gradients_reach_what_a_mixed_batch_uses(gemma: Gemma3n, gemma_tokens: T
     gemma(gemma_tokens[:2], submodel=submodels).sum().backward()
     missing = {name.split(".")[1] for name, each in gemma.named_parameters() if each.grad is None}
     layer = gemma.layers[2]
-    assert isinstance(layer, Layer)
+    assert isinstance(layer, Gemma3nLayer)
     gradient = layer.mlp.up_proj.weight.grad
     gemma.zero_grad(set_to_none=True)
     assert gradient is not None

@@ -23,10 +23,10 @@ from transformers import Gemma3nConfig as TheirConfig
 from transformers.models.gemma3n import modeling_gemma3n
 
 from lts_ray.errors import LtsRayError
-from lts_ray.models.gemma3n import slice as slicing
-from lts_ray.models.gemma3n.checkpoint import UNUSED, gemma3n_fingerprint, load_gemma3n, save_gemma3n
-from lts_ray.models.gemma3n.model import Gemma3n
-from lts_ray.models.gemma3n.slice import slice_checkpoint
+from lts_ray.models.gemma3n import sliced_checkpoint as slicing
+from lts_ray.models.gemma3n.gemma3n import Gemma3n
+from lts_ray.models.gemma3n.gemma3n_checkpoint import UNUSED, gemma3n_fingerprint, load_gemma3n, save_gemma3n
+from lts_ray.models.gemma3n.sliced_checkpoint import slice_checkpoint
 from tests.models.gemma3n.tiny import SUBMODELS, TEXT, randomize, save_tiny, their_logits
 
 SKIPPING = SUBMODELS["skipping"]

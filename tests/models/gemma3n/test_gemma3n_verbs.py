@@ -11,17 +11,17 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from lts_ray.cli import app
+from lts_ray.checkpoints.universal import load_universal, read_universal, universal_fingerprint
+from lts_ray.cli.main import app
 from lts_ray.errors import LtsRayError
-from lts_ray.measurement.subject import UniversalSource
-from lts_ray.measurement.target import Target
-from lts_ray.models.checkpoint import load_checkpoint
-from lts_ray.models.universal_checkpoint import load_universal, read_universal, universal_fingerprint
-from lts_ray.runtime.load import build_runtime
+from lts_ray.measurement.subjects.subject import UniversalSource
+from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
+from lts_ray.runtime.build_runtime import build_runtime
 from lts_ray.spaces.mix_n_match import MixNMatch
-from lts_ray.tokenizer import save_tokenizer, train_tokenizer
-from serve.menu import menu_of_granularities
-from serve.request import Request
+from lts_ray.target import Target
+from lts_ray.text.tokenizer import save_tokenizer, train_tokenizer
+from serve.engine.request import Request
+from serve.policies.menu import menu_of_granularities
 from tests.conftest import make_text
 from tests.models.gemma3n.tiny import their_logits, tiny_model
 from tests.serve.models import alone, collect, tiny_engine

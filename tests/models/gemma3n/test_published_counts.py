@@ -7,12 +7,12 @@ import torch
 from transformers import Gemma3nAudioConfig, Gemma3nForCausalLM, Gemma3nTextConfig, Gemma3nVisionConfig
 from transformers.models.gemma3n.modeling_gemma3n import Gemma3nAudioEncoder, Gemma3nMultimodalEmbedder
 
-from lts_ray.models.gemma3n.checkpoint import UNUSED
-from lts_ray.models.gemma3n.config import Gemma3nConfig
-from lts_ray.models.gemma3n.counts import published_counts
 from lts_ray.models.gemma3n.cut import cut_of, prefix_of, sliced_config
-from lts_ray.models.gemma3n.model import Gemma3n
+from lts_ray.models.gemma3n.gemma3n import Gemma3n
+from lts_ray.models.gemma3n.gemma3n_checkpoint import UNUSED
+from lts_ray.models.gemma3n.gemma3n_config import Gemma3nConfig
 from lts_ray.models.gemma3n.raw_config import sliced_raw, write_raw
+from tests.models.gemma3n.counts import published_counts
 from tests.models.gemma3n.tiny import SUBMODELS
 from tests.models.gemma3n.vision_tower import vision_params
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 from hypothesis import strategies as st
 
 from lts_ray.runtime.step_costs import StepCosts
-from serve.budget import NO_BUDGET, Budget
-from serve.menu import Option
-from serve.policies.base import Job, Situation
+from serve.policies.budget import NO_BUDGET, Budget
+from serve.policies.menu import Option
+from serve.policies.policy import Job, Situation
 from tests.serve.models import tiny_menu
 
 MENU = tiny_menu()  # neurons: S 24, M 48, L 96, XL 192

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.budget import Budget, Timing
 from serve.policies.admission import MARGIN, drain_s, judge, smallest_feasible_budget_ms
-from serve.policies.base import Policy, Situation
+from serve.policies.budget import Budget, Timing
 from serve.policies.deadline import DeadlinePolicy
-from serve.policies.registry import POLICIES, policy_named
+from serve.policies.named_policies import POLICIES, policy_named
+from serve.policies.policy import Policy, Situation
 from tests.serve.policies.situations import (
     FLAT,
     MENU,

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from lts_ray.errors import LtsRayError
 from lts_ray.runtime.step_costs import Group, StepCosts
-from serve.budget import Budget
-from serve.menu import Option
-from serve.policies.base import Job, Plan, Situation
+from serve.policies.budget import Budget
 from serve.policies.deadline import DeadlinePolicy, Thresholds
 from serve.policies.fixed import own_option
+from serve.policies.menu import Option
+from serve.policies.policy import Job, Plan, Situation
 from tests.serve.policies.situations import (
     FLAT,
     MENU,

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lts_ray.runtime.step_costs import Group, StepCosts
-from serve.budget import Budget
-from serve.policies.base import Job, Situation
+from serve.policies.budget import Budget
 from serve.policies.fixed import own_option
 from serve.policies.forecast import NEVER, Forecast, forecast
+from serve.policies.policy import Job, Situation
 from serve.policies.rollout import NOBODY, Holding
 from tests.serve.policies.situations import (
     FLAT,

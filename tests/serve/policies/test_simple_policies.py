@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lts_ray.errors import LtsRayError
-from serve.budget import NO_BUDGET, Budget
-from serve.policies.base import Policy, Situation
+from serve.policies.budget import NO_BUDGET, Budget
 from serve.policies.deadline import DeadlinePolicy
 from serve.policies.fixed import FixedPolicy, own_option
 from serve.policies.idle_feasible import IdleFeasiblePolicy
-from serve.policies.registry import POLICIES, policy_named
+from serve.policies.named_policies import POLICIES, policy_named
+from serve.policies.policy import Policy, Situation
 from serve.policies.slackfit import SlackFitPolicy, deadline_ms
 from serve.policies.smallest import SmallestPolicy
 from tests.serve.policies.situations import (

@@ -1,0 +1,101 @@
+"""The trainings of a bench: one after the other in this process, each in a folder of its own, on tokens they share.
+
+Killed at any time, the same call goes on: finished runs are kept, and an unfinished one resumes from its snapshot.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lts_ray.errors import LtsRayError
+from lts_ray.files import read_json_lines
+from lts_ray.timing import torch_threads
+from lts_ray.training.loop import chosen, train
+from lts_ray.training.ray_trainer import continue_run, is_finished, prepare, start_run
+from lts_ray.training.run_folder import RunFolder
+from lts_ray.training.run_settings import RunSettings
+from lts_ray.training.training_progress import TrainingProgress
+
+POLL_S = 2.0
+
+
+@dataclass(frozen=True)
+class SharedData(RunFolder):
+    """A run whose tokens and tokenizer lie beside it."""
+
+    shared: Path
+
+    @property
+    def data(self) -> Path:
+        return self.shared
+
+
+def train_runs(
+    runs: Mapping[str, RunSettings], folder: Path, *, say: Callable[[str], None] = lambda line: None
+) -> Mapping[str, RunFolder]:
+    """Train each of `runs`, by name, in `folder`; they have one corpus and one tokenizer. `say` hears what begins.
+
+    Raises LtsRayError for a corpus that cannot be read, before anything is written, and where the folder holds runs
+    that were started otherwise.
+    """
+    folders = {name: SharedData(folder / name, folder / "data") for name in runs}
+    if not any(folder.glob("*/metrics.jsonl")):
+        _forget(folders.values())
+    first = next(iter(runs))
+    prepare(runs[first], folders[first])
+    for place, (name, settings) in enumerate(runs.items(), start=1):
+        run = folders[name]
+        resolved = _begun(settings, run)
+        if is_finished(run):
+            continue
+        say(f"{folder.name}, {name} ({place} of {len(runs)}): {resolved.training.steps} steps")
+        with torch_threads(resolved.training.threads), _shown(run, resolved.training.steps):
+            train(resolved, run)
+        shutil.rmtree(run.snapshots)  # a finished run is not gone on with, and they are six times its checkpoint
+    return folders
+
+
+def _forget(folders: Iterable[SharedData]) -> None:
+    """Runs of which none has logged a step have not begun: the text may have been too little, and may be another."""
+    for run in folders:
+        run.settings.unlink(missing_ok=True)
+        (run.data / "validation.npy").unlink(missing_ok=True)
+
+
+def _begun(settings: RunSettings, run: RunFolder) -> RunSettings:
+    """The settings that the run has, or now gets. Threads may change from one sitting to the next."""
+    wanted = replace(settings, training=chosen(settings.training))
+    if not run.settings.exists():
+        return start_run(wanted, run)
+    begun = continue_run(run)
+    if replace(begun, training=replace(begun.training, threads=wanted.training.threads)) != wanted:
+        raise LtsRayError(
+            f"{run.path} holds a run with other settings (steps, seed, corpus, device, …): "
+            "give those it was started with, or choose another --output"
+        )
+    return wanted
+
+
+@contextmanager
+def _shown(run: RunFolder, steps: int) -> Iterator[None]:
+    """A progress bar, drawn from the run's records by a thread that looks at them now and then."""
+    done = threading.Event()
+    with TrainingProgress(steps) as progress:
+
+        def watch() -> None:
+            while not done.wait(POLL_S):
+                progress.show(read_json_lines(run.metrics, what="metrics"))
+
+        thread = threading.Thread(target=watch, name="progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+            progress.show(read_json_lines(run.metrics, what="metrics"))

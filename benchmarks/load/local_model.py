@@ -1,0 +1,94 @@
+"""A model folder in this process: loaded once, when first needed, and a fresh engine for each use."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from time import monotonic
+
+from benchmarks.load.budget_classes import Need
+from lts_ray.checkpoints.universal import load_universal, read_universal, universal_fingerprint
+from lts_ray.errors import LtsRayError
+from lts_ray.frontier import read_frontier
+from lts_ray.models.decoder_config import DecoderConfig
+from lts_ray.runtime.build_runtime import build_runtime
+from lts_ray.runtime.runtime import Runtime
+from lts_ray.runtime.step_calibration import calibrate
+from lts_ray.runtime.step_costs import StepCosts
+from serve.engine.capacity import Capacity
+from serve.engine.engine import Engine
+from serve.engine.observer import Observer, Silence
+from serve.policies.menu import Menu, menu_of_frontier, menu_of_granularities
+from serve.policies.policy import Policy
+
+
+def default_threads() -> int:
+    """A core is left to the client and the event loop, as a replica leaves one."""
+    return max(1, len(os.sched_getaffinity(0)) - 1)
+
+
+class LocalModel:
+    """menu: what the endpoint would offer of this folder. capacity: its context is the model's, if that is shorter."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        capacity: Capacity,
+        threads: int,
+        frontier: Path | None = None,
+        target: str | None = None,
+    ) -> None:
+        """Does not load the weights. Raises LtsRayError for files that do not fit."""
+        self.config, self.menu = _menu(folder, frontier=frontier, target=target)
+        self.capacity = replace(capacity, context_length=min(capacity.context_length, self.config.context_length))
+        self.threads, self.folder = threads, folder
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return universal_fingerprint(self.folder)
+
+    @cached_property
+    def runtime(self) -> Runtime:
+        """For one engine at a time."""
+        model = load_universal(self.folder).model
+        return build_runtime(model, n_blocks=self.capacity.n_blocks, threads=self.threads)
+
+    def calibrate(self, seconds: float) -> StepCosts:
+        """Measures for about so long. For when no engine runs: it writes over what blocks hold."""
+        return calibrate(self.runtime, seconds=seconds)
+
+    def need(self, costs: StepCosts) -> Need:
+        """What budgets are multiples of."""
+        return Need(costs=costs, neurons=self.menu.universal.neurons, chunk_tokens=self.capacity.chunk_tokens)
+
+    def engine(
+        self, *, costs: StepCosts, policy: Policy, menu: Menu | None = None, observer: Observer | None = None
+    ) -> Engine:
+        """Not started. menu: another one than the model's. Its clock starts at 0: an oracle goes by it."""
+        origin_s = monotonic()
+        return Engine(
+            self.runtime,
+            menu=self.menu if menu is None else menu,
+            costs=costs,
+            policy=policy,
+            eos_ids=frozenset(),
+            max_batch_size=self.capacity.slots,
+            max_queue=self.capacity.max_queue,
+            chunk_tokens=self.capacity.chunk_tokens,
+            observer=Silence() if observer is None else observer,
+            clock=lambda: monotonic() - origin_s,
+        )
+
+
+def _menu(folder: Path, *, frontier: Path | None, target: str | None) -> tuple[DecoderConfig, Menu]:
+    config, validation_loss = read_universal(folder)
+    if frontier is None:
+        if target is not None:
+            raise LtsRayError(f"--target {target} needs --frontier: the frontier says what a target is")
+        return config, menu_of_granularities(config, validation_loss)
+    points = read_frontier(frontier)
+    points.check_model(universal_fingerprint(folder), config)
+    return config, menu_of_frontier(config, points, target)

@@ -1,0 +1,204 @@
+"""What finished trainings came to: a point for each granularity of a universal run, and one for each plain run.
+
+Runs are those of `lts-ray train` or of a bench. A plain model is the baseline of the granularity that has as many
+layers and parameters; where there is no universal run, the widest of one shape is XL and names the others. Only losses
+on one text, cut into the same tokens, are put side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+from lts_ray.errors import LtsRayError
+from lts_ray.files import read_json_lines
+from lts_ray.models.elastic import GRANULARITIES
+from lts_ray.models.family import Family
+from lts_ray.models.matformer.hugging_face.checkpoint import read_config
+from lts_ray.models.matformer.matformer_config import MatFormerConfig
+from lts_ray.submodel import Submodel
+from lts_ray.training.ray_trainer import continue_run, is_finished
+from lts_ray.training.run_folder import RunFolder
+from lts_ray.training.run_settings import RunSettings
+
+Kind = Literal["universal", "baseline"]
+KINDS: tuple[Kind, ...] = ("universal", "baseline")
+Key = tuple[Family, int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScalingPoint:
+    """params: without embeddings. tokens: that the run trained on. loss: on held-out text, in nats per token."""
+
+    kind: Kind
+    granularity: str
+    d_model: int
+    params: int
+    tokens: int
+    loss: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "granularity": self.granularity,
+            "d_model": self.d_model,
+            "params": self.params,
+            "tokens": self.tokens,
+            "loss": self.loss,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Whose plain model a run is: the granularity, and the d_model of all of its size."""
+
+    granularity: str
+    d_model: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """What losses are on; equal where they can be compared."""
+
+    corpus: str
+    validation_fraction: float
+    max_documents: int | None
+    sequence_length: int
+    blocks: int | None
+    tokenizer: str
+
+    @classmethod
+    def of(cls, settings: RunSettings, model: Path) -> Text:
+        return cls(
+            corpus=settings.data.corpus,
+            validation_fraction=settings.data.validation_fraction,
+            max_documents=settings.data.max_documents,
+            sequence_length=settings.training.sequence_length,
+            blocks=settings.training.final_evaluation_blocks,
+            tokenizer=sha256((model / "tokenizer.json").read_bytes()).hexdigest()[:12],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedRun:
+    """losses: by granularity."""
+
+    path: Path
+    settings: RunSettings
+    config: MatFormerConfig
+    losses: dict[str, float]
+    text: Text
+
+    @property
+    def is_universal(self) -> bool:
+        return len(self.config.granularities) > 1
+
+    @property
+    def tokens(self) -> int:
+        options = self.settings.training
+        return options.steps * options.batch_size * options.sequence_length
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """Of all but the FFN."""
+        config = self.config
+        return (config.family, config.n_layer, config.d_model, config.n_head, config.n_kv_head)
+
+    @property
+    def objective(self) -> tuple[object, ...]:
+        options = self.settings.training
+        return (options.objective, options.weights, options.probabilities, options.teacher)
+
+
+def read_points(folders: Sequence[Path]) -> tuple[ScalingPoint, ...]:
+    """folders: of runs, or above them at any depth. Raises LtsRayError for runs that cannot be compared."""
+    runs = [_read(each) for each in dict.fromkeys(run for folder in folders for run in _runs_in(folder))]
+    _check_comparable(runs)
+    points = _points(runs)
+    return tuple(sorted(points, key=lambda each: (KINDS.index(each.kind), each.params, each.granularity, each.loss)))
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    found = sorted(each.parent for each in folder.rglob("metrics.jsonl"))
+    if not found:
+        raise LtsRayError(f"{folder} holds no training: give folders that `lts-ray train` or a bench wrote")
+    return found
+
+
+def _read(path: Path) -> FinishedRun:
+    folder = RunFolder(path)
+    settings = continue_run(folder)
+    if not is_finished(folder):
+        raise LtsRayError(f"the training in {path} is not finished: go on with it, or leave it out")
+    if settings.architecture is not None or settings.model.independent:
+        raise LtsRayError(f"{path} trained no universal model and no plain one: leave it out")
+    *_, final = (each for each in read_json_lines(folder.metrics, what="metrics") if each.get("final"))
+    config, _ = read_config(folder.model)
+    return FinishedRun(
+        path=path,
+        settings=settings,
+        config=config,
+        losses=final["validation_loss"],
+        text=Text.of(settings, folder.model),
+    )
+
+
+def _check_comparable(runs: Sequence[FinishedRun]) -> None:
+    first = runs[0]
+    for each in runs:
+        if each.text != first.text:
+            raise LtsRayError(
+                f"the losses of {each.path} and {first.path} are on different text or tokens: fit them apart"
+            )
+    universal = [each for each in runs if each.is_universal]
+    for each in universal:
+        if each.objective != universal[0].objective:
+            raise LtsRayError(f"{each.path} and {universal[0].path} had different objectives: fit them apart")
+
+
+def _points(runs: Sequence[FinishedRun]) -> list[ScalingPoint]:
+    """A universal run names its granularities; plain ones of a size without such a run are named by the widest's."""
+    places: dict[Key, Place] = {}
+    for run in runs:
+        if run.is_universal:
+            places |= _places(run.config)
+    alone = [run for run in runs if not run.is_universal and _key(run.config, run.config.universal) not in places]
+    universal = {run.shape for run in runs if run.is_universal}
+    for shape in dict.fromkeys(run.shape for run in alone if run.shape not in universal):
+        widest = max((run.config for run in alone if run.shape == shape), key=lambda each: each.decoder_params())
+        places |= _places(replace(widest, granularities=dict(GRANULARITIES)))
+    found = []
+    for run in runs:
+        for name, submodel in run.config.trained.items():
+            place = places.get(_key(run.config, submodel))
+            if place is None:
+                raise LtsRayError(
+                    f"{run.path} has {run.config.decoder_params():,} parameters without embeddings, as no granularity "
+                    "of the widest run of its size has: leave it out"
+                )
+            found.append(
+                ScalingPoint(
+                    kind="universal" if run.is_universal else "baseline",
+                    granularity=name if run.is_universal else place.granularity,
+                    d_model=place.d_model,
+                    params=run.config.decoder_params(submodel),
+                    tokens=run.tokens,
+                    loss=run.losses[name],
+                )
+            )
+    return found
+
+
+def _places(config: MatFormerConfig) -> dict[Key, Place]:
+    return {
+        _key(config, submodel): Place(granularity=name, d_model=config.d_model)
+        for name, submodel in config.trained.items()
+    }
+
+
+def _key(config: MatFormerConfig, submodel: Submodel) -> Key:
+    """What a granularity and the plain model of it share, whichever axes are nested."""
+    return (config.family, config.n_layer, config.decoder_params(submodel))

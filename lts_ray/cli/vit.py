@@ -1,0 +1,190 @@
+"""`lts-ray vit`: image classifiers that nest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lts_ray.cli.options import SUBMODEL, Json, Output, Resume
+
+app = typer.Typer(
+    help="Image classifiers that nest (MatViT): train or fine-tune one, evaluate its submodels, write one as a "
+    "checkpoint, retrieve images.",
+    no_args_is_help=True,
+)
+
+VitModel = Annotated[Path, typer.Option("--model", "-m", help="Checkpoint folder, of `vit train` or of transformers.")]
+ImageSource = Annotated[
+    str, typer.Option("--images", "-i", help="digits (of scikit-learn), or a folder of .npz files (images, labels).")
+]
+
+
+class DistanceName(StrEnum):
+    cosine = "cosine"
+    l2 = "l2"
+
+
+@app.command()
+def train(
+    output: Output,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="YAML with images, model and training; default: the digits.")
+    ] = None,
+    images: Annotated[
+        str | None, typer.Option("--images", "-i", help="digits, or a folder of .npz files (images, labels).")
+    ] = None,
+    init_from: Annotated[
+        Path | None, typer.Option(help="Fine-tune this ViT, a folder of transformers' save_pretrained or of ours.")
+    ] = None,
+    alone: Annotated[
+        str | None, typer.Option(help="Train only this granularity, as a plain model of its size: a baseline.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps; default: the configuration's.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of what is drawn at random.")] = None,
+    resume: Resume = False,
+) -> None:
+    """Train a ViT whose granularities nest, or make a trained one nest; OUTPUT/model has it.
+
+    A fifth of the images is held out, unless their folder has a test.npz. OUTPUT/metrics.jsonl is the log.
+    """
+    from dataclasses import replace
+
+    from lts_ray.errors import LtsRayError
+    from lts_ray.vision.vision_run import train as run
+    from lts_ray.vision.vision_settings import VisionSettings, load_settings
+
+    settings = None
+    if resume:
+        if (config, images, init_from, alone, steps, seed) != (None,) * 6:
+            raise LtsRayError("--resume goes on with the settings of the run: give only --output with it")
+    else:
+        settings = VisionSettings() if config is None else load_settings(config)
+        if images is not None:
+            settings = replace(settings, images=replace(settings.images, source=images))
+        if init_from is not None:
+            settings = replace(settings, init_from=str(init_from))
+        if steps is not None:
+            settings = replace(settings, training=replace(settings.training, steps=steps))
+        if seed is not None:
+            settings = replace(settings, training=replace(settings.training, seed=seed))
+        if alone is not None:
+            settings = settings.alone(alone)
+    model = run(settings, output)
+    print(f"The checkpoint is in {os.path.relpath(model)}; its log is {output / 'metrics.jsonl'}")
+
+
+@app.command()
+def evaluate(
+    model: VitModel,
+    submodel: Annotated[list[str] | None, typer.Option("--submodel", "-s", help=SUBMODEL)] = None,
+    images: ImageSource = "digits",
+    as_json: Json = False,
+) -> None:
+    """Accuracy and loss of submodels on the images that were held out, and their agreement with the universal model.
+
+    Agreement: the share of images for which both find the same class.
+    """
+    from lts_ray.console import print_rows
+    from lts_ray.models.vit.vit_checkpoint import load_checkpoint
+    from lts_ray.vision.accuracy import evaluate as run
+    from lts_ray.vision.images import check_images, read_images
+
+    vit, data = load_checkpoint(model).model, read_images(images)
+    check_images(data, vit.config)
+    with _progress("evaluating", disable=as_json) as progress:
+        results = run(vit, submodel or list(vit.config.granularities), data.held_out, progress=progress)
+    rows = [
+        {
+            "submodel": each.name,
+            "widths": each.submodel.to_json(),
+            "params": each.params,
+            "accuracy": each.accuracy,
+            "loss_nats": each.loss,
+            "agreement": each.agreement,
+            "images": each.images,
+        }
+        for each in results
+    ]
+    print_rows(rows, as_json=as_json)
+
+
+@app.command()
+def extract(
+    submodel: Annotated[str, typer.Option("--submodel", "-s", help=SUBMODEL)],
+    output: Output,
+    model: VitModel,
+) -> None:
+    """Write a submodel as a checkpoint of its own."""
+    from lts_ray.models.vit.vit_extract import extract_checkpoint
+
+    chosen = extract_checkpoint(model, submodel, output)
+    loads = (
+        "plain transformers loads it" if len(set(chosen.widths)) == 1 else "its widths differ, so only lts-ray loads it"
+    )
+    print(f"The submodel {','.join(map(str, chosen.widths))} is in {output}; {loads}")
+
+
+@app.command()
+def retrieve(
+    model: VitModel,
+    query: Annotated[
+        list[str] | None, typer.Option("--query", "-q", help=f"Encodes the queries: {SUBMODEL}; default: each in turn.")
+    ] = None,
+    index: Annotated[
+        list[str] | None, typer.Option("--index", help="Encodes the index, likewise; default: each in turn.")
+    ] = None,
+    index_model: Annotated[
+        Path | None, typer.Option(help="Another checkpoint, whose submodels encode the index; default: --model.")
+    ] = None,
+    distance: Annotated[DistanceName, typer.Option(help="By which the nearest is found.")] = DistanceName.cosine,
+    images: ImageSource = "digits",
+    as_json: Json = False,
+) -> None:
+    """1-NN retrieval: how often the nearest image of the index is of the query's class, by who encodes which.
+
+    The index is the images to train on, the queries are those held out. In the table, a row is who encodes the queries,
+    a column who encodes the index.
+    """
+    from lts_ray.console import print_rows
+    from lts_ray.models.vit.vit_checkpoint import load_checkpoint
+    from lts_ray.vision.images import read_images
+    from lts_ray.vision.retrieval import retrieve as run
+
+    vit, data = load_checkpoint(model).model, read_images(images)
+    storing = vit if index_model is None else load_checkpoint(index_model).model
+    queries, indices = query or list(vit.config.granularities), index or list(storing.config.granularities)
+    with _progress("encoding", disable=as_json) as progress:
+        found = run(
+            vit,
+            data,
+            queries=queries,
+            indices=indices,
+            index_model=storing,
+            distance=distance.value,
+            progress=progress,
+        )
+    if as_json:
+        print_rows([each.to_json() for each in found], as_json=True)
+        return
+    rows = [
+        {"query": name, **{f"index {each.index}": each.accuracy for each in found if each.query == name}}
+        for name in dict.fromkeys(queries)
+    ]
+    title = f"1-NN accuracy, {distance.value}: {len(data.held_out)} queries, an index of {len(data.train)}"
+    print_rows(rows, as_json=False, title=title)
+
+
+@contextmanager
+def _progress(what: str, *, disable: bool) -> Iterator[Callable[[int, int], None]]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True, disable=disable) as shown:
+        task = shown.add_task(what, total=None)
+        yield lambda done, total: shown.update(task, completed=done, total=total)

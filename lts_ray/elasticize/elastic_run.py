@@ -1,0 +1,198 @@
+"""The way from an existing checkpoint to a universal model, in stages that a stopped run does not do again.
+
+OUTPUT holds original/ (where the source is a GGUF file), reordered/ (importance found, nothing trained yet), what a
+training run leaves, with the finished checkpoint in model/, and comparison.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+
+from lts_ray.elasticize.comparison import ComparisonRow, autocast, compare
+from lts_ray.elasticize.elasticize_settings import ElasticizeSettings
+from lts_ray.elasticize.gguf import check_gguf, convert_gguf
+from lts_ray.elasticize.reorder import reorder_by_importance
+from lts_ray.errors import LtsRayError
+from lts_ray.files import read_json, write_json
+from lts_ray.models.checkpoint_folder import CONFIG
+from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint, read_config, save_checkpoint
+from lts_ray.models.matformer.matformer import MatFormer
+from lts_ray.text.batches import blocks_of
+from lts_ray.text.corpus import check_corpus
+from lts_ray.text.tokenizer import load_tokenizer, save_tokenizer
+from lts_ray.training.learners.start_learner import check_tokenizer
+from lts_ray.training.loop import chosen
+from lts_ray.training.ray_trainer import check_output, prepare, run_training
+from lts_ray.training.run_folder import RunFolder
+from lts_ray.training.run_settings import RunSettings
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class ElasticFolder:
+    path: Path
+
+    @property
+    def settings(self) -> Path:
+        return self.path / "elasticize.json"
+
+    @property
+    def original(self) -> Path:
+        return self.path / "original"
+
+    @property
+    def reordered(self) -> Path:
+        return self.path / "reordered"
+
+    @property
+    def comparison(self) -> Path:
+        return self.path / "comparison.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Elastic:
+    """model: the finished checkpoint's folder. rows: what each stage did for each granularity."""
+
+    model: Path
+    rows: list[ComparisonRow]
+
+
+def elasticize(settings: ElasticizeSettings | None, output: Path, *, address: str | None = None) -> Elastic:
+    """Make a checkpoint elastic in the folder `output`; settings: None goes on with what the folder holds.
+
+    Raises LtsRayError for an unusable source, text, settings or folder.
+    """
+    check_output(output)
+    folder = ElasticFolder(output.resolve())
+    settings = _continued(folder) if settings is None else _begun(settings, folder)
+    reordered = _reordered(settings, folder)
+    if not settings.fine_tune:
+        return Elastic(model=reordered, rows=_compared(settings, folder))
+    original = _original(settings, folder)
+    resume = RunFolder(folder.path).settings.exists()
+    model = run_training(
+        settings.run(start=str(reordered), teacher=str(original)),
+        folder.path,
+        resume=resume,
+        address=address,
+        command="lts-ray elasticize",
+    )
+    return Elastic(model=model, rows=_compared(settings, folder))
+
+
+def _continued(folder: ElasticFolder) -> ElasticizeSettings:
+    if not folder.settings.exists():
+        raise LtsRayError(f"{folder.path} holds nothing to resume: leave --resume out to start")
+    raw = read_json(folder.settings, what="settings")
+    if raw.pop("schema", None) != SCHEMA:
+        raise LtsRayError(f"{folder.settings} is of another version of lts-ray; start anew")
+    return ElasticizeSettings.from_json(raw)
+
+
+def _begun(settings: ElasticizeSettings, folder: ElasticFolder) -> ElasticizeSettings:
+    """The settings with every automatic choice made; checked, and written down before any work."""
+    if folder.path.exists() and any(folder.path.iterdir()):
+        raise LtsRayError(f"{folder.path} is not empty: add --resume to go on with it, or choose another --output")
+    source = Path(settings.source).resolve()
+    if _is_gguf(source):
+        check_gguf(source)
+    else:
+        _check(settings, source)
+    check_corpus(settings.data.corpus)
+    settings = replace(settings, source=str(source), training=chosen(settings.training))
+    write_json(folder.settings, {"schema": SCHEMA, **settings.to_json()})
+    return settings
+
+
+def _check(settings: ElasticizeSettings, folder: Path) -> None:
+    config, _ = read_config(folder)
+    if len(set(config.widths)) > 1:
+        raise LtsRayError(f"{folder} has layers of different width: it was extracted, and is not made elastic again")
+    check_tokenizer(folder, vocab_size=config.vocab_size)
+    if settings.training.sequence_length > config.context_length:
+        raise LtsRayError(
+            f"training.sequence_length {settings.training.sequence_length} is longer than the model's context, "
+            f"{config.context_length}"
+        )
+
+
+def _is_gguf(source: Path) -> bool:
+    return source.suffix == ".gguf"
+
+
+def _original(settings: ElasticizeSettings, folder: ElasticFolder) -> Path:
+    """The folder of the model as it came; a GGUF file is converted once."""
+    source = Path(settings.source)
+    if not _is_gguf(source):
+        return source
+    if not folder.original.exists():
+        convert_gguf(source, folder.original)
+        _check(settings, folder.original)
+    return folder.original
+
+
+def _reordered(settings: ElasticizeSettings, folder: ElasticFolder) -> Path:
+    """The folder that training starts from."""
+    if (folder.reordered / CONFIG).exists():  # written last: the checkpoint is whole
+        return folder.reordered
+    original = _original(settings, folder)
+    prepare(RunSettings(data=settings.data, init_from=str(original)), RunFolder(folder.path))
+    model = _load(settings, original)
+    if settings.by_importance:
+        tokens = np.load(RunFolder(folder.path).data / "train.npy", mmap_mode="r")
+        blocks = spread(blocks_of(tokens, length=settings.training.sequence_length), settings.calibration_blocks)
+        total = len(blocks) * len(model.config.trained)
+        with _importance_progress(total) as advance, autocast(settings.training.precision):
+            reorder_by_importance(model, blocks, progress=advance)
+    save_tokenizer(load_tokenizer(original), folder.reordered)
+    save_checkpoint(model, folder.reordered)
+    return folder.reordered
+
+
+@contextmanager
+def _importance_progress(total: int) -> Iterator[Callable[[], None]]:
+    with Progress(console=Console(stderr=True), transient=True) as shown:
+        task = shown.add_task("importance of neurons", total=total)
+        yield lambda: shown.advance(task)
+
+
+def _load(settings: ElasticizeSettings, path: Path) -> MatFormer:
+    """With the granularities that are to be trained."""
+    model = load_checkpoint(path).model
+    model.config = replace(model.config, granularities=dict(settings.granularities))
+    return model
+
+
+def spread(blocks: Tensor, count: int) -> Tensor:
+    """`count` of the blocks (all, if they are fewer), evenly from the first to the last."""
+    return blocks[torch.linspace(0, len(blocks) - 1, min(count, len(blocks))).round().long()]
+
+
+def _compared(settings: ElasticizeSettings, folder: ElasticFolder) -> list[ComparisonRow]:
+    """Every stage on the same held-out text; written to comparison.json."""
+    run = RunFolder(folder.path)
+    blocks = blocks_of(np.load(run.data / "validation.npy"), length=settings.training.sequence_length)
+    blocks = spread(blocks, settings.report_blocks)
+    original = _load(settings, _original(settings, folder))
+    stages = {"prefix": original}
+    if settings.by_importance:
+        stages["importance"] = _load(settings, folder.reordered)
+    if settings.fine_tune:
+        stages["trained"] = _load(settings, run.model)
+    rows = [
+        row
+        for stage, model in stages.items()
+        for row in compare(stage, model, original, blocks, settings.training.precision)
+    ]
+    write_json(folder.comparison, {"schema": SCHEMA, "rows": [row.to_json() for row in rows]})
+    return rows

@@ -1,0 +1,93 @@
+"""Tasks on models, one after the other: what `lts-ray evaluate --tasks` prints."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lm_eval.api.model import LM
+from lm_eval.api.task import Task
+from lm_eval.evaluator import evaluate
+from lm_eval.tasks import TaskManager
+
+from lts_ray.evaluation.harness.task_list import check_names, load_tasks
+from lts_ray.evaluation.harness.task_score import ROLLING, TaskScore, scores_of
+
+SEED = 1234
+"""Of the examples before a question, and of what a task draws: lm_eval's own."""
+CHATTY = ("lm_eval", "datasets", "huggingface_hub", "transformers")
+"""Loggers that tell what is not asked for, such as each try at a host that is not there."""
+
+
+def evaluate_tasks(
+    models: Mapping[str, LM],
+    names: Sequence[str],
+    *,
+    manager: TaskManager,
+    shots: Sequence[int] = (0,),
+    limit: int | None = None,
+    progress: Callable[[str], None] = lambda line: None,
+    left_out: Callable[[str], None] = lambda line: None,
+) -> Iterator[list[TaskScore]]:
+    """The scores of each model at each number of shots, as soon as they are known. All models see the same examples.
+
+    names: of tasks, groups or tags. shots: examples before a question; a task that takes none is run once.
+    limit: documents of a task at most. progress: told what is done next. left_out: told of tasks of a group that cannot
+    be had, as `load_tasks` says. Raises LtsRayError for tasks that are unknown or cannot be loaded.
+    """
+    check_names(manager, names)
+    done: set[tuple[str, int]] = set()
+    numbers = list(dict.fromkeys(shots))
+    for round_, asked in enumerate(numbers):
+        progress(f"loading {', '.join(names)}")
+        with quiet():
+            loaded = load_tasks(manager, names, left_out=left_out)
+        set_shots(loaded, asked)
+        tasks = [each for each in loaded if (each.task_name, each.config.num_fewshot) not in done]
+        done |= {(each.task_name, each.config.num_fewshot) for each in tasks}
+        for place, (name, model) in enumerate(models.items() if tasks else (), start=round_ * len(models) + 1):
+            progress(f"{name}, {asked}-shot ({place} of {len(numbers) * len(models)})")
+            with quiet():
+                results = results_of(model, tasks, limit=limit)
+            yield scores_of(name, results)
+
+
+def set_shots(tasks: Sequence[Task], asked: int) -> None:
+    """Whole texts have no question to put examples before, and a task may hold to none; these stay without."""
+    for task in tasks:
+        takes_none = task.config.num_fewshot == 0 or task.OUTPUT_TYPE == ROLLING
+        task.set_config(key="num_fewshot", value=0 if takes_none else asked)
+
+
+def results_of(
+    model: LM, tasks: Sequence[Task], *, limit: int | None = None, log_samples: bool = False
+) -> Mapping[str, Any]:
+    """As lm_eval's `simple_evaluate` gives them, which takes seconds each time to describe the machine."""
+    for task in tasks:
+        task.set_fewshot_seed(seed=SEED)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        found: Mapping[str, Any] = evaluate(
+            lm=model,
+            task_dict={"tasks": {each.task_name: each for each in tasks}, "groups": {}, "group_map": {}},
+            limit=limit,
+            bootstrap_iters=0,
+            log_samples=log_samples,
+        )
+    return found
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    loggers = [logging.getLogger(name) for name in CHATTY]
+    before = [each.level for each in loggers]
+    for each in loggers:
+        each.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for each, level in zip(loggers, before, strict=True):
+            each.setLevel(level)

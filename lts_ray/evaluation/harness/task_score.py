@@ -1,0 +1,89 @@
+"""One number of one model on one task, and the averages of them that the paper's tables end with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lts_ray.evaluation.harness.paper_tasks import BY_TASK, Kind
+
+SHARES = ("acc_norm", "acc", "exact_match", "exact", "em", "f1", "acc_bytes")
+"""Metrics up to 1, which are averaged and printed in percent; a task that has several is known by the first."""
+OTHERS = ("word_perplexity", "perplexity", "byte_perplexity", "bits_per_byte")
+IN_PERCENT = ("squadv2",)
+"""Tasks whose shares lm_eval gives in percent."""
+KINDS: Mapping[str, Kind] = {"generate_until": "GEN", "multiple_choice": "RANK"}
+"""By lm_eval's output type, for tasks that are not the paper's."""
+ROLLING = "loglikelihood_rolling"
+"""Its output type for whole texts, which have no examples before them."""
+AVERAGE = "average"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskScore:
+    """task: lm_eval's name, or "average". kind: None counts in neither average. shots: examples before a question.
+
+    value: of a share, up to 1. documents: that it is of; of an average, tasks.
+    """
+
+    model: str
+    task: str
+    kind: Kind | None
+    shots: int
+    metric: str
+    value: float
+    documents: int
+
+    @property
+    def is_share(self) -> bool:
+        return self.metric in SHARES or self.task == AVERAGE
+
+
+def scores_of(model: str, results: Mapping[str, Any]) -> list[TaskScore]:
+    """Of each task in what lm_eval's `evaluate` returned, in its order; groups are left out."""
+    found = []
+    for task, metrics in results["results"].items():
+        if task not in results["configs"]:
+            continue
+        values: dict[str, float] = {}
+        for key, value in metrics.items():
+            if "," in key and "_stderr," not in key:  # "metric,filter": of several filters the first counts
+                values.setdefault(key.split(",")[0], float(value))
+        metric, paper = metric_of(task, list(values)), BY_TASK.get(task)
+        kind = results["configs"][task]["output_type"]
+        found.append(
+            TaskScore(
+                model=model,
+                task=task,
+                kind=KINDS.get(kind) if paper is None else paper.kind,
+                shots=int(results["n-shot"][task]),
+                metric=metric,
+                value=values[metric] / (100 if task in IN_PERCENT else 1),
+                documents=int(results["n-samples"][task]["effective"]),
+            )
+        )
+    return found
+
+
+def metric_of(task: str, metrics: Sequence[str]) -> str:
+    """The one that a task is known by, of those that it has."""
+    papers = [BY_TASK[task].metric] if task in BY_TASK else []
+    wanted = (*papers, *SHARES, *OTHERS, *metrics)
+    return next(each for each in wanted if each in metrics)
+
+
+def averages(scores: Sequence[TaskScore]) -> list[TaskScore]:
+    """Of all shares, then of GEN and of RANK alone: for each model and number of shots, each task counting once."""
+    found = []
+    for kind in (None, "GEN", "RANK"):
+        alike: dict[tuple[str, int], list[TaskScore]] = {}
+        for each in scores:
+            if each.is_share and each.kind is not None and kind in (None, each.kind):
+                alike.setdefault((each.model, each.shots), []).append(each)
+        for several in alike.values():
+            value = sum(each.value for each in several) / len(several)
+            found.append(
+                replace(several[0], task=AVERAGE, kind=kind, metric="mean", value=value, documents=len(several))
+            )
+    return found

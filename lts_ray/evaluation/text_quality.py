@@ -1,0 +1,105 @@
+"""How good submodels of a checkpoint are on a text: what `lts-ray evaluate` prints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from lts_ray.checkpoints.universal import load_universal, read_universal
+from lts_ray.errors import LtsRayError
+from lts_ray.evaluation.consistency import Predictor, consistency
+from lts_ray.evaluation.named_submodels import NO_POINTS, frontier_points, submodels_of
+from lts_ray.submodel import Submodel
+from lts_ray.text.batches import blocks_of, tokenize, validation_blocks
+from lts_ray.text.corpus import read_corpus
+from lts_ray.text.tokenizer import load_tokenizer
+
+LENGTH = 512
+"""Tokens of a sequence, unless asked otherwise: a context of many thousands would leave few sequences, slow ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubmodelQuality:
+    """loss: nats per token over `tokens` tokens.
+
+    agreement, kl: consistency with the universal model: share of the same next tokens, and KL(universal ‖ submodel).
+    """
+
+    name: str
+    submodel: Submodel
+    decoder_params: int
+    loss: float
+    agreement: float
+    kl: float
+    tokens: int
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(self.loss)
+
+
+def evaluate(
+    model_dir: Path,
+    names: Sequence[str] | None,
+    *,
+    frontier: Path | None = None,
+    text: str | None,
+    corpus: str = "sotu",
+    blocks: int | None = None,
+    length: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[SubmodelQuality]:
+    """Evaluate each named submodel, all of them in one pass over the text.
+
+    names: None: the granularities, and the frontier's points where there is one. frontier: a file whose points may be
+    named. text: a file or glob; None: the documents of `corpus` that training held out. It is cut into sequences; a
+    last shorter one is left out. blocks: at most so many sequences. length: of a sequence, in tokens; None: `LENGTH`,
+    or a shorter context. progress: told how many are done, and of how many.
+    Raises LtsRayError for an unusable model, submodel, frontier or text.
+    """
+    checkpoint = load_universal(model_dir)
+    model = checkpoint.model
+    points = NO_POINTS if frontier is None else frontier_points(frontier, checkpoint.fingerprint, model.config)
+    submodels = submodels_of(model.config, names, points)
+    data = evaluation_blocks(model_dir, text=text, corpus=corpus, count=blocks, length=length)
+    found = consistency(
+        Predictor(model, model.config.universal),
+        [Predictor(model, each) for each in submodels.values()],
+        data,
+        progress=progress,
+    )
+    return [
+        SubmodelQuality(
+            name=name,
+            submodel=submodel,
+            decoder_params=model.config.decoder_params(submodel),
+            loss=each.loss,
+            agreement=each.agreement,
+            kl=each.kl,
+            tokens=data[:, 1:].numel(),
+        )
+        for (name, submodel), each in zip(submodels.items(), found, strict=True)
+    ]
+
+
+def evaluation_blocks(
+    model_dir: Path, *, text: str | None, corpus: str, count: int | None, length: int | None = None
+) -> Tensor:
+    """The text for `evaluate`, in the model's tokens. Returns [N, T + 1], T at most `length`, or what None stands for.
+
+    What is left behind the last whole sequence is not in it; a text shorter than one is a sequence of its own length.
+    Raises LtsRayError where the length is more than the model's context.
+    """
+    context = read_universal(model_dir)[0].context_length
+    if length is not None and length > context:
+        raise LtsRayError(f"sequences of {length} tokens do not fit the model's context of {context}")
+    length = min(LENGTH, context) if length is None else length
+    tokenizer = load_tokenizer(model_dir)
+    if text is None:
+        return validation_blocks(corpus, tokenizer, length=length, count=count)
+    tokens = tokenize(read_corpus(text), tokenizer)
+    return blocks_of(tokens, length=min(length, max(1, len(tokens) - 1)), count=count)

@@ -1,0 +1,47 @@
+"""Validation loss of a submodel: mean next-token cross-entropy in nats; perplexity is its exponential.
+
+Logits are the largest thing in an evaluation, so they are made for a part of the tokens at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from lts_ray.errors import LtsRayError
+from lts_ray.models.universal_model import UniversalModel
+from lts_ray.submodel import Submodel
+
+LOGITS_AT_ONCE = 2**22
+"""16 MiB in float32: 2,048 tokens of a vocabulary of 2,048, 85 of one of 49,152."""
+
+
+def validation_loss(model: UniversalModel, blocks: Tensor, submodel: Submodel, *, batch_size: int = 8) -> float:
+    """Mean loss in nats per token. blocks: [N, T + 1], int64. Raises LtsRayError for no blocks."""
+    check_blocks(blocks)
+    device = next(model.parameters()).device
+    total, count = 0.0, 0
+    with torch.inference_mode():
+        for batch in torch.split(blocks, batch_size):
+            tokens = batch.to(device)
+            hidden = model.hidden(tokens[:, :-1], submodel=submodel).flatten(0, 1)  # [B·T, d_model]
+            targets = tokens[:, 1:].flatten()
+            for part in token_parts(len(targets), model.config.vocab_size):
+                logits = model.logits(hidden[part]).float()
+                total += float(functional.cross_entropy(logits, targets[part], reduction="sum"))
+            count += targets.numel()
+    return total / count
+
+
+def token_parts(tokens: int, vocab_size: int) -> Iterator[slice]:
+    """Slices that cover `tokens`, each small enough for its logits."""
+    step = max(1, LOGITS_AT_ONCE // vocab_size)
+    return (slice(start, start + step) for start in range(0, tokens, step))
+
+
+def check_blocks(blocks: Tensor) -> None:
+    if blocks.shape[0] == 0:
+        raise LtsRayError("there is no text to evaluate on")

@@ -1,0 +1,1 @@
+"""Measuring on the nodes of a cluster: actors pinned to targets, and who does what next."""

@@ -1,0 +1,262 @@
+"""The pool of measurement actors: an actor itself, on the driver's node, that whoever searches calls.
+
+It has one actor for each target on every node that fits the target, as nodes come and go, and keeps one rule: at most
+one thing runs at a time on a physical host, be it a measurement or a validation loss, because two at once would slow
+each other down. Ray nodes on one host (a simulated cluster, containers) count as one. Who does what is decided in
+`dispatcher`; this is what of it needs Ray.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+import ray
+from ray._private.state import available_resources_per_node
+from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from lts_ray.errors import LtsRayError
+from lts_ray.measurement.cost_model import StepCostModel
+from lts_ray.measurement.measurement import Failed, Measurement
+from lts_ray.measurement.on_ray.actor import LossActor, MeasurementActor
+from lts_ray.measurement.on_ray.dispatcher import Dispatcher
+from lts_ray.measurement.on_ray.pinned_worker import DiedError, PoolStatus, Seat, hosts, slots
+from lts_ray.measurement.on_ray.selector import ClusterNode, needed_resources, place, vacancies, waiting_message
+from lts_ray.measurement.outcome import Evaluation, outcome_to_json
+from lts_ray.models.decoder_config import DecoderConfig
+from lts_ray.target import Target
+
+logger = logging.getLogger(__name__)
+
+LOSS = "validation loss"
+"""The seat for the loss has this in place of a target's name."""
+PLACEMENT_S = 8.0
+"""How long to wait for held resources to come free; labels that are not there are not waited for."""
+WATCH_S = 1.5
+"""How often to look for nodes that joined or left."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossWorkload:
+    """What the actor for the validation loss needs. weights, blocks: Ray object references."""
+
+    config: DecoderConfig
+    weights: Any
+    blocks: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What the actors need: they are made as actor_class(target, source, payload).
+
+    source: what candidates are of, small enough to be sent to every actor. payload: a Ray object reference, so that
+    the model crosses the network once per node, or None. loss: None where whoever calls gives each candidate's loss.
+    """
+
+    source: Any
+    payload: Any
+    targets: tuple[Target, ...]
+    loss: LossWorkload | None
+    actor_class: type = MeasurementActor
+
+
+class RayWorker:
+    """A Ray actor that can be started again: a `Worker`."""
+
+    def __init__(self, spawn: Callable[[], Any]) -> None:
+        self._spawn, self._handle = spawn, None
+
+    async def start(self) -> str | Failed:
+        self.stop()  # frees its resources if it is only unreachable
+        self._handle = self._spawn()
+        host: str | Failed = await self.call("start")
+        return host
+
+    async def call(self, method: str, *arguments: object) -> Any:
+        try:
+            return await getattr(self._handle, method).remote(*arguments)
+        except RayTaskError as error:
+            return Failed(reason=f"{type(error.cause).__name__}: {_one_line(error.cause)}")
+        except RayError as error:
+            raise DiedError(_one_line(error)) from None
+
+    def stop(self) -> None:
+        if self._handle is not None:
+            ray.kill(self._handle)
+
+
+class MeasurementPool:
+    def __init__(self, workload: Workload, driver_node_id: str) -> None:
+        self._workload, self._driver_node_id = workload, driver_node_id
+        self._actor = ray.remote(workload.actor_class)
+        self._dispatcher = Dispatcher(clock=time.monotonic)
+        self._nodes: list[ClusterNode] = []
+        self._watcher: asyncio.Task[None] | None = None
+        self._tickets: defaultdict[str, asyncio.Future[tuple[Any, float | None]]] = defaultdict(asyncio.Future)
+
+    async def start(self) -> Failed | None:
+        """Start all actors at once. A target that has none then is a failure; the first, or None."""
+        await self._look()
+        self._watcher = asyncio.create_task(self._watch())
+        seats = tuple(self._dispatcher.seats)
+        await asyncio.gather(*(seat.tried.wait() for seat in seats))
+        for name in (*([LOSS] if self._workload.loss else []), *(target.name for target in self._workload.targets)):
+            mine = [seat for seat in seats if seat.target == name]
+            if all(seat.started_s is None for seat in mine):
+                problems = [f"{seat.place}: {seat.problem or 'its node left'}" for seat in mine]
+                return Failed(reason=problems[0] if problems else f"target {name!r}: its nodes left")
+        return None
+
+    async def hosts(self) -> int:
+        """How many physical hosts take part now."""
+        return hosts(self._dispatcher.seats)
+
+    async def slots(self) -> int:
+        """How many evaluations keep every host busy now; it changes as nodes come and go."""
+        return slots(self._dispatcher.seats, loss=LOSS)
+
+    async def status(self) -> PoolStatus:
+        seats, waiting, now_s = self._dispatcher.seats, self._dispatcher.waiting(), time.monotonic()
+        seated = {seat.target for seat in seats if seat.state != "lost"}
+        without = [
+            waiting_message(target, self._nodes, waiting=waiting[target.name], local_node_id=self._driver_node_id)
+            for target in self._workload.targets
+            if target.name not in seated
+        ]
+        problems = [f"{seat.place}: {seat.problem}" for seat in seats if seat.problem]
+        return PoolStatus(seats=tuple(seat.status(now_s) for seat in seats), messages=(*without, *problems))
+
+    async def calibrate(self, seconds: float) -> dict[str, StepCostModel | Failed]:
+        """One actor's step-cost model for each target."""
+        names = [target.name for target in self._workload.targets]
+        models = await asyncio.gather(
+            *(self._dispatcher.run(name, "calibrate", seconds, is_counted=False) for name in names)
+        )
+        return dict(zip(names, models, strict=True))
+
+    async def evaluate(self, candidate: Any, loss: float | None = None) -> Evaluation | Failed:
+        """The loss, unless it is given, then the measurements on all targets; the first failure stands for all."""
+        if loss is None:
+            if self._workload.loss is None:
+                raise LtsRayError("this pool computes no loss: give the candidate's own, or a LossWorkload")
+            computed: float | Failed = await self._dispatcher.run(LOSS, "loss", candidate)
+            if isinstance(computed, Failed):
+                return Failed(reason=f"the {LOSS}: {computed.reason}")
+            loss = computed
+        if not isfinite(loss):
+            return Failed(reason=f"its loss is {loss}")
+        names = [target.name for target in self._workload.targets]
+        results: list[Measurement | Failed] = await asyncio.gather(
+            *(self._dispatcher.run(name, "measure", candidate) for name in names)
+        )
+        measurements: dict[str, Measurement] = {}
+        for name, result in zip(names, results, strict=True):
+            if isinstance(result, Failed):
+                return Failed(reason=f"target {name!r}: {result.reason}")
+            measurements[name] = result
+        return Evaluation(loss=loss, measurements=measurements)
+
+    async def offer(self, ticket: str, candidate: Any | None, loss: float | None = None) -> None:
+        """What `take` of this ticket evaluates; None: there is nothing to evaluate."""
+        self._tickets[ticket].set_result((candidate, loss))
+
+    async def take(self, ticket: str) -> str | None:
+        """Wait for the ticket's candidate and evaluate it; the outcome as JSON. None where there was nothing."""
+        candidate, loss = await self._tickets[ticket]
+        return None if candidate is None else json.dumps(outcome_to_json(await self.evaluate(candidate, loss)))
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_S)
+            try:
+                await self._look()
+            except Exception as error:  # Ray's head may be busy: the next look is soon
+                logger.warning("could not look for nodes: %s", _one_line(error))
+
+    async def _look(self) -> None:
+        """Seats for nodes that joined, none for nodes that left; also starts again what failed some time ago."""
+        self._nodes = await asyncio.to_thread(cluster_nodes)
+        there = {node.node_id for node in self._nodes}
+        for seat in self._dispatcher.seats:
+            if seat.state != "lost" and seat.node.node_id not in there:
+                self._dispatcher.drop(seat)
+        taken = {(seat.target, seat.node.node_id) for seat in self._dispatcher.seats}
+        here = self._driver_node_id
+        for node in self._nodes:
+            if self._workload.loss is not None and node.node_id == here and (LOSS, here) not in taken:
+                self._dispatcher.add(self._loss_seat(self._workload.loss, node))
+        of_targets = {(name, node_id) for name, node_id in taken if name != LOSS}
+        for target, node in vacancies(self._workload.targets, self._nodes, taken=of_targets, local_node_id=here):
+            self._dispatcher.add(self._seat(target, node))
+        self._dispatcher.dispatch()
+
+    def _seat(self, target: Target, node: ClusterNode) -> Seat:
+        needed = needed_resources(target)
+        gpus, cpus = needed.pop("GPU", 0), needed.pop("CPU", 0)
+        actor = self._actor.options(num_cpus=cpus, num_gpus=gpus, resources=needed, **_only_on(node))
+        worker = RayWorker(lambda: actor.remote(target, self._workload.source, self._workload.payload))
+        return Seat(target=target.name, label=f"target {target.name!r}", node=node, worker=worker)
+
+    def _loss_seat(self, loss: LossWorkload, node: ClusterNode) -> Seat:
+        actor = ray.remote(LossActor).options(num_cpus=0, **_only_on(node))
+        worker = RayWorker(lambda: actor.remote(loss.config, loss.weights, loss.blocks))
+        return Seat(target=LOSS, label=f"the {LOSS}", node=node, worker=worker)
+
+
+def start_pool(workload: Workload) -> Any:
+    """Start the pool on the driver's node and return its handle.
+
+    Raises LtsRayError within ten seconds when a target has no node, and later when an actor cannot start.
+    """
+    here = ray.get_runtime_context().get_node_id()
+    wait_for_nodes(workload.targets, local_node_id=here)
+    pool = (
+        ray.remote(MeasurementPool)
+        .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False))
+        .remote(workload, here)
+    )
+    failure = ray.get(pool.start.remote())
+    if failure is not None:
+        ray.kill(pool)
+        raise LtsRayError(failure.reason)
+    return pool
+
+
+def wait_for_nodes(targets: Sequence[Target], *, local_node_id: str) -> None:
+    deadline = time.monotonic() + PLACEMENT_S
+    while (problem := place(targets, cluster_nodes(), local_node_id=local_node_id)) is not None:
+        if time.monotonic() > deadline:
+            raise LtsRayError(problem)
+        time.sleep(0.5)
+
+
+def cluster_nodes() -> list[ClusterNode]:
+    available = available_resources_per_node()
+    return [
+        ClusterNode(
+            node_id=node["NodeID"],
+            labels=node["Labels"],
+            resources=node["Resources"],
+            available=available.get(node["NodeID"], {}),
+            address=node["NodeManagerAddress"],
+        )
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+
+
+def _only_on(node: ClusterNode) -> dict[str, Any]:
+    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node.node_id, soft=False)}
+
+
+def _one_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,154 @@
+"""Which nodes a target may run on: Ray's label selectors and resources, checked here before anything is started.
+
+Ray itself lets an actor that fits no node wait for ever.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from lts_ray.errors import LtsRayError
+from lts_ray.target import Target
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterNode:
+    """What a node offers. available: its resources that nobody holds now. address: its IP, as Ray has it."""
+
+    node_id: str
+    labels: Mapping[str, str]
+    resources: Mapping[str, float]
+    available: Mapping[str, float] = field(default_factory=dict)
+    address: str = ""
+
+
+def value_matches(constraint: str, value: str | None) -> bool:
+    """Ray's syntax: `value`, `!value`, `in(a,b)`, `!in(a,b)`. value: None for a node without the label."""
+    text = constraint.strip()
+    negated = text.startswith("!")
+    text = text.removeprefix("!").strip()
+    if text.startswith("in(") and text.endswith(")"):
+        allowed = {each.strip() for each in text[3:-1].split(",")}
+    else:
+        allowed = {text}
+    return (value in allowed) != negated
+
+
+def labels_match(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
+    return all(value_matches(constraint, labels.get(key)) for key, constraint in selector.items())
+
+
+def needed_resources(target: Target) -> dict[str, float]:
+    """What a target's actor holds. A GPU must be held to be seen; CPUs are not, as measurements take turns."""
+    gpu = {"GPU": 1.0} if target.device == "cuda" else {}
+    return {**gpu, **target.resources}
+
+
+def vacancies(
+    targets: Sequence[Target], nodes: Sequence[ClusterNode], *, taken: Collection[tuple[str, str]], local_node_id: str
+) -> list[tuple[Target, ClusterNode]]:
+    """Where to start an actor: each target on every node that fits it and has its resources free.
+
+    taken: target name and node id of each actor there is. Where targets want the same resources, the one with the
+    fewest actors goes first, and among them the one with the fewest nodes: none goes without as long as it need not.
+    """
+    named, needed = {each.name: each for each in targets}, {each.name: needed_resources(each) for each in targets}
+    held = {each.node_id: [needed[name] for name, node_id in taken if node_id == each.node_id] for each in nodes}
+    free = {each.node_id: _free(each, held[each.node_id]) for each in nodes}
+    able = {each.name: [node for node in nodes if _is_able(each, node, local_node_id)] for each in targets}
+    actors, done = Counter(name for name, _ in taken), set(taken)
+    found: list[tuple[Target, ClusterNode]] = []
+    while True:
+        open_to = {
+            name: [each for each in able[name] if (name, each.node_id) not in done and _holds(free[each.node_id], want)]
+            for name, want in needed.items()
+        }
+        if not any(open_to.values()):
+            return found
+        name = min((name for name in named if open_to[name]), key=lambda each: (actors[each], len(able[each])))
+        node = open_to[name][0]
+        for resource, amount in needed[name].items():
+            free[node.node_id][resource] -= amount
+        actors[name] += 1
+        done.add((name, node.node_id))
+        found.append((named[name], node))
+
+
+def place(targets: Sequence[Target], nodes: Sequence[ClusterNode], *, local_node_id: str) -> str | None:
+    """What is wrong when the targets cannot all be held at once, as one line; None when they can.
+
+    Raises LtsRayError for what waiting will not change: a selector that no node matches, or too small nodes.
+    """
+    placed = {target.name for target, _ in vacancies(targets, nodes, taken=(), local_node_id=local_node_id)}
+    for target in targets:
+        matching = [node for node in nodes if _fits(target, node, local_node_id)]
+        needed = needed_resources(target)
+        if not matching:
+            raise LtsRayError(f"target {target.name!r}: no node matches {_wanted(target)}; {_listing(nodes)}")
+        if not any(_is_able(target, node, local_node_id) for node in matching):
+            raise LtsRayError(
+                f"target {target.name!r}: the nodes that match {_wanted(target)} lack its {target.threads} CPU threads "
+                f"or resources {needed}; {_listing(matching)}"
+            )
+        if target.name not in placed:
+            return (
+                f"target {target.name!r}: resources {needed} of the nodes that match {_wanted(target)} are in use, by "
+                f"another target or another job: wait for it, or give each target its own"
+            )
+    return None
+
+
+def waiting_message(target: Target, nodes: Sequence[ClusterNode], *, waiting: int, local_node_id: str) -> str:
+    """What a target that has no node now waits for, as one line. waiting: how many evaluations do."""
+    wait = {0: "evaluations will wait", 1: "1 evaluation waits"}.get(waiting, f"{waiting} evaluations wait")
+    needed = needed_resources(target)
+    wanted = "`local: true`" if target.local else str(dict(target.label_selector))
+    matching = [node for node in nodes if _fits(target, node, local_node_id)]
+    if any(_is_able(target, node, local_node_id) for node in matching):
+        return (
+            f"target {target.name!r} has no free node now: {wait} until nobody else holds resources {needed} of a node "
+            f"that matches {wanted}"
+        )
+    size = f" and has {target.threads} CPU threads and resources {needed}" if matching else ""
+    return f"target {target.name!r} has no node now: {wait} for one that matches {wanted}{size}"
+
+
+def _fits(target: Target, node: ClusterNode, local_node_id: str) -> bool:
+    return node.node_id == local_node_id if target.local else labels_match(target.label_selector, node.labels)
+
+
+def _is_able(target: Target, node: ClusterNode, local_node_id: str) -> bool:
+    """It would do, if nobody else held its resources."""
+    needed = {**needed_resources(target), "CPU": float(target.threads)}
+    return _fits(target, node, local_node_id) and _holds(node.resources, needed)
+
+
+def _free(node: ClusterNode, held: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """What a node still gives. What was taken a moment ago is not in `available` yet, so it is counted here too."""
+    return {
+        name: min(node.available.get(name, 0.0), total - sum(each.get(name, 0.0) for each in held))
+        for name, total in node.resources.items()
+    }
+
+
+def _holds(resources: Mapping[str, float], needed: Mapping[str, float]) -> bool:
+    return all(resources.get(name, 0.0) >= amount for name, amount in needed.items())
+
+
+def _wanted(target: Target) -> str:
+    return "`local: true`" if target.local else f"label_selector {dict(target.label_selector)}"
+
+
+def _listing(nodes: Sequence[ClusterNode]) -> str:
+    shown = []
+    for node in nodes:
+        labels = {key: value for key, value in node.labels.items() if not key.startswith("ray.io/")}
+        own = {key: value for key, value in node.resources.items() if key in ("CPU", "GPU") or _is_custom(key)}
+        shown.append(f"labels {labels} with {own}")
+    return f"the cluster has {len(nodes)} nodes: {'; '.join(shown)}" if nodes else "the cluster has no nodes"
+
+
+def _is_custom(resource: str) -> bool:
+    return not resource.startswith(("node:", "accelerator_type:")) and resource not in ("memory", "object_store_memory")

@@ -1,0 +1,55 @@
+"""One candidate's evaluation on all targets, and the seam between a search and whoever evaluates for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any, Protocol
+
+from lts_ray.errors import LtsRayError
+from lts_ray.measurement.measurement import Failed, Measurement
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """loss: higher is worse: validation loss in nats per token, or minus the decoder parameters."""
+
+    loss: float
+    measurements: Mapping[str, Measurement]
+
+    def __post_init__(self) -> None:
+        if not isfinite(self.loss):
+            raise LtsRayError(f"an evaluation's loss must be finite; got {self.loss}")
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "loss": self.loss,
+            "measurements": {target: each.to_json() for target, each in self.measurements.items()},
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Evaluation:
+        try:
+            return cls(
+                loss=float(value["loss"]),
+                measurements={
+                    str(target): Measurement.from_json(each) for target, each in value["measurements"].items()
+                },
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise LtsRayError(f"an evaluation is not usable: {error!r}") from None
+
+
+class Evaluator(Protocol):
+    """Evaluates one candidate of the space it was made for; a failure is a value. `FakeEvaluator` is one."""
+
+    def evaluate(self, candidate: Any, /) -> Evaluation | Failed: ...
+
+
+def outcome_to_json(outcome: Evaluation | Failed) -> dict[str, Any]:
+    return {"failed": outcome.reason} if isinstance(outcome, Failed) else outcome.to_json()
+
+
+def outcome_from_json(value: Mapping[str, Any]) -> Evaluation | Failed:
+    return Failed(reason=str(value["failed"])) if "failed" in value else Evaluation.from_json(value)

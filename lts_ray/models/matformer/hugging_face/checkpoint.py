@@ -1,0 +1,189 @@
+"""A model's files: the Hugging Face folder that plain transformers loads.
+
+config.json is a configuration of the model's family with one key of ours, `lts_ray`: the schema number, the
+granularities and what training measured. A submodel whose layers are alike is a plain checkpoint of the family again;
+one with a width or heads per layer has no counterpart in transformers and says so by its model type, and so has one
+with fewer heads in a family whose configuration takes a head's size from their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+
+from lts_ray.errors import LtsRayError
+from lts_ray.files import read_json
+from lts_ray.models.checkpoint_folder import (
+    BACKBONE_MODEL_TYPES,
+    CONFIG,
+    check_fit,
+    digest_of,
+    read_ours,
+    read_raw_config,
+    read_weights,
+    reading,
+    refuse_quantized,
+    write_folder,
+)
+from lts_ray.models.elastic import GRANULARITIES
+from lts_ray.models.family import LLAMA
+from lts_ray.models.matformer.grouped_attention import rotary_table
+from lts_ray.models.matformer.hugging_face.translator import Translator
+from lts_ray.models.matformer.hugging_face.translators import TRANSLATORS
+from lts_ray.models.matformer.matformer import MatFormer
+from lts_ray.models.matformer.matformer_config import MatFormerConfig
+from lts_ray.models.universal_model import UniversalModel
+
+Model_co = TypeVar("Model_co", bound=UniversalModel, covariant=True)
+SCHEMA = 1
+PER_LAYER_MODEL_TYPE = "lts_ray_matformer"
+SHAPE = ("widths", "heads", "n_head", "n_kv_head", "head_dim", "nested_heads", "nested_d_model")
+"""What our key may say of a model's shape, over what the family's configuration says."""
+UNIVERSAL_MODEL_TYPES = (*TRANSLATORS, PER_LAYER_MODEL_TYPE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint(Generic[Model_co]):
+    """A loaded model and what its folder says of it.
+
+    validation_loss: nats per token by granularity, as training measured it; empty where unknown.
+    fingerprint: SHA-256 of the configuration and weights; a frontier names the model that it is of by this.
+    """
+
+    model: Model_co
+    fingerprint: str
+    validation_loss: Mapping[str, float] = field(default_factory=dict)
+
+
+def save_checkpoint(
+    model: MatFormer,
+    folder: Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    validation_loss: Mapping[str, float] | None = None,
+) -> None:
+    """Write the folder of `model`; dtype: what its weights are stored in."""
+    config = hugging_face_config(model.config, dtype, validation_loss or {})
+    tensors = TRANSLATORS[model.config.family.name].to_theirs(model.state_dict())
+    write_folder(folder, tensors, config, dtype=dtype)
+
+
+def load_checkpoint(folder: Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Checkpoint[MatFormer]:
+    """Read a folder that `save_checkpoint` wrote, or transformers' `save_pretrained`, whole or in shards.
+
+    What transformers wrote gets the usual granularities. Raises LtsRayError for a folder that is missing, corrupt or
+    of another kind of model, and for a setting of its family that changes what it computes and that we do not have.
+    """
+    config, validation_loss = read_config(folder)
+    with torch.device("meta"):
+        model = MatFormer(config)
+    tensors = TRANSLATORS[config.family.name].to_ours(read_weights(folder))
+    if config.tied:
+        tensors.pop("lm_head.weight", None)  # transformers may write the tied output matrix as well
+    check_fit(folder, model, tensors)
+    model = model.to_empty(device=device)
+    model.load_state_dict(tensors)
+    model.rotary = rotary_table(config).to(device)  # in no file, and left unset by to_empty
+    return Checkpoint(
+        model=model.to(dtype=dtype).eval(), fingerprint=fingerprint(folder), validation_loss=validation_loss
+    )
+
+
+def read_config(folder: Path) -> tuple[MatFormerConfig, dict[str, float]]:
+    """The shape of the model in `folder` and its validation losses, without reading the weights."""
+    raw = read_raw_config(folder)
+    model_type = str(raw.get("model_type"))
+    if model_type in BACKBONE_MODEL_TYPES:
+        raise LtsRayError(
+            f"model {folder} is a trained backbone ({BACKBONE_MODEL_TYPES[model_type]}), not a universal model: "
+            "it has no submodels; `lts-ray train` can go on with it (--init-from)"
+        )
+    if model_type not in UNIVERSAL_MODEL_TYPES:
+        raise LtsRayError(f"model {folder} is of type {model_type!r}; lts-ray loads {', '.join(UNIVERSAL_MODEL_TYPES)}")
+    refuse_quantized(folder, raw)
+    ours = read_ours(folder, raw, SCHEMA)
+    with reading(folder):
+        family = ours.get("family", LLAMA.name) if model_type == PER_LAYER_MODEL_TYPE else model_type
+        config = TRANSLATORS[family].read(raw)
+        shape = {key: ours[key] for key in SHAPE if key in ours}
+        for key in ("widths", "heads"):
+            shape |= {key: tuple(shape[key])} if key in shape else {}
+        granularities = ours.get("granularities") or GRANULARITIES
+        config = replace(config, **shape, granularities=granularities, **read_token_ids(raw))
+        losses = {str(name): float(value) for name, value in ours.get("validation_loss", {}).items()}
+    return config, losses
+
+
+def read_token_ids(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Of bos and eos: null where a configuration of another's leaves them out."""
+    eos = raw.get("eos_token_id")
+    return {"bos_token_id": raw.get("bos_token_id"), "eos_token_id": tuple(eos) if isinstance(eos, list) else eos}
+
+
+def hugging_face_config(
+    config: MatFormerConfig, dtype: torch.dtype, validation_loss: Mapping[str, float]
+) -> dict[str, Any]:
+    """Raises LtsRayError for a shape that the family's configuration in transformers has no words for."""
+    family = config.family.name
+    if family not in TRANSLATORS:
+        raise LtsRayError(f"there is no family {family!r} in transformers; known: {', '.join(TRANSLATORS)}")
+    translator = TRANSLATORS[family]
+    ours: dict[str, Any] = {"schema": SCHEMA, "granularities": dict(config.granularities)}
+    for key in ("nested_heads", "nested_d_model"):
+        if (shares := getattr(config, key)) is not None:
+            ours[key] = dict(shares)
+    plain = replace(config, heads=())
+    if not _describes(translator, plain):  # its heads' size may be what is not
+        plain = replace(plain, n_head=1, n_kv_head=1, head_dim=None)
+    if not _describes(translator, plain):
+        raise LtsRayError(f"a {family} configuration of transformers cannot describe this model: {config}")
+    described = len(set(config.widths)) == 1 and plain == config
+    if not described:
+        if len(set(config.widths)) > 1:
+            ours["widths"] = list(config.widths)
+        if config.heads or plain != config:
+            heads = {"heads": list(config.heads), "n_head": config.n_head, "n_kv_head": config.n_kv_head}
+            ours |= {**heads, "head_dim": config.d_head}
+        if family != LLAMA.name:
+            ours["family"] = family
+    if validation_loss:
+        ours["validation_loss"] = dict(validation_loss)
+    eos = config.eos_token_id
+    return {
+        "architectures": [translator.architecture if described else "MatFormer"],
+        "model_type": family if described else PER_LAYER_MODEL_TYPE,
+        **translator.write(plain),
+        "tie_word_embeddings": config.tied,
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": list(eos) if isinstance(eos, tuple) else eos,
+        "dtype": str(dtype).removeprefix("torch."),
+        "lts_ray": ours,
+    }
+
+
+def _describes(translator: Translator, config: MatFormerConfig) -> bool:
+    """Whether what the translator writes of `config` says all of it but what our key and other keys do."""
+    try:
+        again = translator.read({**translator.write(config), "tie_word_embeddings": config.tied})
+    except LtsRayError:  # of heads whose size is not d_model over their number
+        return False
+    unread = ("widths", "granularities", "head_dim", "bos_token_id", "eos_token_id", "nested_heads", "nested_d_model")
+    same = replace(again, **{key: getattr(config, key) for key in unread})
+    return again.d_head == config.d_head and same == config
+
+
+def read_dtype(folder: Path) -> torch.dtype:
+    """The type that the folder's weights are stored in; float32 where it does not say."""
+    raw = read_json(folder / CONFIG, what="model configuration")
+    dtype = getattr(torch, str(raw.get("dtype") or raw.get("torch_dtype")), torch.float32)
+    return dtype if isinstance(dtype, torch.dtype) else torch.float32
+
+
+def fingerprint(folder: Path) -> str:
+    """SHA-256 of what determines the model's function: shape and weights, not what training noted beside them."""
+    config = replace(read_config(folder)[0], bos_token_id=0, eos_token_id=0)
+    return digest_of(folder, hugging_face_config(config, torch.float32, {}))

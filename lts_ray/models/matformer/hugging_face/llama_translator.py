@@ -1,0 +1,114 @@
+"""Llama (and so SmolLM2), Qwen2, Qwen3 and Mistral: one shape, whose names are ours as well.
+
+Mistral's sliding window: within it, every token sees all before it, so that a context no longer than the window is
+exact. The context is capped there. A configuration that does not speak of a window means transformers' default; null
+means none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from lts_ray.errors import LtsRayError
+from lts_ray.models.family import Family
+from lts_ray.models.matformer.hugging_face.translator import (
+    RawConfig,
+    Tensors,
+    activation_name,
+    read_activation,
+    refuse,
+    with_prefix,
+    without_prefixes,
+)
+from lts_ray.models.matformer.matformer_config import MatFormerConfig
+
+DEFAULT_WINDOW = 4096
+"""Mistral's, in transformers."""
+
+NEEDED: Mapping[str, object] = {"use_sliding_window": False, "partial_rotary_factor": 1.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlamaTranslator:
+    """default_head_dim: where config.json has none; None: hidden_size / num_attention_heads.
+
+    bias_keys: the keys that switch biases on, by the part of the family that they switch.
+    """
+
+    family: Family
+    architecture: str
+    default_head_dim: int | None = None
+    bias_keys: Mapping[str, tuple[str, ...]]
+
+    def read(self, raw: RawConfig) -> MatFormerConfig:
+        refuse(raw, NEEDED)
+        if any(kind != "full_attention" for kind in raw.get("layer_types") or ()):
+            raise LtsRayError(f"its configuration has layer_types={raw['layer_types']}; lts-ray has full_attention")
+        d_model, n_head = int(raw["hidden_size"]), int(raw["num_attention_heads"])
+        head_dim = raw.get("head_dim") or self.default_head_dim
+        biases: dict[str, Any] = {
+            part: bool(raw.get(key, False)) for key, parts in self.bias_keys.items() for part in parts
+        }
+        return MatFormerConfig(
+            vocab_size=int(raw["vocab_size"]),
+            d_model=d_model,
+            n_head=n_head,
+            n_kv_head=self._read_n_kv_head(raw, n_head),
+            widths=(int(raw["intermediate_size"]),) * int(raw["num_hidden_layers"]),
+            context_length=self._read_context_length(raw),
+            rope_theta=read_rope_theta(raw),
+            rms_norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
+            family=replace(self.family, activation=read_activation(raw, "hidden_act", "silu"), **biases),
+            head_dim=None if head_dim is None or int(head_dim) * n_head == d_model else int(head_dim),
+            tied=bool(raw.get("tie_word_embeddings", False)),
+        )
+
+    def write(self, config: MatFormerConfig) -> dict[str, Any]:
+        switches = {key: getattr(config.family, parts[0]) for key, parts in self.bias_keys.items()}
+        return {
+            "vocab_size": config.vocab_size,
+            "hidden_size": config.d_model,
+            "intermediate_size": max(config.widths),
+            "num_hidden_layers": config.n_layer,
+            "num_attention_heads": config.n_head,
+            "num_key_value_heads": config.n_kv_head,
+            "head_dim": config.d_head,
+            "max_position_embeddings": config.context_length,
+            "rope_theta": config.rope_theta,
+            "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
+            "rms_norm_eps": config.rms_norm_eps,
+            "hidden_act": activation_name(config.family.activation),
+            **switches,
+            **({"sliding_window": None} if self.family.name == "mistral" else {}),  # absent, it would be the default
+        }
+
+    def to_ours(self, tensors: Tensors) -> dict[str, Tensor]:
+        kept = {name: value for name, value in tensors.items() if not name.endswith("rotary_emb.inv_freq")}
+        return without_prefixes(kept, "model.")
+
+    def to_theirs(self, tensors: Tensors) -> dict[str, Tensor]:
+        return with_prefix(tensors, "model.")
+
+    def _read_n_kv_head(self, raw: RawConfig, n_head: int) -> int:
+        if self.family.name == "llama":
+            return int(raw.get("num_key_value_heads") or n_head)  # files from before there was a choice lack it
+        return int(raw["num_key_value_heads"] or n_head)
+
+    def _read_context_length(self, raw: RawConfig) -> int:
+        length = int(raw["max_position_embeddings"])
+        window = raw.get("sliding_window", DEFAULT_WINDOW) if self.family.name == "mistral" else None
+        return length if window is None else min(length, int(window))
+
+
+def read_rope_theta(raw: RawConfig) -> float:
+    """Today it is in rope_parameters; it was a key of its own, with rope_scaling beside it."""
+    for key in ("rope_scaling", "rope_parameters"):
+        rope: Mapping[str, Any] = raw.get(key) or {}
+        kind = rope.get("rope_type", rope.get("type", "default"))
+        if kind != "default" or rope.get("partial_rotary_factor", 1.0) != 1.0:
+            raise LtsRayError(f"its configuration has {key}={rope}; lts-ray only has default rotary positions")
+    return float(rope.get("rope_theta", raw.get("rope_theta", 10_000.0)))

@@ -1,0 +1,158 @@
+"""report.html: one self-contained file, for a person. plotly.js is inside, once; nothing is fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from lts_ray.files import write_text
+from lts_ray.report.curve_plot import curve_figure
+from lts_ray.report.front_plot import front_figure
+from lts_ray.report.front_plot_3d import front_figure_3d
+from lts_ray.report.optuna_journal import JOURNAL
+from lts_ray.report.proxy_plot import proxy_figure
+from lts_ray.report.quality_scale import perplexity_text
+from lts_ray.report.report_data import ReportData, Shown, report_data
+from lts_ray.report.template import TEMPLATE
+from lts_ray.search.search_log import LOG
+from lts_ray.search.search_results import Results
+from lts_ray.search.search_session import SearchSession
+from lts_ray.spaces.search_space import Candidate
+from lts_ray.target import Target
+
+FLAT: Mapping[str, Any] = {"displayModeBar": False, "responsive": True, "showSendToCloud": False}
+TURNED: Mapping[str, Any] = {
+    **FLAT,
+    "displayModeBar": "hover",
+    "displaylogo": False,
+    "scrollZoom": False,  # the wheel is for the page; the buttons zoom, and turn the view back
+    "modeBarButtons": [["zoom3d", "pan3d", "tableRotation", "resetCameraDefault3d"]],
+}
+
+
+def write_report(
+    session: SearchSession[Candidate],
+    results: Results[Candidate],
+    path: Path,
+    *,
+    others: Mapping[str, SearchSession[Candidate]] | None = None,
+) -> None:
+    """others: searches of the same to compare with (see `report_data`).
+
+    Raises LtsRayError when the search has evaluated nothing yet.
+    """
+    write_text(path, render(report_data(session, results, others)))
+
+
+def render(data: ReportData) -> str:
+    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(TEMPLATE)
+    names = [target.name for target in data.targets]
+    return template.render(
+        data=data,
+        plotly=Markup(get_plotlyjs()),  # plotly's own script, not user input
+        fronts=[_figure(front_figure(data, name), f"front-{i}") for i, name in enumerate(names)],
+        scenes=[_figure(front_figure_3d(data, name), f"scene-{i}", TURNED) for i, name in enumerate(names)],
+        curves=[_figure(curve_figure(data, name), f"curve-{i}") for i, name in enumerate(names)],
+        proxy=_figure(proxy_figure(data), "proxy") if data.proxy is not None else None,
+        agreement=_agreement(data),
+        findings=[_finding(data, target) for target in data.targets],
+        parts=list(data.points[0].parts),
+        rows=_rows(data),
+        dimensions=f"{data.scale.word}, {_latencies(data)} and memory",
+        log=LOG,
+        journal=JOURNAL,
+    )
+
+
+def _figure(figure: Any, name: str, config: Mapping[str, Any] = FLAT) -> Markup:
+    return Markup(figure.to_html(full_html=False, include_plotlyjs=False, config=dict(config), div_id=name))
+
+
+def _latencies(data: ReportData) -> str:
+    return "both latencies" if data.latency == "both" else f"{data.latency} latency"
+
+
+def _finding(data: ReportData, target: Target) -> dict[str, Any]:
+    """One target in numbers: its front, what that spans, and how far to trust it."""
+    name = target.name
+    costs = [each.measured[name].cost for each in data.front(name)]
+    steadiness, error = data.steadiness[name], data.step_errors.get(name)
+    labels = ", ".join(f"{key}: {value}" for key, value in target.label_selector.items())
+    spans = {}
+    for cost in _costs(data):
+        values = [getattr(each, cost) for each in costs]
+        decimals = _decimals([getattr(each.cost, cost) for point in data.points for each in point.measured.values()])
+        spans[cost] = f"{min(values):,.{decimals}f} – {max(values):,.{decimals}f}" if values else "–"
+    return {
+        "name": name,
+        "where": "the driver's node" if target.local else labels,
+        "setup": f"{target.threads} thread{'s' if target.threads > 1 else ''}, {target.device}, {target.dtype}, "
+        f"batch {target.batch_size} × {target.sequence_length} tokens",
+        "points": len(costs),
+        "spans": spans,
+        "hypervolume": f"{data.curves[name][0].values[-1]:.3f}",
+        "unsteady": f"{steadiness.unsteady} of {len(data.evaluated)}",
+        "slowdown": "–" if steadiness.worst_slowdown is None else f"{steadiness.worst_slowdown:.2f} ×",
+        "error": "–" if error is None else f"{100 * error:.1f} %",
+    }
+
+
+def _agreement(data: ReportData) -> list[tuple[str, str, str]]:
+    """Rows of name, value and what it says."""
+    proxy = data.proxy
+    if proxy is None:
+        return []
+    rows = [("Spearman's rank correlation", f"{proxy.spearman:.3f}", "1: the same order")]
+    rows += [
+        (f"common ratio, best {percent} %", f"{100 * ratio:.0f} %", "of the best by parameters are the best by loss")
+        for percent, ratio in proxy.common_ratios.items()
+    ]
+    for target, distances in proxy.distances.items():
+        rows += [
+            (f"d_avg on {target}, {latency}", f"{100 * distance:.2f} %", "perplexity given up by the proxy's front")
+            for latency, distance in distances.items()
+        ]
+    return rows
+
+
+def _rows(data: ReportData) -> list[dict[str, Any]]:
+    names, costs = [target.name for target in data.targets], _costs(data)
+    decimals = {
+        (name, cost): _decimals([getattr(each.measured[name].cost, cost) for each in data.points])
+        for name in names
+        for cost in costs
+    }
+
+    def row(each: Shown) -> dict[str, Any]:
+        return {
+            "point": each,
+            "loss": f"{each.loss:.4f}",
+            "perplexity": perplexity_text(each.loss),
+            "costs": [
+                {
+                    "text": f"{getattr(each.measured[name].cost, cost):,.{decimals[name, cost]}f}",
+                    "on_front": name in each.fronts,
+                    "first": cost == costs[0],
+                }
+                for name in names
+                for cost in costs
+            ],
+        }
+
+    return [row(each) for each in data.points]
+
+
+def _costs(data: ReportData) -> tuple[str, ...]:
+    """Columns."""
+    return ("prefill_ms", *(("decode_ms",) if data.can_decode else ()), "peak_memory_mb")
+
+
+def _decimals(values: Sequence[float]) -> int:
+    """As many as leave the largest about four digits: a column's numbers share them, so that they align."""
+    largest = max(values, default=0.0)
+    return next((count for bound, count in ((1000, 0), (100, 1), (10, 2)) if largest >= bound), 3)

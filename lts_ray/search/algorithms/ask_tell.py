@@ -1,0 +1,154 @@
+"""A search as plain ask and tell around any algorithm: no Ray, no files, no clock. It keeps the book of candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Generic
+
+from lts_ray.errors import LtsRayError
+from lts_ray.measurement.measurement import Failed
+from lts_ray.pareto import Objectives
+from lts_ray.search.algorithms.algorithm import Algorithm, Observation
+from lts_ray.search.algorithms.front import Front
+from lts_ray.spaces.search_space import Candidate
+
+Result = Mapping[str, Objectives] | Failed
+"""What a candidate's evaluation gave: objectives on each target, all minimised, or why there are none."""
+
+
+def every(_candidate: object, _target: str, _objectives: Objectives) -> bool:
+    return True
+
+
+def unchanged(candidate: Candidate, _seen: AbstractSet[Candidate]) -> Candidate:
+    return candidate
+
+
+class AskTell(Generic[Candidate]):
+    """`ask` until it has nothing, `tell` results, until `is_finished`."""
+
+    def __init__(
+        self,
+        algorithm: Algorithm[Candidate],
+        *,
+        targets: Sequence[str],
+        evaluations: int,
+        admits: Callable[[Candidate, str, Objectives], bool] = every,
+        resolve: Callable[[Candidate, AbstractSet[Candidate]], Candidate] = unchanged,
+    ) -> None:
+        """admits: whether a candidate and its objectives on a target keep the limits; what does not is on no front.
+
+        resolve: the candidate that is taken for a proposed one, given those already taken; it must be none of them.
+        """
+        self.algorithm, self._targets, self._evaluations = algorithm, tuple(targets), evaluations
+        self._admits, self._resolve = admits, resolve
+        self._asked: dict[Candidate, None] = {}  # an ordered set, in the order of proposals
+        self._to_hand_out: list[Candidate] = []
+        self._to_observe: list[Candidate] = []
+        self._results: dict[Candidate, Result] = {}
+        self._exhausted = False
+
+    def ask(self) -> Candidate | None:
+        """A new candidate; None when there is none now: either `is_finished`, or results are outstanding."""
+        if not self._to_hand_out:
+            self._propose()
+        return self._to_hand_out.pop(0) if self._to_hand_out else None
+
+    def tell(self, candidate: Candidate, result: Result) -> None:
+        """Record a result. A second one for the same candidate is ignored, one that was not asked for an error."""
+        if candidate in self._results:
+            return
+        if candidate not in self._asked:
+            raise LtsRayError(f"a result for {candidate}, which the search did not ask for")
+        if not isinstance(result, Failed) and set(result) != set(self._targets):
+            raise LtsRayError(f"a result needs objectives for {', '.join(self._targets)}; got {', '.join(result)}")
+        self._results[candidate] = result
+
+    @property
+    def is_finished(self) -> bool:
+        """All evaluations are used, or the space has nothing new; and every result is in."""
+        if not self._to_hand_out:
+            self._propose()
+        return not self._to_hand_out and len(self._results) == len(self._asked)
+
+    @property
+    def is_exhausted(self) -> bool:
+        """The space ran out of new candidates before the evaluations were used."""
+        return self._exhausted
+
+    @property
+    def outstanding(self) -> list[Candidate]:
+        """Asked for and not told, in the order they were asked."""
+        waiting = set(self._to_hand_out)
+        return [each for each in self._asked if each not in self._results and each not in waiting]
+
+    @property
+    def results(self) -> Mapping[Candidate, Result]:
+        """All results so far, in the order of arrival."""
+        return self._results
+
+    def admitted(self, target: str) -> Mapping[Candidate, Objectives]:
+        """What keeps the limits on `target`, in the order of arrival."""
+        vectors = {each: result[target] for each, result in self._results.items() if not isinstance(result, Failed)}
+        return {each: vector for each, vector in vectors.items() if self._admits(each, target, vector)}
+
+    def front(self, target: str) -> Mapping[Candidate, Objectives]:
+        """The non-dominated candidates on `target` among all results so far that keep its limits."""
+        front: Front[Candidate] = Front()
+        front.add(self.admitted(target))
+        return front.members
+
+    def joint_front(self) -> Mapping[Candidate, Objectives]:
+        """The non-dominated candidates when the objectives of all targets count, of those that all targets admit.
+
+        The first objective, quality, is the same on every target and counts once.
+        """
+        front: Front[Candidate] = Front()
+        front.add(
+            {
+                each: joint(result, self._targets)
+                for each, result in self._results.items()
+                if not isinstance(result, Failed) and all(self._admits(each, *item) for item in result.items())
+            }
+        )
+        return front.members
+
+    def _propose(self) -> None:
+        """Let the algorithm go on if what it waits for is in."""
+        left = self._evaluations - len(self._asked)
+        if self._exhausted or left == 0:
+            self._observe(but=0)  # nothing is chosen any more, but what was expected of the last can be compared
+            return
+        if not self._observe(but=self.algorithm.lag):
+            return
+        proposals = self.algorithm.propose(left, self._asked.keys())
+        self._exhausted = not proposals
+        for proposal in proposals:
+            candidate = self._resolve(proposal, self._asked.keys())
+            if candidate in self._asked:
+                raise LtsRayError(f"the search proposed {candidate} twice")
+            self._asked[candidate] = None
+            self._to_hand_out.append(candidate)
+            self._to_observe.append(candidate)
+
+    def _observe(self, *, but: int) -> bool:
+        """Tell the algorithm all results but the last ones, in order; whether they were there."""
+        while len(self._to_observe) > but:
+            candidate = self._to_observe[0]
+            if candidate not in self._results:
+                return False
+            self.algorithm.observe(self._observation(candidate))
+            self._to_observe.pop(0)
+        return True
+
+    def _observation(self, candidate: Candidate) -> Observation[Candidate]:
+        result = self._results[candidate]
+        vectors = {} if isinstance(result, Failed) else result
+        feasible = frozenset(target for target, vector in vectors.items() if self._admits(candidate, target, vector))
+        return Observation(candidate=candidate, objectives=vectors, feasible=feasible)
+
+
+def joint(objectives: Mapping[str, Objectives], targets: Sequence[str]) -> Objectives:
+    """One vector for all targets: the quality they share, then each one's costs."""
+    return (objectives[targets[0]][0], *(cost for target in targets for cost in objectives[target][1:]))

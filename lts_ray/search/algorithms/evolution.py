@@ -1,0 +1,73 @@
+"""LTS's evolutionary search (appendix B), in generations or steadily, one child after another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from typing import Generic
+
+import numpy as np
+
+from lts_ray.search.algorithms.algorithm import Observation
+from lts_ray.search.algorithms.breeding import Breeder
+from lts_ray.search.algorithms.front import Front
+from lts_ray.search.algorithms.search_settings import EvolutionSettings
+from lts_ray.spaces.search_space import Candidate, SearchSpace
+
+
+class Parents(Generic[Candidate]):
+    """The candidates on the all-time front of any target."""
+
+    def __init__(self) -> None:
+        self._fronts: dict[str, Front[Candidate]] = {}
+
+    def add(self, observation: Observation[Candidate]) -> None:
+        for target, vector in observation.objectives.items():
+            if target in observation.feasible:
+                self._fronts.setdefault(target, Front()).add({observation.candidate: vector})
+
+    @property
+    def candidates(self) -> Sequence[Candidate]:
+        return list(dict.fromkeys(each for front in self._fronts.values() for each in front.members))
+
+
+class Evolution(Generic[Candidate]):
+    """In generations: each is bred from the front of all before it, and waits for all of their results."""
+
+    lag = 0
+
+    def __init__(self, space: SearchSpace[Candidate], *, settings: EvolutionSettings, rng: np.random.Generator) -> None:
+        self._breeder = Breeder(space, settings, rng)
+        self._population = settings.population
+        self._parents: Parents[Candidate] = Parents()
+
+    def propose(self, count: int, seen: AbstractSet[Candidate]) -> Sequence[Candidate]:
+        if not seen:
+            return self._breeder.first(min(count, self._population))
+        return self._breeder.generation(self._parents.candidates, count, seen)
+
+    def observe(self, observation: Observation[Candidate]) -> None:
+        self._parents.add(observation)
+
+
+class SteadyEvolution(Generic[Candidate]):
+    """Without generations: a child whenever a node is free, bred from what is known `lag` candidates before.
+
+    The first `population` candidates are random. No node waits for the slowest of a generation.
+    """
+
+    def __init__(
+        self, space: SearchSpace[Candidate], *, settings: EvolutionSettings, lag: int, rng: np.random.Generator
+    ) -> None:
+        self.lag = lag
+        self._breeder = Breeder(space, settings, rng)
+        self._population = settings.population
+        self._parents: Parents[Candidate] = Parents()
+
+    def propose(self, count: int, seen: AbstractSet[Candidate]) -> Sequence[Candidate]:
+        if len(seen) < self._population:
+            return self._breeder.first(1, seen)
+        return self._breeder.child(self._parents.candidates, seen)
+
+    def observe(self, observation: Observation[Candidate]) -> None:
+        self._parents.add(observation)

@@ -1,0 +1,1 @@
+"""A search on a cluster, by Ray Tune."""

@@ -1,0 +1,37 @@
+"""What a search is: all that must be the same for its log to be continued."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic
+
+from lts_ray.search.algorithms.cost_predictor import ObjectiveForecast
+from lts_ray.search.algorithms.search_settings import SearchSettings
+from lts_ray.spaces.search_space import Candidate, SearchSpace
+from lts_ray.target import Target
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchPlan(Generic[Candidate]):
+    """What is searched.
+
+    subject: what candidates are of, and measured with: names and fingerprints, as JSON.
+    exact_quality: computes the loss of a candidate; None where it is measured.
+    forecast: predicts costs; None where they are measured only.
+    """
+
+    space: SearchSpace[Candidate]
+    subject: Mapping[str, Any]
+    targets: tuple[Target, ...]
+    settings: SearchSettings
+    exact_quality: Callable[[Candidate], float] | None = None
+    forecast: ObjectiveForecast[Candidate] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "space": self.space.name,
+            "subject": dict(self.subject),
+            "targets": [target.to_json() for target in self.targets],
+            "settings": self.settings.to_json(),
+        }

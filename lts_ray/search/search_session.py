@@ -1,0 +1,191 @@
+"""One search's state and its log on disk: what was evaluated, and what comes next. No Ray.
+
+The log is the only state. It begins with what the search is (settings, space, targets); every finished evaluation is
+appended and made durable before the search goes on. To resume, the algorithm is run again from the same seed against
+the log: what it asks for and the log has is told at once, and what it asks for beyond that is what is left to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Generic
+
+import numpy as np
+
+from lts_ray.errors import LtsRayError
+from lts_ray.files import append_json_line
+from lts_ray.measurement.cost_model import StepCostModel
+from lts_ray.measurement.measurement import Failed
+from lts_ray.measurement.outcome import Evaluation, outcome_from_json, outcome_to_json
+from lts_ray.pareto import Objectives, bounds_of, relative_hypervolume
+from lts_ray.search.algorithms.ask_tell import AskTell
+from lts_ray.search.algorithms.registry import make_algorithm
+from lts_ray.search.algorithms.search_settings import LatencyRegime
+from lts_ray.search.algorithms.surrogate import Sureness, Surrogate
+from lts_ray.search.search_log import LOG, open_log
+from lts_ray.search.search_plan import SearchPlan
+from lts_ray.spaces.limited_space import LimitedSpace
+from lts_ray.spaces.search_space import Candidate
+
+Outcome = Evaluation | Failed
+
+
+class SearchSession(Generic[Candidate]):
+    """Ask for candidates, record outcomes; the log keeps up."""
+
+    def __init__(self, plan: SearchPlan[Candidate], folder: Path, *, resume: bool) -> None:
+        """Raises LtsRayError for a folder in use without `resume`, or a log of another search."""
+        self.plan, self.folder = plan, folder
+        self.step_costs: dict[str, StepCostModel] = {}
+        self.outcomes: dict[Candidate, Outcome] = {}  # in the order they finished
+        self._search = _ask_tell(plan)
+        self._again: list[Candidate] = []  # asked for before the log ended, so still to do
+        self._replay(open_log(folder, plan.to_json(), resume=resume))
+
+    @property
+    def log(self) -> Path:
+        return self.folder / LOG
+
+    @property
+    def is_finished(self) -> bool:
+        return not self._again and self._search.is_finished
+
+    @property
+    def is_exhausted(self) -> bool:
+        return self._search.is_exhausted
+
+    @property
+    def missing_step_costs(self) -> list[str]:
+        """Targets that were not calibrated yet."""
+        return [target.name for target in self.plan.targets if target.name not in self.step_costs]
+
+    def ask(self) -> Candidate | None:
+        """The next candidate; None when there is none now (see AskTell.ask)."""
+        return self._again.pop(0) if self._again else self._search.ask()
+
+    def claim(self, candidate: Candidate) -> None:
+        """Take a candidate that `ask` would give again after a resume: someone is on it already."""
+        self._again = [each for each in self._again if each != candidate]
+
+    def record(self, candidate: Candidate, outcome: Outcome) -> None:
+        """Log an outcome, then go on with it. A second one for the same candidate is ignored."""
+        if candidate in self.outcomes:
+            return
+        described = self.plan.space.to_json(candidate)
+        append_json_line(self.log, {"kind": "evaluation", "candidate": described, **outcome_to_json(outcome)})
+        self._take(candidate, outcome)
+
+    def record_step_cost(self, target: str, step_cost: StepCostModel) -> None:
+        append_json_line(self.log, {"kind": "step_cost", "target": target, "step_cost": step_cost.to_json()})
+        self.step_costs[target] = step_cost
+
+    @property
+    def evaluated(self) -> dict[Candidate, Evaluation]:
+        """What could be evaluated, in the order it finished."""
+        return {each: outcome for each, outcome in self.outcomes.items() if isinstance(outcome, Evaluation)}
+
+    def vectors(self, target: str) -> dict[Candidate, Objectives]:
+        """Objectives of every evaluated candidate on `target`, in the order they finished."""
+        results = self._search.results
+        return {each: results[each][target] for each in self.evaluated}  # type: ignore[index]  # evaluated: not Failed
+
+    def admitted(self, target: str) -> Mapping[Candidate, Objectives]:
+        """Of `vectors`, those that keep the limits."""
+        return self._search.admitted(target)
+
+    def front(self, target: str) -> Mapping[Candidate, Objectives]:
+        return self._search.front(target)
+
+    def joint_front(self) -> Mapping[Candidate, Objectives]:
+        """Where the costs on all targets count at once (see AskTell.joint_front)."""
+        return self._search.joint_front()
+
+    def hypervolume(self, target: str, vectors: Mapping[Candidate, Objectives] | None = None) -> float:
+        """What `vectors` (default: all admitted) dominate of the box that the space's seeds span on `target`.
+
+        The seeds are evaluated first, so the box stays the same and the number only grows. It can pass 1: a candidate
+        may beat the fastest seed's timing. Without seeds the box is that of all that was evaluated.
+        """
+        every = self.vectors(target)
+        seeds = [every[seed] for seed in self.plan.space.seeds() if seed in every]
+        chosen = self.admitted(target) if vectors is None else vectors
+        box = seeds if len(seeds) > 1 else list(every.values())
+        return relative_hypervolume(list(chosen.values()), bounds_of(box)) if box else 0.0
+
+    @property
+    def sureness(self) -> tuple[Sureness, ...]:
+        """How good a surrogate's predictions were, by objective; empty for algorithms that predict nothing."""
+        algorithm = self._search.algorithm
+        return algorithm.sureness if isinstance(algorithm, Surrogate) else ()
+
+    def check_something_evaluated(self) -> None:
+        """Raise LtsRayError, with the reasons, when nothing could be evaluated."""
+        if not self.evaluated:
+            reasons = sorted({outcome.reason for outcome in self.outcomes.values() if isinstance(outcome, Failed)})
+            raise LtsRayError(f"every evaluation failed: {'; '.join(reasons[:3])}; see {self.log}")
+
+    def _take(self, candidate: Candidate, outcome: Outcome) -> None:
+        self.outcomes[candidate] = outcome
+        if isinstance(outcome, Failed):
+            self._search.tell(candidate, outcome)
+        else:
+            latency = self.plan.settings.latency
+            names = [target.name for target in self.plan.targets]
+            self._search.tell(candidate, {name: objectives(outcome, name, latency) for name in names})
+
+    def _replay(self, records: list[dict[str, Any]]) -> None:
+        known: dict[Candidate, Outcome] = {}
+        for record in records:
+            try:
+                if record["kind"] == "step_cost":
+                    self.step_costs[record["target"]] = StepCostModel.from_json(record["step_cost"])
+                else:
+                    known.setdefault(self.plan.space.from_json(record["candidate"]), outcome_from_json(record))
+            except KeyError as error:
+                raise LtsRayError(f"{self.log} has a record without {error}: the log was changed by hand") from None
+        left = set(known)
+        while left and (candidate := self._search.ask()) is not None:
+            if candidate in known:
+                self._take(candidate, known[candidate])
+                left.discard(candidate)
+            else:
+                self._again.append(candidate)
+        if left:
+            raise LtsRayError(f"{self.log} has candidates that this search does not ask for: start in another folder")
+        self.outcomes = {candidate: self.outcomes[candidate] for candidate in known}
+
+
+def objectives(evaluation: Evaluation, target: str, latency: LatencyRegime) -> Objectives:
+    """Loss, latency or latencies, memory: all minimised."""
+    cost = evaluation.measurements[target].cost
+    if cost.decode_ms is None:  # of an encoder, whose plan has no other latency
+        return (evaluation.loss, cost.prefill_ms, cost.peak_memory_mb)
+    latencies = {"prefill": (cost.prefill_ms,), "decode": (cost.decode_ms,), "both": (cost.prefill_ms, cost.decode_ms)}
+    return (evaluation.loss, *latencies[latency], cost.peak_memory_mb)
+
+
+def _ask_tell(plan: SearchPlan[Candidate]) -> AskTell[Candidate]:
+    settings, targets = plan.settings, [target.name for target in plan.targets]
+    space = LimitedSpace(plan.space, settings.limits)
+    limits = settings.limits.of_objectives(settings.latencies)
+
+    def admits(candidate: Candidate, _target: str, vector: Objectives) -> bool:
+        kept = all(limit is None or value <= limit for value, limit in zip(vector, limits, strict=True))
+        return kept and settings.limits.admits_params(plan.space.decoder_params(candidate))
+
+    algorithm = make_algorithm(
+        settings.algorithm,
+        space,
+        targets=targets,
+        n_objectives=len(limits),
+        evaluations=settings.evaluations,
+        rng=np.random.default_rng(settings.seed),
+        lag=settings.in_flight - 1,
+        evolution=settings.evolution_settings,
+        exact_quality=plan.exact_quality,
+        limits=limits,
+        forecast=plan.forecast,
+        predicted=settings.predicted,
+    )
+    return AskTell(algorithm, targets=targets, evaluations=settings.evaluations, admits=admits)

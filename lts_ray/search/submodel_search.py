@@ -1,0 +1,132 @@
+"""Searching the submodels of a trained universal model; the result is the frontier that serving reads."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from lts_ray.checkpoints.universal import load_universal
+from lts_ray.errors import LtsRayError
+from lts_ray.frontier import Frontier, FrontierPoint, TargetEntry, point_names, write_frontier
+from lts_ray.measurement.steps import check_fits
+from lts_ray.measurement.subjects.subject import UniversalSource
+from lts_ray.models.decoder_config import DecoderConfig
+from lts_ray.search.algorithms.search_settings import SearchSettings
+from lts_ray.search.search_job import MeasuredLoss, SearchJob
+from lts_ray.search.search_plan import SearchPlan
+from lts_ray.search.search_results import found
+from lts_ray.search.search_session import SearchSession
+from lts_ray.spaces.named_spaces import submodel_space
+from lts_ray.submodel import Submodel
+from lts_ray.target import Target
+
+FRONTIER = "frontier.json"
+
+
+def submodel_job(
+    *,
+    model_dir: Path,
+    space: str,
+    targets: tuple[Target, ...],
+    settings: SearchSettings,
+    validation_blocks: torch.Tensor | None,
+) -> SearchJob[Submodel]:
+    """validation_blocks: [N, T + 1], int64; needed for the quality "validation_loss". Raises LtsRayError."""
+    checkpoint = load_universal(model_dir)
+    model = checkpoint.model
+    for target in targets:
+        check_fits(model.config.context_length, target.sequence_length)
+    measured = settings.quality == "validation_loss"
+    if measured and (validation_blocks is None or not len(validation_blocks)):
+        raise LtsRayError("the quality validation_loss needs text: name some, or search with quality decoder_params")
+    blocks = validation_blocks if measured else None
+    plan = submodel_plan(
+        config=model.config,
+        model_fingerprint=checkpoint.fingerprint,
+        validation_fingerprint=None if blocks is None else _fingerprint(blocks),
+        space=space,
+        targets=targets,
+        settings=settings,
+    )
+    return SearchJob(
+        plan=plan,
+        source=UniversalSource(model.config),
+        results=SubmodelResults(config=model.config, model_fingerprint=checkpoint.fingerprint),
+        payload={name: value.numpy() for name, value in model.state_dict().items()},
+        loss=None if blocks is None else MeasuredLoss(config=model.config, blocks=blocks),
+        has_step_costs=True,
+    )
+
+
+def submodel_plan(
+    *,
+    config: DecoderConfig,
+    model_fingerprint: str,
+    validation_fingerprint: str | None,
+    space: str,
+    targets: tuple[Target, ...],
+    settings: SearchSettings,
+) -> SearchPlan[Submodel]:
+    chosen = submodel_space(space, config)
+    if settings.quality == "few_shot":
+        raise LtsRayError("the quality few_shot is for spaces of backbones: a universal model's loss is measured")
+    exact = None if settings.quality == "validation_loss" else lambda each: -float(chosen.decoder_params(each))
+    return SearchPlan(
+        space=chosen,
+        subject={"model_fingerprint": model_fingerprint, "validation_fingerprint": validation_fingerprint},
+        targets=targets,
+        settings=settings,
+        exact_quality=exact,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubmodelResults:
+    config: DecoderConfig
+    model_fingerprint: str
+    noun = "submodels"
+    file_name = FRONTIER
+
+    @cached_property
+    def landmarks(self) -> Mapping[Submodel, str]:
+        return {submodel: name for name, submodel in self.config.trained.items()}
+
+    def names(self, candidates: Sequence[Submodel]) -> Mapping[Submodel, str]:
+        return point_names(candidates, self.config)
+
+    def describe(self, candidate: Submodel) -> str:
+        return candidate.text.replace(",", " · ")
+
+    def frontier(self, session: SearchSession[Submodel]) -> Frontier:
+        """Raises LtsRayError when nothing could be evaluated."""
+        targets = session.plan.targets
+        points = [
+            FrontierPoint(
+                name=each.name,
+                submodel=each.candidate,
+                decoder_params=each.decoder_params,
+                loss=each.loss,
+                costs=each.costs,
+                fronts=each.fronts,
+            )
+            for each in found(session, self)
+            if each.fronts or each.candidate in self.landmarks
+        ]
+        return Frontier(
+            model_fingerprint=self.model_fingerprint,
+            quality=session.plan.settings.quality,
+            targets={each.name: TargetEntry(target=each, step_cost=session.step_costs[each.name]) for each in targets},
+            points=tuple(sorted(points, key=lambda point: (point.loss, point.submodel))),
+        )
+
+    def write(self, session: SearchSession[Submodel], folder: Path) -> None:
+        write_frontier(self.frontier(session), folder / FRONTIER)
+
+
+def _fingerprint(blocks: torch.Tensor) -> str:
+    return hashlib.sha256(str(tuple(blocks.shape)).encode() + blocks.to(torch.int64).numpy().tobytes()).hexdigest()

@@ -1,0 +1,71 @@
+"""What of a universal model is run: plain frozen data, and the argument that every pass takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lts_ray.errors import LtsRayError
+
+
+@dataclass(frozen=True, order=True)
+class Submodel:
+    """One FFN width (number of neurons) per layer of a universal model: a Mix'n'Match choice (MatFormer, section 2).
+
+    A width of 0 leaves the whole layer out, in models that have layers to spare. heads: attention heads per layer;
+    empty: all of them. d_model: 0: all of it. A universal model's `check` gives the form that names nothing whole.
+    """
+
+    widths: tuple[int, ...]
+    heads: tuple[int, ...] = ()
+    d_model: int = 0
+
+    def __post_init__(self) -> None:
+        if not are_whole(self.widths, 0) or not any(self.widths):
+            raise LtsRayError(f"a submodel has one whole width per layer, not all of them 0; got {list(self.widths)}")
+        if self.heads and not (len(self.heads) == len(self.widths) and are_whole(self.heads, 1)):
+            raise LtsRayError(f"a submodel's heads are one positive whole number per layer; got {list(self.heads)}")
+        if not are_whole((self.d_model,), 0):
+            raise LtsRayError(f"a submodel's d_model is a positive whole number; got {self.d_model!r}")
+
+    @property
+    def text(self) -> str:
+        """What a model's `submodel` parses: the widths, with what else the submodel has less of."""
+        layers = [str(width) for width in self.widths]
+        if self.heads:
+            layers = [f"{width}/{heads}" for width, heads in zip(layers, self.heads, strict=True)]
+        return ",".join(layers) + (f"@{self.d_model}" if self.d_model else "")
+
+    def is_within(self, other: Submodel) -> bool:
+        """Whether it has nothing that `other`, of the same model, has not."""
+        return (
+            all(mine <= theirs for mine, theirs in zip(self.widths, other.widths, strict=True))
+            and (not other.heads or (bool(self.heads) and all(map(int.__le__, self.heads, other.heads))))
+            and (not other.d_model or 0 < self.d_model <= other.d_model)
+        )
+
+    def to_json(self) -> list[int] | dict[str, Any]:
+        """The widths alone where nothing else is narrower."""
+        return self.fields() if self.heads or self.d_model else list(self.widths)
+
+    def fields(self) -> dict[str, Any]:
+        """As keys of a record: `widths`, and `heads` and `d_model` where it has fewer."""
+        rest = {"heads": list(self.heads), "d_model": self.d_model}
+        return {"widths": list(self.widths), **{key: value for key, value in rest.items() if value}}
+
+    @classmethod
+    def from_json(cls, value: object) -> Submodel:
+        if isinstance(value, Mapping) and "widths" in value and value.keys() <= {"widths", "heads", "d_model"}:
+            widths, heads, d_model = value["widths"], value.get("heads", []), value.get("d_model", 0)
+        else:
+            widths, heads, d_model = value, [], 0
+        for each in (widths, heads):
+            if not isinstance(each, Sequence) or isinstance(each, str):
+                raise LtsRayError(f"a submodel is a list of widths, or an object with such a list; got {value!r}")
+        return cls(tuple(widths), heads=tuple(heads), d_model=d_model)
+
+
+def are_whole(values: Sequence[object], least: int) -> bool:
+    """Whether all are whole numbers of at least `least`."""
+    return all(isinstance(each, int) and not isinstance(each, bool) and each >= least for each in values)

@@ -1,0 +1,126 @@
+"""Which learner a run has, and its state at step 0: of a checkpoint, or fresh from the seed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from lts_ray.errors import LtsRayError
+from lts_ray.models.backbones.backbone_checkpoint import is_backbone, read_backbone_config
+from lts_ray.models.backbones.supernet_config import SupernetConfig
+from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint, read_config
+from lts_ray.models.matformer.independent import IndependentModel
+from lts_ray.models.matformer.matformer import MatFormer
+from lts_ray.text.tokenizer import load_tokenizer
+from lts_ray.training.freeze import freeze
+from lts_ray.training.learners.backbone_learner import BackboneLearner
+from lts_ray.training.learners.independent_learner import IndependentLearner
+from lts_ray.training.learners.learner import Learner
+from lts_ray.training.learners.supernet_learner import SupernetLearner
+from lts_ray.training.learners.teacher import Teacher, check_teacher
+from lts_ray.training.learners.universal_learner import UniversalLearner
+from lts_ray.training.run_settings import RunSettings, TrainingSettings
+
+
+def start_learner(settings: RunSettings, *, vocab_size: int, eos_id: int = 0, device: torch.device) -> Learner:
+    """The same in every worker. vocab_size: the tokenizer's, which may have found fewer tokens than were asked for.
+
+    eos_id: the tokenizer's, which a fresh model's files name; a trained tokenizer has it at 0.
+
+    Fresh weights are drawn on the CPU: they depend on the seed alone, not on the device. Raises LtsRayError.
+    """
+    learner = (
+        _fresh(settings, vocab_size, eos_id, device)
+        if settings.init_from is None
+        else _read(settings, Path(settings.init_from), device)
+    )
+    learner.model.to(device)
+    if settings.training.sequence_length > learner.context_length:
+        raise LtsRayError(
+            f"training.sequence_length {settings.training.sequence_length} is longer than the model's context, "
+            f"{learner.context_length}"
+        )
+    freeze(learner.model, settings.training.train)
+    return learner
+
+
+def check_start(settings: RunSettings) -> None:
+    """Raises LtsRayError for a model, tokenizer or teacher with which no run can start; reads no weights."""
+    options, vocab_size = settings.training, None
+    if settings.init_from is not None:
+        folder = Path(settings.init_from)
+        if is_backbone(folder):
+            vocab_size = read_backbone_config(folder)[0].vocab_size
+            options.check_backbone()
+        else:
+            config, _ = read_config(folder)
+            options.objective_of(config.granularities)
+            vocab_size = config.vocab_size
+    elif settings.architecture is not None:
+        settings.architecture.skeleton()
+    else:
+        settings.model.config(settings.model.vocab_size)
+    tokenizer = settings.data.tokenizer or settings.init_from
+    if tokenizer is not None:
+        check_tokenizer(Path(tokenizer), vocab_size=vocab_size)
+    if options.teacher is not None:
+        check_teacher(Path(options.teacher), vocab_size=vocab_size, sequence_length=options.sequence_length)
+
+
+def check_tokenizer(folder: Path, *, vocab_size: int | None) -> None:
+    """Raises LtsRayError for one that cannot be read, or has more tokens than a model (None: any) has embeddings."""
+    found = load_tokenizer(folder).vocab_size
+    if vocab_size is not None and found > vocab_size:
+        raise LtsRayError(
+            f"the tokenizer {folder} has {found} tokens, but the model only {vocab_size} embeddings: "
+            "it is another model's tokenizer"
+        )
+
+
+def _fresh(settings: RunSettings, vocab_size: int, eos_id: int, device: torch.device) -> Learner:
+    generator = torch.Generator().manual_seed(settings.training.seed)
+    if isinstance(settings.architecture, SupernetConfig):
+        fused = replace(settings.architecture, vocab_size=vocab_size)
+        return SupernetLearner.fresh(fused, settings.training.objective_of(fused.members), generator)
+    if settings.architecture is not None:
+        return BackboneLearner.fresh(replace(settings.architecture, vocab_size=vocab_size), generator)
+    config = settings.model.config(vocab_size, eos_id=eos_id)
+    if settings.model.independent:
+        return IndependentLearner(
+            model=IndependentModel.fresh(config, generator),
+            objective=settings.training.objective_of(config.granularities),
+            teacher=_teacher(settings.training, vocab_size, device),
+        )
+    model = MatFormer(config)
+    model.initialize(generator)
+    return _universal(settings.training, model, device)
+
+
+def _read(settings: RunSettings, folder: Path, device: torch.device) -> Learner:
+    if is_backbone(folder):
+        settings.training.check_backbone()
+        return BackboneLearner.read(folder)
+    return _universal(settings.training, load_checkpoint(folder).model.train(), device)
+
+
+def _universal(options: TrainingSettings, model: MatFormer, device: torch.device) -> UniversalLearner:
+    return UniversalLearner(
+        model=model,
+        objective=options.objective_of(model.config.granularities),
+        passes=options.passes,
+        teacher=_teacher(options, model.config.vocab_size, device),
+    )
+
+
+def _teacher(options: TrainingSettings, vocab_size: int, device: torch.device) -> Teacher | None:
+    if options.teacher is None:
+        return None
+    return Teacher.read(
+        Path(options.teacher),
+        portion=options.distillation,
+        vocab_size=vocab_size,
+        sequence_length=options.sequence_length,
+        device=device,
+    )

@@ -1,0 +1,85 @@
+"""A universal model learns: its granularities jointly, or one of them a step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lts_ray.evaluation.validation_loss import validation_loss as granularity_loss
+from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint, save_checkpoint
+from lts_ray.models.matformer.matformer import MatFormer
+from lts_ray.training.head_loss import Teaching, head_loss
+from lts_ray.training.learners.learner import Losses
+from lts_ray.training.learners.teacher import Teacher, only
+from lts_ray.training.objective import Objective
+
+Passes = Literal["mixed", "separate"]
+PASS_TOKENS = 4096
+"""Rows of hidden states in a mixed pass, unless one sequence has more: no more memory than a plain step, and faster."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UniversalLearner:
+    """passes: all granularities of a step as rows of one mixed-width batch, or a pass for each.
+
+    Where more nests than the FFN, granularities have no layer in common to share a pass for: each gets its own.
+    """
+
+    model: MatFormer
+    objective: Objective
+    passes: Passes = "mixed"
+    teacher: Teacher | None = None
+
+    @property
+    def context_length(self) -> int:
+        return self.model.config.context_length
+
+    def losses(self, blocks: Tensor, step: int) -> Iterator[Losses]:
+        shares = self.objective.shares(step)
+        if self.passes == "separate" or not self.model.config.nests_ffn_alone:
+            teaching = self._teaching(blocks, shares)
+            for index, (name, share) in enumerate(shares.items()):
+                yield self._pass(blocks, {name: share}, only(teaching, index))
+            return
+        rows = max(1, PASS_TOKENS // (len(shares) * (blocks.shape[1] - 1)))
+        for part in torch.split(blocks, rows):
+            portion = len(part) / len(blocks)
+            total, losses = self._pass(part, shares, self._teaching(part, shares))
+            yield total * portion, {name: loss * portion for name, loss in losses.items()}
+
+    def _teaching(self, blocks: Tensor, names: Iterable[str]) -> Teaching | None:
+        trained, universal = self.model.config.trained, self.model.config.universal
+        if self.teacher is None:
+            return None
+        return self.teacher.teach(blocks[:, :-1], [trained[name] != universal for name in names])
+
+    def _pass(self, blocks: Tensor, shares: Mapping[str, float], teaching: Teaching | None) -> Losses:
+        """All of `shares` in one forward pass."""
+        tokens, targets = blocks[:, :-1], blocks[:, 1:].flatten()
+        submodels = [self.model.config.trained[name] for name in shares]
+        if len(submodels) == 1:
+            hidden = self.model.hidden(tokens, submodel=submodels[0])
+        else:
+            hidden = self.model.fan_out(tokens, submodels)
+        hidden = hidden.view(len(submodels), len(targets), -1)
+        head = self.model.output_weight[:, : hidden.shape[-1]]
+        total, losses = head_loss(hidden, head, targets, list(shares.values()), teaching)
+        return total, dict(zip(shares, losses, strict=True))
+
+    def evaluate(self, blocks: Tensor) -> dict[str, float]:
+        trained = self.model.config.trained
+        return {name: granularity_loss(self.model, blocks, submodel) for name, submodel in trained.items()}
+
+    def save(self, folder: Path, *, dtype: torch.dtype, validation_loss: Mapping[str, float] | None = None) -> None:
+        save_checkpoint(self.model, folder, dtype=dtype, validation_loss=validation_loss)
+
+    def load(self, folder: Path) -> UniversalLearner:
+        return replace(self, model=load_checkpoint(folder).model.train())
+
+    def checkpoints(self, folder: Path) -> list[Path]:
+        return [folder]

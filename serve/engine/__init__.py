@@ -1,0 +1,1 @@
+"""Continuous batching over one model: tokens in, tokens out."""

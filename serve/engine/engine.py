@@ -1,0 +1,297 @@
+"""Continuous batching over one model, in a thread of its own. It knows token ids: no text, no HTTP.
+
+A step is what the scheduler says, at the widths that the policy says. The runtime runs in this thread only, so the
+event loop that serves the clients never waits for it. Each request gets the tokens that `decoding.generate` would give
+it alone, whatever shares its steps and however often it is preempted.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from copy import copy
+from functools import partial
+from time import monotonic
+
+import torch
+from torch import Tensor
+
+from lts_ray.decoding.plain_loop import check_length
+from lts_ray.runtime.runtime import Runtime
+from lts_ray.runtime.step_costs import StepCosts
+from serve.engine.cost_correction import Drift
+from serve.engine.engine_errors import BudgetInfeasibleError, EngineFailedError, QueueFullError, one_line
+from serve.engine.observer import Observer, Silence
+from serve.engine.request import Active, Request
+from serve.engine.response import Admitted, Ended, FinishReason, LeaveReason, Outbox, Response, ResponseFailed, Token
+from serve.engine.sample_rows import choose
+from serve.engine.scheduler import Part, Scheduler, Step
+from serve.engine.teller import Teller
+from serve.policies.admission import drain_s, judge, on_admission, smallest_feasible_budget_ms
+from serve.policies.menu import Menu
+from serve.policies.policy import Policy, Situation
+
+logger = logging.getLogger(__name__)
+
+MAX_FAILED_STEPS = 3
+"""After so many failed steps in a row the engine is unhealthy, and whoever watches it (Ray Serve) starts a new one."""
+SHUTTING_DOWN = "the server is shutting down"
+DIED = "the engine's thread has died; see the server's log"
+
+
+class Engine:
+    """`submit` and the responses belong to an event loop; the steps run in the thread between `start` and `stop`."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        *,
+        menu: Menu,
+        costs: StepCosts,
+        policy: Policy,
+        eos_ids: frozenset[int],
+        max_batch_size: int = 8,
+        max_queue: int = 64,
+        chunk_tokens: int = 256,
+        prefix_cache: bool = True,
+        adapts: bool = True,
+        observer: Observer | None = None,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        """clock: seconds, monotonic. eos_ids: tokens that end a response. adapts: correct costs by the steps that run.
+
+        chunk_tokens: the most tokens of one step. The runtime is this engine's alone.
+        """
+        self.config, self.menu, self.clock = runtime.config, menu, clock
+        self._runtime, self._eos_ids = runtime, eos_ids
+        self._teller = Teller(Silence() if observer is None else observer)
+        self._drift, self._adapts = Drift(costs), adapts
+        self._ids = itertools.count()
+        self._failed_steps, self._stopping = 0, False
+        self._refusal: str | None = None
+        # The lock guards what both threads change: the scheduler, the active requests, the cancellations.
+        self._wake = threading.Condition()
+        self._scheduler = Scheduler(
+            menu=menu,
+            policy=policy,
+            slots=max_batch_size,
+            max_queue=max_queue,
+            chunk_tokens=chunk_tokens,
+            n_blocks=runtime.n_blocks,
+            prefix_cache=prefix_cache,
+        )
+        self.policy = policy
+        self._active: dict[int, Active] = {}
+        self._cancelled: dict[int, LeaveReason] = {}
+        self._outbox = Outbox()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    @property
+    def costs(self) -> StepCosts:
+        """Of a step, as corrected by those that have run."""
+        return self._drift.costs
+
+    @property
+    def policy(self) -> Policy:
+        return self._scheduler.policy
+
+    @policy.setter
+    def policy(self, policy: Policy) -> None:
+        """From the next step on. Raises LtsRayError for one that does not fit this engine's menu."""
+        with self._wake:
+            copy(policy).plan(self._scheduler.situation(self.clock() * 1e3), self.menu, self.costs)
+            self._scheduler.policy = policy
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the step in progress; requests that are not done get an error. Returns when the thread is gone."""
+        with self._wake:
+            self._stopping = True
+            self._refusal = self._refusal or SHUTTING_DOWN
+            self._wake.notify_all()
+        if self._thread.ident is None:
+            self._give_up()
+        else:
+            self._thread.join()
+
+    def check(self) -> None:
+        """Raise EngineFailedError unless the engine works."""
+        if self._refusal is not None:
+            raise EngineFailedError(self._refusal)
+        if self._failed_steps >= MAX_FAILED_STEPS:
+            raise EngineFailedError(f"the engine's last {self._failed_steps} steps failed; see the server's log")
+
+    def counts(self) -> tuple[int, int]:
+        """Requests that run, and that wait."""
+        with self._wake:
+            return len(self._scheduler.running), len(self._scheduler.waiting)
+
+    def submit(self, request: Request, *, arrived_s: float | None = None) -> Response:
+        """Queue a request; call it on the event loop that will read the response. arrived_s: by the engine's clock.
+
+        Raises QueueFullError, BudgetInfeasibleError for a strict request, EngineFailedError, or LtsRayError for a
+        request that can never run; nothing of it is kept then.
+        """
+        check_length(len(request.prompt), request.max_tokens, self.config.context_length)
+        now = self.clock()
+        arrived_s = now if arrived_s is None else arrived_s
+        job = request.job(next(self._ids), arrived_s=arrived_s)
+        with self._wake:
+            self.check()
+            situation, policy = self._scheduler.situation(now * 1e3), copy(self.policy)
+        if len(situation.waiting) >= self._scheduler.max_queue:
+            raise self._full(situation)
+        # To look ahead takes milliseconds where many wait: only for those who ask to be refused rather than be late.
+        if request.strict and judge(situation, job, self.menu, self.costs, policy).met is False:
+            self._teller.refused("infeasible")
+            feasible = smallest_feasible_budget_ms(situation, job, self.menu, self.costs, policy)
+            raise BudgetInfeasibleError(feasible, retry_after_s=drain_s(situation, self.costs))
+        cancel = partial(self.cancel, job.id)
+        active = Active.of(request, id=job.id, arrived_s=arrived_s, eos_ids=self._eos_ids, cancel=cancel)
+        with self._wake:
+            self.check()
+            if not self._scheduler.add(
+                job.id,
+                prompt=request.prompt,
+                max_tokens=request.max_tokens,
+                budget=request.budget,
+                pinned=request.pinned,
+                arrived_ms=job.arrived_ms,
+            ):
+                raise self._full(situation)
+            self._active[job.id] = active
+            self._wake.notify_all()
+        return active.response
+
+    def cancel(self, number: int, reason: LeaveReason = "cancelled") -> None:
+        """The request leaves at the next step boundary, and its place is free again. Unknown ids are no error.
+
+        reason: "stop" where it has ended as it should, by what the engine does not know: a stop string.
+        """
+        with self._wake:
+            if number in self._active:
+                self._cancelled.setdefault(number, reason)
+                self._wake.notify_all()
+
+    def _full(self, situation: Situation) -> QueueFullError:
+        self._teller.refused("queue_full")
+        return QueueFullError(self._scheduler.max_queue, retry_after_s=drain_s(situation, self.costs))
+
+    # From here on everything runs in the engine's thread.
+
+    def _run(self) -> None:
+        try:
+            with torch.inference_mode():
+                while self._awake():
+                    self._step()
+        except BaseException:  # even of kinds that only end programs: this thread must not end in silence
+            logger.exception("the engine's thread has died")
+        finally:  # whatever ended the thread, no client waits for ever
+            self._give_up()
+
+    def _give_up(self) -> None:
+        with self._wake:
+            self._refusal = self._refusal or DIED
+            left = list(self._active)
+        self._fail(left, self._refusal)
+        self._hand_over()
+
+    def _awake(self) -> bool:
+        """Wait for something to do. False when the engine is to stop."""
+        with self._wake:
+            self._wake.wait_for(lambda: self._stopping or self._cancelled or self._scheduler.has_work)
+            cancelled, self._cancelled, stopping = self._cancelled, {}, self._stopping
+        for number, reason in cancelled.items():
+            if (active := self._active.get(number)) is not None:
+                self._finish(active, reason, self.clock())
+        return not stopping
+
+    def _step(self) -> None:
+        """Plan a step, run it and hand over what it made. A failure is the step's requests' alone."""
+        step = None
+        try:
+            with self._wake:
+                step = self._scheduler.step(self.clock() * 1e3, self.costs)
+            # What a plan takes is not the step's: most steps have none of their own.
+            started = self.clock()
+            if step is not None:
+                self._take(step, self._runtime.run([part.segment for part in step.parts]), started)
+            self._failed_steps = 0
+        except Exception as error:
+            self._failed_steps += 1
+            failed = list(self._active) if step is None else [part.id for part in step.parts]
+            logger.exception("a step of %d requests failed", len(failed))
+            self._fail(failed, f"the step failed: {one_line(error)}")
+            step = None
+        self._hand_over()
+        if step is not None:
+            self._note(step, started)
+
+    def _take(self, step: Step, logits: Tensor, started: float) -> None:
+        """logits: [parts that want them, vocab_size]. started: when the step began."""
+        parts = [part for part in step.parts if part.segment.wants_logits]
+        chosen, broken = choose([self._active[part.id] for part in parts], logits)
+        for id, error in broken.items():
+            self._fail([id], f"choosing a token failed: {one_line(error)}")
+        begun = [part for part in step.parts if part.id in self._active and not self._active[part.id].begun]
+        if begun:
+            self._admit(step, begun, started)
+        now = self.clock()
+        with self._wake:
+            self._scheduler.took(step, {id: each.token for id, each in chosen.items()}, now * 1e3)
+        for part in parts:
+            if part.id not in chosen:
+                continue
+            active, each = self._active[part.id], chosen[part.id]
+            if each.token in active.stops:
+                self._finish(active, "stop", now)
+                continue
+            self._push(active, Token(each.token, part.option.name, now, each.logprob, each.top))
+            active.left -= 1
+            if not active.left:
+                self._finish(active, "length", now)
+
+    def _admit(self, step: Step, begun: Sequence[Part], started: float) -> None:
+        """Say of those whose first step this was what they are expected to take."""
+        with self._wake:
+            situation = self._scheduler.situation(started * 1e3)
+        options = {part.id: part.option for part in step.parts}
+        expected = on_admission(situation, [part.id for part in begun], options, self.menu, self.costs)
+        for part in begun:
+            self._push(self._active[part.id], Admitted(part.option.name, expected[part.id], started))
+
+    def _note(self, step: Step, started: float) -> None:
+        now = self.clock()
+        actual_ms = (now - started) * 1e3
+        if self._adapts:
+            self._drift.note(step.groups(), actual_ms, prompt=step.reads_prompt)
+        with self._wake:
+            self._teller.stepped(step, self._scheduler, at_s=now, actual_ms=actual_ms)
+
+    def _push(self, active: Active, event: Admitted | Token | Ended) -> None:
+        active.progress.note(event)
+        self._outbox.put(active.response, event)
+
+    def _hand_over(self) -> None:
+        for response in self._outbox.send():
+            response.cancel()
+
+    def _finish(self, active: Active, reason: FinishReason, now: float) -> None:
+        self._push(active, Ended(reason, now))
+        self._leave(active, reason)
+
+    def _fail(self, numbers: Iterable[int], message: str) -> None:
+        for number in numbers:
+            if (active := self._active.get(number)) is not None:  # who has ended before has an answer already
+                self._outbox.put(active.response, ResponseFailed(message))
+                self._leave(active, None)
+
+    def _leave(self, active: Active, reason: FinishReason | None) -> None:
+        with self._wake:
+            self._scheduler.remove(active.id)
+            del self._active[active.id]
+        self._teller.ended(active, reason)

@@ -1,0 +1,176 @@
+"""One request's tokens on their way from the engine's thread to the event loop that waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from serve.engine.engine_errors import EngineFailedError
+from serve.policies.budget import Timing
+
+FinishReason = Literal["stop", "length", "cancelled"]
+LeaveReason = Literal["stop", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Its first step began. predicted: what it was then expected to take from its arrival on, the wait included."""
+
+    submodel: str
+    predicted: Timing
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """logprob: the model's own of this token; top: of the most likely ones. Both as far as they were asked for."""
+
+    id: int
+    submodel: str
+    at_s: float
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    reason: FinishReason
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseFailed:
+    message: str
+
+
+Event = Admitted | Token | Ended | ResponseFailed
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """What has happened so far. submodel: chosen at admission. submodels: tokens by the submodel that made them.
+
+    Moments by the engine's clock. admitted_s: when its first step began.
+    """
+
+    arrived_s: float
+    submodel: str | None = None
+    predicted: Timing | None = None
+    submodels: Counter[str] = field(default_factory=Counter)
+    admitted_s: float | None = None
+    first_s: float | None = None
+    last_s: float | None = None
+    ended_s: float | None = None
+
+    def note(self, event: Admitted | Token | Ended) -> None:
+        match event:
+            case Token():
+                self.submodels[event.submodel] += 1
+                if self.first_s is None:
+                    self.first_s = event.at_s
+                self.last_s = event.at_s
+            case Admitted():
+                self.submodel, self.predicted, self.admitted_s = event.submodel, event.predicted, event.at_s
+            case Ended():
+                self.ended_s = event.at_s
+
+    @property
+    def tokens(self) -> int:
+        return self.submodels.total()
+
+    def measured(self) -> Timing | None:
+        """None before anything came. The step that ends a response without a token counts for e2e only."""
+        end_s = self.last_s if self.ended_s is None else self.ended_s
+        if end_s is None:
+            return None
+        first_s, last_s = (end_s, end_s) if self.first_s is None or self.last_s is None else (self.first_s, self.last_s)
+        return Timing(
+            ttft_ms=(first_s - self.arrived_s) * 1e3,
+            tpot_ms=(last_s - first_s) / max(1, self.tokens - 1) * 1e3,
+            e2e_ms=(end_s - self.arrived_s) * 1e3,
+        )
+
+
+class Response:
+    """Iterate for the tokens, all that have come at a time; afterwards finish_reason and progress say how it went.
+
+    progress follows what the reader takes. Everything belongs to the event loop that made the response.
+    """
+
+    def __init__(self, *, arrived_s: float, cancel: Callable[[LeaveReason], None]) -> None:
+        self.progress = Progress(arrived_s=arrived_s)
+        self.finish_reason: FinishReason | None = None
+        self.loop = asyncio.get_running_loop()
+        self._cancel = cancel
+        self._events: deque[Event] = deque()
+        self._news = asyncio.Event()
+
+    def receive(self, event: Event) -> None:
+        self._events.append(event)
+        self._news.set()
+
+    def cancel(self, reason: LeaveReason = "cancelled") -> None:
+        """Free the request's place at the next step boundary. No effect on a response that has ended.
+
+        reason: "stop" where its reader has all that was asked for, because a stop string came.
+        """
+        if self.finish_reason is None:
+            self._cancel(reason)
+
+    async def __aiter__(self) -> AsyncIterator[tuple[Token, ...]]:
+        """Never an empty tuple. Raises EngineFailedError when a step with this request failed."""
+        while True:
+            while not self._events:
+                self._news.clear()
+                await self._news.wait()
+            if tokens := self._tokens():
+                yield tokens
+                continue
+            match self._events.popleft():
+                case ResponseFailed(message):
+                    raise EngineFailedError(message)
+                case Ended() as event:
+                    self.progress.note(event)
+                    self.finish_reason = event.reason
+                    return
+                case event:
+                    self.progress.note(event)
+
+    def _tokens(self) -> tuple[Token, ...]:
+        """Take those that come before anything else."""
+        tokens: list[Token] = []
+        while self._events and isinstance(self._events[0], Token):
+            token = self._events.popleft()
+            assert isinstance(token, Token)
+            self.progress.note(token)
+            tokens.append(token)
+        return tuple(tokens)
+
+
+class Outbox:
+    """What one step has for all responses, handed over with one call to each event loop. For one thread."""
+
+    def __init__(self) -> None:
+        self._mail: dict[asyncio.AbstractEventLoop, list[tuple[Response, Event]]] = {}
+
+    def put(self, response: Response, event: Event) -> None:
+        self._mail.setdefault(response.loop, []).append((response, event))
+
+    def send(self) -> list[Response]:
+        """Returns the responses for which nobody can be waiting any more, because their event loop is closed."""
+        unreachable: list[Response] = []
+        for loop, mail in self._mail.items():
+            try:
+                loop.call_soon_threadsafe(_deliver, mail)
+            except RuntimeError:
+                unreachable += [response for response, _ in mail]
+        self._mail = {}
+        return unreachable
+
+
+def _deliver(mail: Sequence[tuple[Response, Event]]) -> None:
+    for response, event in mail:
+        response.receive(event)

@@ -1,0 +1,1 @@
+"""The wire: OpenAI-compatible routes over an engine, and the playground."""

@@ -1,0 +1,103 @@
+"""One JSON line for every request when it ends, from the logger `serve.access`. No prompt, no text, no key.
+
+Probes of /health and /metrics are lines of level DEBUG.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+from time import monotonic, time
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve.http.generation import Choices
+
+logger = logging.getLogger("serve.access")
+
+CLIENT_CLOSED_REQUEST = 499
+"""nginx's status for an answer that nobody waits for."""
+PROBES = ("/health", "/metrics")
+
+
+class AccessLogMiddleware:
+    """Plain ASGI, inside RequestIdMiddleware. What was generated is in `scope["state"]["choices"]`, if anything was.
+
+    now: Unix seconds. clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, now: Callable[[], float] = time, clock: Callable[[], float] = monotonic
+    ) -> None:
+        self._app, self._now, self._clock = app, now, clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began_s, status, complete = self._clock(), 0, False
+
+        async def watched(message: Message) -> None:
+            nonlocal status, complete
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            elif message["type"] == "http.response.body":
+                complete = not message.get("more_body", False)
+            await send(message)
+
+        failed = False
+        try:
+            await self._app(scope, receive, watched)
+        except Exception:
+            failed = True
+            raise
+        finally:
+            # An answer that was cut off had its status line already, as a rule 200.
+            shown = status or (500 if failed else CLIENT_CLOSED_REQUEST)
+            client_gone = not failed and (not complete or status == CLIENT_CLOSED_REQUEST)
+            level = logging.DEBUG if scope["path"] in PROBES else logging.INFO
+            if logger.isEnabledFor(level):
+                times = {"time": _iso(self._now()), "duration_ms": round((self._clock() - began_s) * 1e3, 2)}
+                logger.log(level, "%s", json.dumps(times | entry(scope, shown, client_gone=client_gone)))
+
+
+def entry(scope: Scope, status: int, *, client_gone: bool) -> dict[str, Any]:
+    """All of the line but its times. For several choices, their sums; `met` only if all of them met their budget."""
+    state = scope.get("state", {})
+    route = scope.get("route")
+    line: dict[str, Any] = {
+        "request_id": state.get("request_id"),
+        "method": scope["method"],
+        "route": getattr(route, "path", None) or scope["path"][:200],
+        "status": status,
+        "client_gone": client_gone,
+    }
+    choices: Choices | None = state.get("choices")
+    return line if choices is None else line | _generated(choices)
+
+
+def _generated(choices: Choices) -> dict[str, Any]:
+    submodels: Counter[str] = Counter()
+    for generation in choices.generations:
+        submodels += generation.progress.submodels
+    reports = [generation.report() for generation in choices.generations]
+    alone = len(reports) == 1
+    mets = [report["budget_met"] for report in reports]
+    return {
+        "prompt_tokens": choices.prompt_tokens,
+        "completion_tokens": submodels.total(),
+        "choices": len(reports),
+        "submodels": dict(submodels),
+        "budget_ms": reports[0]["budget_ms"],  # one budget holds for all choices
+        "predicted_ms": reports[0]["predicted_ms"] if alone else [report["predicted_ms"] for report in reports],
+        "measured_ms": reports[0]["measured_ms"] if alone else [report["measured_ms"] for report in reports],
+        "budget_met": None if None in mets else all(mets),
+    }
+
+
+def _iso(now: float) -> str:
+    return datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

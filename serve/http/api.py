@@ -1,0 +1,205 @@
+"""The OpenAI-compatible routes. A request that cannot be honoured is refused in one line, in OpenAI's error shape."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from math import isfinite
+from typing import Annotated, Any
+from uuid import uuid4
+
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from openai.types import Completion, Model
+from openai.types.chat import ChatCompletion
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from lts_ray.errors import LtsRayError
+from serve.http.access_log import CLIENT_CLOSED_REQUEST, AccessLogMiddleware
+from serve.http.answers import Answers, ChatAnswers, CompletionAnswers, to_json
+from serve.http.api_error import ApiError, as_api_error
+from serve.http.event_stream import EventStream, gone
+from serve.http.generation import Choices, TextPiece
+from serve.http.keys import Keys
+from serve.http.openapi import DocumentedApp, error_docs, generation_docs, json_answer, package_version
+from serve.http.request_id import RequestIdMiddleware
+from serve.http.request_limits import DEFAULT_LIMITS, RequestLimits
+from serve.http.schemas import ChatRequest, CompletionRequest, parse
+from serve.http.service import Service
+from serve.policies.menu import Option
+
+GivenKey = Annotated[
+    HTTPAuthorizationCredentials | None,
+    Depends(HTTPBearer(auto_error=False, description="An API key, as the official clients send it")),
+]
+
+
+def create_app(
+    service: Service,
+    *,
+    limits: RequestLimits = DEFAULT_LIMITS,
+    keys: Keys | None = None,
+    answers_request_id: bool = True,
+    metrics: Callable[[], tuple[bytes, str]] | None = None,
+    extra_routes: Sequence[APIRouter] = (),
+) -> FastAPI:
+    """keys: who may use the routes under /v1; None for everybody. metrics: what /metrics answers, with its type.
+
+    answers_request_id: False where a proxy in front sets the header. extra_routes: pages that need no key; whatever
+    they ask of the model they ask of the routes under /v1.
+    """
+    app = DocumentedApp(
+        names=service.models,
+        title="lts-ray",
+        version=package_version(),
+        description="Elastic serving: a submodel for each request's latency budget.",
+    )
+    app.add_middleware(AccessLogMiddleware)
+    app.add_middleware(RequestIdMiddleware, answers=answers_request_id)  # the outer one
+    app.include_router(_model_routes(service, limits), dependencies=[] if keys is None else [Depends(_guard(keys))])
+    app.include_router(_open_routes(service, metrics))
+    for router in extra_routes:
+        app.include_router(router)
+    _answer_errors(app, answers_request_id=answers_request_id)
+    return app
+
+
+def _model_routes(service: Service, limits: RequestLimits) -> APIRouter:
+    router = APIRouter(prefix="/v1")
+
+    async def answer(
+        request: Request,
+        kind: type[CompletionRequest] | type[ChatRequest],
+        shape: type[CompletionAnswers | ChatAnswers],
+    ) -> Response:
+        arrived_s = service.engine.clock()
+        body = parse(kind, await _read(request, limits.max_body_bytes))
+        choices = await service.submit(
+            body, request.headers, request_id=request.state.request_id, arrived_s=arrived_s, limits=limits
+        )
+        request.state.choices = choices  # for the access log
+        answers = shape(body.model, uuid4().hex, service.spelling, wants_usage=body.wants_usage)
+        if body.stream:
+            return EventStream(choices, answers, wants_usage=body.wants_usage)
+        return await _whole(request, choices, answers)
+
+    @router.post("/completions", **generation_docs(CompletionRequest, Completion))
+    async def completions(request: Request) -> Response:
+        """Continue a prompt, or several."""
+        return await answer(request, CompletionRequest, CompletionAnswers)
+
+    @router.post("/chat/completions", **generation_docs(ChatRequest, ChatCompletion))
+    async def chat_completions(request: Request) -> Response:
+        """Answer the last message of a conversation."""
+        return await answer(request, ChatRequest, ChatAnswers)
+
+    @router.get("/models", responses={200: json_answer("ModelList", "All names"), **error_docs(401, 500)})
+    async def models() -> Response:
+        """Every name that a request may use as `model`."""
+        listed = [_model(service, name, option) for name, option in service.models().items()]
+        return JSONResponse({"object": "list", "data": listed})
+
+    @router.get("/models/{name:path}", responses={200: json_answer("Model", "It"), **error_docs(401, 404, 500)})
+    async def model(name: str) -> Response:
+        """One of them."""
+        return JSONResponse(_model(service, name, service.option(name)))
+
+    return router
+
+
+def _open_routes(service: Service, metrics: Callable[[], tuple[bytes, str]] | None) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/health", responses={200: json_answer("Health", "It works"), **error_docs(500, 503)})
+    async def health() -> Response:
+        """Whether the engine works, and how many requests run and wait."""
+        service.engine.check()
+        running, waiting = service.engine.counts()
+        return JSONResponse({"status": "ok", "running": running, "waiting": waiting})
+
+    if metrics is not None:
+        text = {"description": "Prometheus' text format", "content": {"text/plain": {"schema": {"type": "string"}}}}
+
+        @router.get("/metrics", response_class=Response, responses={200: text, **error_docs(500)})
+        async def scrape() -> Response:
+            """Counters and histograms, under vLLM's names where they exist."""
+            body, media_type = metrics()
+            return Response(body, headers={"Content-Type": media_type})
+
+    return router
+
+
+def _guard(keys: Keys) -> Callable[..., Any]:
+    async def guard(given: GivenKey) -> None:
+        if given is None or not keys.accept(given.credentials):
+            missing = "an API key is needed: send it as `Authorization: Bearer KEY`"
+            raise ApiError(
+                missing if given is None else "the API key is not one that this server knows",
+                status=401,
+                code="invalid_api_key",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+
+    return guard
+
+
+def _answer_errors(app: FastAPI, *, answers_request_id: bool) -> None:
+    @app.exception_handler(LtsRayError)
+    async def refuse(request: Request, error: LtsRayError) -> JSONResponse:
+        return as_api_error(error).answer()
+
+    @app.exception_handler(ClientDisconnect)
+    async def nobody_waits(request: Request, error: ClientDisconnect) -> Response:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)  # it left before its body had come
+
+    @app.exception_handler(HTTPException)
+    async def no_such_route(request: Request, error: HTTPException) -> JSONResponse:
+        message = f"{request.method} {request.url.path[:200]}: {error.detail}"
+        return ApiError(message, status=error.status_code, headers=error.headers).answer()
+
+    @app.exception_handler(Exception)
+    async def fail(request: Request, error: Exception) -> JSONResponse:
+        # Starlette logs the traceback; the client needs no more than this. It answers outside of all middleware.
+        headers = {"X-Request-Id": request.state.request_id} if answers_request_id else {}
+        return ApiError("the server failed; see its log", status=500, kind="server_error", headers=headers).answer()
+
+
+async def _read(request: Request, max_bytes: int) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > max_bytes:
+            raise ApiError(f"the body is larger than {max_bytes} bytes", status=413, code="body_too_large")
+    return bytes(body)
+
+
+async def _whole(request: Request, choices: Choices, answers: Answers) -> Response:
+    """The whole answer; nothing as soon as the client has gone: no row must run on for nobody."""
+    pieces: list[list[TextPiece]] = [[] for _ in choices.generations]
+
+    async def collect() -> None:
+        async for piece in choices:
+            pieces[piece.index].append(piece)
+
+    collecting, leaving = asyncio.create_task(collect()), asyncio.create_task(gone(request.receive))
+    try:
+        await asyncio.wait({collecting, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not collecting.done():
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+        collecting.result()
+    finally:
+        choices.cancel()
+        collecting.cancel()
+        leaving.cancel()
+    return JSONResponse(answers.whole(pieces, choices))
+
+
+def _model(service: Service, name: str, option: Option) -> dict[str, Any]:
+    described = {
+        "submodel": option.name,
+        **option.submodel.fields(),
+        "loss": option.loss if isfinite(option.loss) else None,
+    }
+    return to_json(Model(id=name, created=service.created, object="model", owned_by="lts-ray"), lts=described)

@@ -1,0 +1,80 @@
+"""A stream of server-sent events. However it ends, the engine's rows are freed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from lts_ray.errors import LtsRayError
+from serve.http.answers import QUOTE, Answers
+from serve.http.api_error import as_api_error
+from serve.http.generation import Choices
+
+HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+"""The second keeps nginx from gathering what is to be seen as it comes."""
+DONE = b"data: [DONE]\n\n"
+
+
+class EventStream(Response):
+    """Sends as fast as the client reads; ends as soon as it has gone, whether or not there is anything to send."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, choices: Choices, answers: Answers, *, wants_usage: bool) -> None:
+        super().__init__(headers=HEADERS)
+        del self.headers["content-length"]  # of a body that is not known yet
+        self._choices, self._events = choices, events(choices, answers, wants_usage=wants_usage)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        writing, leaving = asyncio.create_task(self._write(send)), asyncio.create_task(gone(receive))
+        try:
+            await asyncio.wait({writing, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if writing.done():
+                writing.result()
+        except OSError:
+            pass  # what some servers raise for a client that has gone
+        finally:
+            self._choices.cancel()
+            writing.cancel()
+            leaving.cancel()
+
+    async def _write(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async for event in self._events:
+            await send({"type": "http.response.body", "body": event, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def gone(receive: Receive) -> None:
+    """Returns once the client has gone; the request's body must have been read."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def events(choices: Choices, answers: Answers, *, wants_usage: bool) -> AsyncIterator[bytes]:
+    """`lts` is in the last chunk, the one with the usage if that was asked for."""
+    try:
+        for generation in choices.generations:
+            if (first := answers.first(generation.index)) is not None:
+                yield _event(first)
+        left = len(choices.generations)
+        async for piece in choices:
+            if piece.text or piece.tokens or piece.trace:
+                yield _event(answers.piece(piece))
+            if piece.ended:
+                left -= 1
+                report = choices.report() if not left and not wants_usage else None
+                reason = choices.generations[piece.index].finish_reason
+                yield _event(answers.last(piece.index, reason, report=report))
+        if wants_usage:
+            yield _event(answers.usage(choices, report=choices.report()))
+    except LtsRayError as error:  # the status line is gone: the error can only be an event
+        yield _event(QUOTE(as_api_error(error).body()))
+    yield DONE
+
+
+def _event(chunk: str) -> bytes:
+    return f"data: {chunk}\n\n".encode()

@@ -1,0 +1,202 @@
+"""Responses as text: each choice by itself, and all choices of a request in the order in which their text comes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from serve.engine.request import Request
+from serve.engine.response import Progress, Response, Token
+from serve.http.response_text import ResponseText
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Which submodel wrote so many tokens. at_ms: when the last of them came, after the request's arrival."""
+
+    submodel: str
+    tokens: int
+    at_ms: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {"submodel": self.submodel, "tokens": self.tokens, "at_ms": round(self.at_ms, 2)}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextPiece:
+    """Text that came at once. index: of its choice. ended: no more comes for this choice; the text may be empty then.
+
+    tokens: those that wrote it, with where each begins in the choice's text (starts); only for log probabilities.
+    trace: only where it was asked for; the text may be empty, while a character is unfinished.
+    """
+
+    index: int
+    text: str
+    ended: bool = False
+    tokens: tuple[Token, ...] = ()
+    starts: tuple[int, ...] = ()
+    trace: Trace | None = None
+
+
+class Generation:
+    """One choice. Iterate for its pieces, the last one `ended`; what it tells of itself is final afterwards.
+
+    traced: a piece has the tokens of one submodel, and says which; and every token is in some piece.
+    """
+
+    def __init__(
+        self, response: Response, request: Request, text: ResponseText, *, index: int = 0, traced: bool = False
+    ) -> None:
+        self.index, self.request = index, request
+        self._response, self._text, self._traced = response, text, traced
+        self._tokens: list[Token] = []  # kept only where log probabilities are asked for
+        self._after_stop: tuple[Token, ...] = ()
+        self._last: Token | None = None
+
+    async def __aiter__(self) -> AsyncIterator[TextPiece]:
+        """Frees the engine's row when the reader stops, for whatever reason."""
+        try:
+            async for tokens in self._response:
+                for run in _runs(tokens) if self._traced else (tokens,):
+                    piece = self._push(run)
+                    if piece.text or piece.tokens or piece.trace:
+                        yield piece
+                    if self._text.stopped:
+                        break
+                if self._text.stopped:
+                    self._after_stop = tokens[self._taken(tokens) :]
+                    break
+        finally:
+            self._response.cancel("stop" if self._text.stopped else "cancelled")
+        shown = self._text.released
+        rest = self._text.finish()
+        yield self._piece(rest, shown, ended=True, trace=self._trace(0) if rest else None)
+
+    def cancel(self) -> None:
+        self._response.cancel()
+
+    @property
+    def finish_reason(self) -> Literal["stop", "length"]:
+        """A response that ran into max_tokens with a stop string in its last token has stopped."""
+        return "stop" if self._text.stopped or self._response.finish_reason != "length" else "length"
+
+    @property
+    def progress(self) -> Progress:
+        """What has happened so far, without the tokens that came together with one that ended a stop string."""
+        progress = self._response.progress
+        if not self._after_stop or self._last is None:
+            return progress
+        beyond = Counter(token.submodel for token in self._after_stop)
+        return replace(progress, submodels=progress.submodels - beyond, last_s=self._last.at_s, ended_s=None)
+
+    def report(self) -> dict[str, Any]:
+        """The `lts` field of the answer."""
+        progress, budget = self.progress, self.request.budget
+        predicted, measured = progress.predicted, progress.measured()
+        return {
+            "submodel": progress.submodel,
+            "tokens": dict(progress.submodels),
+            "predicted_ms": predicted and predicted.to_json(),
+            "measured_ms": measured and measured.to_json(),
+            "budget_ms": budget.items() or None,
+            "budget_met": budget.holds(measured) if budget and measured is not None else None,
+        }
+
+    def _push(self, tokens: tuple[Token, ...]) -> TextPiece:
+        """Stops after the token that ends a stop string."""
+        push, text, shown, count = self._text.push, "", self._text.released, 0
+        for token in tokens:
+            text += push(token.id)
+            count += 1
+            if self._text.stopped:
+                break
+        if self.request.top_logprobs is not None:
+            self._tokens.extend(tokens[:count])
+        self._last = token
+        return self._piece(text, shown, trace=self._trace(count))
+
+    def _trace(self, tokens: int) -> Trace | None:
+        """Of the newest tokens; of none where only their text is new."""
+        if not self._traced or self._last is None:
+            return None
+        return Trace(self._last.submodel, tokens, (self._last.at_s - self._response.progress.arrived_s) * 1e3)
+
+    def _taken(self, tokens: tuple[Token, ...]) -> int:
+        """How many of the newest `tokens` have been pushed."""
+        return next(place for place, token in enumerate(tokens, 1) if token is self._last)
+
+    def _piece(self, text: str, shown: int, *, ended: bool = False, trace: Trace | None = None) -> TextPiece:
+        if self.request.top_logprobs is None:
+            return TextPiece(index=self.index, text=text, ended=ended, trace=trace)
+        now = self._text.released
+        return TextPiece(
+            index=self.index,
+            text=text,
+            ended=ended,
+            tokens=tuple(self._tokens[shown:now]),
+            starts=self._text.starts(shown, now),
+            trace=trace,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """All that one request of the wire has asked for. Iterate for the pieces of all choices as they come.
+
+    prompt_tokens: each prompt once, however many choices it has.
+    """
+
+    generations: tuple[Generation, ...]
+    prompt_tokens: int
+
+    async def __aiter__(self) -> AsyncIterator[TextPiece]:
+        """Raises what a choice raises, at once. A slow reader gets fewer and longer pieces."""
+        if len(self.generations) == 1:
+            async for piece in self.generations[0]:
+                yield piece
+            return
+        # One place: while it is taken, tokens gather in the responses, and the next piece has them all.
+        pieces: asyncio.Queue[TextPiece | Exception] = asyncio.Queue(maxsize=1)
+
+        async def feed(generation: Generation) -> None:
+            try:
+                async for piece in generation:
+                    await pieces.put(piece)
+            except Exception as error:
+                await pieces.put(error)
+
+        feeding = [asyncio.create_task(feed(generation)) for generation in self.generations]
+        try:
+            left = len(feeding)
+            while left:
+                found = await pieces.get()
+                if isinstance(found, Exception):
+                    raise found
+                left -= found.ended
+                yield found
+        finally:
+            for each in feeding:
+                each.cancel()
+
+    def cancel(self) -> None:
+        for generation in self.generations:
+            generation.cancel()
+
+    @property
+    def completion_tokens(self) -> int:
+        return sum(generation.progress.tokens for generation in self.generations)
+
+    def report(self) -> dict[str, Any]:
+        """The `lts` field: of the only choice, or of each in a list."""
+        if len(self.generations) == 1:
+            return self.generations[0].report()
+        return {"choices": [generation.report() for generation in self.generations]}
+
+
+def _runs(tokens: tuple[Token, ...]) -> list[tuple[Token, ...]]:
+    """Cut where the submodel changes."""
+    cuts = [place for place in range(1, len(tokens)) if tokens[place].submodel != tokens[place - 1].submodel]
+    return [tokens[start:stop] for start, stop in zip([0, *cuts], [*cuts, len(tokens)], strict=True)]

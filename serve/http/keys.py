@@ -1,0 +1,93 @@
+"""API keys, of which the server has only the hashes. `python -m serve.http.keys [NAME]` makes one.
+
+A keys file has a line for each key: the hex SHA-256 of the key, and after a blank, if wanted, whose it is. Keys are
+random and long, so that a plain hash of one cannot be searched for.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+import secrets
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+from lts_ray.errors import LtsRayError
+
+PREFIX = "lts-"
+KEY_BYTES = 32
+LINE = re.compile(r"([0-9a-fA-F]{64})(?:\s+(\S.*))?")
+
+
+@dataclass(frozen=True)
+class Keys:
+    """digests: of the keys that are good. They stand in no message and no log, and not in this object's repr."""
+
+    digests: tuple[bytes, ...] = field(repr=False)
+
+    @classmethod
+    def read(cls, path: Path) -> Keys:
+        """Raises LtsRayError that names the line, and not what stands on it."""
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise LtsRayError(f"keys file {path} cannot be read: {reason}") from None
+        return cls(tuple(_digests(lines, path)))
+
+    def accept(self, key: str) -> bool:
+        """Takes as long for a wrong key as for a right one, and as long for the first as for the last."""
+        digest, found = _digest(key), False
+        for each in self.digests:
+            found |= hmac.compare_digest(digest, each)
+        return found
+
+
+def _digests(lines: Iterable[str], path: Path) -> Iterable[bytes]:
+    found = []
+    for number, line in enumerate(lines, 1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        match = LINE.fullmatch(text)
+        if match is None:
+            raise LtsRayError(
+                f"keys file {path}, line {number}: must be a key's SHA-256 in hex, and after a blank its name if it "
+                "has one; `python -m serve.http.keys NAME` prints such a line"
+            )
+        found.append(bytes.fromhex(match[1]))
+    if not found:
+        raise LtsRayError(
+            f"keys file {path} has no key, so nobody could use the server: `python -m serve.http.keys` makes one"
+        )
+    return found
+
+
+def make_key() -> str:
+    return PREFIX + secrets.token_urlsafe(KEY_BYTES)
+
+
+def line_of(key: str, name: str = "") -> str:
+    """What the keys file says of `key`."""
+    return f"{_digest(key).hex()} {name}".rstrip()
+
+
+def _digest(key: str) -> bytes:
+    return sha256(key.encode("utf-8", "surrogatepass")).digest()
+
+
+def main(arguments: Sequence[str]) -> int:
+    if len(arguments) > 1 or any(each.startswith("-") or not each.isprintable() for each in arguments):
+        print("usage: python -m serve.http.keys [NAME]", file=sys.stderr)
+        return 2
+    key = make_key()
+    print(f"key, for the client alone, shown only now: {key}")
+    print(f"line for the keys file: {line_of(key, *arguments)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

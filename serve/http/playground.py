@@ -1,0 +1,114 @@
+"""A page to try budgets on, and the frontier that it draws. The page is static files; nothing is fetched elsewhere.
+
+The page asks for completions as any client does, with the header `x-lts-trace: true`, so that every chunk of the stream
+says which submodel wrote it.
+"""
+
+from __future__ import annotations
+
+from math import isfinite
+from pathlib import Path
+from typing import Any, Protocol
+
+from fastapi import APIRouter, HTTPException, Response
+from fastapi.responses import JSONResponse
+
+from lts_ray.models.decoder_config import DecoderConfig
+from lts_ray.runtime.step_costs import Group, StepCosts
+from serve.policies.menu import Menu, Option
+
+STATIC = Path(__file__).parent / "static"
+PARTS = ("playground.css", "playground.js", "answer.js", "chart.js", "stream.js", "submodels.js", "view.js")
+MEDIA = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
+HEADERS = {
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+}
+"""The page shows what a model wrote: whatever that is, it can neither run nor load anything."""
+
+PROMPT_TOKENS = 32
+"""Of the prompt whose first token is predicted."""
+
+
+class Served(Protocol):
+    """The part of a Service that the page is about. Read anew for every answer: menu and costs change while serving."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def engine(self) -> Engine: ...
+
+
+class Engine(Protocol):
+    @property
+    def menu(self) -> Menu: ...
+
+    @property
+    def costs(self) -> StepCosts: ...
+
+    @property
+    def config(self) -> DecoderConfig: ...
+
+
+def playground_router(service: Served) -> APIRouter:
+    """GET /playground, the files that it loads, and /playground/frontier."""
+    router = APIRouter(include_in_schema=False)
+
+    @router.get("/playground")
+    async def page() -> Response:
+        return _file("playground.html")
+
+    @router.get("/playground/frontier")
+    async def points() -> Response:
+        engine = service.engine
+        return JSONResponse(frontier(service.name, engine.menu, engine.costs, engine.config), headers=HEADERS)
+
+    @router.get("/playground/{name}")
+    async def part(name: str) -> Response:
+        if name not in PARTS:
+            raise HTTPException(404)
+        return _file(name)
+
+    return router
+
+
+def frontier(model: str, menu: Menu, costs: StepCosts, config: DecoderConfig) -> dict[str, Any]:
+    """Every submodel that can be named, widest first, and what it is predicted to cost a request that is alone.
+
+    relative_size: decoder parameters over the universal model's. predicted_ttft_ms: the first token, after a short
+    prompt. predicted_tpot_ms: each further one, with the context half full. elastic: whether budgets choose it.
+    """
+    elastic = {option.name for option in menu.elastic}
+    whole = config.decoder_params()
+    options = sorted(menu.named.values(), key=lambda option: option.neurons, reverse=True)
+    return {
+        "model": model,
+        "universal": menu.universal.name,
+        "options": [
+            {
+                "name": option.name,
+                "loss": option.loss if isfinite(option.loss) else None,
+                "relative_size": config.decoder_params(option.submodel) / whole,
+                "predicted_ttft_ms": _alone_ms(option, costs, tokens=PROMPT_TOKENS, before=0),
+                "predicted_tpot_ms": _alone_ms(option, costs, tokens=1, before=config.context_length // 2),
+                "elastic": option.name in elastic,
+            }
+            for option in options
+        ],
+    }
+
+
+def _alone_ms(option: Option, costs: StepCosts, *, tokens: int, before: int) -> float:
+    """A step with one sequence in it. Each token looks at those before it and at itself."""
+    attended = tokens * before + tokens * (tokens + 1) // 2
+    return costs.step_ms([Group(option.neurons, rows=tokens, attended=attended, logits=1)])
+
+
+def _file(name: str) -> Response:
+    content = (STATIC / name).read_bytes()
+    return Response(content, media_type=MEDIA[name.rpartition(".")[2]], headers=HEADERS)

@@ -1,0 +1,227 @@
+"""Between the wire and the engine: names of models, text to tokens, and which requests a body asks for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from lts_ray.decoding.sampling import Sampling
+from lts_ray.errors import LtsRayError
+from lts_ray.text.tokenizer import Tokenizer
+from serve.engine.engine import Engine
+from serve.engine.request import Request
+from serve.http.api_error import ApiError
+from serve.http.fields import MAX_BUDGET_MS
+from serve.http.generation import Choices, Generation
+from serve.http.request_limits import DEFAULT_LIMITS, RequestLimits
+from serve.http.response_text import ResponseText, Spelling
+from serve.http.schemas import ChatRequest, CompletionRequest, GenerationRequest
+from serve.policies.budget import KINDS, Budget
+from serve.policies.menu import Option
+
+DEFAULT_COMPLETION_TOKENS = 16
+"""OpenAI's own default."""
+DEFAULT_CHAT_TOKENS = 256
+"""OpenAI lets a chat go on as long as it fits; a bound keeps one careless request from holding a row for minutes."""
+LONG_TEXT = 10_000
+"""Characters whose tokens are made in another thread, so that no stream waits for them: some milliseconds' work."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """name: what clients call the model. created: when it came up, in Unix seconds."""
+
+    engine: Engine
+    tokenizer: Tokenizer
+    name: str
+    created: int
+
+    @cached_property
+    def spelling(self) -> Spelling:
+        return Spelling(self.tokenizer)
+
+    def models(self) -> dict[str, Option]:
+        """All names that a request may use: the universal model, then each submodel as `name:submodel`."""
+        menu = self.engine.menu
+        return {self.name: menu.universal} | {f"{self.name}:{name}": option for name, option in menu.named.items()}
+
+    def option(self, model: str) -> Option:
+        options = self.models()
+        if model not in options:
+            raise ApiError(
+                f"the model {model[:100]!a} does not exist; this server has: {', '.join(options)}",
+                status=404,
+                param="model",
+                code="model_not_found",
+            )
+        return options[model]
+
+    async def submit(
+        self,
+        body: CompletionRequest | ChatRequest,
+        headers: Mapping[str, str],
+        *,
+        request_id: str,
+        arrived_s: float,
+        limits: RequestLimits = DEFAULT_LIMITS,
+    ) -> Choices:
+        """Queue all that a body of the wire asks for. Raises ApiError or what Engine.submit raises; all of it or
+        nothing is queued."""
+        requests = await self.requests(body, headers, request_id=request_id, limits=limits)
+        traced = _read_switch(headers, "x-lts-trace")
+        generations: list[Generation] = []
+        try:
+            for index, request in enumerate(requests):
+                if index:
+                    await asyncio.sleep(0)  # to judge one takes a while: the streams get their turn in between
+                response = self.engine.submit(request, arrived_s=arrived_s)
+                text = ResponseText(self.tokenizer, body.stop)
+                generations.append(Generation(response, request, text, index=index, traced=traced))
+        except BaseException:
+            for generation in generations:
+                generation.cancel()
+            raise
+        prompt_tokens = sum(len(request.prompt) for request in requests[:: body.choices])
+        return Choices(generations=tuple(generations), prompt_tokens=prompt_tokens)
+
+    async def requests(
+        self,
+        body: CompletionRequest | ChatRequest,
+        headers: Mapping[str, str],
+        *,
+        request_id: str,
+        limits: RequestLimits = DEFAULT_LIMITS,
+    ) -> list[Request]:
+        """Prompt by prompt, each choice's. A seed counts up from choice to choice, anew for each prompt."""
+        limits.check(body)
+        option = self.option(body.model)
+        field = "prompt" if isinstance(body, CompletionRequest) else "messages"
+        budget, strict = read_budget(body, headers), _read_switch(headers, "x-slo-strict")
+        sampling = self._sampling(body)
+        found = []
+        for prompt in await self._prompts(body):
+            limits.check_prompt(len(prompt), field)
+            first = Request(
+                prompt=prompt,
+                max_tokens=self._max_tokens(body, len(prompt), field),
+                sampling=sampling,
+                seed=body.seed,
+                budget=budget,
+                pinned=None if body.model == self.name else option,
+                strict=strict,
+                label=request_id,
+                ignore_eos=bool(body.ignore_eos),
+                top_logprobs=body.alternatives,
+            )
+            if sampling.min_tokens > first.max_tokens:
+                raise ApiError(
+                    f"min_tokens is above the most that the response may have, {first.max_tokens} tokens",
+                    param="min_tokens",
+                    code="invalid_value",
+                )
+            found.append(first)
+            seeds = [None if body.seed is None else body.seed + n for n in range(1, body.choices)]
+            found += [replace(first, seed=seed) for seed in seeds]
+        return found
+
+    def _sampling(self, body: GenerationRequest) -> Sampling:
+        size, bias = self.engine.config.vocab_size, body.logit_bias or {}
+        unknown = next((token for token in bias if token >= size), None)
+        if unknown is not None:
+            raise ApiError(
+                f"logit_bias: token id {unknown} is not below the vocabulary's size, {size}",
+                param="logit_bias",
+                code="invalid_value",
+            )
+        return Sampling(
+            temperature=1.0 if body.temperature is None else body.temperature,
+            top_p=1.0 if body.top_p is None else body.top_p,
+            top_k=min(max(0, body.top_k or 0), size),
+            min_p=body.min_p or 0.0,
+            repetition_penalty=1.0 if body.repetition_penalty is None else body.repetition_penalty,
+            presence_penalty=body.presence_penalty or 0.0,
+            frequency_penalty=body.frequency_penalty or 0.0,
+            logit_bias=bias,
+            min_tokens=body.min_tokens or 0,
+        )
+
+    async def _prompts(self, body: CompletionRequest | ChatRequest) -> list[tuple[int, ...]]:
+        if isinstance(body, ChatRequest):
+            try:
+                text = self.tokenizer.render_chat([message.to_template() for message in body.messages])
+            except LtsRayError as error:
+                raise ApiError(str(error), param="messages") from None
+            return [await self._encode(text)]
+        return [await self._encode(each) if isinstance(each, str) else self._known(each) for each in body.prompt]
+
+    async def _encode(self, text: str) -> tuple[int, ...]:
+        if len(text) < LONG_TEXT:
+            return tuple(self.tokenizer.encode(text))
+        return tuple(await asyncio.to_thread(self.tokenizer.encode, text))
+
+    def _known(self, prompt: tuple[int, ...]) -> tuple[int, ...]:
+        size = self.engine.config.vocab_size
+        unknown = next((token for token in prompt if token >= size), None)
+        if unknown is not None:
+            shown = unknown if unknown < 10**9 else "far above"
+            raise ApiError(
+                f"prompt: token ids are below the vocabulary's size, {size}; got {shown}",
+                param="prompt",
+                code="invalid_value",
+            )
+        return prompt
+
+    def _max_tokens(self, body: GenerationRequest, prompt_tokens: int, field: str) -> int:
+        context = self.engine.config.context_length
+        room, limit = context - prompt_tokens, body.token_limit
+        if prompt_tokens < 1:
+            raise ApiError(f"{field} is empty: give at least one token", param=field, code="empty_prompt")
+        if room < 1:
+            raise ApiError(
+                f"{field} has {prompt_tokens} tokens, which leaves no room in the context of {context} tokens",
+                param=field,
+                code="context_length_exceeded",
+            )
+        if limit is None:
+            return min(room, DEFAULT_COMPLETION_TOKENS if field == "prompt" else DEFAULT_CHAT_TOKENS)
+        if limit > room:
+            raise ApiError(
+                f"{prompt_tokens} prompt tokens leave room for {room} in the context of {context} tokens; "
+                f"got max_tokens {limit if limit < 10**9 else 'far above'}",
+                param="max_tokens" if body.max_completion_tokens is None else "max_completion_tokens",
+                code="context_length_exceeded",
+            )
+        return limit
+
+
+def read_budget(body: GenerationRequest, headers: Mapping[str, str]) -> Budget:
+    """The body's budget and the headers'; where both bound the whole response, both must hold."""
+    limits = {kind: _read_limit(headers, f"x-slo-{kind}-ms") for kind in KINDS}
+    e2e = [limit for limit in (limits["e2e"], body.latency_budget_ms) if limit is not None]
+    return Budget(ttft_ms=limits["ttft"], tpot_ms=limits["tpot"], e2e_ms=min(e2e, default=None))
+
+
+def _read_limit(headers: Mapping[str, str], name: str) -> float | None:
+    text = headers.get(name)
+    if text is None:
+        return None
+    try:
+        limit = float(text)
+    except ValueError:
+        limit = float("nan")
+    if not 0 < limit <= MAX_BUDGET_MS:  # nor NaN
+        raise ApiError(
+            f"header {name} must be a positive number of milliseconds, at most {MAX_BUDGET_MS:g}; got {text[:40]!a}",
+            param=name,
+            code="invalid_value",
+        )
+    return limit
+
+
+def _read_switch(headers: Mapping[str, str], name: str) -> bool:
+    text = headers.get(name, "false").strip().lower()
+    if text not in ("true", "false", "1", "0"):
+        raise ApiError(f"header {name} must be true or false; got {text[:40]!a}", param=name, code="invalid_value")
+    return text in ("true", "1")

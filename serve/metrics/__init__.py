@@ -1,0 +1,1 @@
+"""What the endpoint counts, and where that is read."""

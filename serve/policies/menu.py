@@ -1,0 +1,85 @@
+"""The submodels on offer: those that a request may name, and those that a budget chooses among."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from lts_ray.frontier import Frontier
+from lts_ray.models.decoder_config import DecoderConfig
+from lts_ray.submodel import Submodel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """One submodel. loss: higher is worse, whatever stands for quality (see frontier.Point).
+
+    neurons: all that a step's cost sees of the submodel.
+    """
+
+    name: str
+    submodel: Submodel
+    loss: float
+    neurons: int
+
+    @classmethod
+    def of(cls, config: DecoderConfig, submodel: Submodel, *, name: str, loss: float) -> Option:
+        return cls(name=name, submodel=submodel, loss=loss, neurons=config.neurons(submodel))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Menu:
+    """universal: what runs without a budget. named: what a request may pin. elastic: what budgets choose among.
+
+    elastic is widest first, and each narrower option is worse: an option that is no better than a narrower one would
+    never be worth its cost, and without it "wider" and "better" are the same order.
+    """
+
+    universal: Option
+    named: Mapping[str, Option]
+    elastic: tuple[Option, ...]
+
+    @property
+    def narrowest(self) -> Option:
+        return self.elastic[-1]
+
+
+def menu_of_granularities(config: DecoderConfig, validation_loss: Mapping[str, float]) -> Menu:
+    """The trained granularities, ranked by measured loss, or by size where training measured none."""
+    measured = validation_loss.keys() >= config.trained.keys()
+    options = [
+        Option.of(
+            config,
+            submodel,
+            name=name,
+            loss=validation_loss[name] if measured else -float(config.decoder_params(submodel)),
+        )
+        for name, submodel in config.trained.items()
+    ]
+    return _menu(config, options, options)
+
+
+def menu_of_frontier(config: DecoderConfig, frontier: Frontier, target: str | None) -> Menu:
+    """Every point can be named; budgets choose among `target`'s front, or among all points where no target is known."""
+    options = {
+        point.submodel: Option.of(config, point.submodel, name=point.name, loss=point.loss) for point in frontier.points
+    }
+    points = frontier.points if target is None else frontier.front(target)
+    return _menu(config, options.values(), [options[point.submodel] for point in points])
+
+
+def _menu(config: DecoderConfig, named: Iterable[Option], candidates: Iterable[Option]) -> Menu:
+    by_name = {option.name: option for option in named}
+    full = next((option for option in by_name.values() if option.submodel == config.universal), None)
+    if full is None:  # a frontier need not hold the universal model; it is always served
+        full = Option.of(config, config.universal, name=list(config.trained)[-1], loss=float("-inf"))
+    by_name.setdefault(full.name, full)
+    return Menu(universal=full, named=by_name, elastic=_worth_their_cost([*candidates] or [full]))
+
+
+def _worth_their_cost(options: list[Option]) -> tuple[Option, ...]:
+    kept: list[Option] = []
+    for option in sorted(options, key=lambda each: (each.neurons, each.loss)):
+        if not kept or option.loss < kept[-1].loss:
+            kept.append(option)
+    return tuple(reversed(kept))

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+from benchmarks.endpoint_bench import measure_endpoint
+from benchmarks.load.client_engine import replay, replay_on_engine
+from benchmarks.load.client_http import replay_on_url
+from lts_ray.errors import LtsRayError
+from serve.engine.engine import Engine
+from serve.policies.budget import NO_BUDGET, Budget
+from serve.policies.named_policies import policy_named
+from serve.simulate.arrival import Arrival
+from serve.simulate.request_outcome import Outcome, refused
+from tests.benchmarks.load.loads import COSTS, local_model
+from tests.serve.conftest import Server
+
+
+def arrivals(count: int, *, every_ms: float = 1.0, budget: Budget = NO_BUDGET, tokens: int = 5) -> list[Arrival]:
+    return [
+        Arrival(at_ms=every_ms * number, prompt_tokens=3, output_tokens=tokens, budget=budget, klass="none")
+        for number in range(count)
+    ]
+
+
+def prompts(count: int) -> list[tuple[int, ...]]:
+    return [(number + 1, 2, 3) for number in range(count)]
+
+
+@pytest.fixture
+def engine(model_dir: Path) -> Iterator[Engine]:
+    """Four places and a queue of eight."""
+    engine = local_model(model_dir).engine(costs=COSTS, policy=policy_named("deadline"))
+    yield engine
+    engine.stop()
+
+
+async def replayed(ask, count: int) -> list[int]:  # type: ignore[no-untyped-def]
+    ended: list[int] = []
+    await replay(
+        ask, arrivals(count), prompts(count), clock=monotonic, ended=lambda number, outcome: ended.append(number)
+    )
+    return ended
+
+
+def test_a_load_is_open_it_never_waits_for_answers() -> None:
+    """The first request is answered after the third has come: whoever waits for answers waits here for ever."""
+    third = asyncio.Event()
+    asked: list[tuple[int, ...]] = []
+
+    async def ask(arrival: Arrival, prompt: tuple[int, ...], due_s: float) -> Outcome:
+        asked.append(prompt)
+        if len(asked) == 3:
+            third.set()
+        await third.wait()
+        return refused(arrival, "rejected", {})
+
+    assert sorted(asyncio.run(asyncio.wait_for(replayed(ask, 3), timeout=60))) == [0, 1, 2]
+    assert asked == prompts(3)
+
+
+def test_requests_are_asked_when_they_are_due() -> None:
+    due: list[float] = []
+
+    async def ask(arrival: Arrival, prompt: tuple[int, ...], due_s: float) -> Outcome:
+        assert monotonic() >= due_s
+        due.append(due_s)
+        return refused(arrival, "rejected", {})
+
+    asyncio.run(replayed(ask, 4))
+    assert [1e3 * (each - due[0]) for each in due] == pytest.approx([0, 1, 2, 3])
+
+
+def test_an_error_ends_all_requests_and_is_told_as_it_is() -> None:
+    asked: list[int] = []
+    left: list[int] = []
+
+    async def ask(arrival: Arrival, prompt: tuple[int, ...], due_s: float) -> Outcome:
+        if prompt[0] == 3:
+            raise LtsRayError("the load is wrong")
+        asked.append(prompt[0])
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            left.append(prompt[0])
+        return refused(arrival, "failed", {})
+
+    with pytest.raises(LtsRayError, match="the load is wrong"):
+        asyncio.run(replayed(ask, 5))
+    assert asked[:2] == [1, 2]
+    assert sorted(left) == asked
+
+
+def test_the_engine_answers_every_request_in_full_and_tells_who_made_the_tokens(engine: Engine) -> None:
+    engine.start()
+    load = [*arrivals(4), *arrivals(4, budget=Budget(e2e_ms=60_000))]
+    outcomes = asyncio.run(replay_on_engine(engine, load, prompts(8)))
+    assert [each.arrival for each in outcomes] == load
+    for each in outcomes:
+        assert each.status == "done"
+        assert sum(each.submodels.values()) == 5  # the end-of-text token does not end it
+        assert each.timing is not None
+        assert 0 < each.timing.ttft_ms < each.timing.e2e_ms
+        assert each.predicted is not None
+        assert each.met
+    assert all(set(each.submodels) == {"XL"} for each in outcomes[:4])
+
+
+def test_a_full_queue_rejects_and_an_engine_that_stops_fails_its_requests(engine: Engine) -> None:
+    """It has not been started: eight wait, and nobody runs until it is stopped."""
+
+    async def overrun() -> tuple[Outcome, ...]:
+        waiting = asyncio.create_task(replay_on_engine(engine, arrivals(11, every_ms=0.0), prompts(11)))
+        while engine.counts()[1] < 8:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.05)  # the others come as well
+        engine.start()
+        await asyncio.to_thread(engine.stop)
+        return await waiting
+
+    outcomes = asyncio.run(overrun())
+    assert [each.status for each in outcomes].count("rejected") == 3
+    assert all(each.timing is None for each in outcomes if each.status != "done")
+
+
+def test_over_http_the_same_requests_give_whole_responses(server: Server) -> None:
+    """The server has two places and a queue of four; each request's times are the client's own."""
+    load = [*arrivals(2, tokens=6), *arrivals(2, tokens=6, budget=Budget(ttft_ms=60_000, tpot_ms=60_000))]
+    outcomes = asyncio.run(replay_on_url(server.url, load, prompts(4)))
+    for each in outcomes:
+        assert each.status == "done"
+        assert sum(each.submodels.values()) == 6
+        assert each.timing is not None
+        assert 0 < each.timing.ttft_ms <= each.timing.e2e_ms
+        assert each.predicted is not None
+        assert each.met
+    assert all(set(each.submodels) == {"XL"} for each in outcomes[:2])
+
+
+def test_over_http_a_full_queue_is_a_rejection(server: Server) -> None:
+    outcomes = asyncio.run(replay_on_url(server.url, arrivals(30, every_ms=0.0, tokens=60), prompts(30)))
+    statuses = [each.status for each in outcomes]
+    assert set(statuses) == {"done", "rejected"}
+    assert statuses.count("done") >= 6
+
+
+def test_a_load_that_the_server_refuses_ends_in_its_own_words(server: Server) -> None:
+    with pytest.raises(LtsRayError, match=r"refuses the load: .*context of 64 tokens"):
+        asyncio.run(replay_on_url(server.url, arrivals(3, tokens=1000), prompts(3)))
+
+
+def test_where_no_server_is_one_line_says_so() -> None:
+    with pytest.raises(LtsRayError, match="no endpoint answers at http") as caught:
+        asyncio.run(replay_on_url("http://127.0.0.1:9", arrivals(1), prompts(1)))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_endpoint_is_compared_with_an_engine_in_turns(server: Server, model_dir: Path) -> None:
+    done: list[int] = []
+    result = measure_endpoint(
+        server.url,
+        local_model(model_dir),
+        costs=COSTS,
+        rounds=2,
+        singles=3,
+        streams=2,
+        prompt_tokens=4,
+        tokens=8,
+        progress=lambda number, total: done.append(number),
+    )
+    assert done == [0, 1, 2]
+    assert {way: len(each) for way, each in result.ttft_ms.items()} == {"engine": 6, "http": 6}
+    assert {way: len(each) for way, each in result.tokens_s.items()} == {"engine": 2, "http": 2}
+    found = result.to_json()
+    assert found["lost"] == pytest.approx(result.lost, abs=1e-4)
+    assert result.lost < 1
+    assert all(line.startswith(("holds: ", "MISSED: ")) for line in result.lines)

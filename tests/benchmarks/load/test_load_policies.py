@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.load.budget_classes import BudgetClasses
+from benchmarks.load.contestants import contestant
+from benchmarks.policies_bench import Result, run
+from benchmarks.policies_folder import BenchFolder
+from benchmarks.policies_settings import Cell, Settings
+from lts_ray.errors import LtsRayError
+from serve.simulate.oracle import QUALITY
+from tests.benchmarks.load.loads import COSTS, local_model
+from tests.conftest import ROOT
+from tests.serve.models import tiny_menu
+
+SETTINGS = Settings(
+    modes=("simulated",),
+    traces=("poisson", "gamma-4"),
+    loads=(0.5, 2.0),
+    policies=("deadline", "fixed-universal"),
+    seeds=2,
+    seconds=1.0,
+)
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from benchmarks.policies_bench import run
+from tests.benchmarks.load.loads import COSTS, local_model
+from tests.benchmarks.load.test_load_policies import SETTINGS
+
+def progress(done, total, cell):
+    if done == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+run(SETTINGS, local_model(Path(sys.argv[1])), Path(sys.argv[2]), costs=COSTS, progress=progress)
+"""
+
+
+@pytest.fixture(scope="module")
+def result(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    return run(SETTINGS, local_model(model_dir), tmp_path_factory.mktemp("policies"), costs=COSTS)
+
+
+def test_all_policies_get_a_load_before_the_next_one_is_made() -> None:
+    cells = list(SETTINGS.cells())
+    assert len(cells) == len(set(cells)) == 16
+    for first, second in zip(cells[::2], cells[1::2], strict=True):
+        assert (first.policy, second.policy) == ("deadline", "fixed-universal")
+        assert replace(first, policy="") == replace(second, policy="")
+
+
+def test_every_cell_is_scored_and_all_policies_had_the_same_requests(result: Result) -> None:
+    assert [each.cell for each in result.cells] == list(SETTINGS.cells())
+    for first, second in zip(result.cells[::2], result.cells[1::2], strict=True):
+        assert first.score.requests == second.score.requests > 0
+        assert second.score.universal_share == 1.0
+    light, heavy = (sum(each.score.requests for each in result.cells if each.cell.load == load) for load in (0.5, 2.0))
+    assert heavy > 2 * light
+
+
+def test_a_bench_that_was_killed_goes_on_and_gives_what_an_uninterrupted_one_gives(
+    result: Result, model_dir: Path, tmp_path: Path
+) -> None:
+    """SIGKILL after five cells, and half of a sixth line, as a kill in the middle of a write leaves it."""
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(model_dir), str(tmp_path)], cwd=ROOT, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    file = BenchFolder(tmp_path).cells_file
+    assert len(file.read_text(encoding="utf-8").splitlines()) == 5
+    with file.open("a", encoding="utf-8") as lines:
+        lines.write('{"mode": "simulated", "trace": "gam')
+    ran: list[Cell] = []
+    again = run(
+        SETTINGS,
+        local_model(model_dir),
+        tmp_path,
+        costs=COSTS,
+        progress=lambda done, total, cell: ran.append(cell) if cell else None,
+    )
+    assert ran == list(SETTINGS.cells())[5:]
+    assert again.cells == result.cells
+    assert len(BenchFolder(tmp_path).read_cells()) == 16
+
+
+def test_a_bench_may_grow_but_not_change(model_dir: Path, tmp_path: Path) -> None:
+    small = replace(SETTINGS, traces=("poisson",), loads=(0.5,), seeds=1)
+    first = run(small, local_model(model_dir), tmp_path, costs=COSTS)
+    ran: list[Cell] = []
+    grown = run(
+        replace(small, seeds=2),
+        local_model(model_dir),
+        tmp_path,
+        progress=lambda done, total, cell: ran.append(cell) if cell else None,
+    )
+    assert {cell.seed for cell in ran} == {1}
+    assert grown.cells[:2] == first.cells
+    with pytest.raises(LtsRayError, match=r"holds a bench with seconds 1\.0, not 2\.0; use another --output"):
+        run(replace(small, seconds=2.0), local_model(model_dir), tmp_path)
+    with pytest.raises(LtsRayError, match="holds a bench with other step costs"):
+        run(small, local_model(model_dir), tmp_path, costs=COSTS.scaled(2.0))
+    with pytest.raises(LtsRayError, match=r"holds a bench with capacity .*max_queue=8.*, not .*max_queue=9"):
+        run(small, local_model(model_dir, max_queue=9), tmp_path)
+
+
+def test_the_engine_answers_the_same_loads_in_real_time(model_dir: Path, tmp_path: Path) -> None:
+    settings = replace(SETTINGS, modes=("engine",), traces=("poisson",), loads=(1.5,), seeds=1, seconds=0.5)
+    model = local_model(model_dir, max_queue=64)
+    found = run(settings, model, tmp_path, costs=COSTS)
+    assert found.setup.slowdown is not None
+    assert found.setup.slowdown > 0
+    for each in found.cells:
+        assert each.score.requests > 0
+        assert each.score.failed == 0
+        assert each.score.tokens_s > 0
+        assert each.step_error is not None
+    assert found.cells[1].score.universal_share == 1.0
+    again = run(
+        settings, model, tmp_path, progress=lambda done, total, cell: pytest.fail("ran again") if cell else None
+    )
+    assert again == found
+
+
+def test_a_fixed_server_has_one_submodel_for_all() -> None:
+    menu = tiny_menu()
+    for name, option in (("universal", menu.universal), ("narrowest", menu.narrowest), ("M", menu.named["M"])):
+        one = contestant(f"fixed-{name}", menu)
+        assert (one.menu.universal, one.menu.elastic) == (option, (option,))
+    assert contestant("slackfit", menu).menu == menu
+
+
+def test_the_oracle_finds_its_plan_on_the_load_that_it_gets(model_dir: Path, tmp_path: Path) -> None:
+    """With no noise, and the deadline policy as one of its starts, what it aims at is not less than that policy's."""
+    settings = replace(
+        SETTINGS, traces=("poisson",), loads=(2.0,), seeds=1, policies=("deadline", "oracle"), noise=0.0, rollouts=10
+    )
+    deadline, oracle = (each.score for each in run(settings, local_model(model_dir), tmp_path, costs=COSTS).cells)
+    assert oracle.requests == deadline.requests
+    assert deadline.attainment is not None
+    assert oracle.attainment is not None
+
+    def aim(attainment: float, loss: float) -> float:
+        return attainment + QUALITY * (5.4 - loss) / (5.4 - 5.1)
+
+    assert aim(oracle.attainment, oracle.loss) >= aim(deadline.attainment, deadline.loss) - 1e-9
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"traces": ("sunday",)}, "unknown trace 'sunday'"),
+        ({"loads": ()}, "loads must be at least one"),
+        ({"policies": ("deadline", "deadline")}, "policies must be at least one, and each only once"),
+        ({"loads": (0.0,)}, "must be above 0"),
+        ({"seeds": 0}, "must be above 0"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_in_one_line(change: dict[str, object], message: str) -> None:
+    with pytest.raises(LtsRayError, match=message) as caught:
+        replace(SETTINGS, **change)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_policy_is_refused_before_anything_runs(model_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(LtsRayError, match=r"unknown policy 'fixed-Q'; known: deadline, .*fixed-XL"):
+        run(replace(SETTINGS, policies=("fixed-Q",)), local_model(model_dir), tmp_path / "new", costs=COSTS)
+    assert not (tmp_path / "new").exists()
+
+
+def test_settings_survive_json() -> None:
+    settings = replace(SETTINGS, classes=BudgetClasses(tight=1.5))
+    assert Settings.from_json(json.loads(json.dumps(settings.to_json()))) == settings

@@ -1,0 +1,48 @@
+"""A scale so small that a whole bench takes seconds; as a script, its trainings, slow enough for a test to kill."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from benchmarks.matformer import train_scale
+from benchmarks.matformer_scales import SCALES, Scale
+from lts_ray.training import loop
+
+
+def tiny_scale(texts: Path, *, steps: int = 4, n_layer: int = 2) -> Scale:
+    preset = SCALES["small"]
+    model = replace(
+        preset.model, vocab_size=280, d_model=16, n_layer=n_layer, n_head=2, n_kv_head=1, d_ff=32, context_length=32
+    )
+    training = replace(
+        preset.training,
+        steps=steps,
+        sequence_length=16,
+        warmup_steps=1,
+        log_every=1,
+        evaluation_blocks=2,
+        checkpoint_every=2,
+        precision="float32",
+        threads=1,
+    )
+    return replace(preset, model=model, training=training, corpus=str(texts / "*.txt"))
+
+
+def main(texts: str, output: str) -> None:
+    fast = loop.optimize
+
+    def slow(*args: object, **kwargs: object) -> dict[str, torch.Tensor]:
+        time.sleep(0.15)
+        return fast(*args, **kwargs)  # type: ignore[arg-type]
+
+    loop.optimize = slow
+    train_scale(tiny_scale(Path(texts)), Path(output))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

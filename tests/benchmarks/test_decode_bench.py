@@ -1,0 +1,304 @@
+"""The comparison of decoders takes turns, divides what it says it divides, and drives the runtime as a model would."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+from torch import Tensor
+from typer.testing import CliRunner
+
+from benchmarks import decode_engine
+from benchmarks.bandwidth import read_bandwidth
+from benchmarks.common.machine import Machine
+from benchmarks.decode import (
+    CONTINUOUS,
+    CTRANSLATE2,
+    ENGINE,
+    RUNTIME,
+    TRANSFORMERS,
+    Prompts,
+    Result,
+    Row,
+    Way,
+    agreement,
+    bare_runtime,
+    blocks_for,
+    compare,
+    random_prompts,
+    step_bytes,
+)
+from benchmarks.decode_command import decode
+from benchmarks.decode_rivals import RIVALS, Work, missing, open_rivals
+from lts_ray.decoding.plain_loop import generate
+from lts_ray.errors import LtsRayError
+from lts_ray.models.matformer.hugging_face.checkpoint import save_checkpoint
+from lts_ray.models.matformer.matformer import MatFormer
+from lts_ray.runtime.runtime import BLOCK_TOKENS
+from lts_ray.runtime.segment import Segment
+from lts_ray.runtime.step_calibration import calibrate
+from lts_ray.text.tokenizer import load_tokenizer, save_tokenizer
+from tests.conftest import make_model
+
+
+class Decoder:
+    """Takes `read_s` for prompts and `step_s` for each token after the first; token n is n."""
+
+    def __init__(self, clock: Clock, *, read_s: float, step_s: float, extra: int = 0) -> None:
+        self._clock, self._read_s, self._step_s, self._extra = clock, read_s, step_s, extra
+
+    def __call__(self, prompts: Prompts, new_tokens: int) -> list[list[int]]:
+        self._clock.now += self._read_s + (new_tokens - 1) * self._step_s
+        self._clock.asked.append((self, len(prompts), new_tokens))
+        return [list(range(new_tokens + self._extra)) for _ in prompts]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.asked: list[tuple[Decoder, int, int]] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_steps_are_told_from_reading_the_prompt_and_ways_take_turns() -> None:
+    clock, told = Clock(), []
+    ours, theirs = Decoder(clock, read_s=1.0, step_s=0.002), Decoder(clock, read_s=9.0, step_s=0.005)
+    rows = compare(
+        {Way(RUNTIME, "XL"): ours, Way(CTRANSLATE2, "XL"): theirs},
+        [[1, 2]] * 4,
+        batches=[1, 4],
+        new_tokens=11,
+        rounds=2,
+        step_bytes=lambda name, batch: 100 + batch,
+        clock=clock,
+        progress=lambda *each: told.append(each),
+    )
+    assert [(row.way.engine, row.batch) for row in rows] == [
+        (RUNTIME, 1),
+        (RUNTIME, 4),
+        (CTRANSLATE2, 1),
+        (CTRANSLATE2, 4),
+    ]
+    assert [row.step_ms for row in rows] == pytest.approx([2.0, 2.0, 5.0, 5.0])
+    assert [row.tokens_per_second for row in rows] == pytest.approx([500.0, 2000.0, 200.0, 800.0])
+    assert [row.step_bytes for row in rows] == [101, 104, 101, 104]
+    assert {row.agreement for row in rows} == {1.0}
+    assert told == [(done, 12) for done in range(1, 13)]
+    firsts = [asked[0] for asked in clock.asked[::2]]
+    assert [each is ours for each in firsts[0::2]] != [each is ours for each in firsts[1::2]]
+    assert sum(1 for _, _, tokens in clock.asked if tokens == 11) == 8
+
+
+def test_a_way_that_gives_more_or_fewer_tokens_than_asked_is_refused() -> None:
+    clock = Clock()
+    with pytest.raises(LtsRayError, match=r"CTranslate2 was to give 1 x 1 tokens; got \[2\]"):
+        compare(
+            {Way(CTRANSLATE2, "XL"): Decoder(clock, read_s=1.0, step_s=1.0, extra=1)},
+            [[1]],
+            batches=[1],
+            new_tokens=3,
+            rounds=1,
+            step_bytes=lambda name, batch: 1,
+            clock=clock,
+        )
+
+
+def test_tokens_agree_until_the_first_that_differs() -> None:
+    assert agreement([[1, 2, 3, 4]], [[1, 2, 9, 4]]) == 0.5
+    assert agreement([[1, 2], [3, 4]], [[1, 2], [9, 4]]) == 0.5
+    assert agreement([[1, 2]], [[1, 2]]) == 1
+
+
+def row(engine: str, submodel: str, batch: int, step_ms: float, step_bytes: int = 1000) -> Row:
+    return Row(
+        way=Way(engine, submodel),
+        batch=batch,
+        new_tokens=3,
+        whole_ms=(2 * step_ms + 5,) * 3,
+        first_ms=(5.0,) * 3,
+        step_bytes=step_bytes,
+        agreement=1.0,
+    )
+
+
+RESULT = Result(
+    rows=(
+        row(ENGINE, "S", 1, 2.2, step_bytes=500),
+        row(ENGINE, "XL", 1, 4.0),
+        row(RUNTIME, "XL", 1, 3.0),
+        row(TRANSFORMERS, "XL", 1, 9.0),
+        row(CONTINUOUS, "XL", 1, 7.0),
+        row(CTRANSLATE2, "XL", 1, 5.0),
+        row(ENGINE, "XL", 4, 5.0),
+        row(CTRANSLATE2, "XL", 4, 1.0),
+    ),
+    submodels=("S", "XL"),
+    prompt_tokens=8,
+    bandwidth=1e6,
+    prediction_error=0.05,
+    threads=1,
+    seed=0,
+    machine=Machine(cpu="some cpu", cores=2, gpu=None, torch="2.0", commit=None),
+    versions={"torch": "2.0"},
+)
+
+
+def test_what_is_wanted_is_of_the_engine_over_the_better_of_transformers_ways_and_only_where_measured() -> None:
+    assert [(each.what, round(each.found, 4), each.met) for each in RESULT.wanted()] == [
+        ("S, batch 1: gain over XL, of what its bytes promise", round(4 / 2.2 / 2, 4), True),
+        ("XL, batch 1: x transformers' best", 1.75, False),
+        ("XL, batch 1: x CTranslate2", 1.25, True),
+    ]
+    assert str(RESULT.wanted()[1]) == "MISSED: XL, batch 1: x transformers' best: 1.75, wanted at least 2.00"
+    bare = replace(RESULT, rows=tuple(each for each in RESULT.rows if each.way.engine != ENGINE))
+    assert [round(each.found, 4) for each in bare.wanted()] == [round(7 / 3, 4), round(5 / 3, 4)]
+
+
+def test_the_bandwidth_share_is_of_the_bytes_of_a_step() -> None:
+    assert RESULT.bandwidth_share(RESULT.rows[1]) == pytest.approx(1000 / 4e-3 / 1e6)
+    found = json.loads(json.dumps(RESULT.to_json()))
+    assert found["rows"][1]["bandwidth_share"] == 0.25
+    assert found["rows"][1]["tokens_per_second"] == 250
+    assert [each["met"] for each in found["wanted"]] == [True, False, True]
+
+
+def test_a_step_reads_every_weight_once_but_of_the_embedding_only_as_the_output_matrix(universal: MatFormer) -> None:
+    config = universal.config
+    weights = sum(each.numel() for each in universal.parameters())
+    cached = 3 * 2 * 2 * 8  # layers, keys and values, heads, dimensions
+    assert step_bytes(config, config.universal, batch=2, context=10) == 4 * (weights + 2 * 10 * cached)
+    narrow = config.trained["S"]
+    dropped = 3 * 32 * sum(64 - width for width in narrow.widths)
+    assert step_bytes(config, narrow, batch=1, context=0) == 4 * (weights - dropped)
+
+
+def test_a_buffer_is_read_at_the_rate_of_the_fastest_run() -> None:
+    """By a clock on which each run takes half as long as the one before it, down to the last."""
+    readings, now = count(), [0.0]
+
+    def clock() -> float:
+        number = next(readings)
+        now[0] += 2.0 ** -(number // 2) if number % 2 else 1.0
+        return now[0]
+
+    found = read_bandwidth(threads=1, megabytes=1, clock=clock)
+    assert found == pytest.approx(4 * 4096 * 61 / 2.0**-19)
+
+
+class ModelRuntime:
+    """Runs the model over everything that a sequence's blocks have been given, without a cache."""
+
+    def __init__(self, model: MatFormer) -> None:
+        self.config, self.n_blocks = model.config, 64
+        self._model = model
+        self._held: dict[tuple[int, int], int] = {}
+
+    def run(self, segments: Sequence[Segment]) -> Tensor:
+        logits = []
+        for segment in segments:
+            assert len(segment.blocks) == -(-segment.stop // BLOCK_TOKENS)
+            for place, token in enumerate(segment.tokens, start=segment.start):
+                self._held[segment.blocks[place // BLOCK_TOKENS], place % BLOCK_TOKENS] = token
+            tokens = [
+                self._held[segment.blocks[place // BLOCK_TOKENS], place % BLOCK_TOKENS] for place in range(segment.stop)
+            ]
+            with torch.inference_mode():
+                logits.append(self._model(torch.tensor([tokens]), submodel=segment.submodel)[0, -1])
+        return torch.stack(logits)
+
+
+def test_the_bare_runtime_decodes_what_the_model_does(universal: MatFormer) -> None:
+    submodel = universal.config.trained["L"]
+    prompts = random_prompts(universal.config, count=3, tokens=14, seed=1)
+    assert prompts == random_prompts(universal.config, count=3, tokens=14, seed=1)
+    assert blocks_for(3, 14 + 7) == 6
+    found = bare_runtime(ModelRuntime(universal), submodel)(prompts, 7)
+    assert found == [list(generate(universal, prompt, submodel=submodel, max_tokens=7)) for prompt in prompts]
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_a_rival_gives_our_tokens_and_goes_on_past_an_end_of_text(name: str, model_dir: Path, tmp_path: Path) -> None:
+    """The end of text is what the model says first: whoever heeded it would stop there, or say something else."""
+    if reason := missing(name):
+        pytest.skip(reason)
+    model = make_model(seed=5)
+    prompts = random_prompts(model.config, count=2, tokens=9, seed=2)
+    expected = {
+        submodel: [
+            list(generate(model, each, submodel=model.config.trained[submodel], max_tokens=5)) for each in prompts
+        ]
+        for submodel in ("M", "XL")
+    }
+    model = make_model(seed=5)
+    ended = MatFormer(replace(model.config, eos_token_id=expected["XL"][0][0]))
+    ended.load_state_dict(model.state_dict())
+    save_checkpoint(ended.eval(), tmp_path / "model")
+    save_tokenizer(load_tokenizer(model_dir), tmp_path / "model")
+    work = Work(
+        folder=tmp_path / "extracted", scratch=tmp_path / "scratch", threads=1, batch=2, prompt_tokens=9, new_tokens=5
+    )
+    with open_rivals([name], tmp_path / "model", ["M", "XL"], work) as ways:
+        assert {way.submodel for way in ways} == {"M", "XL"}
+        for way, decode in ways.items():
+            assert decode(prompts, 5) == expected[way.submodel]
+            assert decode(prompts[:1], 1) == [expected[way.submodel][0][:1]]
+
+
+def test_an_unknown_rival_is_refused_and_one_that_is_not_installed_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(LtsRayError, match="no rival 'vllm'; there are: transformers"):
+        missing("vllm")
+    monkeypatch.setattr("benchmarks.decode_rivals.find_spec", lambda name: None)
+    assert "pip install" in str(missing("ctranslate2"))
+    assert missing("transformers") is None
+
+
+@pytest.mark.parametrize("rivals", ["", "transformers"])
+def test_the_verb_prints_a_table_what_is_wanted_and_a_line_of_json_last(
+    rivals: str, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode_engine, "read_bandwidth", partial(read_bandwidth, megabytes=1))
+    monkeypatch.setattr(decode_engine, "calibrate", partial(calibrate, seconds=0.2))
+    app = typer.Typer()
+    app.command()(decode)
+    options = "--batch 1,3 --prompt-tokens 20 --new-tokens 12 --submodels XL,0.5 --rounds 1"
+    arguments = ["--model", str(model_dir), "--rivals", rivals, "--output", str(tmp_path / "found.json")]
+    found = CliRunner().invoke(app, [*options.split(), *arguments], catch_exceptions=False)
+    assert found.exit_code == 0, found.output
+    record = json.loads(found.stdout.splitlines()[-1])
+    assert record == json.loads((tmp_path / "found.json").read_text())
+    expected = {RUNTIME, ENGINE} | ({TRANSFORMERS} if rivals else set())
+    assert {(row["engine"], row["submodel"], row["batch"]) for row in record["rows"]} == {
+        (engine, submodel, batch) for engine in expected for submodel in ("XL", "0.5") for batch in (1, 3)
+    }
+    assert {row["agreement"] for row in record["rows"]} == {1.0}
+    assert record["step_prediction_error"] > 0
+    assert record["read_bandwidth_gb_s"] > 0
+    assert "0.5, batch 3: gain over XL" in found.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--batch", "1,many"], "got '1,many'"),
+        (["--batch", "0"], "batches of at least 1"),
+        (["--new-tokens", "60"], "are 92 tokens; the model takes 64"),
+        (["--rivals", "vllm"], "no rival 'vllm'"),
+    ],
+    ids=["no number", "nothing", "too long", "unknown"],
+)
+def test_what_cannot_be_compared_is_refused(options: list[str], message: str, model_dir: Path) -> None:
+    app = typer.Typer()
+    app.command()(decode)
+    with pytest.raises(LtsRayError, match=message):
+        CliRunner().invoke(app, ["--model", str(model_dir), *options], catch_exceptions=False)

@@ -1,0 +1,187 @@
+"""What a person at the terminal sees: results for good input, one line and exit code 2 for bad."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lts_ray.cli import main as cli
+from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
+from tests.replay.tables import OBJECTIVES, write_table
+
+TARGETS = "targets: [{name: here, local: true, sequence_length: 16}]"
+
+
+def lts_ray(*arguments: str | Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run a command in this process, as the console script does; its exit code."""
+    monkeypatch.setattr(sys, "argv", ["lts-ray", *(str(each) for each in arguments)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    return end.value.code if isinstance(end.value.code, int) else int(bool(end.value.code))
+
+
+def test_evaluate_prints_a_record_for_each_submodel(
+    model_dir: Path, texts: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = lts_ray(
+        "evaluate", "-m", model_dir, "--text", texts / "*.txt", "-s", "S", "-s", "8,64,16", "--json",
+        monkeypatch=monkeypatch,
+    )  # fmt: skip
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert code == 0
+    assert [row["widths"] for row in rows] == [[8, 8, 8], [8, 64, 16]]
+    assert all(row["loss_nats"] > 0 and row["tokens"] > 100 for row in rows)
+
+
+def test_extract_writes_a_checkpoint(
+    model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lts_ray("extract", "-m", model_dir, "-s", "M", "-o", tmp_path / "m", monkeypatch=monkeypatch) == 0
+    assert "plain transformers loads it" in capsys.readouterr().out
+    assert load_checkpoint(tmp_path / "m").model.config.widths == (16, 16, 16)
+
+
+def test_generate_continues_the_prompt(
+    model_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lts_ray("generate", "-m", model_dir, "-p", "the law", "--max-tokens", "5", monkeypatch=monkeypatch) == 0
+    assert capsys.readouterr().out.startswith("the law")
+
+
+def test_measure_prints_each_granularity(
+    model_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = lts_ray("measure", "-m", model_dir, "--sequence-length", "16", "--json", monkeypatch=monkeypatch)
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert code == 0
+    assert [row["submodel"] for row in rows] == ["S", "M", "L", "XL"]
+    memory = [row["peak_memory_mb"] for row in rows]
+    assert memory == sorted(memory)
+
+
+def test_params_adds_the_count_to_every_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first architecture of the paper's table 4, to its printed digit; blank lines are no rows."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"id": 1, "n_layer": 2, "d_model": 512, "n_head": [2, 2], "d_inner": [1216, 1280]}\n\n')
+    assert lts_ray("params", "--space", "transformer-xl", "--input", rows, monkeypatch=monkeypatch) == 0
+    (row,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert row["id"] == 1
+    assert round(row["decoder_params"] / 1e6, 1) == 5.2
+
+
+def test_replay_prints_a_line_for_each_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = write_table(tmp_path / "table.csv", rows=60)
+    code = lts_ray(
+        "replay", "--table", table, "--objectives", ",".join(OBJECTIVES), "--algorithm", "lts", "--evaluations", "50",
+        "--seeds", "2", monkeypatch=monkeypatch,
+    )  # fmt: skip
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert code == 0
+    assert [(each["algorithm"], each["seed"], *each["hypervolume"]) for each in found] == [
+        ("lts", 0, "50"),
+        ("lts", 1, "50"),
+    ]
+
+
+def test_proxies_prints_the_agreement_of_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Perplexity falls with the parameters, so decoder parameters order these rows perfectly; a live proxy runs too."""
+    rows = tmp_path / "rows.jsonl"
+    with rows.open("w") as file:
+        for width in (16, 32, 48, 64):
+            row = {"d_model": 8, "n_head": [2], "d_inner": [width], "n_token": 50, "valid_perplexity": 90 - width,
+                   "latency_ms": width}  # fmt: skip
+            file.write(json.dumps(row) + "\n")
+    code = lts_ray(
+        "proxies", "--space", "gpt2", "--input", rows, "--proxies", "decoder_params,snip", "--vocab-size", "40",
+        "--latency", "latency_ms", "--length", "8", "--json", monkeypatch=monkeypatch,
+    )  # fmt: skip
+    parameters, live = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert code == 0
+    assert parameters["spearman"] == pytest.approx(1.0)
+    assert parameters["d_avg"] == 0.0
+    assert live["proxy"] == "snip"
+    assert live["flops"] > 0
+
+
+BAD = {
+    "unknown backbone": (["params", "--space", "gpt5", "--input", "{empty}"], "unknown search space 'gpt5'"),
+    "no rows": (["params", "--space", "gpt2", "--input", "none.jsonl"], "rows none.jsonl cannot be read"),
+    "bad row": (["params", "--space", "gpt2", "--input", "{targets}"], "line 1: not JSON"),
+    "no table": (["replay", "-t", "none.csv", "--objectives", "a,b"], "table none.csv does not exist"),
+    "unknown proxy": (["proxies", "--space", "gpt2", "-i", "{row}", "--proxies", "luck"], "unknown proxy luck"),
+    "untrained submodels": (["search", "-m", "{model}", "-t", "{targets}", "-o", "{out}", "-s", "gpt2",
+                             "--quality", "validation_loss"], "searched before they are trained"),
+    "few-shot without rows": (["search", "-t", "{targets}", "-o", "{out}", "-s", "gpt2", "--quality", "few_shot"],
+                              "(--trained) go together"),
+    "predicted submodels": (["search", "-m", "{model}", "-t", "{targets}", "-o", "{out}", "-a", "predicted",
+                             "--quality", "decoder_params"], "needs a space of backbones"),
+    "upside down limits": (["search", "-t", "{targets}", "-o", "{out}", "-s", "gpt2", "--min-params", "9",
+                            "--max-params", "8"], "min_decoder_params 9 is larger"),
+    "no architectures": (["train", "-o", "{out}", "--architecture", "none.json"], "none.json"),
+    "name of what": (["train", "-o", "{out}", "--name", "12.4M"], "give both"),
+    "unknown submodel": (["evaluate", "-m", "{model}", "-s", "XXL"], "unknown submodel 'XXL'"),
+    "no model": (["evaluate", "-m", "nowhere"], "model nowhere is not a folder"),
+    "empty text": (["evaluate", "-m", "{model}", "--text", "{empty}"], "has no text in it"),
+    "no text": (["evaluate", "-m", "{model}", "--text", "nothing*.txt"], "no file matches"),
+    "long prompt": (["generate", "-m", "{model}", "-p", "law " * 99], "do not fit the model's context"),
+    "empty prompt": (["generate", "-m", "{model}", "-p", ""], "the prompt is empty"),
+    "bad temperature": (["generate", "-m", "{model}", "-p", "a", "--temperature", "-1"], "temperature must be"),
+    "full output": (["extract", "-m", "{model}", "-s", "S", "-o", "{model}"], "is not empty"),
+    "unknown space": (["search", "-m", "{model}", "-t", "{targets}", "-o", "{out}", "--space", "gpt5",
+                       "--quality", "decoder_params"], "gpt5"),
+    "no targets file": (["search", "-m", "{model}", "-t", "none.yaml", "-o", "{out}"], "none.yaml does not exist"),
+    "no evaluations": (["search", "-m", "{model}", "-t", "{targets}", "-o", "{out}", "--evaluations", "0"],
+                       "evaluations must be at least 1"),
+    "no configuration": (["train", "-c", "none.yaml", "-o", "{out}"], "none.yaml does not exist"),
+    "nothing to resume": (["train", "-o", "{out}", "--resume"], "holds no run to resume"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD.values(), ids=BAD.keys())
+def test_bad_input_is_one_clear_line_and_exit_code_2(
+    arguments: list[str],
+    message: str,
+    model_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "targets.yaml").write_text(TARGETS)
+    row = {"d_model": 8, "n_head": [2], "d_inner": [16], "valid_perplexity": 9}
+    (tmp_path / "row.jsonl").write_text(2 * f"{json.dumps(row)}\n")
+    places = {
+        "{model}": model_dir,
+        "{empty}": tmp_path / "empty.txt",
+        "{row}": tmp_path / "row.jsonl",
+        "{targets}": tmp_path / "targets.yaml",
+        "{out}": tmp_path / "out",
+    }
+    assert lts_ray(*(places.get(each, each) for each in arguments), monkeypatch=monkeypatch) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_loads_neither_torch_nor_ray() -> None:
+    """`--help` has to be quick; both take seconds to load."""
+    code = "import sys, lts_ray.cli.main; print([m for m in ('torch', 'ray', 'transformers') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_report_of_a_folder_without_a_search_is_refused(
+    model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lts_ray("report", "--search", tmp_path, "-m", model_dir, monkeypatch=monkeypatch) == 2
+    assert "holds no search" in capsys.readouterr().err

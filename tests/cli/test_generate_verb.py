@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lts_ray.cli.model import generate
+from lts_ray.decoding import draft_costs
+from lts_ray.decoding.draft_length import Costs
+from lts_ray.errors import LtsRayError
+
+PROMPT = "the law of the people"
+
+
+def run(model_dir: Path, capsys: pytest.CaptureFixture[str], **options: Any) -> tuple[str, str]:
+    """What it prints, and what it says on stderr."""
+    generate(prompt=PROMPT, model=model_dir, max_tokens=20, **options)
+    found = capsys.readouterr()
+    return found.out, found.err
+
+
+@pytest.mark.parametrize("length", [None, "adaptive", "3"])
+def test_a_draft_changes_no_token_and_what_it_did_is_said_in_a_line(
+    model_dir: Path, capsys: pytest.CaptureFixture[str], length: str | None
+) -> None:
+    alone, silence = run(model_dir, capsys)
+    drafted, told = run(model_dir, capsys, draft="S", draft_length=length)
+    assert (drafted, silence) == (alone, "")
+    assert re.fullmatch(r"\d+ tokens drafted, \d+ accepted; \d\.\d\d tokens a step\n", told)
+
+
+def test_the_draft_length_follows_the_costs_that_are_measured(
+    model_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The largest drafts for itself: all of its tokens stand, and the costs alone decide."""
+
+    def drafted(costs: Costs) -> str:
+        monkeypatch.setattr(draft_costs, "measure_costs", lambda *_, **options: [costs])
+        return run(model_dir, capsys, draft="XL")[1]
+
+    # 19 tokens follow the prompt's own: six whole rounds of a draft and the verifier's token, or 19 without a draft
+    assert drafted(Costs(draft=0.1, verify=(1.0, 1.1, 1.2))).startswith("12 tokens drafted, 12 accepted; 2.71")
+    assert drafted(Costs(draft=1.0, verify=(1.0, 1.5, 2.0))).startswith("0 tokens drafted, 0 accepted; 1.00")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"draft_length": "3"}, "give both"),
+        ({"draft": "S", "draft_length": "many"}, "got 'many'"),
+        ({"draft": "S", "draft_length": "0"}, "of at least 1, or adaptive; got '0'"),
+        ({"draft": "XL", "submodel": "S"}, "is wider than its verifier"),
+        ({"draft": "XL", "submodel": "S", "draft_length": "2"}, "is wider than its verifier"),
+    ],
+    ids=["no draft", "no number", "nothing to draft", "wider", "wider, fixed"],
+)
+def test_what_makes_no_sense_is_refused(model_dir: Path, options: dict[str, str], message: str) -> None:
+    with pytest.raises(LtsRayError, match=message):
+        generate(prompt=PROMPT, model=model_dir, max_tokens=20, **options)  # type: ignore[arg-type]

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import torch
+
+from benchmarks.repeatability import repeatability
+from lts_ray.architecture import Architecture
+from lts_ray.errors import LtsRayError
+from lts_ray.measurement import timed_blocks as timing
+from lts_ray.measurement.cost_model import StepCostModel
+from lts_ray.measurement.measurement import Failed, Measurement, measure_submodels
+from lts_ray.measurement.on_ray.actor import MeasurementActor
+from lts_ray.measurement.reference import Reference
+from lts_ray.measurement.steps import step_of
+from lts_ray.measurement.subjects import subject
+from lts_ray.measurement.subjects.subject import BackboneSource, SubmodelSubject, UniversalSource
+from lts_ray.measurement.timed_blocks import MIN_BLOCKS
+from lts_ray.models.backbones.backbone_config import BACKBONES, backbone_of
+from lts_ray.models.kv_cache import KVCache
+from lts_ray.models.matformer.matformer import MatFormer
+from lts_ray.submodel import Submodel
+from lts_ray.target import Target
+
+SMALL = Architecture(d_model=32, n_head=(2, 4), d_inner=(64, 96), d_embed=32)
+TARGET = Target(name="t", local=True, sequence_length=16)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As few runs as may be, also while the machine that runs the tests is busy."""
+    for name, value in {"READINGS": 3, "BASELINE_S": 0.0, "MAX_BLOCKS": MIN_BLOCKS, "MAX_REPEATS": 0}.items():
+        monkeypatch.setattr(timing, name, value)
+    monkeypatch.setattr(subject, "REFERENCE_VOCAB", 200)
+
+
+def test_decode_attends_to_the_targets_context(universal: MatFormer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every timed step sees sequence_length tokens, written by a prefill: the cache must be wound back between runs."""
+    seen: list[tuple[int, int]] = []
+    forward = universal.forward
+
+    def spy(tokens: torch.Tensor, *, cache: KVCache, **options: object) -> torch.Tensor:
+        seen.append((tokens.shape[1], int(cache.lengths.max())))
+        return forward(tokens, cache=cache, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(universal, "forward", spy)
+    target = Target(name="t", local=True, sequence_length=20, batch_size=3)
+    whole = SubmodelSubject(universal, universal.config.universal)
+    step = step_of("decode", whole, target)
+    step()
+    step()
+    assert seen == [(20, 0), (1, 20), (1, 20)]
+    seen.clear()
+    step = step_of("prefill", whole, target)
+    step()
+    step()
+    assert seen == [(20, 0), (20, 0)]
+
+
+def test_a_whole_context_can_be_measured_and_a_longer_one_is_refused(universal: MatFormer) -> None:
+    """The decode step after a full context has no place of its own: it is measured one token earlier."""
+    limit, whole = universal.config.context_length, SubmodelSubject(universal, universal.config.universal)
+    step_of("decode", whole, Target(name="t", local=True, sequence_length=limit))()
+    for regime in ("prefill", "decode"):
+        with pytest.raises(LtsRayError, match=f"sequence_length {limit + 1} is longer than the model's context"):
+            step_of(regime, whole, Target(name="t", local=True, sequence_length=limit + 1))
+
+
+def test_measurements_come_in_order_and_survive_json(universal: MatFormer) -> None:
+    trained = list(universal.config.trained.values())
+    results = measure_submodels(universal, [trained[0], trained[-1]], TARGET)
+    assert results[0].peak_memory_bytes < results[1].peak_memory_bytes
+    for each in results:
+        assert len(each.prefill.blocks) >= MIN_BLOCKS
+        assert len(each.prefill.times_ms) >= 10
+        assert each.prefill.reference_ms
+        assert each.cost.decode_ms == each.decode.median_ms > 0
+        assert Measurement.from_json(each.to_json()) == each
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_gpu_target_on_a_machine_without_one_says_so(universal: MatFormer) -> None:
+    with pytest.raises(LtsRayError, match="wants CUDA"):
+        measure_submodels(universal, [universal.config.universal], Target(name="t", local=True, device="cuda"))
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_an_actor_measures_any_candidate(backbone: str) -> None:
+    source = pickle.loads(pickle.dumps(BackboneSource(backbone=backbone, vocab_size=200, context_length=16)))
+    actor = MeasurementActor(TARGET, source, None)
+    assert isinstance(actor.start(), str)
+    small, large = actor.measure(SMALL), actor.measure(Architecture(d_model=64, n_head=(2,), d_inner=(96,), d_embed=64))
+    assert isinstance(small, Measurement)
+    assert isinstance(large, Measurement)
+    assert small.peak_memory_bytes < large.peak_memory_bytes
+    assert isinstance(actor.calibrate(0.1), Failed)
+
+
+def test_an_actor_of_a_universal_model_measures_submodels_and_calibrates(universal: MatFormer) -> None:
+    weights = {name: value.numpy() for name, value in universal.state_dict().items()}
+    actor = MeasurementActor(TARGET, UniversalSource(universal.config), weights)
+    actor.start()
+    assert isinstance(actor.measure(Submodel((8, 16, 24))), Measurement)
+    assert actor.measure(Submodel((8, 16))) == Failed(
+        reason="LtsRayError: the submodel has 2 widths, but the model has 3 layers"
+    )
+    assert isinstance(actor.calibrate(0.1), StepCostModel)
+
+
+def test_an_actor_whose_source_cannot_be_opened_says_why(universal: MatFormer) -> None:
+    found = MeasurementActor(TARGET, UniversalSource(universal.config), {}).start()
+    assert isinstance(found, Failed)
+    assert "Missing key" in found.reason
+
+
+def test_an_unknown_backbone_names_those_there_are() -> None:
+    with pytest.raises(LtsRayError, match="unknown backbone 'mamba': use one of gpt2, transformer-xl, opt, bert, t5"):
+        BackboneSource(backbone="mamba", vocab_size=200, context_length=16)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_stand_in_weights_compute_finite_numbers_that_are_not_zero(backbone: str) -> None:
+    """Zeros and denormals would falsify timings; allocated memory that nobody filled may hold either."""
+    source = BackboneSource(backbone=backbone, vocab_size=200, context_length=16)
+    module = source.open(TARGET).subject(SMALL).module
+    tokens = torch.arange(32).view(2, 16)
+    with torch.inference_mode():
+        scores = module(tokens)
+    assert torch.isfinite(scores).all()
+    assert scores.std() > 0.01
+    for name, value in (*module.named_parameters(), *module.named_buffers()):
+        magnitudes = value.float().abs()
+        assert torch.isfinite(value.float()).all(), name
+        assert ((magnitudes > 1e-30) | (magnitudes == 0)).all(), name
+    assert all(value.count_nonzero() == value.numel() for value in module.parameters())
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_stand_in_has_the_tables_of_a_properly_initialised_model(backbone: str) -> None:
+    """Skipping the drawing of weights must not skip what is computed at construction."""
+    source = BackboneSource(backbone=backbone, vocab_size=200, context_length=16)
+    found = dict(source.open(TARGET).subject(SMALL).module.named_buffers())
+    wanted = dict(backbone_of(backbone, SMALL, 200, 16).named_buffers())
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value)
+
+
+def test_repeatability_measures_both_regimes_against_one_reference(universal: MatFormer) -> None:
+    small, large = (SubmodelSubject(universal, each) for each in list(universal.config.trained.values())[:2])
+    spreads = repeatability(large, Reference.of(small, TARGET), 2, seconds=0.1)
+    assert set(spreads) == {"prefill", "decode"}
+    for spread in spreads.values():
+        medians = [each.median_ms for each in spread.latencies]
+        assert spread.relative_range == pytest.approx(abs(medians[0] - medians[1]) / (sum(medians) / 2))

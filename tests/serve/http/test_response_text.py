@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tokenizers
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lts_ray.text.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from serve.http.response_text import ResponseText, Spelling
+
+BYTES = train_tokenizer(["abc"], vocab_size=257)
+
+
+def pieces(tokenizer: Tokenizer, tokens: list[int], stops: tuple[str, ...] = ()) -> tuple[list[str], bool]:
+    text, out = ResponseText(tokenizer, stops), []
+    for token in tokens:
+        out.append(text.push(token))
+        if text.stopped:
+            break
+    return [*out, text.finish()], text.stopped
+
+
+@given(st.text(max_size=30))
+def test_the_pieces_are_the_text(text: str) -> None:
+    assert "".join(pieces(BYTES, BYTES.encode(text))[0]) == text
+
+
+@given(st.lists(st.integers(1, 256), max_size=20))
+def test_bytes_that_are_no_text_come_out_as_the_tokenizer_decodes_them(tokens: list[int]) -> None:
+    assert "".join(pieces(BYTES, tokens)[0]) == BYTES.decode(tokens)
+
+
+@given(st.text("ab", max_size=30), st.lists(st.text("ab", min_size=1, max_size=4), max_size=3))
+def test_the_text_ends_before_the_first_stop_string(text: str, stops: list[str]) -> None:
+    """Oracle: the first end of any stop string, and the earliest start among those that end there."""
+    sent, stopped = pieces(BYTES, BYTES.encode(text), tuple(stops))
+    ends = [end for end in range(len(text) + 1) if any(text[:end].endswith(stop) for stop in stops)]
+    assert stopped == bool(ends)
+    seen = text[: ends[0]] if ends else text
+    starts = [len(seen) - len(stop) for stop in stops if seen.endswith(stop)] if ends else [len(text)]
+    assert "".join(sent) == text[: min(starts)]
+
+
+def test_what_may_become_a_stop_string_is_held_back_until_it_is_clear() -> None:
+    assert pieces(BYTES, BYTES.encode("a12b"), ("123",)) == (["a", "", "", "12b", ""], False)
+    assert pieces(BYTES, BYTES.encode("a12"), ("123",)) == (["a", "", "", "12"], False)
+
+
+@pytest.mark.parametrize("text", ["é", "漢字", "a😀b"])
+def test_a_character_comes_out_whole(text: str, model_dir: Path) -> None:
+    tokenizer = load_tokenizer(model_dir)
+    sent, _ = pieces(tokenizer, tokenizer.encode(text))
+    assert "".join(sent) == text
+    assert "\ufffd" not in "".join(sent)
+
+
+@given(st.text("ab漢é", max_size=20), st.lists(st.text("ab漢", min_size=1, max_size=3), max_size=2))
+def test_released_tokens_are_those_whose_text_was_sent(text: str, stops: list[str]) -> None:
+    """Oracle: token by token, where its text ends; one token is one byte. The last one sent may be cut by a stop."""
+    response, sent = ResponseText(BYTES, stops), ""
+    tokens = BYTES.encode(text)
+    for token in tokens:
+        sent += response.push(token)
+        ends = [len(bytes(text.encode()[: place + 1]).decode(errors="ignore")) for place in range(len(response.ends))]
+        assert response.ends == ends
+        assert response.released == sum(end <= len(sent) for end in ends)
+        if response.stopped:
+            break
+    sent += response.finish()
+    if not response.stopped:
+        assert (sent, response.released) == (text, len(tokens))
+
+
+def test_a_token_that_a_stop_string_cuts_counts_as_sent(model_dir: Path) -> None:
+    """ " nation" is one token; its first letters are in the answer, and so are its log probabilities."""
+    tokenizer = load_tokenizer(model_dir)
+    tokens = tokenizer.encode("the nation of")
+    response = ResponseText(tokenizer, ["ation"])
+    sent = "".join(response.push(token) for token in tokens)
+    assert (sent, response.stopped) == ("the n", True)
+    assert response.starts(0, response.released) == tuple(
+        len(tokenizer.decode(tokens[:place])) for place in range(response.released)
+    )
+    assert response.ends[response.released - 1] >= len(sent) > response.starts(0, response.released)[-1]
+
+
+@given(st.text(max_size=20))
+def test_the_bytes_of_the_tokens_are_the_texts_bytes(text: str) -> None:
+    spelling = Spelling(BYTES)
+    assert b"".join(map(spelling.bytes_of, BYTES.encode(text))) == text.encode()
+
+
+def test_every_token_has_a_name_of_its_own() -> None:
+    """Or two alternatives of a place would be one. No text by themselves: the bytes from 0x80 on."""
+    spelling = Spelling(BYTES)
+    names = [spelling.name_of(token) for token in range(BYTES.vocab_size)]
+    assert len(set(names)) == len(names)
+    byte = BYTES.encode("é")[0]
+    assert (spelling.name_of(byte), spelling.text_of(byte), spelling.bytes_of(byte)) == (
+        "bytes:\\xc3",
+        "\ufffd",
+        b"\xc3",
+    )
+
+
+def test_sentencepiece_tokens_are_spelled_with_their_blanks_and_bytes() -> None:
+    """Decoded alone such a token loses its blank, and a byte is no text."""
+    vocabulary = {"<unk>": 0, "<0xE2>": 1, "▁the": 2, "re": 3}
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, [], byte_fallback=True))
+    backend.decoder = tokenizers.decoders.Sequence(
+        [
+            tokenizers.decoders.Replace("▁", " "),
+            tokenizers.decoders.ByteFallback(),
+            tokenizers.decoders.Fuse(),
+            tokenizers.decoders.Strip(" ", 1, 0),
+        ]
+    )
+    spelling = Spelling(Tokenizer(backend, eos_id=0, settings={}))
+    assert [spelling.bytes_of(token) for token in (1, 2, 3, 99)] == [b"\xe2", b" the", b"re", b""]

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from lts_ray.errors import LtsRayError
+from lts_ray.frontier import Frontier, TargetEntry, write_frontier
+from lts_ray.models.matformer.hugging_face.checkpoint import fingerprint
+from lts_ray.models.matformer.matformer_config import MatFormerConfig
+from lts_ray.target import Target
+from serve.app import ElasticServer, application, build
+from serve.engine.kv_budget import block_bytes, blocks_for
+from serve.replica import build_replica
+from serve.serve_args import ServeArgs
+from tests.serve.models import COSTS, STEP_COST
+
+
+def frontier_file(folder: Path, model_fingerprint: str) -> Path:
+    entry = TargetEntry(target=Target(name="small", label_selector={"role": "small"}, threads=1), step_cost=STEP_COST)
+    frontier = Frontier(
+        model_fingerprint=model_fingerprint, quality="validation_loss", targets={"small": entry}, points=()
+    )
+    write_frontier(frontier, folder / "frontier.json")
+    return folder / "frontier.json"
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"modle": "x"}, "unknown argument modle; known: model, frontier"),
+        ({"num_replicas": "0"}, "argument num_replicas"),
+        ({"threads": "many"}, "argument threads"),
+        ({"max_queue": "1025"}, "argument max_queue: .* less than or equal to 1024"),
+        ({"name": "a:b"}, "argument name"),
+    ],
+    ids=str,
+)
+def test_bad_arguments_are_named(raw: dict[str, str], message: str) -> None:
+    with pytest.raises(LtsRayError, match=message):
+        ServeArgs.parse(raw)
+
+
+def test_files_that_cannot_be_served_are_refused_before_anything_starts(model_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(LtsRayError, match="is not a folder"):
+        ServeArgs.parse({"model": tmp_path / "nope"}).check()
+    with pytest.raises(LtsRayError, match="needs frontier"):
+        ServeArgs.parse({"model": model_dir, "target": "small"}).check()
+    with pytest.raises(LtsRayError, match="does not exist"):
+        ServeArgs.parse({"model": model_dir, "frontier": tmp_path / "none.json"}).check()
+    with pytest.raises(LtsRayError, match="another model"):
+        ServeArgs.parse({"model": model_dir, "frontier": frontier_file(tmp_path, "0" * 64)}).check()
+    cut = tmp_path / "cut"
+    shutil.copytree(model_dir, cut)
+    weights = cut / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    with pytest.raises(LtsRayError, match="missing or corrupt"):
+        ServeArgs.parse({"model": cut}).check()
+
+
+def test_a_named_target_places_the_replicas_and_an_unknown_one_is_refused(model_dir: Path, tmp_path: Path) -> None:
+    path = frontier_file(tmp_path, fingerprint(model_dir))
+    args = ServeArgs.parse({"model": model_dir, "frontier": path, "target": "small", "num_replicas": "2"})
+    assert application(args) is not None
+    target = args.check()
+    assert target is not None
+    assert target.label_selector == {"role": "small"}
+    with pytest.raises(LtsRayError, match="it has: small"):
+        ServeArgs.parse({"model": model_dir, "frontier": path, "target": "large"}).check()
+
+
+def test_build_prints_one_line_and_exits_with_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        build({"model": str(tmp_path / "nope")})
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_replica_serves_the_matching_targets_points_with_costs_of_its_own(
+    model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve.replica.calibrate", lambda runtime, *, seconds: COSTS)
+    path = frontier_file(tmp_path, fingerprint(model_dir))
+    args = ServeArgs.parse({"model": model_dir, "frontier": path, "name": "tiny"})
+    replica = build_replica(args, {"role": "small"})
+    try:
+        assert replica.service.engine.costs.to_json() == COSTS.to_json()
+        assert list(replica.service.models()) == ["tiny", "tiny:XL"]
+    finally:
+        replica.service.engine.stop()
+
+
+def test_a_replica_changes_its_policy_or_says_why_not_and_keeps_it(
+    model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve.replica.calibrate", lambda runtime, *, seconds: COSTS)
+    replica = build_replica(ServeArgs.parse({"model": model_dir}), {})
+    engine = replica.service.engine
+    try:
+        assert engine.policy.name == "deadline"
+        replica.reconfigure({"policy": "fixed", "thresholds": {"submodel": "S"}})
+        assert engine.policy.name == "fixed"
+        for wrong, message in (
+            ({"polcy": "deadline"}, "user_config has no polcy; it has policy and thresholds"),
+            ({"policy": "best"}, "unknown policy 'best'"),
+            ({"policy": "deadline", "thresholds": {"sur": 1}}, "no threshold 'sur'"),
+            ({"policy": "deadline", "thresholds": {"sure": "high"}}, "sure must be a finite number"),
+            ({"thresholds": {"unbudgeted_ms": None}}, "unbudgeted_ms must be a finite number"),
+            ({"policy": "fixed", "thresholds": {"submodel": ["S"]}}, "submodel must be a name"),
+            ({"policy": "fixed", "thresholds": {"submodel": "XXL"}}, "XXL"),
+            ({"thresholds": [1]}, "thresholds must be"),
+        ):
+            with pytest.raises(LtsRayError, match=message):
+                replica.reconfigure(wrong)
+            assert engine.policy.name == "fixed"
+    finally:
+        engine.stop()
+
+
+@pytest.mark.parametrize("error", [LtsRayError("no such policy"), TypeError("a bug")], ids=["wrong", "bug"])
+def test_a_replica_that_serves_survives_any_user_config(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    def refuse(given: object) -> None:
+        raise error
+
+    server = ElasticServer.__new__(ElasticServer)
+    engine = SimpleNamespace(stop=lambda: None)
+    server._replica = SimpleNamespace(reconfigure=refuse, service=SimpleNamespace(engine=engine))
+    with caplog.at_level("ERROR", logger="serve.app"):
+        server.reconfigure({})
+    assert str(error) in caplog.text
+
+
+@pytest.mark.parametrize("context_length", [1328, 2608])
+def test_a_cache_for_one_context_holds_one_however_its_megabytes_are_rounded(context_length: int) -> None:
+    config = MatFormerConfig(
+        vocab_size=300, d_model=32, n_head=4, n_kv_head=1, widths=(64,), context_length=context_length
+    )
+    one = context_length // 16
+    assert blocks_for(config, rows=1, budget_mb=one * block_bytes(config) / 1e6) == one
+
+
+def test_the_cache_holds_all_rows_unless_they_need_more_than_its_default() -> None:
+    config = MatFormerConfig(vocab_size=300, d_model=32, n_head=4, n_kv_head=2, widths=(64,) * 3, context_length=96)
+    size = 4 * 3 * 2 * 16 * (8 + 16)  # bytes of a block: layers, heads, places, a key and a padded value
+    assert block_bytes(config) == size
+    assert blocks_for(config, rows=8, budget_mb=None) == 8 * 6
+    assert blocks_for(config, rows=8, budget_mb=100 * size / 1e6) == 100
+    long = replace(config, context_length=1 << 20)
+    assert blocks_for(long, rows=8, budget_mb=None) == max(1 << 16, int(1024e6 / size))
+    with pytest.raises(LtsRayError, match=r"one context of 96 tokens takes 0\.1 MB"):
+        blocks_for(config, rows=8, budget_mb=5 * size / 1e6)
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"policy": "best"}, "unknown policy 'best'"),
+        ({"keys": "no-such-file"}, "keys file .* cannot be read"),
+        ({"kv_cache_mb": "0.001"}, "kv_cache_mb=0.001 is too small"),
+        ({"max_batch_size": "9", "chunk_tokens": "8"}, "chunk_tokens=8 is below max_batch_size=9"),
+    ],
+    ids=str,
+)
+def test_what_could_not_run_is_refused_before_anything_starts(
+    model_dir: Path, raw: dict[str, str], message: str
+) -> None:
+    with pytest.raises(LtsRayError, match=message):
+        ServeArgs.parse({"model": model_dir, **raw}).check()
