@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.common.interleaved import Responses, interleaved
 from benchmarks.common.machine import Machine
+from benchmarks.common.turns import Responses, timed_responses
 from lts_ray.decoding.confidence import Confidence, Measure, Routed, calibrate, decode_with_confidence
 from lts_ray.decoding.plain_loop import generate
 from lts_ray.decoding.sampling import Sampling
@@ -190,7 +190,9 @@ def run(
     for name in small:  # None, and not a share: always the universal one, after the small one's own step
         ways[name, None] = partial(routed, name, ALWAYS)
     ways |= {key: partial(routed, key[0], found) for key, found in confidences.items()}
-    timed = interleaved(ways, responses=responses, repeats=repeats, clock=clock, progress=partial(progress, "decoding"))
+    timed = timed_responses(
+        ways, responses=responses, rounds=repeats, clock=clock, progress=partial(progress, "decoding")
+    )
     ms = {way: 1000 * found.total_seconds / (responses * (tokens - 1)) for way, found in timed.items()}
     curve = [(ms[each], read[each].loss) for each in chosen]
 

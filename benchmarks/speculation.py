@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.common.interleaved import Progress, Responses, interleaved
 from benchmarks.common.machine import Machine
+from benchmarks.common.turns import Progress, Responses, timed_responses
 from benchmarks.speculation_text import Text
 from lts_ray.decoding.draft_costs import LONGEST, measure_costs
 from lts_ray.decoding.draft_length import ADAPTIVE, Adaptive, Costs, Length
@@ -210,7 +210,7 @@ def run(
 
     ways: dict[Configuration | int, Callable[[int], Iterator[Round]]] = dict.fromkeys(range(ALONE), alone)
     ways |= {each: partial(speculative, each) for each in configurations}
-    found = interleaved(ways, responses=len(prompts), repeats=repeats, clock=clock, progress=progress)
+    found = timed_responses(ways, responses=len(prompts), rounds=repeats, clock=clock, progress=progress)
     plain_s = median(found[turn].total_seconds for turn in range(ALONE))
     return Result(
         verifier=verifier,
