@@ -24,7 +24,6 @@ for benchmark in (
     bench_supernet.supernet,
     bench_training.training_step,
     bench_decoding.speculation,
-    bench_decoding.confidence,
     decode_command.decode,
     commands.policies,
     commands.soak,

@@ -7,7 +7,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from benchmarks.verbs.bench_decoding import confidence, speculation
+from benchmarks.verbs.bench_decoding import speculation
 from benchmarks.verbs.bench_matformer import matformer
 from benchmarks.verbs.bench_training import training_step
 from lts_ray.cli.model import generate
@@ -20,7 +20,6 @@ LARGEST = 2**63 - 1
     [
         (generate, ["--prompt", "a"]),
         (speculation, []),
-        (confidence, []),
         (training_step, []),
         (matformer, ["--output", "nowhere"]),
     ],

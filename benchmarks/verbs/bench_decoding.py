@@ -1,4 +1,4 @@
-"""`python -m benchmarks.speculation` and `python -m benchmarks.confidence`."""
+"""`python -m benchmarks.speculation`."""
 
 from __future__ import annotations
 
@@ -21,11 +21,6 @@ class Sharing(StrEnum):
     both = "both"
     shared = "shared"
     separate = "separate"
-
-
-class Measure(StrEnum):
-    margin = "margin"
-    entropy = "entropy"
 
 
 def speculation(
@@ -127,84 +122,4 @@ def speculation(
         if gain is not None:
             print(f"{name}: a shared cache is {gain:.2f}x as fast as separate ones (median over the lengths)")
     print("\n".join(result.verdicts()))
-    print(json.dumps(found))
-
-
-def confidence(
-    model: Model = DEFAULT_MODEL,
-    small: Annotated[list[str] | None, typer.Option("--small", "-s", help=f"{SUBMODEL}; default: S, M.")] = None,
-    share: Annotated[
-        list[float] | None, typer.Option(min=0, max=1, help="Of universal tokens; default: 0.1, 0.2, 0.3, 0.5.")
-    ] = None,
-    measure: Annotated[Measure, typer.Option(help="Of how sure the small one is.")] = Measure.margin,
-    blocks: Annotated[int, typer.Option(min=1, help="Sequences to take the loss on.")] = 8,
-    calibration_blocks: Annotated[int, typer.Option(min=1, help="Other sequences to choose thresholds on.")] = 4,
-    block_tokens: Annotated[int, typer.Option(min=2, help="Tokens of a sequence.")] = 256,
-    responses: Annotated[int, typer.Option(min=1, help="To time.")] = 4,
-    prompt_tokens: PromptTokens = 32,
-    tokens: Annotated[int, typer.Option(min=2, help="Of a timed response.")] = 48,
-    repeats: Repeats = 3,
-    text: Text = None,
-    corpus: Corpus = "sotu",
-    threads: Threads = 1,
-    seed: Seed = 0,
-) -> None:
-    """Confidence routing: loss and time where the universal model takes the tokens that a small one is unsure of."""
-    import torch
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from benchmarks.confidence import run
-    from lts_ray.console import print_rows
-    from lts_ray.errors import LtsRayError
-    from lts_ray.evaluation.text_quality import evaluation_blocks
-    from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
-    from lts_ray.spaces.least_slope import nearest
-    from lts_ray.timing import torch_threads
-
-    universal = load_checkpoint(model).model
-    every = evaluation_blocks(model, text=text, corpus=corpus, count=None, length=block_tokens)
-    if len(every) < blocks + calibration_blocks:
-        raise LtsRayError(
-            f"the text has {len(every)} sequences, fewer than --blocks and --calibration-blocks together; ask for fewer"
-        )
-    order = torch.randperm(len(every), generator=torch.Generator().manual_seed(seed))
-    with torch_threads(threads), Progress(console=Console(stderr=True), transient=True) as shown:
-        tasks = {stage: shown.add_task(stage, total=None) for stage in ("calibrating", "reading", "decoding")}
-        result = run(
-            universal,
-            every[order[blocks : blocks + calibration_blocks]],
-            every[order[:blocks]],
-            small=small or ("S", "M"),
-            shares=share or (0.1, 0.2, 0.3, 0.5),
-            fixed=[nearest(universal.config, size) for size in (0.125, 0.25, 0.375, 0.5, 0.75, 1.0)],
-            measure=measure.value,
-            prompt_tokens=prompt_tokens,
-            tokens=tokens,
-            responses=responses,
-            repeats=repeats,
-            seed=seed,
-            progress=lambda stage, done, total: shown.update(tasks[stage], completed=done, total=total),
-        )
-    quality = ("loss", "agreement", "kl", "universal_share", "token_ms")
-    found = result.to_json()
-    print_rows(
-        [{"of its neurons": each["relative_size"], **{key: each[key] for key in quality}} for each in found["fixed"]],
-        as_json=False,
-        title=f"Fixed submodels, over {result.tokens} tokens; {threads} of {os.cpu_count()} threads",
-    )
-    print_rows(
-        [
-            {
-                "small": each["small"],
-                "threshold": each["threshold"],
-                **{key: each[key] for key in quality},
-                "fixed loss": each["fixed_loss"],
-                "gain": each["gain"],
-            }
-            for each in found["pairs"]
-        ],
-        as_json=False,
-        title="Routed; fixed loss: of fixed submodels that take the same time, gain: what routing is better by",
-    )
     print(json.dumps(found))

@@ -47,15 +47,6 @@ class KVCache:
             keys=self.keys[:, start:stop], values=self.values[:, start:stop], lengths=self.lengths[start:stop]
         )
 
-    def move(self, source: int, destination: int) -> None:
-        """Copy one row onto another, so that the rows in use stay the first ones."""
-        if source == destination:
-            return
-        held = int(self.lengths[source])
-        self.keys[:, destination, :, :held] = self.keys[:, source, :, :held]
-        self.values[:, destination, :, :held] = self.values[:, source, :, :held]
-        self.lengths[destination] = held
-
     def truncate(self, row: int, length: int) -> None:
         """Forget a row's tokens from `length` on."""
         self.lengths[row] = length

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from lts_ray.models.decoder_config import DecoderConfig
 from lts_ray.models.elastic import ElasticConfig
 from lts_ray.submodel import Submodel
 
@@ -33,8 +32,3 @@ def _mixed(config: ElasticConfig, narrow: Submodel, wide: Submodel, wider: int) 
         heads = (narrow.heads or config.elastic_heads)[:first] + (wide.heads or config.elastic_heads)[first:]
     widths = narrow.widths[:first] + wide.widths[first:]
     return config.check(Submodel(widths, heads=heads, d_model=wide.d_model if wider else narrow.d_model))
-
-
-def nearest(config: DecoderConfig, share: float) -> Submodel:
-    """The one whose share of the universal model's FFN neurons is closest; the smaller one of two."""
-    return min(least_slope(config), key=lambda each: abs(config.relative_size(each) - share))

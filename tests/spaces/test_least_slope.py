@@ -12,7 +12,7 @@ from scipy import stats
 
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
 from lts_ray.spaces.equal_size import EqualSize
-from lts_ray.spaces.least_slope import least_slope, nearest
+from lts_ray.spaces.least_slope import least_slope
 from lts_ray.submodel import Submodel
 
 
@@ -64,19 +64,6 @@ def test_three_layers_written_out() -> None:
     assert [each.widths for each in least_slope(config((16, 16, 16)))][:5] == [
         (2, 2, 2), (2, 2, 4), (2, 4, 4), (4, 4, 4), (4, 4, 8),
     ]  # fmt: skip
-
-
-@given(shape=st.one_of(configs, uneven), share=st.floats(0, 1))
-def test_no_other_one_is_closer_to_the_share_than_the_nearest(shape: MatFormerConfig, share: float) -> None:
-    found = abs(shape.relative_size(nearest(shape, share)) - share)
-    assert all(found <= abs(shape.relative_size(each) - share) for each in least_slope(shape))
-
-
-@given(shape=st.one_of(configs, uneven), place=st.integers(0, 10**6))
-def test_each_one_is_the_nearest_to_its_own_size(shape: MatFormerConfig, place: int) -> None:
-    every = least_slope(shape)
-    chosen = every[place % len(every)]
-    assert nearest(shape, shape.relative_size(chosen)) == chosen
 
 
 @given(shape=uneven.filter(lambda each: each.n_layer <= 4), picks=st.lists(st.integers(0, 3), min_size=4, max_size=4))

@@ -127,17 +127,6 @@ def test_rows_of_different_length_share_a_decode_step() -> None:
     torch.testing.assert_close(step[1, -1], alone[0, -1], **CLOSE)
 
 
-def test_a_moved_row_goes_on_as_before(tokens: torch.Tensor) -> None:
-    submodel = MODEL.config.universal
-    cache = KVCache.empty(MODEL.config, rows=3, length=32, dtype=torch.float32)
-    with torch.inference_mode():
-        MODEL(tokens[:1], submodel=submodel, cache=cache.rows(2, 3))
-        cache.move(2, 0)
-        step = MODEL(torch.tensor([[5]]), submodel=submodel, cache=cache.rows(0, 1))
-        alone = MODEL(torch.cat([tokens[:1], torch.tensor([[5]])], dim=1), submodel=submodel)
-    torch.testing.assert_close(step[0, -1], alone[0, -1], **CLOSE)
-
-
 def test_gradients_reach_only_the_neurons_of_the_submodel(tokens: torch.Tensor) -> None:
     model = make_model()
     functional.cross_entropy(
