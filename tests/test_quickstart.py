@@ -9,10 +9,10 @@ import yaml
 from rich.console import Console
 
 from lts_ray.errors import LtsRayError
-from lts_ray.files import write_json, write_json_lines
+from lts_ray.files import write_json
+from lts_ray.pretrained import DEFAULT_MODEL
 from lts_ray.quickstart import ask, stages
 from lts_ray.quickstart.stages import QuickstartFolder
-from lts_ray.training.run_folder import RunFolder
 
 
 def test_the_narrowest_keeps_the_medium_budget_with_eight_at_once_and_the_tight_one_only_alone() -> None:
@@ -24,11 +24,7 @@ def test_a_finished_quickstart_runs_nothing_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = QuickstartFolder(tmp_path)
-    losses = {"S": 3.2, "XL": 3.1}
     folder.search.mkdir(parents=True)
-    folder.train.mkdir()
-    records = [{"step": 0, "validation_loss": losses}, {"step": 9, "validation_loss": losses, "final": True}]
-    write_json_lines(RunFolder(folder.train).metrics, records)
     folder.report.write_text("report")
     timing = {"ttft": 1.0, "tpot": 1.0, "e2e": 5.0}
     lts = {"tokens": {"XL": 48}, "predicted_ms": timing, "measured_ms": timing, "budget_met": True}
@@ -42,7 +38,7 @@ def test_a_finished_quickstart_runs_nothing_again(
     monkeypatch.setattr(stages, "endpoint", fail)
     stages.run_quickstart(tmp_path)
     printed = capsys.readouterr().out
-    assert printed.count("done already") == 3
+    assert printed.count("done already") == 2
     assert "XL (48)" in printed
     assert "1 of 1" in printed
     assert "The law is law" in printed
@@ -57,5 +53,5 @@ def test_the_endpoint_it_starts_is_ours_with_its_model_and_frontier(tmp_path: Pa
     folder = QuickstartFolder(tmp_path)
     application = yaml.safe_load(yaml.safe_dump(stages.serve_yaml(folder)))["applications"][0]
     assert application["import_path"] == "serve.app:build"
-    assert application["args"]["model"] == str(folder.model)
+    assert application["args"]["model"] == str(DEFAULT_MODEL)
     assert application["args"]["frontier"] == str(folder.frontier)

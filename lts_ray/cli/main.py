@@ -24,7 +24,7 @@ app = typer.Typer(
 def quickstart(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path("runs/quickstart"),
 ) -> None:
-    """Train on, search, serve and ask: the whole way in a few minutes. Run again, it goes on where it stopped."""
+    """Search, serve and ask: the main job, in two minutes. Run again, it goes on where it stopped."""
     from lts_ray.quickstart import run_quickstart
 
     run_quickstart(output)

@@ -14,7 +14,7 @@ def check_gguf(source: Path) -> None:
     """Raises LtsRayError for a file that is not there, or that nothing here can read."""
     if not source.is_file():
         raise LtsRayError(f"GGUF file {source} does not exist")
-    missing = [name for name in ("gguf", "accelerate") if find_spec(name) is None]
+    missing = [name for name in ("gguf", "accelerate", "transformers") if find_spec(name) is None]
     if missing:
         raise LtsRayError(f"reading GGUF needs {' and '.join(missing)}: pip install 'lts-ray[gguf]'")
 

@@ -1,4 +1,4 @@
-"""The whole way in a few minutes: train on, search, serve, ask. Each stage is a command that a user could type."""
+"""The main job in two minutes: search, serve, ask. Each stage is a command that a user could type."""
 
 from lts_ray.quickstart.stages import run_quickstart
 

@@ -16,20 +16,16 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from lts_ray.console import print_rows
 from lts_ray.errors import LtsRayError
-from lts_ray.files import read_json, read_json_lines, write_json, write_text
+from lts_ray.files import read_json, write_json, write_text
 from lts_ray.pretrained import DEFAULT_MODEL
 from lts_ray.quickstart.ask import ask_all, print_answers
 from lts_ray.quickstart.endpoint import endpoint, serve_command
-from lts_ray.training.loop import native_precision
-from lts_ray.training.run_folder import RunFolder
 
-STEPS = {"bfloat16": 60, "float32": 20}
-"""About a minute of training on two cores, with and without bfloat16 in hardware."""
-EVALUATIONS = 20
+EVALUATIONS = 16
+"""Enough for a front to choose from; with both targets a minute and a half on two cores."""
 SERVED_TARGET = "one-thread"
-"""The other core is for the proxy, the event loop and whoever asks: docs/serve.md has the figures."""
+"""The other core is for the proxy, the event loop and the client: docs/serve.md has the figures."""
 TARGETS = [
     {"name": SERVED_TARGET, "label_selector": {"role": "small"}, "resources": {"small": 1}, "threads": 1},
     {"name": "two-threads", "label_selector": {"role": "large"}, "resources": {"large": 1}, "threads": 2},
@@ -39,14 +35,6 @@ TARGETS = [
 @dataclass(frozen=True)
 class QuickstartFolder:
     path: Path
-
-    @property
-    def train(self) -> Path:
-        return self.path / "train"
-
-    @property
-    def model(self) -> Path:
-        return RunFolder(self.train).model
 
     @property
     def search(self) -> Path:
@@ -74,62 +62,30 @@ def run_quickstart(output: Path) -> None:
     folder = QuickstartFolder(output.resolve())
     console = Console(highlight=False)
     try:
-        train_stage(folder, console)
         search_stage(folder, console)
         serve_stage(folder, console)
     except KeyboardInterrupt:
         raise LtsRayError("interrupted; the same command goes on from here") from None
-    console.print("\n[bold]4. Where things are[/bold]")
+    console.print("\n[bold]3. Where things are[/bold]")
     print(f"the report to look at       {os.path.relpath(folder.report)}")
     print(f"the frontier for serving    {os.path.relpath(folder.frontier)}")
-    print(f"the model                   {os.path.relpath(folder.model)}")
+    print(f"the model                   {os.path.relpath(DEFAULT_MODEL)}")
     print("keep the endpoint up        make serve")
     print(f"                        or  {serve_command(folder.serve_config)}")
 
 
-def train_stage(folder: QuickstartFolder, console: Console) -> None:
-    console.print("\n[bold]1. Train on[/bold]: the checkpoint that ships, for about a minute")
-    config = folder.path / "train.yaml"
-    if not config.exists():
-        precision = native_precision()
-        training: dict[str, Any] = {
-            "steps": STEPS[precision],
-            "precision": precision,
-            "learning_rate": 5e-5,
-            "final_learning_rate": 1e-6,
-            "warmup_steps": 10,
-            "seed": 1,
-            "log_every": 5,
-            "checkpoint_every": 10,
-            "final_evaluation_blocks": 32,
-        }
-        write_text(config, yaml.safe_dump({"init_from": str(DEFAULT_MODEL), "training": training}))
-    started = RunFolder(folder.train).settings.exists()
-    run_command(
-        ["train", "--config", config, "--output", folder.train, *(["--resume"] if started else [])],
-        console,
-        done=any(record.get("final") for record in _metrics(folder)),
-    )
-    evaluations = [record["validation_loss"] for record in _metrics(folder) if "validation_loss" in record]
-    first, last = evaluations[0], evaluations[-1]
-    rows = [
-        {"granularity": name, "loss before": f"{first[name]:.4f}", "loss after": f"{last[name]:.4f}"} for name in first
-    ]
-    print_rows(rows, as_json=False, title="validation loss, nats per token")
-
-
 def search_stage(folder: QuickstartFolder, console: Console) -> None:
-    console.print("\n[bold]2. Search[/bold]: submodels, measured on two simulated nodes")
+    console.print("\n[bold]1. Search[/bold]: submodels of the model that ships, measured on two simulated nodes")
     targets = folder.path / "targets.yaml"
     write_text(targets, yaml.safe_dump({"targets": TARGETS}, sort_keys=False))
     started = folder.search.exists() and any(folder.search.iterdir())
-    command: list[str | Path] = ["search", "--simulate", "--model", folder.model, "--targets", targets]
+    command: list[str | Path] = ["search", "--simulate", "--model", DEFAULT_MODEL, "--targets", targets]
     command += ["--evaluations", str(EVALUATIONS), "--blocks", "8", "--output", folder.search]
     run_command([*command, *(["--resume"] if started else [])], console, done=folder.report.exists())
 
 
 def serve_stage(folder: QuickstartFolder, console: Console) -> None:
-    console.print("\n[bold]3. Serve and ask[/bold]: one endpoint, three budgets, alone and eight at a time")
+    console.print("\n[bold]2. Serve and ask[/bold]: one endpoint, three budgets, alone and eight at a time")
     write_text(folder.serve_config, yaml.safe_dump(serve_yaml(folder), sort_keys=False))
     if folder.answers.exists():
         console.print("[dim]done already[/dim]")
@@ -142,14 +98,14 @@ def serve_stage(folder: QuickstartFolder, console: Console) -> None:
 
 def serve_yaml(folder: QuickstartFolder) -> dict[str, Any]:
     """A Ray Serve configuration of our endpoint with the quickstart's model and frontier."""
-    args = {"model": str(folder.model), "frontier": str(folder.frontier), "target": SERVED_TARGET, "anywhere": True}
+    args = {"model": str(DEFAULT_MODEL), "frontier": str(folder.frontier), "target": SERVED_TARGET, "anywhere": True}
     application = {"name": "lts-ray", "route_prefix": "/", "import_path": "serve.app:build", "args": args}
     return {"http_options": {"host": "127.0.0.1", "port": 8000}, "applications": [application]}
 
 
 def run_command(arguments: list[str | Path], console: Console, *, done: bool) -> None:
     """Print an `lts-ray` command and run it; raise LtsRayError if it fails."""
-    shown = [os.path.relpath(each) if isinstance(each, Path) else each for each in arguments]
+    shown = [os.path.relpath(argument) if isinstance(argument, Path) else argument for argument in arguments]
     console.print(f"[dim]$ lts-ray {shlex.join(shown)}[/dim]", soft_wrap=True)
     if done:
         console.print("[dim]done already[/dim]")
@@ -157,7 +113,3 @@ def run_command(arguments: list[str | Path], console: Console, *, done: bool) ->
     result = subprocess.run([sys.executable, "-m", "lts_ray.cli.main", *shown], check=False)
     if result.returncode:
         raise LtsRayError(f"the quickstart stopped in `lts-ray {shown[0]}`; the same command goes on from there")
-
-
-def _metrics(folder: QuickstartFolder) -> list[dict[str, Any]]:
-    return read_json_lines(RunFolder(folder.train).metrics, what="metrics")
