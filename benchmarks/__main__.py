@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import decode_command
 from benchmarks.load import commands
 from benchmarks.verbs import (
     bench,
@@ -24,7 +23,6 @@ for benchmark in (
     bench_supernet.supernet,
     bench_training.training_step,
     bench_decoding.speculation,
-    decode_command.decode,
     commands.policies,
     commands.soak,
     commands.endpoint,

@@ -13,13 +13,15 @@ import torch
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What a figure holds for. commit: of the working folder, if it is a checkout."""
-
     cpu: str
+    """The name of its model."""
     cores: int
+    """Those that this process may use."""
     gpu: str | None
     torch: str
+    """Its version."""
     commit: str | None
+    """Of the working folder; None where it is no checkout."""
 
     @classmethod
     def here(cls) -> Machine:
@@ -44,9 +46,9 @@ def _cpu() -> str:
 
 def _commit() -> str | None:
     try:
-        found = subprocess.run(
+        answer = subprocess.run(
             ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False, timeout=5
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return found.stdout.strip() or None
+    return answer.stdout.strip() or None

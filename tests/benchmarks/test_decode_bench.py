@@ -15,28 +15,23 @@ import typer
 from torch import Tensor
 from typer.testing import CliRunner
 
-from benchmarks import decode_engine
-from benchmarks.bandwidth import read_bandwidth
+from benchmarks import decode as benchmark
+from benchmarks.common.bandwidth import read_bandwidth
 from benchmarks.common.machine import Machine
-from benchmarks.decode import (
+from benchmarks.decode import DecodeResult, decode, random_prompts, step_bytes
+from benchmarks.decoders.decode_times import DecodeTimes, agreement, time_decoding
+from benchmarks.decoders.our_decoders import bare_runtime
+from benchmarks.decoders.rival_decoders import RIVALS, open_rivals, why_missing
+from benchmarks.decoders.way import (
     CONTINUOUS,
     CTRANSLATE2,
     ENGINE,
     RUNTIME,
     TRANSFORMERS,
+    DecodeWork,
     Prompts,
-    Result,
-    Row,
     Way,
-    agreement,
-    bare_runtime,
-    blocks_for,
-    compare,
-    random_prompts,
-    step_bytes,
 )
-from benchmarks.decode_command import decode
-from benchmarks.decode_rivals import RIVALS, Work, missing, open_rivals
 from lts_ray.decoding.plain_loop import generate
 from lts_ray.errors import LtsRayError
 from lts_ray.models.matformer.hugging_face.checkpoint import save_checkpoint
@@ -46,6 +41,10 @@ from lts_ray.runtime.segment import Segment
 from lts_ray.runtime.step_calibration import calibrate
 from lts_ray.text.tokenizer import load_tokenizer, save_tokenizer
 from tests.conftest import make_model
+
+
+def work(batches: Sequence[int], *, new_tokens: int, submodels: Sequence[str] = ("S", "XL")) -> DecodeWork:
+    return DecodeWork(submodels=submodels, batches=batches, prompt_tokens=9, new_tokens=new_tokens, threads=1)
 
 
 class Decoder:
@@ -72,13 +71,11 @@ class Clock:
 def test_steps_are_told_from_reading_the_prompt_and_ways_take_turns() -> None:
     clock, told = Clock(), []
     ours, theirs = Decoder(clock, read_s=1.0, step_s=0.002), Decoder(clock, read_s=9.0, step_s=0.005)
-    rows = compare(
+    rows = time_decoding(
         {Way(RUNTIME, "XL"): ours, Way(CTRANSLATE2, "XL"): theirs},
         [[1, 2]] * 4,
-        batches=[1, 4],
-        new_tokens=11,
+        work([1, 4], new_tokens=11),
         rounds=2,
-        step_bytes=lambda name, batch: 100 + batch,
         clock=clock,
         progress=lambda *each: told.append(each),
     )
@@ -90,7 +87,6 @@ def test_steps_are_told_from_reading_the_prompt_and_ways_take_turns() -> None:
     ]
     assert [row.step_ms for row in rows] == pytest.approx([2.0, 2.0, 5.0, 5.0])
     assert [row.tokens_per_second for row in rows] == pytest.approx([500.0, 2000.0, 200.0, 800.0])
-    assert [row.step_bytes for row in rows] == [101, 104, 101, 104]
     assert {row.agreement for row in rows} == {1.0}
     assert told == [(done, 12) for done in range(1, 13)]
     firsts = [asked[0] for asked in clock.asked[::2]]
@@ -101,13 +97,11 @@ def test_steps_are_told_from_reading_the_prompt_and_ways_take_turns() -> None:
 def test_a_way_that_gives_more_or_fewer_tokens_than_asked_is_refused() -> None:
     clock = Clock()
     with pytest.raises(LtsRayError, match=r"CTranslate2 was to give 1 x 1 tokens; got \[2\]"):
-        compare(
+        time_decoding(
             {Way(CTRANSLATE2, "XL"): Decoder(clock, read_s=1.0, step_s=1.0, extra=1)},
             [[1]],
-            batches=[1],
-            new_tokens=3,
+            work([1], new_tokens=3),
             rounds=1,
-            step_bytes=lambda name, batch: 1,
             clock=clock,
         )
 
@@ -118,57 +112,54 @@ def test_tokens_agree_until_the_first_that_differs() -> None:
     assert agreement([[1, 2]], [[1, 2]]) == 1
 
 
-def row(engine: str, submodel: str, batch: int, step_ms: float, step_bytes: int = 1000) -> Row:
-    return Row(
+def times(engine: str, submodel: str, batch: int, step_ms: float) -> DecodeTimes:
+    return DecodeTimes(
         way=Way(engine, submodel),
         batch=batch,
         new_tokens=3,
         whole_ms=(2 * step_ms + 5,) * 3,
         first_ms=(5.0,) * 3,
-        step_bytes=step_bytes,
         agreement=1.0,
     )
 
 
-RESULT = Result(
-    rows=(
-        row(ENGINE, "S", 1, 2.2, step_bytes=500),
-        row(ENGINE, "XL", 1, 4.0),
-        row(RUNTIME, "XL", 1, 3.0),
-        row(TRANSFORMERS, "XL", 1, 9.0),
-        row(CONTINUOUS, "XL", 1, 7.0),
-        row(CTRANSLATE2, "XL", 1, 5.0),
-        row(ENGINE, "XL", 4, 5.0),
-        row(CTRANSLATE2, "XL", 4, 1.0),
+RESULT = DecodeResult(
+    times=(
+        times(ENGINE, "XL", 1, 4.0),
+        times(ENGINE, "S", 1, 2.2),
+        times(RUNTIME, "XL", 1, 3.0),
+        times(TRANSFORMERS, "XL", 1, 9.0),
+        times(CONTINUOUS, "XL", 1, 7.0),
+        times(CTRANSLATE2, "XL", 1, 5.0),
+        times(ENGINE, "XL", 4, 5.0),
+        times(CTRANSLATE2, "XL", 4, 1.0),
     ),
-    submodels=("S", "XL"),
-    prompt_tokens=8,
+    step_bytes={("S", 1): 500, ("XL", 1): 1000, ("XL", 4): 1000},
+    work=work([1, 4], new_tokens=3),
     bandwidth=1e6,
     prediction_error=0.05,
-    threads=1,
     seed=0,
     machine=Machine(cpu="some cpu", cores=2, gpu=None, torch="2.0", commit=None),
     versions={"torch": "2.0"},
 )
 
 
-def test_what_is_wanted_is_of_the_engine_over_the_better_of_transformers_ways_and_only_where_measured() -> None:
-    assert [(each.what, round(each.found, 4), each.met) for each in RESULT.wanted()] == [
-        ("S, batch 1: gain over XL, of what its bytes promise", round(4 / 2.2 / 2, 4), True),
-        ("XL, batch 1: x transformers' best", 1.75, False),
-        ("XL, batch 1: x CTranslate2", 1.25, True),
-    ]
-    assert str(RESULT.wanted()[1]) == "MISSED: XL, batch 1: x transformers' best: 1.75, wanted at least 2.00"
-    bare = replace(RESULT, rows=tuple(each for each in RESULT.rows if each.way.engine != ENGINE))
-    assert [round(each.found, 4) for each in bare.wanted()] == [round(7 / 3, 4), round(5 / 3, 4)]
+def test_ratios_are_of_the_engine_over_the_better_of_transformers_ways_and_only_where_measured() -> None:
+    assert RESULT.ratios() == {
+        "S, batch 1: gain over XL, of what its bytes promise": pytest.approx(4 / 2.2 / 2),
+        "XL, batch 1: x transformers' best": pytest.approx(1.75),
+        "XL, batch 1: x CTranslate2": pytest.approx(1.25),
+        "XL, batch 4: x CTranslate2": pytest.approx(0.2),
+    }
 
 
 def test_the_bandwidth_share_is_of_the_bytes_of_a_step() -> None:
-    assert RESULT.bandwidth_share(RESULT.rows[1]) == pytest.approx(1000 / 4e-3 / 1e6)
+    assert RESULT.bandwidth_share(RESULT.times[0]) == pytest.approx(1000 / 4e-3 / 1e6)
     found = json.loads(json.dumps(RESULT.to_json()))
-    assert found["rows"][1]["bandwidth_share"] == 0.25
-    assert found["rows"][1]["tokens_per_second"] == 250
-    assert [each["met"] for each in found["wanted"]] == [True, False, True]
+    assert [(row["submodel"], row["batch"]) for row in found["rows"]][:2] == [("S", 1), ("XL", 1)]
+    assert found["rows"][1]["bandwidth_share"] == pytest.approx(0.25)
+    assert found["rows"][1]["tokens_per_second"] == pytest.approx(250)
+    assert found["ratios"]["XL, batch 4: x CTranslate2"] == pytest.approx(0.2)
 
 
 def test_a_step_reads_every_weight_once_but_of_the_embedding_only_as_the_output_matrix(universal: MatFormer) -> None:
@@ -220,7 +211,6 @@ def test_the_bare_runtime_decodes_what_the_model_does(universal: MatFormer) -> N
     submodel = universal.config.trained["L"]
     prompts = random_prompts(universal.config, count=3, tokens=14, seed=1)
     assert prompts == random_prompts(universal.config, count=3, tokens=14, seed=1)
-    assert blocks_for(3, 14 + 7) == 6
     found = bare_runtime(ModelRuntime(universal), submodel)(prompts, 7)
     assert found == [list(generate(universal, prompt, submodel=submodel, max_tokens=7)) for prompt in prompts]
 
@@ -228,7 +218,7 @@ def test_the_bare_runtime_decodes_what_the_model_does(universal: MatFormer) -> N
 @pytest.mark.parametrize("name", RIVALS)
 def test_a_rival_gives_our_tokens_and_goes_on_past_an_end_of_text(name: str, model_dir: Path, tmp_path: Path) -> None:
     """The end of text is what the model says first: whoever heeded it would stop there, or say something else."""
-    if reason := missing(name):
+    if reason := why_missing(name):
         pytest.skip(reason)
     model = make_model(seed=5)
     prompts = random_prompts(model.config, count=2, tokens=9, seed=2)
@@ -243,10 +233,8 @@ def test_a_rival_gives_our_tokens_and_goes_on_past_an_end_of_text(name: str, mod
     ended.load_state_dict(model.state_dict())
     save_checkpoint(ended.eval(), tmp_path / "model")
     save_tokenizer(load_tokenizer(model_dir), tmp_path / "model")
-    work = Work(
-        folder=tmp_path / "extracted", scratch=tmp_path / "scratch", threads=1, batch=2, prompt_tokens=9, new_tokens=5
-    )
-    with open_rivals([name], tmp_path / "model", ["M", "XL"], work) as ways:
+    asked = work([2], new_tokens=5, submodels=("M", "XL"))
+    with open_rivals([name], tmp_path / "model", asked, tmp_path / "scratch") as ways:
         assert {way.submodel for way in ways} == {"M", "XL"}
         for way, decode in ways.items():
             assert decode(prompts, 5) == expected[way.submodel]
@@ -257,18 +245,18 @@ def test_an_unknown_rival_is_refused_and_one_that_is_not_installed_says_how_to_g
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with pytest.raises(LtsRayError, match="no rival 'vllm'; there are: transformers"):
-        missing("vllm")
-    monkeypatch.setattr("benchmarks.decode_rivals.find_spec", lambda name: None)
-    assert "pip install" in str(missing("ctranslate2"))
-    assert missing("transformers") is None
+        why_missing("vllm")
+    monkeypatch.setattr("benchmarks.decoders.rival_decoders.find_spec", lambda name: None)
+    assert "pip install" in str(why_missing("ctranslate2"))
+    assert why_missing("transformers") is None
 
 
 @pytest.mark.parametrize("rivals", ["", "transformers"])
-def test_the_verb_prints_a_table_what_is_wanted_and_a_line_of_json_last(
+def test_the_command_prints_a_table_the_ratios_and_a_line_of_json_last(
     rivals: str, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decode_engine, "read_bandwidth", partial(read_bandwidth, megabytes=1))
-    monkeypatch.setattr(decode_engine, "calibrate", partial(calibrate, seconds=0.2))
+    monkeypatch.setattr(benchmark, "read_bandwidth", partial(read_bandwidth, megabytes=1))
+    monkeypatch.setattr(benchmark, "calibrate", partial(calibrate, seconds=0.2))
     app = typer.Typer()
     app.command()(decode)
     options = "--batch 1,3 --prompt-tokens 20 --new-tokens 12 --submodels XL,0.5 --rounds 1"

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
+from itertools import chain
 
 import torch
 from torch import Tensor
 
+from benchmarks.common.turns import timed_turns
 from lts_ray.timing import Clock, torch_threads
 
 MEGABYTES = 512
@@ -32,10 +35,10 @@ def read_bandwidth(*, threads: int, megabytes: int = MEGABYTES, clock: Clock = t
     """Bytes per second, with so many torch threads."""
     with torch_threads(threads), torch.inference_mode():
         buffer = torch.ones(max(1, megabytes * 1_000_000 // (4 * COLUMNS)), COLUMNS)
-        best_s = float("inf")
-        for _ in range(ROUNDS):
-            for way in WAYS:
-                begin = clock()
-                way(buffer)
-                best_s = min(best_s, clock() - begin)
-    return 4 * buffer.numel() / best_s
+        ways = {way: partial(_call, way, buffer) for way in WAYS}
+        best_ms = min(chain(*timed_turns(ways, rounds=ROUNDS, clock=clock).values()))
+    return 4 * buffer.numel() / (best_ms / 1e3)
+
+
+def _call(way: Callable[[Tensor], object], buffer: Tensor, number: int) -> None:
+    way(buffer)

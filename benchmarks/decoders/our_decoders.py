@@ -1,0 +1,100 @@
+"""Our own ways to decode: the bare runtime, and the whole engine, requests in and tokens out, without HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from benchmarks.decoders.way import ENGINE, RUNTIME, Decode, DecodeWork, Prompts, Way
+from lts_ray.runtime.runtime import Runtime
+from lts_ray.runtime.segment import Segment
+from lts_ray.runtime.step_costs import StepCosts
+from lts_ray.submodel import Submodel
+from serve.engine.blocks import blocks_for
+from serve.engine.engine import Engine
+from serve.engine.observer import Observer
+from serve.engine.request import Request
+from serve.policies.menu import Option, menu_of_granularities
+from serve.policies.named_policies import policy_named
+
+
+def bare_runtime(runtime: Runtime, submodel: Submodel) -> Decode:
+    """The runtime in a loop of its own: what an engine around it can reach at most."""
+
+    def decode(prompts: Prompts, new_tokens: int) -> list[list[int]]:
+        responses: list[list[int]] = [[] for _ in prompts]
+        held = blocks_for(max(map(len, prompts)) + new_tokens)
+        blocks = [range(held * row, held * (row + 1)) for row in range(len(prompts))]
+        pieces: Sequence[Sequence[int]] = prompts
+        starts = [0] * len(prompts)
+        for _ in range(new_tokens):
+            segments = [
+                Segment(
+                    tokens=piece,
+                    start=start,
+                    blocks=row[: blocks_for(start + len(piece))],
+                    submodel=submodel,
+                    wants_logits=True,
+                )
+                for piece, start, row in zip(pieces, starts, blocks, strict=True)
+            ]
+            chosen: list[int] = runtime.run(segments).argmax(-1).tolist()
+            starts = [segment.stop for segment in segments]
+            pieces = [[token] for token in chosen]
+            for response, token in zip(responses, chosen, strict=True):
+                response.append(token)
+        return responses
+
+    return decode
+
+
+@contextmanager
+def engine_decode(
+    runtime: Runtime, costs: StepCosts, work: DecodeWork, *, observer: Observer
+) -> Iterator[Callable[[Option], Decode]]:
+    """An engine that runs as long as the context lasts. Call what it gives with the submodel that all requests name.
+
+    Prompts are read whole and in one step, as the other ways do. None is found in the cache when it comes again.
+    """
+    batch = max(work.batches)
+    engine = Engine(
+        runtime,
+        menu=menu_of_granularities(runtime.config, {}),
+        costs=costs,
+        policy=policy_named("fixed"),
+        eos_ids=frozenset(),
+        max_batch_size=batch,
+        max_queue=batch,
+        chunk_tokens=batch * (work.prompt_tokens + 1),
+        prefix_cache=False,
+        observer=observer,
+    )
+
+    async def one(option: Option, prompt: tuple[int, ...], new_tokens: int) -> list[int]:
+        response = engine.submit(Request(prompt=prompt, max_tokens=new_tokens, pinned=option, ignore_eos=True))
+        return [token.id async for tokens in response for token in tokens]
+
+    async def all_of(option: Option, prompts: Prompts, new_tokens: int) -> list[list[int]]:
+        return list(await asyncio.gather(*(one(option, tuple(prompt), new_tokens) for prompt in prompts)))
+
+    engine.start()
+    try:
+        yield lambda option: lambda prompts, new_tokens: asyncio.run(all_of(option, prompts, new_tokens))
+    finally:
+        engine.stop()
+
+
+@contextmanager
+def open_ours(
+    runtime: Runtime, costs: StepCosts, submodels: Mapping[str, Submodel], work: DecodeWork, *, observer: Observer
+) -> Iterator[dict[Way, Decode]]:
+    """The runtime and the engine with each submodel, by its name. observer: of the engine's steps."""
+    with engine_decode(runtime, costs, work, observer=observer) as of_engine:
+        yield {
+            **{Way(RUNTIME, name): bare_runtime(runtime, submodel) for name, submodel in submodels.items()},
+            **{
+                Way(ENGINE, name): of_engine(Option.of(runtime.config, submodel, name=name, loss=0.0))
+                for name, submodel in submodels.items()
+            },
+        }
