@@ -1,13 +1,15 @@
-"""Rows of results: a table where a person reads, JSON Lines where a program does."""
+"""What a verb prints: rows of results, as a table for a person or as JSON Lines for a program; and its progress."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.progress import Progress, TaskID
 from rich.table import Table
 
 
@@ -27,6 +29,20 @@ def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool, title: str |
     console.print(table)
 
 
+@contextmanager
+def shown_progress(*, disable: bool = False) -> Iterator[Callable[[str, int, int], None]]:
+    """Bars on stderr, gone at the end. Gives a function to call with what is done, how much of it, and of how much."""
+    with Progress(console=Console(stderr=True), transient=True, disable=disable) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what)
+            bars.update(tasks[what], completed=done, total=total)
+
+        yield show
+
+
 def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -35,5 +51,5 @@ def _text(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, list):
-        return ",".join(str(each) for each in value)
+        return ",".join(map(str, value))
     return "" if value is None else str(value)

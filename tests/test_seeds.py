@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from benchmarks.verbs.bench_decoding import speculation
 from benchmarks.verbs.bench_matformer import matformer
 from benchmarks.verbs.bench_training import training_step
-from lts_ray.cli.model import generate
+from lts_ray.cli.generate import generate
 
 LARGEST = 2**63 - 1
 

@@ -1,4 +1,4 @@
-"""The verb that makes an existing checkpoint elastic."""
+"""`lts-ray elasticize`."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ def elasticize(
     resume: Resume = False,
     address: Address = None,
 ) -> None:
-    """Make a checkpoint elastic: its FFN neurons by importance, then trained to nest.
+    """Make a trained checkpoint elastic, so that it has submodels.
 
-    OUTPUT/model is the result; with --steps 0, OUTPUT/reordered.
+    Its FFN neurons are sorted by importance, then it is trained to nest. The result is OUTPUT/model; with --steps 0,
+    OUTPUT/reordered.
     """
     import os
 
@@ -43,5 +44,5 @@ def elasticize(
         raise LtsRayError("--model says which checkpoint to make elastic: give it")
     settings = None if resume else load_settings(config, source=str(model), corpus=corpus, steps=steps)
     elastic = run(settings, output, address=address)
-    print_rows([each.to_json() for each in elastic.rows], as_json=False, title="on held-out text")
+    print_rows([row.to_json() for row in elastic.rows], as_json=False, title="on held-out text")
     print(f"The checkpoint is in {os.path.relpath(elastic.model)}; the table is in {output / 'comparison.json'}")

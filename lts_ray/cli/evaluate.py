@@ -1,14 +1,15 @@
-"""The verb that says how good submodels are: on a text, with their consistency, or on downstream tasks."""
+"""`lts-ray evaluate`: on a text, or on downstream tasks."""
 
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lts_ray.cli.options import SUBMODEL, Corpus, Json, Model, Text
+from lts_ray.cli.options import SUBMODEL, Corpus, Json, Model, Text, listed
 from lts_ray.pretrained import DEFAULT_MODEL
 
 
@@ -39,10 +40,11 @@ def evaluate(
     include_path: Annotated[Path | None, typer.Option(help="Folder with tasks of your own, in YAML.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Loss and perplexity of submodels on a text, and their consistency with the universal model; or --tasks.
+    """Say how good submodels are: loss on a text, or scores on tasks.
 
-    Consistency: the share of positions at which both find the same next token most likely, and the KL divergence of
-    the submodel's distribution from the universal one's, in nats per token.
+    On a text, also their perplexity and consistency with the universal model: the share of positions at which both find
+    the same next token most likely, and the KL divergence of the submodel's distribution from the universal one's, in
+    nats per token.
     """
     from lts_ray.errors import LtsRayError
 
@@ -53,7 +55,7 @@ def evaluate(
         return
     if text is not None or blocks is not None or length is not None:
         raise LtsRayError("--tasks bring their own texts: leave out --text, --blocks and --length")
-    names = [name.strip() for name in tasks.split(",") if name.strip()]
+    names = listed(tasks)
     if not names:
         raise LtsRayError(f"--tasks is TASK,TASK; got {tasks!r}")
     _on_tasks(
@@ -80,14 +82,10 @@ def _on_text(
     length: int | None,
     as_json: bool,
 ) -> None:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from lts_ray.console import print_rows
+    from lts_ray.console import print_rows, shown_progress
     from lts_ray.evaluation.text_quality import evaluate as run
 
-    with Progress(console=Console(stderr=True), transient=True, disable=as_json) as shown:
-        task = shown.add_task("evaluating", total=None)
+    with shown_progress(disable=as_json) as progress:
         results = run(
             model,
             names,
@@ -96,20 +94,20 @@ def _on_text(
             corpus=corpus,
             blocks=blocks,
             length=length,
-            progress=lambda done, total: shown.update(task, completed=done, total=total),
+            progress=partial(progress, "evaluating"),
         )
     rows = [
         {
-            "submodel": each.name,
-            **each.submodel.fields(),
-            "decoder_params": each.decoder_params,
-            "loss_nats": each.loss,
-            "perplexity": each.perplexity,
-            "consistency": each.agreement,
-            "kl_nats": each.kl,
-            "tokens": each.tokens,
+            "submodel": result.name,
+            **result.submodel.fields(),
+            "decoder_params": result.decoder_params,
+            "loss_nats": result.loss,
+            "perplexity": result.perplexity,
+            "consistency": result.agreement,
+            "kl_nats": result.kl,
+            "tokens": result.tokens,
         }
-        for each in results
+        for result in results
     ]
     print_rows(rows, as_json=as_json)
 
@@ -126,7 +124,7 @@ def _on_tasks(
     include_path: Path | None,
     as_json: bool,
 ) -> None:
-    """JSON comes as it is known. lm_eval's own progress bars are shown on a terminal, without --json."""
+    """JSON is printed task by task. lm_eval's own progress bars are shown on a terminal, without --json."""
     import io
     from contextlib import nullcontext, redirect_stderr
 
@@ -140,23 +138,23 @@ def _on_tasks(
     from lts_ray.evaluation.harness.task_run import evaluate_tasks
     from lts_ray.evaluation.harness.task_score import TaskScore, averages
 
-    told = sys.stderr
-    looked_at = told.isatty() and not as_json
-    with nullcontext() if looked_at else redirect_stderr(io.StringIO()):
+    stderr = sys.stderr
+    is_watched = stderr.isatty() and not as_json
+    with nullcontext() if is_watched else redirect_stderr(io.StringIO()):
         subjects = load_subjects(model, names, frontier=frontier, beside=beside)
         scores: list[TaskScore] = []
-        for found in evaluate_tasks(
+        for scored in evaluate_tasks(
             subjects.models,
             tasks,
             manager=task_manager(tasks, include_path),
             shots=shots,
             limit=limit,
-            progress=lambda line: print(line, file=told) if looked_at else None,
-            left_out=lambda line: print(f"lts-ray: {line}", file=told),
+            progress=lambda line: print(line, file=stderr) if is_watched else None,
+            left_out=lambda line: print(f"lts-ray: {line}", file=stderr),
         ):
-            scores += found
+            scores += scored
             if as_json:
-                rows = json_rows([*found, *averages(found)], subjects.config, subjects.submodels)
+                rows = json_rows([*scored, *averages(scored)], subjects.config, subjects.submodels)
                 print_rows(rows, as_json=True)
     if not as_json:
         print_rows(table_rows([*scores, *averages(scores)]), as_json=False)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lts_ray.cli import elasticize, evaluate, model, published, search, vit
+from lts_ray.cli import elasticize, evaluate, extract, generate, measure, params, proxies, replay, search, train, vit
 from lts_ray.errors import LtsRayError
 
 app = typer.Typer(
@@ -24,24 +24,27 @@ app = typer.Typer(
 def quickstart(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path("runs/quickstart"),
 ) -> None:
-    """Search, serve and ask: the main job, in two minutes. Run again, it goes on where it stopped."""
+    """Begin here: search, serve and ask, in two minutes.
+
+    Run again, it goes on where it stopped.
+    """
     from lts_ray.quickstart import run_quickstart
 
     run_quickstart(output)
 
 
 VERBS = (  # in the order of the data's way
-    model.train,
+    train.train,
     elasticize.elasticize,
     search.search,
     search.report,
     evaluate.evaluate,
-    model.measure,
-    model.extract,
-    model.generate,
-    published.replay,
-    published.params,
-    published.proxies,
+    measure.measure,
+    extract.extract,
+    generate.generate,
+    replay.replay,
+    params.params,
+    proxies.proxies,
 )
 for verb in VERBS:
     app.command()(verb)

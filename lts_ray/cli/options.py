@@ -26,3 +26,8 @@ SUBMODEL = (
     "S, M, L, XL, a fraction such as 0.5, or one width per layer such as 352,704,2816; "
     "where heads and d_model nest, 352/4,704/8,2816/8@192"
 )
+
+
+def listed(text: str) -> list[str]:
+    """What stands between commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]

@@ -103,10 +103,10 @@ def search(
     chosen = load_targets(targets)
     job: SearchJob[Any]
     if is_backbone:
-        from lts_ray.proxies.proxy_table import read_table
+        from lts_ray.proxies.proxy_table import read_trained
         from lts_ray.search.backbone_search import backbone_job
 
-        rows = read_table(trained, truth="valid_perplexity") if trained else []
+        rows = read_trained(trained, truth="valid_perplexity") if trained else []
         job = backbone_job(space=BACKBONE_SPACES[space], targets=chosen, settings=settings, trained=rows)
     else:
         from lts_ray.evaluation.text_quality import evaluation_blocks

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from lts_ray.cli.options import SUBMODEL, Json, Output, Resume
 
 app = typer.Typer(
-    help="Image classifiers that nest (MatViT): train or fine-tune one, evaluate its submodels, write one as a "
-    "checkpoint, retrieve images.",
+    help="Image classifiers that nest (MatViT): train, evaluate, extract, retrieve.",
     no_args_is_help=True,
 )
 
@@ -23,11 +20,6 @@ VitModel = Annotated[Path, typer.Option("--model", "-m", help="Checkpoint folder
 ImageSource = Annotated[
     str, typer.Option("--images", "-i", help="digits (of scikit-learn), or a folder of .npz files (images, labels).")
 ]
-
-
-class DistanceName(StrEnum):
-    cosine = "cosine"
-    l2 = "l2"
 
 
 @app.command()
@@ -49,9 +41,10 @@ def train(
     seed: Annotated[int | None, typer.Option(min=0, help="Of what is drawn at random.")] = None,
     resume: Resume = False,
 ) -> None:
-    """Train a ViT whose granularities nest, or make a trained one nest; OUTPUT/model has it.
+    """Train a ViT whose granularities nest, or make a trained one nest.
 
-    A fifth of the images is held out, unless their folder has a test.npz. OUTPUT/metrics.jsonl is the log.
+    The result is OUTPUT/model, its log OUTPUT/metrics.jsonl. A fifth of the images is held out, unless their folder has
+    a test.npz.
     """
     from dataclasses import replace
 
@@ -86,30 +79,31 @@ def evaluate(
     images: ImageSource = "digits",
     as_json: Json = False,
 ) -> None:
-    """Accuracy and loss of submodels on the images that were held out, and their agreement with the universal model.
+    """Say how good submodels are on the images that were held out.
 
-    Agreement: the share of images for which both find the same class.
+    Accuracy, loss, and agreement with the universal model: the share of images for which both name the same class.
     """
-    from lts_ray.console import print_rows
+    from lts_ray.console import print_rows, shown_progress
     from lts_ray.models.vit.vit_checkpoint import load_checkpoint
     from lts_ray.vision.accuracy import evaluate as run
     from lts_ray.vision.images import check_images, read_images
 
     vit, data = load_checkpoint(model).model, read_images(images)
     check_images(data, vit.config)
-    with _progress("evaluating", disable=as_json) as progress:
-        results = run(vit, submodel or list(vit.config.granularities), data.held_out, progress=progress)
+    with shown_progress(disable=as_json) as progress:
+        names = submodel or list(vit.config.granularities)
+        results = run(vit, names, data.held_out, progress=partial(progress, "evaluating"))
     rows = [
         {
-            "submodel": each.name,
-            "widths": each.submodel.to_json(),
-            "params": each.params,
-            "accuracy": each.accuracy,
-            "loss_nats": each.loss,
-            "agreement": each.agreement,
-            "images": each.images,
+            "submodel": result.name,
+            "widths": result.submodel.to_json(),
+            "params": result.params,
+            "accuracy": result.accuracy,
+            "loss_nats": result.loss,
+            "agreement": result.agreement,
+            "images": result.images,
         }
-        for each in results
+        for result in results
     ]
     print_rows(rows, as_json=as_json)
 
@@ -120,7 +114,7 @@ def extract(
     output: Output,
     model: VitModel,
 ) -> None:
-    """Write a submodel as a checkpoint of its own."""
+    """Write a submodel as a checkpoint of its own, of its size."""
     from lts_ray.models.vit.vit_extract import extract_checkpoint
 
     chosen = extract_checkpoint(model, submodel, output)
@@ -142,16 +136,16 @@ def retrieve(
     index_model: Annotated[
         Path | None, typer.Option(help="Another checkpoint, whose submodels encode the index; default: --model.")
     ] = None,
-    distance: Annotated[DistanceName, typer.Option(help="By which the nearest is found.")] = DistanceName.cosine,
+    distance: Annotated[Literal["cosine", "l2"], typer.Option(help="By which the nearest is found.")] = "cosine",
     images: ImageSource = "digits",
     as_json: Json = False,
 ) -> None:
-    """1-NN retrieval: how often the nearest image of the index is of the query's class, by who encodes which.
+    """Find the nearest image with one submodel, in an index of another.
 
-    The index is the images to train on, the queries are those held out. In the table, a row is who encodes the queries,
-    a column who encodes the index.
+    The index is the images to train on, the queries are those held out. The table says how often the nearest image is
+    of the query's class: a row per submodel that encodes the queries, a column per one that encodes the index.
     """
-    from lts_ray.console import print_rows
+    from lts_ray.console import print_rows, shown_progress
     from lts_ray.models.vit.vit_checkpoint import load_checkpoint
     from lts_ray.vision.images import read_images
     from lts_ray.vision.retrieval import retrieve as run
@@ -159,32 +153,22 @@ def retrieve(
     vit, data = load_checkpoint(model).model, read_images(images)
     storing = vit if index_model is None else load_checkpoint(index_model).model
     queries, indices = query or list(vit.config.granularities), index or list(storing.config.granularities)
-    with _progress("encoding", disable=as_json) as progress:
-        found = run(
+    with shown_progress(disable=as_json) as progress:
+        retrievals = run(
             vit,
             data,
             queries=queries,
             indices=indices,
             index_model=storing,
-            distance=distance.value,
-            progress=progress,
+            distance=distance,
+            progress=partial(progress, "encoding"),
         )
     if as_json:
-        print_rows([each.to_json() for each in found], as_json=True)
+        print_rows([retrieval.to_json() for retrieval in retrievals], as_json=True)
         return
     rows = [
-        {"query": name, **{f"index {each.index}": each.accuracy for each in found if each.query == name}}
+        {"query": name, **{f"index {cell.index}": cell.accuracy for cell in retrievals if cell.query == name}}
         for name in dict.fromkeys(queries)
     ]
-    title = f"1-NN accuracy, {distance.value}: {len(data.held_out)} queries, an index of {len(data.train)}"
+    title = f"1-NN accuracy, {distance}: {len(data.held_out)} queries, an index of {len(data.train)}"
     print_rows(rows, as_json=False, title=title)
-
-
-@contextmanager
-def _progress(what: str, *, disable: bool) -> Iterator[Callable[[int, int], None]]:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True, disable=disable) as shown:
-        task = shown.add_task(what, total=None)
-        yield lambda done, total: shown.update(task, completed=done, total=total)

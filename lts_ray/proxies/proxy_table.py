@@ -91,7 +91,7 @@ class Agreement:
         }
 
 
-def read_table(path: Path, *, truth: str, latency: str | None = None) -> list[Trained]:
+def read_trained(path: Path, *, truth: str, latency: str | None = None) -> list[Trained]:
     """JSON Lines, one architecture a line, with the column `truth`, and `latency` where one is named.
 
     Raises LtsRayError with the line's number.
@@ -110,7 +110,7 @@ def read_table(path: Path, *, truth: str, latency: str | None = None) -> list[Tr
     return table
 
 
-def compare(
+def compare_proxies(
     table: Sequence[Trained],
     proxies: Sequence[str],
     *,

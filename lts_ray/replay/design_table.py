@@ -34,7 +34,7 @@ class Table:
     objectives: tuple[Objectives, ...]
 
 
-def read_table(path: Path, *, objectives: Sequence[str], columns: Sequence[str] | None = None) -> Table:
+def read_designs(path: Path, *, objectives: Sequence[str], columns: Sequence[str] | None = None) -> Table:
     """Read `objectives`, and the design `columns` (None: those that look like one). Of equal designs the first counts.
 
     Raises LtsRayError for a file that is not there, columns it lacks, and values that are not numbers.

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lts_ray.cli.model import generate
+from lts_ray.cli.generate import generate
 from lts_ray.decoding import draft_costs
 from lts_ray.decoding.draft_length import Costs
 from lts_ray.errors import LtsRayError

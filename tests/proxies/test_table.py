@@ -14,7 +14,7 @@ from lts_ray.architecture import Architecture
 from lts_ray.errors import LtsRayError
 from lts_ray.models.backbones.gpt2 import GPT2
 from lts_ray.proxies.agreement import spearman
-from lts_ray.proxies.proxy_table import KNOWN, Live, Trained, compare, read_table
+from lts_ray.proxies.proxy_table import KNOWN, Live, Trained, compare_proxies, read_trained
 from lts_ray.proxies.zero_cost import random_tokens
 from lts_ray.spaces import gpt2_space as gpt2
 from tests.proxies.tables import draw_architectures, loss_of
@@ -47,7 +47,7 @@ def table(count: int = 80) -> list[Trained]:
 
 def test_parameter_proxies_are_the_counts_of_the_space() -> None:
     rows = table()
-    decoder, total = compare(rows, ["decoder_params", "total_params"], space=gpt2.SPACE, rng=rng())
+    decoder, total = compare_proxies(rows, ["decoder_params", "total_params"], space=gpt2.SPACE, rng=rng())
     truth = [-row.truth for row in rows]
     counts = [gpt2.decoder_params(row.architecture) for row in rows]
     assert decoder.spearman == pytest.approx(spearman(counts, truth))
@@ -59,20 +59,22 @@ def test_parameter_proxies_are_the_counts_of_the_space() -> None:
 
 def test_a_rows_own_vocabulary_counts_in_its_total_parameters() -> None:
     rows = [replace(row, vocab_size=size) for row, size in zip(table(6), (900, 800, 700, 600, 500, 400), strict=True)]
-    (found,) = compare(rows, ["total_params"], space=gpt2.SPACE, rng=rng())
+    (found,) = compare_proxies(rows, ["total_params"], space=gpt2.SPACE, rng=rng())
     totals = [gpt2.total_params(row.architecture, vocab_size=row.vocab_size or 0) for row in rows]
     assert found.spearman == pytest.approx(spearman(totals, [-row.truth for row in rows]))
 
 
 def test_few_shot_is_judged_on_rows_that_it_was_not_fitted_on_and_beats_the_counts() -> None:
-    decoder, few_shot = compare(table(), ["decoder_params", "few_shot"], space=gpt2.SPACE, rng=rng(), few_shot_rows=40)
+    decoder, few_shot = compare_proxies(
+        table(), ["decoder_params", "few_shot"], space=gpt2.SPACE, rng=rng(), few_shot_rows=40
+    )
     assert few_shot.rows == 40
     assert few_shot.spearman > decoder.spearman
 
 
 def test_live_proxies_build_at_most_the_limit_and_report_progress() -> None:
     calls: list[tuple[str, int, int]] = []
-    found = compare(
+    found = compare_proxies(
         SMALL,
         ["snip", "relu_log_det"],
         space=gpt2.SPACE,
@@ -85,13 +87,13 @@ def test_live_proxies_build_at_most_the_limit_and_report_progress() -> None:
 
 
 def test_a_live_proxy_that_grows_with_size_agrees_with_a_truth_that_does() -> None:
-    (found,) = compare(SMALL, ["snip"], space=gpt2.SPACE, rng=rng(), live=live())
+    (found,) = compare_proxies(SMALL, ["snip"], space=gpt2.SPACE, rng=rng(), live=live())
     assert found.spearman > 0.8
 
 
 def test_what_is_drawn_does_not_depend_on_what_else_is_asked() -> None:
-    alone = compare(table(), ["few_shot"], space=gpt2.SPACE, rng=rng(), few_shot_rows=20)
-    together = compare(table(), ["total_params", "few_shot"], space=gpt2.SPACE, rng=rng(), few_shot_rows=20)
+    alone = compare_proxies(table(), ["few_shot"], space=gpt2.SPACE, rng=rng(), few_shot_rows=20)
+    together = compare_proxies(table(), ["total_params", "few_shot"], space=gpt2.SPACE, rng=rng(), few_shot_rows=20)
     assert together[1:] == alone
 
 
@@ -100,15 +102,15 @@ def test_agreement_within_one_d_model_is_given_where_there_are_enough_rows() -> 
     sizes = [(8, n, f) for n in (1, 2) for f in range(16, 26)] + [(16, 1, f) for f in range(32, 51)]
     architectures = [Architecture(d_model=d, n_head=(2,) * n, d_inner=(f,) * n, d_embed=d) for d, n, f in sizes]
     rows = [Trained(architecture=each, truth=1 / gpt2.decoder_params(each)) for each in architectures]
-    (found,) = compare(rows, ["decoder_params"], space=gpt2.SPACE, rng=rng())
+    (found,) = compare_proxies(rows, ["decoder_params"], space=gpt2.SPACE, rng=rng())
     assert found.within_d_model == {8: pytest.approx(1)}
     upside_down = [replace(row, truth=1 / row.truth) for row in rows[:20]] + rows[20:]
-    (other,) = compare(upside_down, ["decoder_params"], space=gpt2.SPACE, rng=rng())
+    (other,) = compare_proxies(upside_down, ["decoder_params"], space=gpt2.SPACE, rng=rng())
     assert other.within_d_model == {8: pytest.approx(-1)}
 
 
 def test_an_agreement_is_json() -> None:
-    (found,) = compare(SMALL, ["decoder_params"], space=gpt2.SPACE, rng=rng())
+    (found,) = compare_proxies(SMALL, ["decoder_params"], space=gpt2.SPACE, rng=rng())
     value = json.loads(json.dumps(found.to_json()))
     assert value["proxy"] == "decoder_params"
     assert value["common_ratios"]["100"] == 1
@@ -121,7 +123,7 @@ def test_a_table_is_read_with_the_named_column(tmp_path: Path) -> None:
         {"d_model": 16, "n_head": 2, "d_inner": 64, "n_layer": 3, "test_perplexity": 18},
     ]
     path.write_text("\n\n".join(json.dumps(row) for row in rows), encoding="utf-8")  # no newline at the end
-    first, second = read_table(path, truth="test_perplexity")
+    first, second = read_trained(path, truth="test_perplexity")
     assert first == Trained(
         architecture=Architecture(d_model=8, n_head=(2, 2), d_inner=(16, 32), d_embed=8), truth=20.5, vocab_size=99
     )
@@ -147,22 +149,22 @@ def test_a_broken_line_is_named(tmp_path: Path, line: str, message: str) -> None
     good = '{"d_model": 8, "n_head": [2], "d_inner": [9], "valid_perplexity": 3}'
     path.write_text(f"{good}\n{line}\n", encoding="utf-8")
     with pytest.raises(LtsRayError, match=message):
-        read_table(path, truth="valid_perplexity")
+        read_trained(path, truth="valid_perplexity")
 
 
 def test_wrong_input_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LtsRayError, match="cannot be read"):
-        read_table(tmp_path / "none.jsonl", truth="valid_perplexity")
+        read_trained(tmp_path / "none.jsonl", truth="valid_perplexity")
     with pytest.raises(LtsRayError, match=f"unknown proxy magic; known: {', '.join(KNOWN)}"):
-        compare(SMALL, ["magic"], space=gpt2.SPACE, rng=rng())
+        compare_proxies(SMALL, ["magic"], space=gpt2.SPACE, rng=rng())
     with pytest.raises(LtsRayError, match="snip runs models"):
-        compare(SMALL, ["snip"], space=gpt2.SPACE, rng=rng())
+        compare_proxies(SMALL, ["snip"], space=gpt2.SPACE, rng=rng())
     with pytest.raises(LtsRayError, match="fitted on 50 rows and judged on others; the table has 6"):
-        compare(SMALL, ["few_shot"], space=gpt2.SPACE, rng=rng())
+        compare_proxies(SMALL, ["few_shot"], space=gpt2.SPACE, rng=rng())
     with pytest.raises(LtsRayError, match="two or more rows; got 1"):
-        compare(SMALL[:1], ["decoder_params"], space=gpt2.SPACE, rng=rng())
+        compare_proxies(SMALL[:1], ["decoder_params"], space=gpt2.SPACE, rng=rng())
     with pytest.raises(LtsRayError, match="limit of 2 or more"):
         live(limit=1)
     other = replace(live(), build=lambda _architecture: nn.Linear(2, 2))
     with pytest.raises(LtsRayError, match="needs a backbone; build made a Linear"):
-        compare(SMALL, ["snip"], space=gpt2.SPACE, rng=rng(), live=other)
+        compare_proxies(SMALL, ["snip"], space=gpt2.SPACE, rng=rng(), live=other)

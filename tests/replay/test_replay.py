@@ -6,19 +6,19 @@ from statistics import fmean
 import pytest
 
 from lts_ray.errors import LtsRayError
-from lts_ray.replay.design_table import Table, read_table
+from lts_ray.replay.design_table import Table, read_designs
 from lts_ray.replay.table_replay import replay
 from tests.replay.tables import OBJECTIVES, write_table
 
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Table:
-    return read_table(write_table(tmp_path_factory.mktemp("t") / "t.csv"), objectives=OBJECTIVES)
+    return read_designs(write_table(tmp_path_factory.mktemp("t") / "t.csv"), objectives=OBJECTIVES)
 
 
 @pytest.mark.parametrize("algorithm", ["lts", "steady", "surrogate", "nsga2", "nsga3", "random"])
 def test_a_whole_table_has_all_of_its_hypervolume(algorithm: str, tmp_path: Path) -> None:
-    small = read_table(write_table(tmp_path / "small.csv", rows=60), objectives=OBJECTIVES)
+    small = read_designs(write_table(tmp_path / "small.csv", rows=60), objectives=OBJECTIVES)
     found = replay(small, algorithm=algorithm, evaluations=60, seed=0)  # type: ignore[arg-type]
     assert list(found.hypervolume) == [50, 60]
     assert 0 < found.hypervolume[50] <= found.hypervolume[60] == pytest.approx(1.0)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lts_ray.errors import LtsRayError
-from lts_ray.replay.design_table import Table, read_table
+from lts_ray.replay.design_table import Table, read_designs
 from lts_ray.replay.table_space import ABSENT, TableSpace
 from tests.replay.tables import OBJECTIVES, write_table
 
@@ -20,7 +20,7 @@ TINY = Table(
 
 @pytest.fixture(scope="module")
 def space(tmp_path_factory: pytest.TempPathFactory) -> TableSpace:
-    return TableSpace(read_table(write_table(tmp_path_factory.mktemp("t") / "t.csv"), objectives=OBJECTIVES))
+    return TableSpace(read_designs(write_table(tmp_path_factory.mktemp("t") / "t.csv"), objectives=OBJECTIVES))
 
 
 def test_a_row_is_nearest_to_itself_until_it_is_taken() -> None:

@@ -1,0 +1,102 @@
+"""`lts-ray generate`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Annotated
+
+import typer
+
+from lts_ray.cli.options import SUBMODEL, Model, Seed
+from lts_ray.pretrained import DEFAULT_MODEL
+
+
+def generate(
+    prompt: Annotated[str, typer.Option("--prompt", "-p", help="Text to go on with.")],
+    model: Model = DEFAULT_MODEL,
+    submodel: Annotated[str, typer.Option("--submodel", "-s", help=SUBMODEL)] = "XL",
+    max_tokens: Annotated[int, typer.Option(help="Tokens to generate at most.")] = 64,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Draw from the most likely tokens that reach this probability.")] = 1.0,
+    seed: Seed = 0,
+    draft: Annotated[
+        str | None, typer.Option("--draft", "-d", help="A smaller submodel drafts, and --submodel verifies.")
+    ] = None,
+    draft_length: Annotated[
+        str | None,
+        typer.Option(
+            help="Tokens to draft at a time, or adaptive: what pays here at the acceptance so far, so that sampled "
+            "responses differ from run to run. Default: adaptive."
+        ),
+    ] = None,
+) -> None:
+    """Continue a prompt with one submodel, or with one that drafts for another.
+
+    Text is printed as it is generated. With --draft, a line on stderr says how many drafted tokens stood.
+    """
+    from itertools import tee
+
+    import torch
+
+    from lts_ray.checkpoints.universal import load_universal
+    from lts_ray.decoding.draft_costs import adaptive_length
+    from lts_ray.decoding.draft_length import ADAPTIVE, DraftLength, FixedLength, parse_length
+    from lts_ray.decoding.plain_loop import generate as run
+    from lts_ray.decoding.sampling import Sampling
+    from lts_ray.decoding.speculative import Round, Statistics, speculate, tokens_of
+    from lts_ray.errors import LtsRayError
+    from lts_ray.text.tokenizer import load_tokenizer
+
+    if draft is None and draft_length is not None:
+        raise LtsRayError("--draft-length is how much --draft drafts: give both")
+    length = parse_length(draft_length or ADAPTIVE)
+    universal = load_universal(model).model
+    tokenizer = load_tokenizer(model)
+    prompt_ids, chosen = tokenizer.encode(prompt), universal.config.submodel(submodel)
+    sampling = Sampling(temperature=temperature, top_p=top_p)
+    generator = torch.Generator().manual_seed(seed)
+    drafted: Iterable[Round] = ()
+    if draft is None:
+        tokens = run(
+            universal,
+            prompt_ids,
+            submodel=chosen,
+            max_tokens=max_tokens,
+            sampling=sampling,
+            eos_id=tokenizer.eos_id,
+            generator=generator,
+        )
+    else:
+        small = universal.config.submodel(draft)
+        rule: DraftLength = (
+            FixedLength(length)
+            if isinstance(length, int)
+            else adaptive_length(
+                universal, prompt_ids, draft=small, submodel=chosen, max_tokens=max_tokens, sampling=sampling
+            )
+        )
+        rounds = speculate(
+            universal,
+            prompt_ids,
+            draft=small,
+            submodel=chosen,
+            length=rule,
+            max_tokens=max_tokens,
+            sampling=sampling,
+            eos_id=tokenizer.eos_id,
+            generator=generator,
+        )
+        rounds, drafted = tee(rounds)
+        tokens = tokens_of(rounds)
+    stream = tokenizer.stream()
+    print(prompt, end="", flush=True)
+    for token in tokens:
+        print(stream.step(token) or "", end="", flush=True)
+    print()
+    if draft is not None:
+        total = Statistics.of([list(drafted)])
+        print(
+            f"{total.drafted} tokens drafted, {total.accepted} accepted; {total.tokens_per_step:.2f} tokens a step",
+            file=sys.stderr,
+        )

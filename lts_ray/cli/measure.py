@@ -1,0 +1,55 @@
+"""`lts-ray measure`."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from lts_ray.cli.options import SUBMODEL, Json, Model
+from lts_ray.pretrained import DEFAULT_MODEL
+
+
+def measure(
+    model: Model = DEFAULT_MODEL,
+    submodel: Annotated[list[str] | None, typer.Option("--submodel", "-s", help=SUBMODEL)] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = os.cpu_count() or 1,
+    batch_size: Annotated[int, typer.Option(min=1, help="Sequences at once.")] = 1,
+    sequence_length: Annotated[
+        int, typer.Option(min=1, help="Tokens of the prefill, and before the decode step.")
+    ] = 192,
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16")] = "float32",
+    as_json: Json = False,
+) -> None:
+    """Time submodels on this machine: prefill, a decode step, peak memory."""
+    from lts_ray.checkpoints.universal import load_universal
+    from lts_ray.console import print_rows
+    from lts_ray.measurement.measurement import measure_submodels
+    from lts_ray.target import Target
+
+    universal = load_universal(model).model
+    names = submodel or list(universal.config.granularities)
+    target = Target(
+        name="here",
+        local=True,
+        threads=threads,
+        device=device,
+        dtype=dtype,
+        sequence_length=sequence_length,
+        batch_size=batch_size,
+    )
+    measured = measure_submodels(universal, [universal.config.submodel(name) for name in names], target)
+    rows = [
+        {
+            "submodel": name,
+            "prefill_ms": result.prefill.median_ms,
+            "prefill_iqr_ms": result.prefill.iqr_ms,
+            "decode_ms": result.cost.decode_ms,
+            "decode_iqr_ms": None if result.decode is None else result.decode.iqr_ms,
+            "peak_memory_mb": result.peak_memory_bytes / 1e6,
+        }
+        for name, result in zip(names, measured, strict=True)
+    ]
+    print_rows(rows, as_json=as_json, title=f"batch {batch_size}, {sequence_length} tokens, {threads} threads, {dtype}")

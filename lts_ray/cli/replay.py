@@ -1,0 +1,50 @@
+"""`lts-ray replay`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from lts_ray.cli.options import listed
+
+Algorithm = Literal["lts", "steady", "surrogate", "nsga2", "nsga3", "tpe", "random"]
+
+
+def replay(
+    table: Annotated[Path, typer.Option("--table", "-t", help="CSV file: designs and what was measured of them.")],
+    objectives: Annotated[str, typer.Option(help="Columns to minimise, separated by commas.")],
+    algorithm: Annotated[Algorithm, typer.Option(help="What chooses the next candidate.")] = "surrogate",
+    evaluations: Annotated[int, typer.Option("--evaluations", "-n", min=1, help="Rows to look at.")] = 400,
+    seeds: Annotated[int, typer.Option(min=1, help="Searches: with seed 0, 1, …")] = 5,
+    columns: Annotated[
+        str | None, typer.Option(help="Columns that describe a design; default: all that look like a choice.")
+    ] = None,
+) -> None:
+    """Search a table of published measurements instead of hardware.
+
+    A JSON line per seed says which share of the table's hypervolume was found after how many rows.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from lts_ray.replay.design_table import read_designs
+    from lts_ray.replay.table_replay import replay as run
+
+    designs = read_designs(table, objectives=listed(objectives), columns=None if columns is None else listed(columns))
+    shape = f"{len(designs.designs)} designs of {', '.join(designs.columns)}"
+    bar = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(True))
+    with Progress(*bar, console=Console(stderr=True)) as progress:
+        progress.console.print(f"[dim]{shape}[/dim]", highlight=False)
+        for seed in range(seeds):
+            task = progress.add_task(f"{algorithm}, seed {seed}", total=evaluations)
+            result = run(
+                designs,
+                algorithm=algorithm,
+                evaluations=evaluations,
+                seed=seed,
+                show=lambda count, task=task: progress.update(task, completed=count),  # type: ignore[misc]
+            )
+            print(json.dumps(result.to_json()), flush=True)
