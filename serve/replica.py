@@ -24,7 +24,7 @@ from serve.http.api import create_app
 from serve.http.keys import Keys
 from serve.http.playground import playground_router
 from serve.http.service import Service
-from serve.metrics.prometheus import Metrics
+from serve.metrics.prometheus_metrics import PrometheusMetrics
 from serve.policies.menu import menu_of_frontier, menu_of_granularities
 from serve.serve_args import ServeArgs
 from serve.user_config import LiveConfig
@@ -40,7 +40,7 @@ class Replica:
 
     args: ServeArgs
     service: Service
-    metrics: Metrics
+    metrics: PrometheusMetrics
     keys: Keys | None
 
     def app(self, *, answers_request_id: bool = True) -> FastAPI:
@@ -98,7 +98,7 @@ def build_replica(
         100 * costs.relative_error,
     )
     tokenizer = load_tokenizer(args.model)
-    metrics = Metrics(model_name=args.served_name, submodels=menu.named)
+    metrics = PrometheusMetrics(model_name=args.served_name, submodels=menu.named)
     engine = Engine(
         runtime,
         menu=menu,

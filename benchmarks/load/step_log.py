@@ -13,8 +13,7 @@ class StepLog(Silence):
         self._counts = [0] * BINS
 
     def stepped(self, record: StepRecord) -> None:
-        if record.actual_ms > 0:
-            error = abs(record.predicted_ms / record.actual_ms - 1)
+        if (error := record.relative_error) is not None:
             self._counts[min(BINS - 1, int(PER_UNIT * error))] += 1
 
     @property

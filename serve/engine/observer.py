@@ -33,6 +33,11 @@ class StepRecord:
     waiting: int
     kv_usage: float
 
+    @property
+    def relative_error(self) -> float | None:
+        """Of the predicted time. None for a step that is too short for the clock to see."""
+        return abs(self.predicted_ms / self.actual_ms - 1) if self.actual_ms > 0 else None
+
 
 class Observer(Protocol):
     """Called in the engine's thread, between steps: be quick, and do not raise."""

@@ -11,10 +11,10 @@ from ray.serve import metrics as ray_serve
 from serve.engine.observer import StepRecord
 from serve.engine.request import Request
 from serve.engine.response import Progress
-from serve.metrics.prometheus import Metrics
+from serve.metrics.prometheus_metrics import PrometheusMetrics
 from serve.metrics.ray_metrics import RayMetrics
 from serve.policies.budget import Budget
-from tests.serve.metrics.test_metrics import scraped, step
+from tests.serve.metrics.test_prometheus_metrics import scraped, step
 
 
 @dataclass
@@ -45,10 +45,10 @@ class Recorder:
         return One()
 
 
-def observers() -> tuple[Metrics, RayMetrics, Recorder]:
+def observers() -> tuple[PrometheusMetrics, RayMetrics, Recorder]:
     recorder = Recorder()
     ray_metrics = RayMetrics(model_name="sotu", counter=recorder.make, gauge=recorder.make)
-    return Metrics(model_name="sotu"), ray_metrics, recorder
+    return PrometheusMetrics(model_name="sotu"), ray_metrics, recorder
 
 
 def test_ray_gets_what_a_scrape_sees() -> None:

@@ -17,8 +17,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from serve.engine.observer import StepRecord
 from serve.engine.request import Request
 from serve.engine.response import FinishReason, Progress
-from serve.metrics.metrics_table import METRICS, SECONDS
-from serve.metrics.prometheus import MEDIAN_STEPS, Histogram, Metrics, attainment
+from serve.metrics.ended_request import EndedRequest
+from serve.metrics.metrics_table import MEDIAN_STEPS, METRICS, SECONDS, Metric
+from serve.metrics.prometheus_metrics import Histogram, PrometheusMetrics
 from serve.policies.budget import NO_BUDGET, Budget
 from serve.policies.named_policies import policy_named
 from tests.serve.models import collect, tiny_engine, tiny_menu, tiny_model, tiny_runtime
@@ -52,7 +53,7 @@ def progress(**submodels: int) -> Progress:
     return Progress(arrived_s=1.0, submodels=Counter(submodels or {"XL": 4}), first_s=1.05, last_s=1.11, ended_s=1.12)
 
 
-def scraped(metrics: Metrics) -> dict[str, float]:
+def scraped(metrics: PrometheusMetrics) -> dict[str, float]:
     """Every sample as `name{label="value"}`, without the model's label."""
     text = metrics.exposition()[0].decode()
     samples = {}
@@ -64,14 +65,22 @@ def scraped(metrics: Metrics) -> dict[str, float]:
     return samples
 
 
+def sample_names(metric: Metric) -> tuple[str, ...]:
+    """Names of its lines. A histogram that goes below 0 has no sum, which could shrink, and so no count."""
+    if metric.kind != "histogram":
+        return (metric.name,)
+    suffixes = ("bucket",) if metric.bounds[0] < 0 else ("bucket", "count", "sum")
+    return tuple(f"{metric.name}_{suffix}" for suffix in suffixes)
+
+
 @pytest.fixture
-def metrics() -> Metrics:
-    return Metrics(model_name="sotu", submodels=["S", "XL"])
+def metrics() -> PrometheusMetrics:
+    return PrometheusMetrics(model_name="sotu", submodels=["S", "XL"])
 
 
-def test_every_metric_of_the_table_is_scraped_before_anything_has_happened(metrics: Metrics) -> None:
+def test_every_metric_of_the_table_is_scraped_before_anything_has_happened(metrics: PrometheusMetrics) -> None:
     names = {name.split("{")[0] for name in scraped(metrics)}
-    assert names == {name for metric in METRICS for name in metric.sample_names()}
+    assert names == {name for metric in METRICS for name in sample_names(metric)}
     assert set(scraped(metrics).values()) == {0.0}
 
 
@@ -85,12 +94,12 @@ def test_names_are_unique_and_say_whose_they_are_and_that_a_counter_is_one() -> 
         assert bool(metric.bounds) == (metric.kind == "histogram")
 
 
-def test_two_do_not_share_a_count(metrics: Metrics) -> None:
+def test_two_do_not_share_a_count(metrics: PrometheusMetrics) -> None:
     metrics.stepped(STEP)
-    assert scraped(Metrics(model_name="sotu"))["vllm:num_preemptions_total"] == 0
+    assert scraped(PrometheusMetrics(model_name="sotu"))["vllm:num_preemptions_total"] == 0
 
 
-def test_a_step_is_counted(metrics: Metrics) -> None:
+def test_a_step_is_counted(metrics: PrometheusMetrics) -> None:
     metrics.stepped(STEP)
     metrics.stepped(step(at_s=10.04, running=1, waiting=0, kv_usage=0.5))
     seen = scraped(metrics)
@@ -106,7 +115,7 @@ def test_a_step_is_counted(metrics: Metrics) -> None:
 
 
 def test_tokens_of_a_step_came_as_long_after_their_predecessors_as_the_step_after_the_one_before(
-    metrics: Metrics,
+    metrics: PrometheusMetrics,
 ) -> None:
     for at_s, decoded in ((10.0, 0), (10.03, 2), (10.04, 3), (99.0, 0), (99.5, 1)):
         metrics.stepped(step(at_s=at_s, decoded=decoded))
@@ -115,7 +124,7 @@ def test_tokens_of_a_step_came_as_long_after_their_predecessors_as_the_step_afte
     assert seen["vllm:inter_token_latency_seconds_sum"] == pytest.approx(2 * 0.03 + 3 * 0.01 + 0.5)
 
 
-def test_the_error_of_predictions_is_relative_and_its_median_is_of_the_newest_steps(metrics: Metrics) -> None:
+def test_the_error_of_predictions_is_relative_and_its_median_is_of_the_newest_steps(metrics: PrometheusMetrics) -> None:
     for number in range(1, 701):
         metrics.stepped(step(predicted_ms=10.0 - (number - 0.5) / 100, actual_ms=10.0))
     seen = scraped(metrics)
@@ -125,13 +134,13 @@ def test_the_error_of_predictions_is_relative_and_its_median_is_of_the_newest_st
     assert seen['lts:step_time_prediction_error_bucket{le="0.1"}'] == 100
 
 
-def test_a_step_too_short_for_the_clock_has_no_relative_error(metrics: Metrics) -> None:
+def test_a_step_too_short_for_the_clock_has_no_relative_error(metrics: PrometheusMetrics) -> None:
     metrics.stepped(step(actual_ms=0.0))
     assert scraped(metrics)["lts:step_time_prediction_error_count"] == 0
     assert scraped(metrics)["lts:step_seconds_count"] == 1
 
 
-def test_a_response_is_counted_when_it_ends(metrics: Metrics) -> None:
+def test_a_response_is_counted_when_it_ends(metrics: PrometheusMetrics) -> None:
     metrics.ended(asked(), progress(S=1, XL=3), "length")
     seen = scraped(metrics)
     assert seen['vllm:request_success_total{finished_reason="length"}'] == 1
@@ -144,7 +153,7 @@ def test_a_response_is_counted_when_it_ends(metrics: Metrics) -> None:
     assert all(value == 0 for name, value in seen.items() if name.startswith(("lts:requests_with", "lts:budget")))
 
 
-def test_one_token_has_no_time_per_token_and_no_token_has_no_first_one(metrics: Metrics) -> None:
+def test_one_token_has_no_time_per_token_and_no_token_has_no_first_one(metrics: PrometheusMetrics) -> None:
     metrics.ended(asked(), progress(XL=1), "stop")
     metrics.ended(asked(), Progress(arrived_s=1.0, ended_s=2.0), "stop")
     seen = scraped(metrics)
@@ -155,7 +164,7 @@ def test_one_token_has_no_time_per_token_and_no_token_has_no_first_one(metrics: 
 
 @pytest.mark.parametrize(("reason", "word"), [("cancelled", "abort"), (None, "error")])
 def test_tokens_of_a_response_that_did_not_come_to_its_end_count_and_its_times_do_not(
-    metrics: Metrics, reason: FinishReason | None, word: str
+    metrics: PrometheusMetrics, reason: FinishReason | None, word: str
 ) -> None:
     metrics.ended(asked(Budget(ttft_ms=60)), progress(XL=4), reason)
     seen = scraped(metrics)
@@ -165,7 +174,7 @@ def test_tokens_of_a_response_that_did_not_come_to_its_end_count_and_its_times_d
     assert seen['lts:budget_slack_seconds_bucket{kind="ttft",le="+Inf"}'] == 0
 
 
-def test_budgets_are_counted_by_what_they_bound(metrics: Metrics) -> None:
+def test_budgets_are_counted_by_what_they_bound(metrics: PrometheusMetrics) -> None:
     metrics.ended(asked(Budget(ttft_ms=60, e2e_ms=100)), progress(), "stop")
     metrics.ended(asked(Budget(e2e_ms=150)), progress(), "length")
     seen = {name: value for name, value in scraped(metrics).items() if "requests_with_budget" in name and value}
@@ -178,7 +187,7 @@ def test_budgets_are_counted_by_what_they_bound(metrics: Metrics) -> None:
     }
 
 
-def test_slack_is_the_budget_less_the_time_and_negative_when_it_was_missed(metrics: Metrics) -> None:
+def test_slack_is_the_budget_less_the_time_and_negative_when_it_was_missed(metrics: PrometheusMetrics) -> None:
     metrics.ended(asked(Budget(e2e_ms=150)), progress(), "stop")  # 30 ms left
     metrics.ended(asked(Budget(e2e_ms=105)), progress(), "stop")  # 15 ms late
     buckets = {
@@ -201,19 +210,20 @@ def test_slack_is_the_budget_less_the_time_and_negative_when_it_was_missed(metri
         (Budget(ttft_ms=1000), None, {"ttft": False, "all": False}),
         (Budget(ttft_ms=1), "cancelled", {}),
     ],
-    ids=["none", "all met", "one missed", "a failed request has missed", "nobody waited"],
+    ids=["none", "all met", "one missed", "a failed request has missed", "the client left"],
 )
 def test_attainment_is_of_each_budget_and_of_all(
     budget: Budget, reason: FinishReason | None, expected: dict[str, bool]
 ) -> None:
-    assert attainment(asked(budget), progress(), reason) == expected
+    assert EndedRequest(asked(budget), progress(), reason).attainment() == expected
 
 
 def test_a_request_that_failed_before_its_first_token_has_missed_its_budget() -> None:
-    assert attainment(asked(Budget(e2e_ms=1e6)), Progress(arrived_s=1.0), None) == {"e2e": False, "all": False}
+    ended = EndedRequest(asked(Budget(e2e_ms=1e6)), Progress(arrived_s=1.0), None)
+    assert ended.attainment() == {"e2e": False, "all": False}
 
 
-def test_refusals_are_counted_by_reason(metrics: Metrics) -> None:
+def test_refusals_are_counted_by_reason(metrics: PrometheusMetrics) -> None:
     metrics.refused("queue_full")
     metrics.refused("queue_full")
     seen = scraped(metrics)
@@ -221,14 +231,14 @@ def test_refusals_are_counted_by_reason(metrics: Metrics) -> None:
     assert seen['lts:requests_refused_total{reason="infeasible"}'] == 0
 
 
-def test_a_scrape_may_know_better_than_the_last_step_how_many_run(metrics: Metrics) -> None:
+def test_a_scrape_may_know_better_than_the_last_step_how_many_run(metrics: PrometheusMetrics) -> None:
     metrics.stepped(STEP)
     text = metrics.exposition((0, 2))[0].decode()
     assert 'vllm:num_requests_running{model_name="sotu"} 0.0' in text
     assert 'vllm:num_requests_waiting{model_name="sotu"} 2.0' in text
 
 
-def test_the_content_type_is_that_of_the_text_format(metrics: Metrics) -> None:
+def test_the_content_type_is_that_of_the_text_format(metrics: PrometheusMetrics) -> None:
     assert metrics.exposition()[1] == "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -248,7 +258,7 @@ def test_a_histogram_counts_like_the_official_one(observed: list[tuple[float, in
 
 
 def test_an_engine_that_is_observed_counts_what_its_responses_say() -> None:
-    metrics = Metrics(model_name="sotu", submodels=tiny_menu().named)
+    metrics = PrometheusMetrics(model_name="sotu", submodels=tiny_menu().named)
     engine = tiny_engine(tiny_runtime(tiny_model()), observer=metrics, policy=policy_named("deadline"))
     small = tiny_menu().named["S"]
     requests = [

@@ -1,0 +1,67 @@
+"""A request that has ended, as metrics count it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from serve.engine.request import Request
+from serve.engine.response import FinishReason, Progress
+from serve.policies.budget import Timing
+
+REASONS: dict[FinishReason | None, str] = {"stop": "stop", "length": "length", "cancelled": "abort", None: "error"}
+"""vLLM's words for ours."""
+
+
+@dataclass(frozen=True)
+class EndedRequest:
+    request: Request
+    progress: Progress
+    reason: FinishReason | None
+    """None: a step with it failed."""
+
+    @property
+    def timing(self) -> Timing | None:
+        """None unless it came to its end, by stop or length."""
+        return self.progress.measured() if self.reason in ("stop", "length") else None
+
+    @property
+    def ttft_s(self) -> float | None:
+        timing = self.timing
+        return None if timing is None or self.progress.first_s is None else timing.ttft_ms / 1e3
+
+    @property
+    def tpot_s(self) -> float | None:
+        timing = self.timing
+        return None if timing is None or self.progress.tokens < 2 else timing.tpot_ms / 1e3
+
+    @property
+    def e2e_s(self) -> float | None:
+        timing = self.timing
+        return None if timing is None else timing.e2e_ms / 1e3
+
+    @property
+    def queue_s(self) -> float | None:
+        admitted_s = self.progress.admitted_s
+        return None if self.timing is None or admitted_s is None else admitted_s - self.progress.arrived_s
+
+    def slack_s(self) -> dict[str, float]:
+        """What was left of each bound of the budget, by kind."""
+        timing = self.timing
+        if timing is None:
+            return {}
+        limits = self.request.budget.items()
+        return {kind: (limit_ms - getattr(timing, f"{kind}_ms")) / 1e3 for kind, limit_ms in limits.items()}
+
+    def attainment(self) -> dict[str, bool]:
+        """Whether each bound of the budget was kept, by kind; `all`: every one at once.
+
+        Empty for a request without a budget, and for one whose client left. A failed request has kept none.
+        """
+        limits, timing = self.request.budget.items(), self.progress.measured()
+        if not limits or self.reason == "cancelled":
+            return {}
+        kept = {
+            kind: self.reason is not None and timing is not None and getattr(timing, f"{kind}_ms") <= limit
+            for kind, limit in limits.items()
+        }
+        return kept | {"all": all(kept.values())}

@@ -1,0 +1,132 @@
+"""Counts the metrics of the table, and prints them as Prometheus scrapes them. No state outside of the object.
+
+Numbers are kept as plain Python ones and become Prometheus' objects only when they are scraped: the engine's thread
+pays a few microseconds a step.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict, deque
+from collections.abc import Iterable
+from itertools import accumulate
+from statistics import median
+from threading import Lock
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric as Family
+
+from serve.engine.observer import Refusal, StepRecord
+from serve.engine.request import Request
+from serve.engine.response import FinishReason, Progress
+from serve.metrics.ended_request import EndedRequest
+from serve.metrics.metrics_table import METRICS, MODEL_LABEL, RUNNING, WAITING, Labels, Metric
+
+
+class Histogram:
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        """Of the buckets, each of which includes its upper bound; the last bucket has none."""
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float, times: int = 1) -> None:
+        self.counts[bisect_left(self.bounds, value)] += times
+        self.sum += value * times
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Upper bound and the number of observations up to it, as Prometheus counts them."""
+        return list(zip([*map(str, map(float, self.bounds)), "+Inf"], accumulate(self.counts), strict=True))
+
+
+class PrometheusMetrics:
+    """An Observer; `stepped` and `ended` in the engine's thread, all else in any.
+
+    model_name: what clients call the model. submodels: those whose tokens are 0 before they have made one; others
+    appear with their first token.
+    """
+
+    def __init__(self, *, model_name: str, submodels: Iterable[str] = ()) -> None:
+        self._model = model_name
+        self._lock = Lock()  # a scrape sees no step half counted
+        self._numbers: dict[Metric, dict[Labels, float]] = {metric: defaultdict(float) for metric in METRICS}
+        self._histograms: dict[Metric, dict[Labels, Histogram]] = {}
+        self._newest = {metric: deque[float](maxlen=metric.median_of) for metric in METRICS if metric.median_of}
+        self._step_before: StepRecord | None = None
+        names = [(name,) for name in submodels]
+        for metric in METRICS:
+            series = names if metric.labels == ("submodel",) else metric.series
+            if metric.kind == "histogram":
+                self._histograms[metric] = {labels: Histogram(metric.bounds) for labels in series}
+            else:
+                self._numbers[metric].update(dict.fromkeys(series, 0.0))
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+
+    def stepped(self, record: StepRecord) -> None:
+        with self._lock:
+            for metric in METRICS:
+                if metric.of_step and (value := metric.of_step(record, self._step_before)) is not None:
+                    self._take(metric, (), value, metric.times(record))
+            self._step_before = record
+
+    def ended(self, request: Request, progress: Progress, reason: FinishReason | None) -> None:
+        ended = EndedRequest(request, progress, reason)
+        with self._lock:
+            for metric in METRICS:
+                for labels, value in metric.of_request(ended).items() if metric.of_request else ():
+                    self._take(metric, labels, value)
+
+    def refused(self, reason: Refusal) -> None:
+        """A request that the engine never got."""
+        with self._lock:
+            for metric in METRICS:
+                for labels, value in metric.of_refusal(reason).items() if metric.of_refusal else ():
+                    self._take(metric, labels, value)
+
+    def exposition(self, counts: tuple[int, int] | None = None) -> tuple[bytes, str]:
+        """What GET /metrics answers, and its content type.
+
+        counts: requests that run and that wait now. Without them, those of the last step, which is behind when
+        requests have come or gone since and no step has run.
+        """
+        if counts is not None:
+            with self._lock:
+                self._numbers[RUNNING][()], self._numbers[WAITING][()] = counts
+        return generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4
+
+    def collect(self) -> list[Family]:
+        """Called by the registry for each scrape."""
+        with self._lock:
+            for metric, values in self._newest.items():
+                self._numbers[metric][()] = median(values) if values else 0.0
+            return [self._family(metric) for metric in METRICS]
+
+    def describe(self) -> list[Family]:
+        """The registry checks names for clashes, which the one collector of this registry has not."""
+        return []
+
+    def _take(self, metric: Metric, labels: Labels, value: float, times: int = 1) -> None:
+        if metric.kind == "histogram":
+            self._histograms[metric][labels].observe(value, times)
+        elif metric.kind == "counter":
+            self._numbers[metric][labels] += value
+        elif metric.median_of:
+            self._newest[metric].append(value)
+        else:
+            self._numbers[metric][labels] = value
+
+    def _family(self, metric: Metric) -> Family:
+        names = (MODEL_LABEL, *metric.labels)
+        if metric.kind == "histogram":
+            histograms = HistogramMetricFamily(metric.name, metric.help, labels=names)
+            for labels, histogram in self._histograms[metric].items():
+                histograms.add_metric((self._model, *labels), histogram.buckets(), histogram.sum)
+            return histograms
+        make = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+        numbers = make(metric.name, metric.help, labels=names)
+        for labels, number in self._numbers[metric].items():
+            numbers.add_metric((self._model, *labels), number)
+        return numbers
