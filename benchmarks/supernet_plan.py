@@ -9,7 +9,7 @@ from pathlib import Path
 from lts_ray.architecture import Architecture
 from lts_ray.models.backbones.supernet_config import SupernetConfig
 from lts_ray.training.found_architecture import found_names, found_supernet
-from lts_ray.training.objective import Kind
+from lts_ray.training.learners.objective import Kind
 from lts_ray.training.run_settings import DataSettings, ModelSettings, RunSettings, TrainingSettings
 
 VOCAB_SIZE = ModelSettings.vocab_size

@@ -16,8 +16,8 @@ import torch
 from benchmarks.supernet_plan import JOINT, SAMPLED, SupernetPlan
 from lts_ray.errors import LtsRayError
 from lts_ray.timing import Clock, torch_threads
-from lts_ray.training.learners.start_learner import start_learner
 from lts_ray.training.loop import chosen, make_optimizer, optimize, when_done
+from lts_ray.training.new_learner import new_learner
 from lts_ray.training.run_settings import RunSettings
 
 Progress = Callable[[int, int], None]
@@ -79,7 +79,7 @@ def run(
     settings: dict[tuple[str, str], RunSettings] = {(JOINT, ""): plan.fused(JOINT)}
     settings |= {(SAMPLED, name): plan.one(name) for name in members}
     settings |= {(APART, name): plan.alone(name) for name in members}
-    learners = {key: start_learner(each, vocab_size=vocab_size, device=device) for key, each in settings.items()}
+    learners = {key: new_learner(each, vocab_size=vocab_size, device=device) for key, each in settings.items()}
     optimizers = {key: make_optimizer(learner.model, options) for key, learner in learners.items()}
     generator = torch.Generator().manual_seed(options.seed)
     times: dict[tuple[str, str], list[float]] = {key: [] for key in learners}

@@ -35,14 +35,14 @@ def elasticize(
 
     from lts_ray.console import print_rows
     from lts_ray.elasticize.elastic_run import elasticize as run
-    from lts_ray.elasticize.elasticize_settings import load_settings
+    from lts_ray.elasticize.elasticize_settings import load_elasticize_settings
     from lts_ray.errors import LtsRayError
 
     if resume and (model, config, corpus, steps) != (None, None, None, None):
         raise LtsRayError("--resume goes on with the settings of the run: give only --output with it")
     if not resume and model is None:
         raise LtsRayError("--model says which checkpoint to make elastic: give it")
-    settings = None if resume else load_settings(config, source=str(model), corpus=corpus, steps=steps)
+    settings = None if resume else load_elasticize_settings(config, source=str(model), corpus=corpus, steps=steps)
     elastic = run(settings, output, address=address)
     print_rows([row.to_json() for row in elastic.rows], as_json=False, title="on held-out text")
     print(f"The checkpoint is in {os.path.relpath(elastic.model)}; the table is in {output / 'comparison.json'}")

@@ -33,9 +33,9 @@ def train(
     from lts_ray.errors import LtsRayError
     from lts_ray.training.found_architecture import found_architecture
     from lts_ray.training.ray_trainer import run_training
-    from lts_ray.training.run_settings import RunSettings, load_settings
+    from lts_ray.training.run_settings import RunSettings, load_run_settings
 
-    settings = RunSettings() if config is None else load_settings(config)
+    settings = RunSettings() if config is None else load_run_settings(config)
     if init_from is not None:
         settings = replace(settings, init_from=str(init_from))
     if architecture is not None:

@@ -50,14 +50,14 @@ def train(
 
     from lts_ray.errors import LtsRayError
     from lts_ray.vision.vision_run import train as run
-    from lts_ray.vision.vision_settings import VisionSettings, load_settings
+    from lts_ray.vision.vision_settings import VisionSettings, load_vision_settings
 
     settings = None
     if resume:
         if (config, images, init_from, alone, steps, seed) != (None,) * 6:
             raise LtsRayError("--resume goes on with the settings of the run: give only --output with it")
     else:
-        settings = VisionSettings() if config is None else load_settings(config)
+        settings = VisionSettings() if config is None else load_vision_settings(config)
         if images is not None:
             settings = replace(settings, images=replace(settings.images, source=images))
         if init_from is not None:
@@ -84,15 +84,15 @@ def evaluate(
     Accuracy, loss, and agreement with the universal model: the share of images for which both name the same class.
     """
     from lts_ray.console import print_rows, shown_progress
-    from lts_ray.models.vit.vit_checkpoint import load_checkpoint
-    from lts_ray.vision.accuracy import evaluate as run
+    from lts_ray.models.vit.vit_checkpoint import load_vit
+    from lts_ray.vision.accuracy import image_quality
     from lts_ray.vision.images import check_images, read_images
 
-    vit, data = load_checkpoint(model).model, read_images(images)
+    vit, data = load_vit(model).model, read_images(images)
     check_images(data, vit.config)
     with shown_progress(disable=as_json) as progress:
         names = submodel or list(vit.config.granularities)
-        results = run(vit, names, data.held_out, progress=partial(progress, "evaluating"))
+        results = image_quality(vit, names, data.held_out, progress=partial(progress, "evaluating"))
     rows = [
         {
             "submodel": result.name,
@@ -115,9 +115,9 @@ def extract(
     model: VitModel,
 ) -> None:
     """Write a submodel as a checkpoint of its own, of its size."""
-    from lts_ray.models.vit.vit_extract import extract_checkpoint
+    from lts_ray.models.vit.vit_extract import extract_vit_checkpoint
 
-    chosen = extract_checkpoint(model, submodel, output)
+    chosen = extract_vit_checkpoint(model, submodel, output)
     loads = (
         "plain transformers loads it" if len(set(chosen.widths)) == 1 else "its widths differ, so only lts-ray loads it"
     )
@@ -146,12 +146,12 @@ def retrieve(
     of the query's class: a row per submodel that encodes the queries, a column per one that encodes the index.
     """
     from lts_ray.console import print_rows, shown_progress
-    from lts_ray.models.vit.vit_checkpoint import load_checkpoint
+    from lts_ray.models.vit.vit_checkpoint import load_vit
     from lts_ray.vision.images import read_images
     from lts_ray.vision.retrieval import retrieve as run
 
-    vit, data = load_checkpoint(model).model, read_images(images)
-    storing = vit if index_model is None else load_checkpoint(index_model).model
+    vit, data = load_vit(model).model, read_images(images)
+    storing = vit if index_model is None else load_vit(index_model).model
     queries, indices = query or list(vit.config.granularities), index or list(storing.config.granularities)
     with shown_progress(disable=as_json) as progress:
         retrievals = run(

@@ -31,7 +31,9 @@ class ComparisonRow:
         return asdict(self)
 
 
-def compare(stage: str, model: MatFormer, original: MatFormer, blocks: Tensor, precision: str) -> list[ComparisonRow]:
+def compare_stage(
+    stage: str, model: MatFormer, original: MatFormer, blocks: Tensor, precision: str
+) -> list[ComparisonRow]:
     """The model's granularities on held-out text, blocks [N, T + 1]; precision: of the matrix products."""
     names = list(model.config.trained)
     predictors = [Predictor(model, each) for each in model.config.trained.values()]

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from lts_ray.elasticize.comparison import ComparisonRow, autocast, compare
+from lts_ray.elasticize.comparison import ComparisonRow, autocast, compare_stage
 from lts_ray.elasticize.elasticize_settings import ElasticizeSettings
 from lts_ray.elasticize.gguf import check_gguf, convert_gguf
 from lts_ray.elasticize.reorder import reorder_by_importance
@@ -29,8 +29,8 @@ from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.text.batches import blocks_of
 from lts_ray.text.corpus import check_corpus
 from lts_ray.text.tokenizer import load_tokenizer, save_tokenizer
-from lts_ray.training.learners.start_learner import check_tokenizer
 from lts_ray.training.loop import chosen
+from lts_ray.training.new_learner import check_tokenizer
 from lts_ray.training.ray_trainer import check_output, prepare, run_training
 from lts_ray.training.run_folder import RunFolder
 from lts_ray.training.run_settings import RunSettings
@@ -192,7 +192,7 @@ def _compared(settings: ElasticizeSettings, folder: ElasticFolder) -> list[Compa
     rows = [
         row
         for stage, model in stages.items()
-        for row in compare(stage, model, original, blocks, settings.training.precision)
+        for row in compare_stage(stage, model, original, blocks, settings.training.precision)
     ]
     write_json(folder.comparison, {"schema": SCHEMA, "rows": [row.to_json() for row in rows]})
     return rows

@@ -85,7 +85,9 @@ class ElasticizeSettings:
         return cls(**{**value, "data": run.data, "training": run.training})
 
 
-def load_settings(path: Path | None, *, source: str, corpus: str | None, steps: int | None) -> ElasticizeSettings:
+def load_elasticize_settings(
+    path: Path | None, *, source: str, corpus: str | None, steps: int | None
+) -> ElasticizeSettings:
     """Of a YAML file (None: defaults); `corpus` and `steps` go before what it says. Raises LtsRayError.
 
     steps: 0 trains nothing.

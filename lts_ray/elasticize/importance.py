@@ -37,10 +37,12 @@ def neuron_importance(
             yield functional.cross_entropy(logits[0].float(), block[1:])
             progress()
 
-    return scores_of(feed_forwards(model), submodel, losses(), count=len(blocks))
+    return neuron_scores(feed_forwards(model), submodel, losses(), count=len(blocks))
 
 
-def scores_of(ffns: Sequence[FeedForward], submodel: Submodel, losses: Iterable[Tensor], *, count: int) -> list[Tensor]:
+def neuron_scores(
+    ffns: Sequence[FeedForward], submodel: Submodel, losses: Iterable[Tensor], *, count: int
+) -> list[Tensor]:
     """The score by `count` losses, each of one example that `submodel` has run; whatever kind of model has the FFNs."""
     projections = [each.down_proj.weight for each in ffns]
     scores = [torch.zeros(width) for width in submodel.widths]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
 from lts_ray.submodel import Submodel
-from lts_ray.training.objective import Objective
+from lts_ray.training.learners.objective import Objective
 
 
 def training_flops(config: MatFormerConfig, submodel: Submodel, tokens: int, sequence_length: int) -> float:

@@ -17,7 +17,7 @@ from lts_ray.files import append_json_line
 from lts_ray.text.batches import Batches, blocks_of
 from lts_ray.text.tokenizer import load_tokenizer, save_tokenizer
 from lts_ray.training.learners.learner import Learner
-from lts_ray.training.learners.start_learner import start_learner
+from lts_ray.training.new_learner import new_learner
 from lts_ray.training.run_folder import RunFolder, exclusive, forget_after
 from lts_ray.training.run_settings import RunSettings, TrainingSettings
 from lts_ray.training.snapshot import load_snapshot, save_snapshot, snapshots
@@ -49,7 +49,7 @@ def train(
         )
         held_out = blocks_of(np.load(folder.data / "validation.npy"), length=options.sequence_length).to(device)
         tokenizer = load_tokenizer(folder.data)
-        learner = start_learner(settings, vocab_size=tokenizer.vocab_size, eos_id=tokenizer.eos_id, device=device)
+        learner = new_learner(settings, vocab_size=tokenizer.vocab_size, eos_id=tokenizer.eos_id, device=device)
         optimizer = make_optimizer(learner.model, options)
         existing = snapshots(folder.snapshots)
         step = load_snapshot(existing[-1], learner.model, optimizer) if existing else 0

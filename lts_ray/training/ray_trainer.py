@@ -27,8 +27,8 @@ from lts_ray.text.batches import Tokens, split_documents, tokenize
 from lts_ray.text.corpus import check_corpus, read_corpus
 from lts_ray.text.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from lts_ray.training.freed_memory import keep_freed_memory
-from lts_ray.training.learners.start_learner import check_start
 from lts_ray.training.loop import chosen, device_named, train
+from lts_ray.training.new_learner import check_start
 from lts_ray.training.run_folder import RunFolder
 from lts_ray.training.run_settings import RunSettings, TrainingSettings
 from lts_ray.training.training_progress import TrainingProgress

@@ -16,12 +16,12 @@ from lts_ray.models.backbones.backbone_config import BackboneConfig
 from lts_ray.models.backbones.supernet_config import SupernetConfig
 from lts_ray.models.elastic import GRANULARITIES, check_granularities, check_shares
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
-from lts_ray.training import weighting
 from lts_ray.training.found_architecture import architecture_of
-from lts_ray.training.freeze import Trained
+from lts_ray.training.learners import weighting
+from lts_ray.training.learners.learner import Trained
+from lts_ray.training.learners.objective import Kind, Objective
 from lts_ray.training.learners.universal_learner import Passes
-from lts_ray.training.objective import Kind, Objective
-from lts_ray.training.weighting import Weighting
+from lts_ray.training.learners.weighting import Weighting
 
 Precision = Literal["auto", "float32", "bfloat16"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -123,7 +123,7 @@ class TrainingSettings:
 
     batch_size: sequences a step, over all workers. objective: of a universal model: the losses of all granularities by
     their `weights`, or that of one, drawn for each step by the `probabilities`; both by granularity and relative, or a
-    preset (see `lts_ray.training.weighting`); a supernet has members in their place. passes: see `UniversalLearner`.
+    preset (see `learners.weighting`); a supernet has members in their place. passes: see `UniversalLearner`.
     train: all parameters or only those of the FFNs. teacher: the folder of a universal model from which all
     granularities but the universal one learn; the share `distillation` of their loss is KL(teacher ‖ granularity), the
     rest the text's cross-entropy.
@@ -283,7 +283,7 @@ class RunSettings:
         )
 
 
-def load_settings(path: Path) -> RunSettings:
+def load_run_settings(path: Path) -> RunSettings:
     """Read a run's YAML. Raises LtsRayError for a missing file, bad YAML, or unknown or unusable keys."""
     raw = read_yaml(path, what="configuration")
     if not isinstance(raw, dict):

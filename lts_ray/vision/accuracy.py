@@ -35,7 +35,7 @@ class ImageQuality:
     images: int
 
 
-def evaluate(
+def image_quality(
     model: MatViT, names: Sequence[str], images: Images, *, progress: Progress = lambda done, total: None
 ) -> list[ImageQuality]:
     """Of each named submodel. Raises LtsRayError for an unknown name, or images of another size."""

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from lts_ray.models.vit.matvit import MatViT
+from lts_ray.training.learners.objective import Objective
 from lts_ray.training.learners.universal_learner import Passes
-from lts_ray.training.objective import Objective
 from lts_ray.vision.images import Images, normalize
 
 

@@ -76,11 +76,11 @@ def retrieve(
 
 
 def _accuracy(queries: Tensor, index: Tensor, data: ImageData, distance: Distance) -> float:
-    found = data.train.labels[nearest(queries, index, distance)]
+    found = data.train.labels[nearest_images(queries, index, distance)]
     return float((found == data.held_out.labels).double().mean())
 
 
-def nearest(queries: Tensor, index: Tensor, distance: Distance) -> Tensor:
+def nearest_images(queries: Tensor, index: Tensor, distance: Distance) -> Tensor:
     """The place in the index that is nearest to each query, the first of several: [Q, D] and [N, D] to [Q].
 
     Exact: every pair is compared, in float64. Raises LtsRayError for an unknown distance.

@@ -20,17 +20,17 @@ from lts_ray.errors import LtsRayError
 from lts_ray.files import append_json_line, read_json, write_json
 from lts_ray.models.checkpoint_folder import CONFIG
 from lts_ray.models.vit.matvit import MatViT
-from lts_ray.models.vit.vit_checkpoint import load_checkpoint, save_checkpoint
-from lts_ray.training.freeze import freeze
+from lts_ray.models.vit.vit_checkpoint import load_vit, save_vit
+from lts_ray.training.learners.learner import freeze
 from lts_ray.training.loop import chosen, make_optimizer, when_done
 from lts_ray.training.run_folder import RunFolder, exclusive, forget_after
 from lts_ray.training.run_settings import TrainingSettings
 from lts_ray.training.snapshot import load_snapshot, save_snapshot, snapshots
-from lts_ray.vision.accuracy import ImageQuality, evaluate
+from lts_ray.vision.accuracy import ImageQuality, image_quality
 from lts_ray.vision.image_batches import ImageBatches
 from lts_ray.vision.images import ImageData, Images, read_images
 from lts_ray.vision.learning import propagate
-from lts_ray.vision.start_model import start_model
+from lts_ray.vision.new_vit import new_vit
 from lts_ray.vision.vision_settings import VisionSettings
 
 SCHEMA = 1
@@ -66,9 +66,9 @@ def _begun(settings: VisionSettings, folder: RunFolder) -> tuple[VisionSettings,
         raise LtsRayError(f"{folder.path} is not empty: add --resume to go on with it, or choose another --output")
     settings = replace(settings.resolved(), training=chosen(settings.training))
     data = read_images(settings.images.source)
-    model = start_model(settings, data)
+    model = new_vit(settings, data)
     write_json(folder.settings, {"schema": SCHEMA, "images_digest": data.digest, **settings.to_json()})
-    save_checkpoint(model, _start(folder))
+    save_vit(model, _start(folder))
     return settings, data
 
 
@@ -90,8 +90,8 @@ def _run(settings: VisionSettings, data: ImageData, folder: RunFolder, show: Sho
     options = settings.training
     device = torch.device(options.device)
     if not (_start(folder) / CONFIG).exists():  # stopped before it was written
-        save_checkpoint(start_model(settings, data), _start(folder))
-    model = load_checkpoint(_start(folder)).model.to(device).train()
+        save_vit(new_vit(settings, data), _start(folder))
+    model = load_vit(_start(folder)).model.to(device).train()
     freeze(model, options.train)
     objective = options.objective_of(model.config.granularities)
     optimizer = make_optimizer(model, options)
@@ -132,7 +132,7 @@ def _run(settings: VisionSettings, data: ImageData, folder: RunFolder, show: Sho
             append_json_line(folder.metrics, {"step": step, **record})
             last_time, last_step = now, step
         if step % options.evaluate_every == 0 and step < options.steps:
-            _record(evaluate(model, list(model.config.trained), held_out), step, folder)
+            _record(image_quality(model, list(model.config.trained), held_out), step, folder)
             last_time = time.perf_counter()
         if step % options.checkpoint_every == 0 or step == options.steps:
             save_snapshot(folder.snapshots, step, model, optimizer)
@@ -143,10 +143,10 @@ def _finish(model: MatViT, held_out: Images, options: TrainingSettings, folder: 
     """Write the checkpoint, then evaluate what was written: the saved numbers are those of the saved weights."""
     dtype: torch.dtype = getattr(torch, options.save_dtype)
     model = model.cpu()
-    save_checkpoint(model, folder.model, dtype=dtype)
-    saved = load_checkpoint(folder.model).model
-    results = evaluate(saved, list(saved.config.trained), _on(held_out, torch.device("cpu")))
-    save_checkpoint(saved, folder.model, dtype=dtype, accuracy={each.name: each.accuracy for each in results})
+    save_vit(model, folder.model, dtype=dtype)
+    saved = load_vit(folder.model).model
+    results = image_quality(saved, list(saved.config.trained), _on(held_out, torch.device("cpu")))
+    save_vit(saved, folder.model, dtype=dtype, accuracy={each.name: each.accuracy for each in results})
     _record(results, options.steps, folder, final=True)
 
 

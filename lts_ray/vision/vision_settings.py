@@ -159,7 +159,7 @@ class VisionSettings:
         )
 
 
-def load_settings(path: Path) -> VisionSettings:
+def load_vision_settings(path: Path) -> VisionSettings:
     """Read a run's YAML. Raises LtsRayError for a missing file, bad YAML, or unknown or unusable keys."""
     raw = read_yaml(path, what="configuration")
     if not isinstance(raw, dict):

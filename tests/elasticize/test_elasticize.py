@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from lts_ray.checkpoints.extracted import extract
 from lts_ray.elasticize.elastic_run import elasticize
-from lts_ray.elasticize.elasticize_settings import ElasticizeSettings, load_settings
+from lts_ray.elasticize.elasticize_settings import ElasticizeSettings, load_elasticize_settings
 from lts_ray.errors import LtsRayError
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint, save_checkpoint
 from lts_ray.text.tokenizer import load_tokenizer, save_tokenizer
@@ -133,7 +133,7 @@ def test_a_bad_configuration_is_one_clear_line(text: str, tmp_path: Path) -> Non
     path = tmp_path / "config.yaml"
     path.write_text(text)
     with pytest.raises(LtsRayError, match=BAD[text]) as caught:
-        load_settings(path, source="x", corpus=None, steps=None)
+        load_elasticize_settings(path, source="x", corpus=None, steps=None)
     assert "\n" not in str(caught.value)
 
 
@@ -209,8 +209,8 @@ def test_settings_come_back_from_json_and_unknown_keys_are_named(settings: Elast
     file = tmp_path / "elastic.yaml"
     file.write_text("training: {steps: 7}\nimportance: none\n")
     with pytest.raises(LtsRayError, match="importance"):
-        load_settings(file, source="x", corpus=None, steps=None)
+        load_elasticize_settings(file, source="x", corpus=None, steps=None)
     file.write_text("training: {steps: 7}\n")
-    found = load_settings(file, source="x", corpus="texts", steps=None)
+    found = load_elasticize_settings(file, source="x", corpus="texts", steps=None)
     assert (found.training.steps, found.training.train, found.data.corpus) == (7, "ffn", "texts")
-    assert not load_settings(file, source="x", corpus=None, steps=0).fine_tune
+    assert not load_elasticize_settings(file, source="x", corpus=None, steps=0).fine_tune

@@ -13,8 +13,8 @@ import torch
 
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json, write_json
-from lts_ray.training.learners.start_learner import start_learner
 from lts_ray.training.loop import CPU, chosen, make_optimizer, train, when_done
+from lts_ray.training.new_learner import new_learner
 from lts_ray.training.ray_trainer import continue_run, prepare, run_training, scaling_config, start_run, torch_config
 from lts_ray.training.run_folder import RunFolder
 from lts_ray.training.run_settings import Device, RunSettings, TrainingSettings
@@ -154,7 +154,7 @@ def test_a_snapshot_keeps_every_bit_and_is_read_to_where_the_model_is(texts: Pat
     settings = on("cpu", texts)
     prepare(settings, folder)
     train(settings, folder)
-    learner = start_learner(settings, vocab_size=300, device=CPU)
+    learner = new_learner(settings, vocab_size=300, device=CPU)
     optimizer = make_optimizer(learner.model, settings.training)
     assert load_snapshot(snapshots(folder.snapshots)[-1], learner.model, optimizer) == 2
     state = list(optimizer.state.values())

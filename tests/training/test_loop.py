@@ -20,7 +20,7 @@ from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
 from lts_ray.training.loop import make_optimizer, train
 from lts_ray.training.ray_trainer import prepare, start_run
 from lts_ray.training.run_folder import RunFolder, exclusive
-from lts_ray.training.run_settings import RunSettings, TrainingSettings, load_settings
+from lts_ray.training.run_settings import RunSettings, TrainingSettings, load_run_settings
 from lts_ray.training.snapshot import load_snapshot, snapshots
 from tests.conftest import make_model
 from tests.training.runs import losses, tiny_settings
@@ -128,7 +128,7 @@ def test_a_bad_configuration_is_one_clear_line(text: str, message: str, tmp_path
     path = tmp_path / "config.yaml"
     path.write_text(text)
     with pytest.raises(LtsRayError, match=message) as caught:
-        load_settings(path)
+        load_run_settings(path)
     assert "\n" not in str(caught.value)
 
 
@@ -138,7 +138,7 @@ def test_settings_survive_json(texts: Path) -> None:
 
 
 def test_the_shipped_configuration_is_valid() -> None:
-    assert load_settings(Path("configs/sotu.yaml")).training.save_dtype == "float16"
+    assert load_run_settings(Path("configs/sotu.yaml")).training.save_dtype == "float16"
 
 
 def test_metrics_have_one_record_a_step(texts: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from lts_ray.training import ray_trainer as trainer
 from lts_ray.training.loop import train
 from lts_ray.training.ray_trainer import prepare, run_training, start_run
 from lts_ray.training.run_folder import RunFolder
-from lts_ray.training.run_settings import ModelSettings, load_settings
+from lts_ray.training.run_settings import ModelSettings, load_run_settings
 from tests.foreign_tokenizer import write_foreign_tokenizer
 from tests.training.runs import tiny_settings
 
@@ -55,13 +55,13 @@ def test_a_bad_setting_is_one_line_that_names_it(text: str, tmp_path: Path) -> N
     path = tmp_path / "config.yaml"
     path.write_text(text)
     with pytest.raises(LtsRayError, match=BAD[text]) as caught:
-        load_settings(path)
+        load_run_settings(path)
     assert "\n" not in str(caught.value)
 
 
 def test_betas_of_a_file_are_those_of_the_run(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("training: {betas: [0.8, 0.9]}")
-    assert load_settings(tmp_path / "config.yaml").training.betas == (0.8, 0.9)
+    assert load_run_settings(tmp_path / "config.yaml").training.betas == (0.8, 0.9)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import torch
 from torch import distributed
 from torch.multiprocessing.spawn import spawn
 
-from lts_ray.training.learners.start_learner import start_learner
 from lts_ray.training.loop import CPU, make_optimizer, optimize
+from lts_ray.training.new_learner import new_learner
 from lts_ray.training.run_settings import ModelSettings, RunSettings, TrainingSettings
 
 CASES: dict[str, dict[str, str]] = {
@@ -29,7 +29,7 @@ def steps_of(case: str, rank: int, workers: int) -> tuple[dict[str, torch.Tensor
         model=ModelSettings(vocab_size=50, d_model=16, n_head=2, n_kv_head=1, n_layer=2, d_ff=32, context_length=16),
         training=TrainingSettings(sequence_length=8, learning_rate=1e-3, warmup_steps=1, **CASES[case]),  # type: ignore[arg-type]
     )
-    learner = start_learner(settings, vocab_size=50, device=CPU)
+    learner = new_learner(settings, vocab_size=50, device=CPU)
     optimizer = make_optimizer(learner.model, settings.training)
     losses = []
     for step in range(STEPS):

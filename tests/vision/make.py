@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lts_ray.models.vit.matvit import MatViT
+from lts_ray.models.vit.vit_checkpoint import load_vit
 from lts_ray.models.vit.vit_config import MatViTConfig
 from lts_ray.vision.images import ImageData, Images
 from lts_ray.vision.vision_run import train
@@ -57,6 +58,12 @@ def make_images(count: int, *, seed: int = 1, classes: int = 3) -> Images:
 
 def make_data() -> ImageData:
     return ImageData(train=make_images(30), held_out=make_images(20, seed=2))
+
+
+def fingerprint(folder: Path) -> tuple[MatViTConfig, dict[str, list[float]]]:
+    """What determines a checkpoint's function, not what training noted beside it."""
+    model = load_vit(folder).model
+    return model.config, {name: tensor.flatten().tolist() for name, tensor in model.state_dict().items()}
 
 
 def write_npz(path: Path, count: int = 40, *, seed: int = 0) -> None:

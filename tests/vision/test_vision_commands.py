@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from lts_ray.cli.vit import app
 from lts_ray.errors import LtsRayError
-from lts_ray.models.vit.vit_checkpoint import save_checkpoint
+from lts_ray.models.vit.vit_checkpoint import save_vit
 from tests.vision.make import make_vit, write_npz
 
 
@@ -36,7 +36,7 @@ def images(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    save_checkpoint(make_vit(), tmp_path / "model")
+    save_vit(make_vit(), tmp_path / "model")
     return tmp_path / "model"
 
 

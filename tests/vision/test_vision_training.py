@@ -18,18 +18,19 @@ from transformers import ViTConfig, ViTForImageClassification
 from lts_ray.elasticize.importance import feed_forwards
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json_lines
-from lts_ray.models.vit.vit_checkpoint import fingerprint, load_checkpoint, save_checkpoint
+from lts_ray.models.vit.vit_checkpoint import load_vit, save_vit
 from lts_ray.training.run_settings import TrainingSettings
 from lts_ray.vision.accuracy import logits_of
 from lts_ray.vision.images import normalize, read_images
 from lts_ray.vision.learning import propagate
-from lts_ray.vision.neuron_order import neuron_importance, reorder_by_importance
-from lts_ray.vision.start_model import spread, start_model
+from lts_ray.vision.neuron_order import reorder_vit, vit_neuron_importance
+from lts_ray.vision.new_vit import new_vit, spread
 from lts_ray.vision.vision_run import train
-from lts_ray.vision.vision_settings import VisionSettings, load_settings
+from lts_ray.vision.vision_settings import VisionSettings, load_vision_settings
 from tests.conftest import ROOT
 from tests.vision.make import (
     TO_BE_KILLED,
+    fingerprint,
     make_data,
     make_images,
     make_pixels,
@@ -65,7 +66,7 @@ def test_on_the_digits_every_granularity_learns(tmp_path: Path) -> None:
     training = replace(base.training, steps=150, batch_size=32, learning_rate=4e-3, warmup_steps=10, threads=1)
     model = replace(base.model, n_layer=2)
     settings = replace(base, training=training, model=model, images=replace(base.images, shift_pixels=0))
-    accuracy = load_checkpoint(train(settings, tmp_path / "run")).accuracy
+    accuracy = load_vit(train(settings, tmp_path / "run")).accuracy
     assert list(accuracy) == ["S", "M", "L", "XL"]
     assert min(accuracy.values()) > 0.75
 
@@ -76,7 +77,7 @@ def test_a_run_leaves_its_log_and_a_checkpoint_with_its_accuracy(folder: Path, t
     assert [each["step"] for each in found if "loss" in each] == list(range(1, 13))
     assert [each["step"] for each in found if "validation_accuracy" in each] == [5, 10, 12]
     assert found[-1]["final"]
-    assert load_checkpoint(model).accuracy == found[-1]["validation_accuracy"]
+    assert load_vit(model).accuracy == found[-1]["validation_accuracy"]
     assert ViTForImageClassification.from_pretrained(model).config.num_labels == 3
 
 
@@ -145,7 +146,7 @@ def test_the_sampled_objective_trains_one_granularity_a_step(folder: Path, tmp_p
 
 def test_alone_a_granularity_is_a_plain_model_of_its_size(folder: Path, tmp_path: Path) -> None:
     settings = replace(tiny_settings(folder, weights="xl-double")).alone("M")
-    model = load_checkpoint(train(settings, tmp_path / "run")).model
+    model = load_vit(train(settings, tmp_path / "run")).model
     assert model.config.widths == (8, 8)
     assert dict(model.config.granularities) == {"XL": 1.0}
 
@@ -170,20 +171,20 @@ def test_a_plain_vit_is_put_in_order_and_fine_tuned(folder: Path, tmp_path: Path
     plain = plain_vit(tmp_path / "plain")
     settings = replace(VisionSettings(), images=tiny_settings(folder).images, init_from=str(plain))
     data = read_images(str(folder))
-    before, after = load_checkpoint(plain).model, start_model(settings, data)
+    before, after = load_vit(plain).model, new_vit(settings, data)
     pixels, universal = make_pixels(9), before.config.universal
     torch.testing.assert_close(
         logits_of(after, pixels, universal), logits_of(before, pixels, universal), atol=1e-4, rtol=1e-4
     )
     assert not torch.equal(feed_forwards(after)[0].up_proj.weight, feed_forwards(before)[0].up_proj.weight)
-    kept = start_model(replace(settings, by_importance=False), data)
+    kept = new_vit(replace(settings, by_importance=False), data)
     assert torch.equal(feed_forwards(kept)[0].up_proj.weight, feed_forwards(before)[0].up_proj.weight)
     run = train(replace(settings, training=tiny_settings(folder, train="ffn").training), tmp_path / "run")
-    tuned = load_checkpoint(run)
+    tuned = load_vit(run)
     assert tuned.nests
     assert torch.equal(tuned.model.patches.weight, after.patches.weight)
     assert not torch.equal(feed_forwards(tuned.model)[0].up_proj.weight, feed_forwards(after)[0].up_proj.weight)
-    again = start_model(replace(settings, init_from=str(run)), data)
+    again = new_vit(replace(settings, init_from=str(run)), data)
     assert torch.equal(feed_forwards(again)[0].up_proj.weight, feed_forwards(tuned.model)[0].up_proj.weight)
 
 
@@ -192,17 +193,17 @@ def test_other_classes_need_a_new_classifier(folder: Path, tmp_path: Path) -> No
     settings = replace(VisionSettings(), images=tiny_settings(folder).images, init_from=str(plain))
     data = read_images(str(folder))
     with pytest.raises(LtsRayError, match=r"3 classes, but .* knows 7: add new_classifier: true"):
-        start_model(settings, data)
-    found = start_model(replace(settings, new_classifier=True, by_importance=False), data)
+        new_vit(settings, data)
+    found = new_vit(replace(settings, new_classifier=True, by_importance=False), data)
     assert found.config.labels == ("0", "1", "2")
-    assert torch.equal(found.patches.weight, load_checkpoint(plain).model.patches.weight)
+    assert torch.equal(found.patches.weight, load_vit(plain).model.patches.weight)
 
 
 def test_what_was_extracted_per_layer_does_not_nest_again(folder: Path, tmp_path: Path) -> None:
-    save_checkpoint(make_vit(widths=(4, 32, 9)), tmp_path / "mixed")
+    save_vit(make_vit(widths=(4, 32, 9)), tmp_path / "mixed")
     settings = replace(VisionSettings(), init_from=str(tmp_path / "mixed"))
     with pytest.raises(LtsRayError, match="layers of different width"):
-        start_model(settings, read_images(str(folder)))
+        new_vit(settings, read_images(str(folder)))
 
 
 def test_a_score_is_the_squared_slope_of_the_loss_in_the_neurons_output() -> None:
@@ -210,7 +211,7 @@ def test_a_score_is_the_squared_slope_of_the_loss_in_the_neurons_output() -> Non
     model, images = make_vit().double(), make_images(2)
     images = replace(images, pixels=images.pixels.double())
     submodel = model.config.submodel("L")
-    scores = neuron_importance(model, images, submodel)
+    scores = vit_neuron_importance(model, images, submodel)
     assert [len(each) for each in scores] == list(submodel.widths)
     for layer, neuron in [(0, 0), (1, 7), (2, 15)]:
         column = feed_forwards(model)[layer].down_proj.weight[:, neuron]
@@ -235,7 +236,7 @@ def test_order_brings_small_submodels_nearer_to_the_universal_one() -> None:
     half, full = model.config.submodel("L"), model.config.universal
     expected = logits_of(model, images.pixels, full)
     assert (logits_of(model, images.pixels, half) - expected).abs().max() > 0.1
-    reorder_by_importance(model, images)
+    reorder_vit(model, images)
     torch.testing.assert_close(logits_of(model, images.pixels, half), expected, atol=1e-4, rtol=1e-4)
 
 
@@ -263,12 +264,12 @@ def test_images_are_taken_from_first_to_last() -> None:
 def test_settings_that_cannot_be_are_refused_in_one_line(text: str, problem: str, tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(LtsRayError, match=problem) as error:
-        load_settings(tmp_path / "a.yaml")
+        load_vision_settings(tmp_path / "a.yaml")
     assert "\n" not in str(error.value)
 
 
 def test_the_shipped_configuration_is_what_training_does_without_one() -> None:
-    found = load_settings(ROOT / "configs" / "vit-digits.yaml")
+    found = load_vision_settings(ROOT / "configs" / "vit-digits.yaml")
     assert replace(found, training=replace(found.training, threads=None)) == VisionSettings()
     assert VisionSettings.from_json(found.to_json()) == found
 

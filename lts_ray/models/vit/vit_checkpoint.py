@@ -18,7 +18,6 @@ from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json, write_json
 from lts_ray.models.checkpoint_folder import (
     check_fit,
-    digest_of,
     read_ours,
     read_raw_config,
     read_weights,
@@ -45,17 +44,17 @@ class VisionCheckpoint:
     accuracy: Mapping[str, float] = field(default_factory=dict)
 
 
-def save_checkpoint(
+def save_vit(
     model: MatViT, folder: Path, *, dtype: torch.dtype = torch.float32, accuracy: Mapping[str, float] | None = None
 ) -> None:
     """Write the folder of `model`; dtype: what its weights are stored in."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / PIXELS, _pixels(model.config))
-    write_folder(folder, to_theirs(model.state_dict()), vit_config(model.config, dtype, accuracy or {}), dtype=dtype)
+    write_folder(folder, to_theirs(model.state_dict()), _raw_config(model.config, dtype, accuracy or {}), dtype=dtype)
 
 
-def load_checkpoint(folder: Path, *, labels: Sequence[str] | None = None) -> VisionCheckpoint:
-    """Read a folder that `save_checkpoint` wrote, or transformers' `save_pretrained`. What that wrote does not nest.
+def load_vit(folder: Path, *, labels: Sequence[str] | None = None) -> VisionCheckpoint:
+    """Read a folder that `save_vit` wrote, or transformers' `save_pretrained`. What that wrote does not nest.
 
     labels: leave the folder's classifier, if it has one, and begin one of zeros for these classes.
     Raises LtsRayError for a folder that is missing, corrupt or of another kind of model.
@@ -79,11 +78,6 @@ def load_checkpoint(folder: Path, *, labels: Sequence[str] | None = None) -> Vis
     )
 
 
-def read_config(folder: Path) -> MatViTConfig:
-    """The shape of the model in `folder`, without its weights."""
-    return _read(folder)[0]
-
-
 def _read(folder: Path) -> tuple[MatViTConfig, dict[str, Any]]:
     """The configuration, and what of config.json is ours; nothing where plain transformers wrote it."""
     raw = read_raw_config(folder)
@@ -103,7 +97,7 @@ def _read(folder: Path) -> tuple[MatViTConfig, dict[str, Any]]:
     return config, ours
 
 
-def vit_config(config: MatViTConfig, dtype: torch.dtype, accuracy: Mapping[str, float]) -> dict[str, Any]:
+def _raw_config(config: MatViTConfig, dtype: torch.dtype, accuracy: Mapping[str, float]) -> dict[str, Any]:
     uniform = len(set(config.widths)) == 1
     ours: dict[str, Any] = {"schema": SCHEMA, "granularities": dict(config.granularities)}
     if not uniform:
@@ -117,11 +111,6 @@ def vit_config(config: MatViTConfig, dtype: torch.dtype, accuracy: Mapping[str, 
         "dtype": str(dtype).removeprefix("torch."),
         "lts_ray": ours,
     }
-
-
-def fingerprint(folder: Path) -> str:
-    """SHA-256 of what determines the model's function: shape and weights, not what training noted beside them."""
-    return digest_of(folder, vit_config(read_config(folder), torch.float32, {}))
 
 
 def _pixels(config: MatViTConfig) -> dict[str, Any]:

@@ -8,11 +8,11 @@ from pathlib import Path
 from lts_ray.errors import LtsRayError
 from lts_ray.models.matformer.hugging_face.checkpoint import read_dtype
 from lts_ray.models.vit.matvit import MatViT
-from lts_ray.models.vit.vit_checkpoint import load_checkpoint, save_checkpoint
+from lts_ray.models.vit.vit_checkpoint import load_vit, save_vit
 from lts_ray.submodel import Submodel
 
 
-def extract(model: MatViT, submodel: Submodel) -> MatViT:
+def extract_vit(model: MatViT, submodel: Submodel) -> MatViT:
     """The first neurons of each layer, copied; it computes what the slice does."""
     chosen = model.config.check(submodel)
     smaller = MatViT(replace(model.config, widths=chosen.widths, granularities={"XL": 1.0}))
@@ -23,13 +23,13 @@ def extract(model: MatViT, submodel: Submodel) -> MatViT:
     return smaller.eval()
 
 
-def extract_checkpoint(source: Path, submodel: str, output: Path) -> Submodel:
+def extract_vit_checkpoint(source: Path, submodel: str, output: Path) -> Submodel:
     """Write the submodel (named as on the command line) as a checkpoint folder."""
     if output.exists() and not output.is_dir():
         raise LtsRayError(f"{output} is a file; choose another --output")
     if output.exists() and any(output.iterdir()):
         raise LtsRayError(f"{output} is not empty; choose another --output")
-    model = load_checkpoint(source).model
+    model = load_vit(source).model
     chosen = model.config.submodel(submodel)
-    save_checkpoint(extract(model, chosen), output, dtype=read_dtype(source))
+    save_vit(extract_vit(model, chosen), output, dtype=read_dtype(source))
     return chosen

@@ -12,10 +12,10 @@ from torch import Tensor
 from lts_ray.evaluation.validation_loss import validation_loss as member_loss
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint, save_checkpoint
 from lts_ray.models.matformer.independent import IndependentModel
-from lts_ray.training.head_loss import head_loss
+from lts_ray.training.learners.head_loss import head_loss
 from lts_ray.training.learners.learner import Losses
+from lts_ray.training.learners.objective import Objective
 from lts_ray.training.learners.teacher import Teacher, only
-from lts_ray.training.objective import Objective
 
 
 @dataclass(frozen=True, kw_only=True)

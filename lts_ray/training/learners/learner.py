@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 Losses = tuple[Tensor, dict[str, Tensor]]
 """What to minimise, and each loss in it (nats, detached)."""
+
+
+Trained = Literal["all", "ffn"]
+"""Which parameters learn."""
 
 
 class Learner(Protocol):
@@ -49,3 +53,9 @@ class Learner(Protocol):
     def checkpoints(self, folder: Path) -> list[Path]:
         """The folders that `save` to `folder` makes, each of a model of its own."""
         ...
+
+
+def freeze(model: nn.Module, trained: Trained) -> None:
+    """In place: with `ffn`, only the parameters of the nested blocks, the modules named `mlp`, get gradients."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(trained == "all" or "mlp" in name.split("."))

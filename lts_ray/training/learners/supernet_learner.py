@@ -14,7 +14,7 @@ from lts_ray.models.backbones.backbone_checkpoint import load_backbone, save_bac
 from lts_ray.models.backbones.supernet import Supernet
 from lts_ray.models.backbones.supernet_config import SupernetConfig
 from lts_ray.training.learners.learner import Losses
-from lts_ray.training.objective import Objective
+from lts_ray.training.learners.objective import Objective
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 from lts_ray.errors import LtsRayError
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint, read_config
 from lts_ray.models.matformer.matformer import MatFormer
-from lts_ray.training.head_loss import Teaching
+from lts_ray.training.learners.head_loss import Teaching
 
 
 def check_teacher(folder: Path, *, vocab_size: int | None, sequence_length: int) -> None:

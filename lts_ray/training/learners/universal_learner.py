@@ -13,10 +13,10 @@ from torch import Tensor
 from lts_ray.evaluation.validation_loss import validation_loss as granularity_loss
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint, save_checkpoint
 from lts_ray.models.matformer.matformer import MatFormer
-from lts_ray.training.head_loss import Teaching, head_loss
+from lts_ray.training.learners.head_loss import Teaching, head_loss
 from lts_ray.training.learners.learner import Losses
+from lts_ray.training.learners.objective import Objective
 from lts_ray.training.learners.teacher import Teacher, only
-from lts_ray.training.objective import Objective
 
 Passes = Literal["mixed", "separate"]
 PASS_TOKENS = 4096

@@ -15,7 +15,7 @@ from lts_ray.errors import LtsRayError
 from lts_ray.models.matformer.hugging_face.translator import activation_name
 from lts_ray.models.vit.matvit import MatViT
 from lts_ray.models.vit.vit_config import MatViTConfig
-from lts_ray.models.vit.vit_extract import extract
+from lts_ray.models.vit.vit_extract import extract_vit
 from lts_ray.models.vit.vit_translator import to_ours, to_theirs
 from lts_ray.submodel import Submodel
 from tests.vision.make import CONFIG, make_pixels, make_vit
@@ -73,7 +73,7 @@ def test_names_go_to_the_hub_and_back() -> None:
 @pytest.mark.parametrize("widths", [(4, 4, 4), (32, 1, 7)], ids=["uniform", "per layer"])
 def test_a_submodel_computes_what_its_extract_computes(widths: tuple[int, ...]) -> None:
     model, pixels = make_vit(), make_pixels(5)
-    smaller = extract(model, Submodel(widths))
+    smaller = extract_vit(model, Submodel(widths))
     with torch.inference_mode():
         sliced = model(pixels, submodel=Submodel(widths))
         torch.testing.assert_close(smaller(pixels, submodel=smaller.config.universal), sliced, **CLOSE)

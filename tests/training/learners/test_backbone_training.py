@@ -24,7 +24,7 @@ from lts_ray.training.learners.backbone_learner import BackboneLearner
 from lts_ray.training.loop import make_optimizer, train
 from lts_ray.training.ray_trainer import prepare, start_run
 from lts_ray.training.run_folder import RunFolder
-from lts_ray.training.run_settings import ModelSettings, RunSettings, TrainingSettings, load_settings
+from lts_ray.training.run_settings import ModelSettings, RunSettings, TrainingSettings, load_run_settings
 from tests.training.runs import losses, tiny_settings
 
 SHAPE = Architecture(d_model=32, n_head=(2, 4), d_inner=(64, 48), d_embed=32)
@@ -151,7 +151,7 @@ YAML = "architecture: {backbone: transformer-xl, architecture: {d_model: 32, n_l
 def test_an_architecture_in_yaml_takes_its_context_from_the_training_sequences(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(YAML + "}\ntraining: {sequence_length: 96}")
-    architecture = load_settings(path).architecture
+    architecture = load_run_settings(path).architecture
     assert architecture is not None
     assert (architecture.vocab_size, architecture.context_length) == (2048, 96)
     assert architecture.architecture == Architecture(d_model=32, n_head=(2, 2), d_inner=(64, 64), d_embed=32)
@@ -183,7 +183,7 @@ def test_a_bad_architecture_is_one_clear_line(text: str, message: str, tmp_path:
     path = tmp_path / "config.yaml"
     path.write_text(text)
     with pytest.raises(LtsRayError, match=message) as caught:
-        load_settings(path)
+        load_run_settings(path)
     assert "\n" not in str(caught.value)
 
 

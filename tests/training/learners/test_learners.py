@@ -20,10 +20,10 @@ from lts_ray.training import loop
 from lts_ray.training.learners import universal_learner
 from lts_ray.training.learners.independent_learner import IndependentLearner
 from lts_ray.training.learners.learner import Learner
-from lts_ray.training.learners.start_learner import start_learner
 from lts_ray.training.learners.teacher import Teacher
 from lts_ray.training.learners.universal_learner import UniversalLearner
 from lts_ray.training.loop import CPU, make_optimizer, optimize, propagate, train
+from lts_ray.training.new_learner import new_learner
 from lts_ray.training.ray_trainer import prepare, start_run
 from lts_ray.training.run_folder import RunFolder
 from lts_ray.training.run_settings import ModelSettings, RunSettings, TrainingSettings
@@ -102,7 +102,7 @@ def step_of(learner: Learner, options: TrainingSettings) -> dict[str, tuple[Tens
 @pytest.mark.parametrize("passes", ["mixed", "separate"])
 def test_training_the_ffns_leaves_every_other_parameter_as_it_was(passes: str) -> None:
     settings = settings_with(train="ffn", passes=passes)
-    learner = start_learner(settings, vocab_size=300, device=CPU)
+    learner = new_learner(settings, vocab_size=300, device=CPU)
     assert {name for name, each in learner.model.named_parameters() if each.requires_grad} == {
         f"layers.{layer}.mlp.{part}_proj.weight" for layer in range(2) for part in ("gate", "up", "down")
     }
@@ -113,7 +113,7 @@ def test_training_the_ffns_leaves_every_other_parameter_as_it_was(passes: str) -
 def test_independent_granularities_share_what_they_learn_outside_their_ffns() -> None:
     """The shared gradients are sums over all four; an FFN's are its own granularity's."""
     shape = ModelSettings(vocab_size=300, d_model=32, n_layer=2, d_ff=64, context_length=64, independent=True)
-    learner = start_learner(settings_with(model=shape), vocab_size=300, device=CPU)
+    learner = new_learner(settings_with(model=shape), vocab_size=300, device=CPU)
     assert isinstance(learner, IndependentLearner)
     propagate(learner, BLOCKS, 0, "float32")
     found = {name: gradients(learner.model.member(name)) for name in learner.model.names}
@@ -139,7 +139,7 @@ def test_smaller_granularities_learn_from_the_teacher_and_the_universal_one_from
     passes: str, tmp_path: Path
 ) -> None:
     settings, teacher = distilling(tmp_path, passes=passes)
-    learner = start_learner(settings, vocab_size=300, device=CPU)
+    learner = new_learner(settings, vocab_size=300, device=CPU)
     assert isinstance(learner, UniversalLearner)
     found = propagate(learner, BLOCKS, 0, "float32")
     got = gradients(learner.model)
@@ -184,7 +184,7 @@ def test_independent_granularities_have_one_forward_of_the_teacher(
     portion: float, expected: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shape = ModelSettings(vocab_size=300, d_model=32, n_layer=2, d_ff=64, context_length=64, independent=True)
-    learner = start_learner(settings_with(model=shape), vocab_size=300, device=CPU)
+    learner = new_learner(settings_with(model=shape), vocab_size=300, device=CPU)
     assert isinstance(learner, IndependentLearner)
     assert rows_taught(replace(learner, teacher=Teacher(make_model(seed=5), portion)), monkeypatch) == expected
 
@@ -207,7 +207,7 @@ def rows_taught(learner: UniversalLearner | IndependentLearner, monkeypatch: pyt
 def test_a_teacher_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     settings, _ = distilling(tmp_path / "teacher")
     with pytest.raises(LtsRayError, match="has 300 words and the model 299: a teacher must have the model's vocab"):
-        start_learner(settings, vocab_size=299, device=CPU)
+        new_learner(settings, vocab_size=299, device=CPU)
     long = replace(settings, training=replace(settings.training, sequence_length=65))
     with pytest.raises(LtsRayError, match="longer than the teacher's context, 64"):
         start_run(long, RunFolder(tmp_path / "run"))

@@ -19,12 +19,12 @@ from lts_ray.models.backbones.backbone_config import BACKBONES
 from lts_ray.models.backbones.supernet_config import SupernetConfig
 from lts_ray.text.batches import blocks_of
 from lts_ray.training import loop
-from lts_ray.training.learners.start_learner import start_learner
 from lts_ray.training.learners.supernet_learner import SupernetLearner
 from lts_ray.training.loop import CPU, make_optimizer, optimize, propagate, train
+from lts_ray.training.new_learner import new_learner
 from lts_ray.training.ray_trainer import prepare, start_run
 from lts_ray.training.run_folder import RunFolder
-from lts_ray.training.run_settings import ModelSettings, RunSettings, TrainingSettings, load_settings
+from lts_ray.training.run_settings import ModelSettings, RunSettings, TrainingSettings, load_run_settings
 from tests.models.backbones.supernets import DEEP, SMALL, WIDE, make_supernet, supernet_config
 from tests.training.runs import losses, tiny_settings
 
@@ -168,7 +168,7 @@ def test_what_was_saved_loads_into_the_same_members(tmp_path: Path) -> None:
 def test_every_member_gives_gradients_for_every_cluster_of_its_embedding(backbone: str) -> None:
     """Workers average gradients in one piece: which parameters have any may depend on the step, not on the words."""
     settings = RunSettings(architecture=supernet_config(backbone), training=TrainingSettings(sequence_length=8))
-    learner = start_learner(settings, vocab_size=20_010, device=CPU)
+    learner = new_learner(settings, vocab_size=20_010, device=CPU)
     propagate(learner, torch.zeros(1, 9, dtype=torch.int64), 0, "float32")
     assert [name for name, parameter in learner.model.named_parameters() if parameter.grad is None] == []
 
@@ -180,7 +180,7 @@ OTHER = ", b: {d_model: 16, n_layer: 3, n_head: 4, d_inner: 48}"
 def test_members_in_yaml_take_their_context_from_the_training_sequences(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(YAML + OTHER + "}}\ntraining: {sequence_length: 96, weights: {a: 2, b: 1}}")
-    found = load_settings(path).architecture
+    found = load_run_settings(path).architecture
     assert isinstance(found, SupernetConfig)
     assert (found.vocab_size, found.context_length) == (2048, 96)
     assert found.members["b"] == Architecture(d_model=16, n_head=(4,) * 3, d_inner=(48,) * 3, d_embed=16)
@@ -199,7 +199,7 @@ def test_points_of_a_search_are_fused_and_the_run_no_longer_needs_the_search(tmp
     path = tmp_path / "config.yaml"
     for place in (result, tmp_path):
         path.write_text(f"architecture: {{from: {place}, points: [deep, small], vocab_size: 300}}")
-        settings = load_settings(path)
+        settings = load_run_settings(path)
         assert settings.architecture == SupernetConfig(
             backbone="gpt2",
             members={"deep": replace(DEEP, div_val=4), "small": replace(SMALL, div_val=4)},
@@ -243,7 +243,7 @@ def test_a_bad_supernet_is_one_clear_line(text: str, message: str, tmp_path: Pat
     path = tmp_path / "config.yaml"
     path.write_text(text.replace("HERE", str(tmp_path)))
     with pytest.raises(LtsRayError, match=message) as caught:
-        load_settings(path)
+        load_run_settings(path)
     assert "\n" not in str(caught.value)
 
 

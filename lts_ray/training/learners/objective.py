@@ -11,8 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from lts_ray.training import weighting
-from lts_ray.training.weighting import Weighting
+from lts_ray.training.learners.weighting import Weighting, draw_probabilities, loss_weights
 
 Kind = Literal["joint", "sampled"]
 DRAWS = 1
@@ -35,8 +34,8 @@ class Objective:
         """granularities: the model's, smallest first. Raises LtsRayError for numbers that do not fit them."""
         return cls(
             kind=kind,
-            weights=weighting.weights(weights, granularities),
-            probabilities=weighting.probabilities(probabilities, granularities),
+            weights=loss_weights(weights, granularities),
+            probabilities=draw_probabilities(probabilities, granularities),
             seed=seed,
         )
 

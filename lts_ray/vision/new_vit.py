@@ -9,13 +9,13 @@ import torch
 
 from lts_ray.errors import LtsRayError
 from lts_ray.models.vit.matvit import MatViT
-from lts_ray.models.vit.vit_checkpoint import load_checkpoint
+from lts_ray.models.vit.vit_checkpoint import load_vit
 from lts_ray.vision.images import ImageData, Images, check_images
-from lts_ray.vision.neuron_order import reorder_by_importance
+from lts_ray.vision.neuron_order import reorder_vit
 from lts_ray.vision.vision_settings import VisionSettings
 
 
-def start_model(settings: VisionSettings, data: ImageData) -> MatViT:
+def new_vit(settings: VisionSettings, data: ImageData) -> MatViT:
     """With the granularities that are to be trained. Raises LtsRayError where the images do not fit the model."""
     if settings.init_from is None:
         model = MatViT(settings.model.config(data, settings.granularities))
@@ -23,7 +23,7 @@ def start_model(settings: VisionSettings, data: ImageData) -> MatViT:
         return model
     labels = tuple(map(str, range(data.classes))) if settings.new_classifier else None
     source = Path(settings.init_from)
-    found = load_checkpoint(source, labels=labels)
+    found = load_vit(source, labels=labels)
     model = found.model
     if len(set(model.config.widths)) > 1:
         raise LtsRayError(f"{source} has layers of different width: it was extracted, and does not nest again")
@@ -35,7 +35,7 @@ def start_model(settings: VisionSettings, data: ImageData) -> MatViT:
     check_images(data, model.config)
     model.config = replace(model.config, granularities=dict(settings.granularities))
     if settings.by_importance and not found.nests and len(settings.granularities) > 1:
-        reorder_by_importance(model, spread(data.train, settings.calibration_images))
+        reorder_vit(model, spread(data.train, settings.calibration_images))
     return model
 
 

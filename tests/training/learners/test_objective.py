@@ -8,9 +8,9 @@ import pytest
 from scipy.stats import chisquare
 
 from lts_ray.errors import LtsRayError
-from lts_ray.training.objective import Objective
+from lts_ray.training.learners.objective import Objective
+from lts_ray.training.learners.weighting import WEIGHTS, draw_probabilities, loss_weights
 from lts_ray.training.run_settings import ModelSettings, RunSettings, TrainingSettings
-from lts_ray.training.weighting import WEIGHTS, probabilities, weights
 
 NAMES = ("S", "M", "L", "XL")
 
@@ -58,14 +58,13 @@ def test_the_presets_are_the_papers() -> None:
         "small-first": (1, 1.2, 1.5, 2),
         "xl-double": (2, 1, 1, 1),
     }
-    assert weights("xl-double", NAMES) == {"S": 0.2, "M": 0.2, "L": 0.2, "XL": 0.4}
-    assert probabilities("large-often", NAMES) == pytest.approx({"S": 0.17, "M": 0.2, "L": 0.22, "XL": 0.41})
+    assert loss_weights("xl-double", NAMES) == {"S": 0.2, "M": 0.2, "L": 0.2, "XL": 0.4}
+    assert draw_probabilities("large-often", NAMES) == pytest.approx({"S": 0.17, "M": 0.2, "L": 0.22, "XL": 0.41})
 
 
 def test_equal_and_uniform_fit_any_granularities() -> None:
-    assert (
-        weights("equal", ["half", "full"]) == probabilities("uniform", ["half", "full"]) == {"half": 0.5, "full": 0.5}
-    )
+    names = ["half", "full"]
+    assert loss_weights("equal", names) == draw_probabilities("uniform", names) == {"half": 0.5, "full": 0.5}
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lts_ray.training import head_loss as module
-from lts_ray.training.head_loss import Teaching, head_loss
+from lts_ray.training.learners import head_loss as module
+from lts_ray.training.learners.head_loss import Teaching, head_loss
 
 SHARES, PORTIONS = [0.5, 0.2, 0.3], [0.0, 0.7, 1.0]
 

@@ -14,17 +14,16 @@ from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint, re
 from lts_ray.models.matformer.independent import IndependentModel
 from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.text.tokenizer import load_tokenizer
-from lts_ray.training.freeze import freeze
 from lts_ray.training.learners.backbone_learner import BackboneLearner
 from lts_ray.training.learners.independent_learner import IndependentLearner
-from lts_ray.training.learners.learner import Learner
+from lts_ray.training.learners.learner import Learner, freeze
 from lts_ray.training.learners.supernet_learner import SupernetLearner
 from lts_ray.training.learners.teacher import Teacher, check_teacher
 from lts_ray.training.learners.universal_learner import UniversalLearner
 from lts_ray.training.run_settings import RunSettings, TrainingSettings
 
 
-def start_learner(settings: RunSettings, *, vocab_size: int, eos_id: int = 0, device: torch.device) -> Learner:
+def new_learner(settings: RunSettings, *, vocab_size: int, eos_id: int = 0, device: torch.device) -> Learner:
     """The same in every worker. vocab_size: the tokenizer's, which may have found fewer tokens than were asked for.
 
     eos_id: the tokenizer's, which a fresh model's files name; a trained tokenizer has it at 0.

@@ -28,7 +28,7 @@ PROBABILITIES: Mapping[str, Mapping[str, float]] = {
 """Of sampling one granularity a step (MatFormer's NeurIPS version), beside `uniform`."""
 
 
-def weights(given: Weighting, granularities: Collection[str]) -> dict[str, float]:
+def loss_weights(given: Weighting, granularities: Collection[str]) -> dict[str, float]:
     """The λ of each of the model's granularities, in their order and summing to 1: the paper's is a weighted average.
 
     A granularity that a mapping leaves out has none. Raises LtsRayError for unknown names and unusable numbers.
@@ -36,8 +36,8 @@ def weights(given: Weighting, granularities: Collection[str]) -> dict[str, float
     return _resolved(given, granularities, presets=WEIGHTS, same=EQUAL, what="weights")
 
 
-def probabilities(given: Weighting, granularities: Collection[str]) -> dict[str, float]:
-    """As `weights`: how likely a step is each granularity's."""
+def draw_probabilities(given: Weighting, granularities: Collection[str]) -> dict[str, float]:
+    """As `loss_weights`: how likely a step is each granularity's."""
     return _resolved(given, granularities, presets=PROBABILITIES, same=UNIFORM, what="probabilities")
 
 
