@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
-from math import isfinite
 from pathlib import Path
 
 from benchmarks.common.machine import Machine
@@ -93,9 +92,11 @@ def _set_up(
     settings: Settings, model: LocalModel, folder: BenchFolder, *, costs: StepCosts | None, calibration_s: float
 ) -> Setup:
     """What the folder has, if it goes with what is asked for, with whatever was not measured then."""
-    losses = {name: option.loss for name, option in model.menu.named.items()}
-    if unknown := [name for name, loss in losses.items() if not isfinite(loss)]:
-        raise LtsRayError(f"the frontier says nothing of the loss of {', '.join(unknown)}, which the bench compares")
+    losses = {name: option.loss for name, option in model.menu.named.items() if option.loss is not None}
+    if unknown := model.menu.named.keys() - losses.keys():
+        raise LtsRayError(
+            f"the frontier says nothing of the loss of {', '.join(sorted(unknown))}, which the bench compares"
+        )
     old = folder.read_setup()
     if costs is None:
         costs = model.calibrate(calibration_s) if old is None else old.costs

@@ -86,15 +86,15 @@ def _generated(choices: Choices) -> dict[str, Any]:
         submodels += generation.progress.submodels
     reports = [generation.report() for generation in choices.generations]
     alone = len(reports) == 1
-    mets = [report["budget_met"] for report in reports]
+    mets = [report.budget_met for report in reports]
     return {
         "prompt_tokens": choices.prompt_tokens,
         "completion_tokens": submodels.total(),
         "choices": len(reports),
         "submodels": dict(submodels),
-        "budget_ms": reports[0]["budget_ms"],  # one budget holds for all choices
-        "predicted_ms": reports[0]["predicted_ms"] if alone else [report["predicted_ms"] for report in reports],
-        "measured_ms": reports[0]["measured_ms"] if alone else [report["measured_ms"] for report in reports],
+        "budget_ms": reports[0].budget_ms,  # one budget holds for all choices
+        "predicted_ms": reports[0].predicted_ms if alone else [report.predicted_ms for report in reports],
+        "measured_ms": reports[0].measured_ms if alone else [report.measured_ms for report in reports],
         "budget_met": None if None in mets else all(mets),
     }
 

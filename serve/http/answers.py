@@ -1,7 +1,7 @@
-"""The answers of the wire, in the shapes of the openai package's types, plus the field `lts`.
+"""What a request that generates is answered with: one whole response, or the chunks of a stream.
 
-A whole answer is one of those types. A stream's chunk has the same keys, but is put together as text: all of it but
-the new text stays the same from chunk to chunk, and is rendered once.
+A whole response is built as its type. A chunk has the shape of its type too (see response_schemas), but is put together
+as text: all of it but the new text stays the same from chunk to chunk, and is rendered once.
 """
 
 from __future__ import annotations
@@ -10,15 +10,13 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from time import time
-from typing import Any
+from typing import Any, ClassVar
 
-from openai.types import Completion, CompletionChoice, CompletionUsage
-from openai.types.chat import ChatCompletion, ChatCompletionMessage
-from openai.types.chat.chat_completion import Choice as ChatChoice
-from pydantic import BaseModel
+from openai.types import CompletionUsage
 
 from serve.engine.response import Token
 from serve.http.generation import Choices, TextPiece
+from serve.http.response_schemas import ChatResponse, ChunkTrace, CompletionResponse, Report, ReportPerChoice
 from serve.http.response_text import Spelling
 
 LEAST_LOGPROB = -9999.0
@@ -28,86 +26,95 @@ QUOTE = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Answers(ABC):
-    """One request's objects. A stream is, for each choice, `first`, a `piece` each, then `last`, which has no text.
+    """A stream is, for each choice, `first`, a `piece` for each that comes, then `last`, which has no text.
 
     wants_usage: then, as OpenAI has it, every chunk of a stream has the key, null until the one after the last.
     """
 
-    def __init__(self, common: dict[str, Any], spelling: Spelling, *, chunk: str, wants_usage: bool = False) -> None:
-        self._common, self._spelling = common, spelling
-        self._head = QUOTE(common | {"object": chunk})[:-1] + ',"choices":['
+    response: ClassVar[type[CompletionResponse | ChatResponse]]
+    id_prefix: ClassVar[str]
+    whole_object: ClassVar[str]
+    chunk_object: ClassVar[str]
+
+    def __init__(self, model: str, unique: str, spelling: Spelling, *, wants_usage: bool = False) -> None:
+        self._common = {"id": f"{self.id_prefix}-{unique}", "created": int(time()), "model": model}
+        self._spelling = spelling
+        self._head = QUOTE(self._common | {"object": self.chunk_object})[:-1] + ',"choices":['
         self._tail = '],"usage":null}' if wants_usage else "]}"
 
-    @abstractmethod
     def whole(self, pieces: Sequence[Sequence[TextPiece]], choices: Choices) -> dict[str, Any]:
-        """pieces: each choice's."""
-
-    @abstractmethod
-    def first(self, index: int) -> str | None: ...
-
-    @abstractmethod
-    def piece(self, piece: TextPiece) -> str: ...
-
-    @abstractmethod
-    def last(self, index: int, reason: str, *, report: dict[str, Any] | None) -> str:
-        """report: the `lts` field, in a stream's last chunk."""
-
-    def usage(self, choices: Choices, *, report: dict[str, Any]) -> str:
-        told = {"usage": usage(choices).to_dict(), "lts": report}
-        return f"{self._head}],{QUOTE(told)[1:]}"
-
-    def _chunk(self, choice: str, extra: dict[str, Any] | None = None) -> str:
-        chunk = f"{self._head}{choice}{self._tail}"
-        return chunk if extra is None else f"{chunk[:-1]},{QUOTE(extra)[1:]}"
-
-
-class CompletionAnswers(Answers):
-    def __init__(self, model: str, unique: str, spelling: Spelling, *, wants_usage: bool = False) -> None:
-        common = {"id": f"cmpl-{unique}", "created": int(time()), "model": model}
-        super().__init__(common, spelling, chunk="text_completion", wants_usage=wants_usage)
-
-    def whole(self, pieces: Sequence[Sequence[TextPiece]], choices: Choices) -> dict[str, Any]:
-        told = [
-            CompletionChoice.model_validate(
-                {
-                    "index": generation.index,
-                    "text": _text(own),
-                    "logprobs": self._logprobs(own, asked=generation.request.top_logprobs is not None),
-                    "finish_reason": generation.finish_reason,
-                }
-            )
+        """pieces: of each choice."""
+        texts = [
+            {
+                "index": generation.index,
+                **self._whole_text("".join(piece.text for piece in own)),
+                "logprobs": None if generation.request.top_logprobs is None else self._logprobs(own),
+                "finish_reason": generation.finish_reason,
+            }
             for own, generation in zip(pieces, choices.generations, strict=True)
         ]
-        whole = Completion(**self._common, object="text_completion", choices=told, usage=usage(choices))
-        return to_json(whole, lts=choices.report())
+        counted = {"usage": usage(choices), "lts": choices.report()}
+        whole = self.response.model_validate(self._common | {"object": self.whole_object, "choices": texts} | counted)
+        return whole.model_dump(mode="json", exclude_unset=True)  # the types have many fields that are not offered
 
     def first(self, index: int) -> str | None:
+        """None where a stream of this kind begins with its text."""
         return None
 
     def piece(self, piece: TextPiece) -> str:
-        logprobs = QUOTE(self._logprobs([piece], asked=True)) if piece.tokens else "null"
-        return self._chunk(
-            f'{{"index":{piece.index},"text":{QUOTE(piece.text)},"logprobs":{logprobs},"finish_reason":null}}',
-            _trace(piece),
-        )
+        logprobs = QUOTE(self._logprobs([piece])) if piece.tokens else "null"
+        return self._chunk(piece.index, self._new_text(piece.text), logprobs=logprobs, lts=piece.trace)
 
-    def last(self, index: int, reason: str, *, report: dict[str, Any] | None) -> str:
-        return self._chunk(
-            f'{{"index":{index},"text":"","logprobs":null,"finish_reason":"{reason}"}}',
-            None if report is None else {"lts": report},
-        )
+    def last(self, index: int, reason: str, *, report: Report | ReportPerChoice | None) -> str:
+        """report: in a stream's last chunk."""
+        return self._chunk(index, self._new_text(None), reason=f'"{reason}"', lts=report)
 
-    def _logprobs(self, pieces: Sequence[TextPiece], *, asked: bool) -> dict[str, Any] | None:
+    def usage(self, choices: Choices) -> str:
+        return f'{self._head}],"usage":{QUOTE(usage(choices).to_dict())},"lts":{_lts(choices.report())}}}'
+
+    def _chunk(
+        self,
+        index: int,
+        text: str,
+        *,
+        logprobs: str = "null",
+        reason: str = "null",
+        lts: Report | ReportPerChoice | ChunkTrace | None = None,
+    ) -> str:
+        choice = f'{{"index":{index},{text},"logprobs":{logprobs},"finish_reason":{reason}}}'
+        chunk = f"{self._head}{choice}{self._tail}"
+        return chunk if lts is None else f'{chunk[:-1]},"lts":{_lts(lts)}}}'
+
+    @abstractmethod
+    def _whole_text(self, text: str) -> dict[str, Any]: ...
+
+    @abstractmethod
+    def _new_text(self, text: str | None) -> str:
+        """A chunk's text, as a member of a JSON object. None: the chunk has none."""
+
+    @abstractmethod
+    def _logprobs(self, pieces: Sequence[TextPiece]) -> dict[str, Any]: ...
+
+
+class CompletionAnswers(Answers):
+    response = CompletionResponse
+    id_prefix, whole_object, chunk_object = "cmpl", "text_completion", "text_completion"
+
+    def _whole_text(self, text: str) -> dict[str, Any]:
+        return {"text": text}
+
+    def _new_text(self, text: str | None) -> str:
+        return f'"text":{QUOTE(text or "")}'
+
+    def _logprobs(self, pieces: Sequence[TextPiece]) -> dict[str, Any]:
         """The chosen token is always among the told ones, so there may be one more than was asked for."""
-        if not asked:
-            return None
         name = self._spelling.name_of
         tokens = [token for piece in pieces for token in piece.tokens]
         return {
             "tokens": [name(token.id) for token in tokens],
             "token_logprobs": [_logprob(token) for token in tokens],
             "top_logprobs": [
-                {name(each): _finite(logprob) for each, logprob in token.top} | {name(token.id): _logprob(token)}
+                {name(other): _finite(logprob) for other, logprob in token.top} | {name(token.id): _logprob(token)}
                 for token in tokens
             ],
             "text_offset": [start for piece in pieces for start in piece.starts],
@@ -115,48 +122,22 @@ class CompletionAnswers(Answers):
 
 
 class ChatAnswers(Answers):
-    def __init__(self, model: str, unique: str, spelling: Spelling, *, wants_usage: bool = False) -> None:
-        common = {"id": f"chatcmpl-{unique}", "created": int(time()), "model": model}
-        super().__init__(common, spelling, chunk="chat.completion.chunk", wants_usage=wants_usage)
-
-    def whole(self, pieces: Sequence[Sequence[TextPiece]], choices: Choices) -> dict[str, Any]:
-        told = [
-            ChatChoice.model_validate(
-                {
-                    "index": generation.index,
-                    "message": ChatCompletionMessage(role="assistant", content=_text(own), refusal=None),
-                    "logprobs": self._logprobs(own, asked=generation.request.top_logprobs is not None),
-                    "finish_reason": generation.finish_reason,
-                }
-            )
-            for own, generation in zip(pieces, choices.generations, strict=True)
-        ]
-        whole = ChatCompletion(**self._common, object="chat.completion", choices=told, usage=usage(choices))
-        return to_json(whole, lts=choices.report())
+    response = ChatResponse
+    id_prefix, whole_object, chunk_object = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
     def first(self, index: int) -> str | None:
-        delta = '{"role":"assistant","content":"","refusal":null}'
-        return self._chunk(f'{{"index":{index},"delta":{delta},"logprobs":null,"finish_reason":null}}')
+        return self._chunk(index, '"delta":{"role":"assistant","content":"","refusal":null}')
 
-    def piece(self, piece: TextPiece) -> str:
-        logprobs = QUOTE(self._logprobs([piece], asked=True)) if piece.tokens else "null"
-        delta = f'{{"content":{QUOTE(piece.text)}}}'
-        return self._chunk(
-            f'{{"index":{piece.index},"delta":{delta},"logprobs":{logprobs},"finish_reason":null}}', _trace(piece)
-        )
+    def _whole_text(self, text: str) -> dict[str, Any]:
+        return {"message": {"role": "assistant", "content": text, "refusal": None}}
 
-    def last(self, index: int, reason: str, *, report: dict[str, Any] | None) -> str:
-        return self._chunk(
-            f'{{"index":{index},"delta":{{}},"logprobs":null,"finish_reason":"{reason}"}}',
-            None if report is None else {"lts": report},
-        )
+    def _new_text(self, text: str | None) -> str:
+        return '"delta":{}' if text is None else f'"delta":{{"content":{QUOTE(text)}}}'
 
-    def _logprobs(self, pieces: Sequence[TextPiece], *, asked: bool) -> dict[str, Any] | None:
-        if not asked:
-            return None
+    def _logprobs(self, pieces: Sequence[TextPiece]) -> dict[str, Any]:
         content = [
             self._spelled(token.id, _logprob(token))
-            | {"top_logprobs": [self._spelled(each, _finite(logprob)) for each, logprob in token.top]}
+            | {"top_logprobs": [self._spelled(other, _finite(logprob)) for other, logprob in token.top]}
             for piece in pieces
             for token in piece.tokens
         ]
@@ -172,17 +153,8 @@ def usage(choices: Choices) -> CompletionUsage:
     return CompletionUsage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
 
 
-def to_json(answer: BaseModel, **extra: Any) -> dict[str, Any]:
-    """Only what was set: the types have many fields of features that are not offered."""
-    return answer.model_dump(mode="json", exclude_unset=True) | extra
-
-
-def _text(pieces: Sequence[TextPiece]) -> str:
-    return "".join(piece.text for piece in pieces)
-
-
-def _trace(piece: TextPiece) -> dict[str, Any] | None:
-    return None if piece.trace is None else {"lts": piece.trace.to_json()}
+def _lts(value: Report | ReportPerChoice | ChunkTrace) -> str:
+    return QUOTE(value.model_dump())
 
 
 def _logprob(token: Token) -> float:

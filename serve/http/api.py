@@ -4,29 +4,37 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from math import isfinite
 from typing import Annotated, Any
 from uuid import uuid4
 
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Depends, FastAPI, Header, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from openai.types import Completion, Model
-from openai.types.chat import ChatCompletion
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from lts_ray.errors import LtsRayError
 from serve.http.access_log import CLIENT_CLOSED_REQUEST, AccessLogMiddleware
-from serve.http.answers import Answers, ChatAnswers, CompletionAnswers, to_json
+from serve.http.answers import Answers, ChatAnswers, CompletionAnswers
 from serve.http.api_error import ApiError, as_api_error
 from serve.http.event_stream import EventStream, gone
 from serve.http.generation import Choices, TextPiece
 from serve.http.keys import Keys
-from serve.http.openapi import DocumentedApp, error_docs, generation_docs, json_answer, package_version
+from serve.http.openapi import DocumentedApp, error_docs, generation_docs, package_version
 from serve.http.request_id import RequestIdMiddleware
 from serve.http.request_limits import DEFAULT_LIMITS, RequestLimits
-from serve.http.schemas import ChatRequest, CompletionRequest, parse
+from serve.http.request_schemas import ChatRequest, CompletionRequest, RequestHeaders, parse, refusal_of_header
+from serve.http.response_schemas import (
+    ChatChunk,
+    ChatResponse,
+    CompletionChunk,
+    CompletionResponse,
+    Health,
+    ModelList,
+    ServedModel,
+    ServedSubmodel,
+)
 from serve.http.service import Service
 from serve.policies.menu import Option
 
@@ -45,10 +53,10 @@ def create_app(
     metrics: Callable[[], tuple[bytes, str]] | None = None,
     extra_routes: Sequence[APIRouter] = (),
 ) -> FastAPI:
-    """keys: who may use the routes under /v1; None for everybody. metrics: what /metrics answers, with its type.
+    """keys: of the clients that may use the routes under /v1; None: all may. metrics: /metrics' answer and its type.
 
-    answers_request_id: False where a proxy in front sets the header. extra_routes: pages that need no key; whatever
-    they ask of the model they ask of the routes under /v1.
+    answers_request_id: False where a proxy in front sets the header. extra_routes: pages that need no key; what they
+    ask of the model they ask through the routes under /v1.
     """
     app = DocumentedApp(
         names=service.models,
@@ -71,13 +79,14 @@ def _model_routes(service: Service, limits: RequestLimits) -> APIRouter:
 
     async def answer(
         request: Request,
+        headers: RequestHeaders,
         kind: type[CompletionRequest] | type[ChatRequest],
-        shape: type[CompletionAnswers | ChatAnswers],
+        shape: type[Answers],
     ) -> Response:
         arrived_s = service.engine.clock()
         body = parse(kind, await _read(request, limits.max_body_bytes))
         choices = await service.submit(
-            body, request.headers, request_id=request.state.request_id, arrived_s=arrived_s, limits=limits
+            body, headers, request_id=request.state.request_id, arrived_s=arrived_s, limits=limits
         )
         request.state.choices = choices  # for the access log
         answers = shape(body.model, uuid4().hex, service.spelling, wants_usage=body.wants_usage)
@@ -85,26 +94,28 @@ def _model_routes(service: Service, limits: RequestLimits) -> APIRouter:
             return EventStream(choices, answers, wants_usage=body.wants_usage)
         return await _whole(request, choices, answers)
 
-    @router.post("/completions", **generation_docs(CompletionRequest, Completion))
-    async def completions(request: Request) -> Response:
+    @router.post(
+        "/completions", response_model=CompletionResponse, **generation_docs(CompletionRequest, CompletionChunk)
+    )
+    async def completions(request: Request, headers: Annotated[RequestHeaders, Header()]) -> Response:
         """Continue a prompt, or several."""
-        return await answer(request, CompletionRequest, CompletionAnswers)
+        return await answer(request, headers, CompletionRequest, CompletionAnswers)
 
-    @router.post("/chat/completions", **generation_docs(ChatRequest, ChatCompletion))
-    async def chat_completions(request: Request) -> Response:
+    @router.post("/chat/completions", response_model=ChatResponse, **generation_docs(ChatRequest, ChatChunk))
+    async def chat_completions(request: Request, headers: Annotated[RequestHeaders, Header()]) -> Response:
         """Answer the last message of a conversation."""
-        return await answer(request, ChatRequest, ChatAnswers)
+        return await answer(request, headers, ChatRequest, ChatAnswers)
 
-    @router.get("/models", responses={200: json_answer("ModelList", "All names"), **error_docs(401, 500)})
-    async def models() -> Response:
+    @router.get("/models", response_model_exclude_unset=True, responses=error_docs(401, 500))
+    async def models() -> ModelList:
         """Every name that a request may use as `model`."""
-        listed = [_model(service, name, option) for name, option in service.models().items()]
-        return JSONResponse({"object": "list", "data": listed})
+        listed = [_served(service, name, option) for name, option in service.models().items()]
+        return ModelList(object="list", data=listed)
 
-    @router.get("/models/{name:path}", responses={200: json_answer("Model", "It"), **error_docs(401, 404, 500)})
-    async def model(name: str) -> Response:
-        """One of them."""
-        return JSONResponse(_model(service, name, service.option(name)))
+    @router.get("/models/{name:path}", response_model_exclude_unset=True, responses=error_docs(401, 404, 500))
+    async def model(name: str) -> ServedModel:
+        """What one such name stands for."""
+        return _served(service, name, service.option(name))
 
     return router
 
@@ -112,19 +123,18 @@ def _model_routes(service: Service, limits: RequestLimits) -> APIRouter:
 def _open_routes(service: Service, metrics: Callable[[], tuple[bytes, str]] | None) -> APIRouter:
     router = APIRouter()
 
-    @router.get("/health", responses={200: json_answer("Health", "It works"), **error_docs(500, 503)})
-    async def health() -> Response:
+    @router.get("/health", responses=error_docs(500, 503))
+    async def health() -> Health:
         """Whether the engine works, and how many requests run and wait."""
         service.engine.check()
         running, waiting = service.engine.counts()
-        return JSONResponse({"status": "ok", "running": running, "waiting": waiting})
+        return Health(status="ok", running=running, waiting=waiting)
 
     if metrics is not None:
-        text = {"description": "Prometheus' text format", "content": {"text/plain": {"schema": {"type": "string"}}}}
 
-        @router.get("/metrics", response_class=Response, responses={200: text, **error_docs(500)})
+        @router.get("/metrics", response_class=PlainTextResponse, responses=error_docs(500))
         async def scrape() -> Response:
-            """Counters and histograms, under vLLM's names where they exist."""
+            """Counters and histograms in Prometheus' text format, under vLLM's names where they exist."""
             body, media_type = metrics()
             return Response(body, headers={"Content-Type": media_type})
 
@@ -150,9 +160,13 @@ def _answer_errors(app: FastAPI, *, answers_request_id: bool) -> None:
     async def refuse(request: Request, error: LtsRayError) -> JSONResponse:
         return as_api_error(error).answer()
 
+    @app.exception_handler(RequestValidationError)
+    async def refuse_header(request: Request, error: RequestValidationError) -> JSONResponse:
+        return refusal_of_header(error.errors()[0]).answer()  # of all that FastAPI reads, only headers can be wrong
+
     @app.exception_handler(ClientDisconnect)
-    async def nobody_waits(request: Request, error: ClientDisconnect) -> Response:
-        return Response(status_code=CLIENT_CLOSED_REQUEST)  # it left before its body had come
+    async def client_left(request: Request, error: ClientDisconnect) -> Response:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)  # before its body had come
 
     @app.exception_handler(HTTPException)
     async def no_such_route(request: Request, error: HTTPException) -> JSONResponse:
@@ -176,7 +190,7 @@ async def _read(request: Request, max_bytes: int) -> bytes:
 
 
 async def _whole(request: Request, choices: Choices, answers: Answers) -> Response:
-    """The whole answer; nothing as soon as the client has gone: no row must run on for nobody."""
+    """The whole answer; nothing as soon as the client has gone: no row runs on without a reader."""
     pieces: list[list[TextPiece]] = [[] for _ in choices.generations]
 
     async def collect() -> None:
@@ -196,10 +210,12 @@ async def _whole(request: Request, choices: Choices, answers: Answers) -> Respon
     return JSONResponse(answers.whole(pieces, choices))
 
 
-def _model(service: Service, name: str, option: Option) -> dict[str, Any]:
-    described = {
-        "submodel": option.name,
+def _served(service: Service, name: str, option: Option) -> ServedModel:
+    """heads and d_model are told where the submodel has less than all."""
+    told = ServedSubmodel(
+        submodel=option.name,
         **option.submodel.fields(),
-        "loss": option.loss if isfinite(option.loss) else None,
-    }
-    return to_json(Model(id=name, created=service.created, object="model", owned_by="lts-ray"), lts=described)
+        decoder_params=option.decoder_params,
+        loss=option.loss,
+    )
+    return ServedModel(id=name, created=service.created, object="model", owned_by="lts-ray", lts=told)

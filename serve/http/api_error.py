@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 
 from lts_ray.errors import LtsRayError
 from serve.engine.engine_errors import BudgetInfeasibleError, EngineFailedError, QueueFullError
+from serve.http.response_schemas import ErrorDetails, ErrorResponse
 
 
 class ApiError(LtsRayError):
@@ -31,8 +32,8 @@ class ApiError(LtsRayError):
         self.headers, self.details = dict(headers or {}), dict(details or {})
 
     def body(self) -> dict[str, Any]:
-        error = {"message": str(self), "type": self.kind, "param": self.param, "code": self.code, **self.details}
-        return {"error": error}
+        error = ErrorDetails(message=str(self), type=self.kind, param=self.param, code=self.code, **self.details)
+        return ErrorResponse(error=error).model_dump(exclude_unset=True)
 
     def answer(self) -> JSONResponse:
         return JSONResponse(self.body(), status_code=self.status, headers=self.headers)

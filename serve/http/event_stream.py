@@ -70,7 +70,7 @@ async def events(choices: Choices, answers: Answers, *, wants_usage: bool) -> As
                 reason = choices.generations[piece.index].finish_reason
                 yield _event(answers.last(piece.index, reason, report=report))
         if wants_usage:
-            yield _event(answers.usage(choices, report=choices.report()))
+            yield _event(answers.usage(choices))
     except LtsRayError as error:  # the status line is gone: the error can only be an event
         yield _event(QUOTE(as_api_error(error).body()))
     yield DONE

@@ -1,4 +1,4 @@
-"""The kinds of field that the wire has: what each takes, how it says no, and what the OpenAPI document says of it."""
+"""The kinds of field and header of the wire: what one takes, how it refuses, and how the OpenAPI document has it."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def _is_text(value: str) -> str:
 
 def _as_stops(value: object) -> tuple[str, ...]:
     stops = [] if value is None else [value] if isinstance(value, str) else value
-    if not isinstance(stops, list) or not all(isinstance(each, str) and each for each in stops):
+    if not isinstance(stops, list) or not all(isinstance(stop, str) and stop for stop in stops):
         raise ValueError("must be one text or a list of texts, none of them empty")
-    return tuple(_is_text(each) for each in stops)
+    return tuple(map(_is_text, stops))
 
 
 def _as_prompts(value: object) -> tuple[str | tuple[int, ...], ...]:
     prompts: list[object] = value if isinstance(value, list) and value and not _is_token(value[0]) else [value]
-    texts = [_is_text(each) for each in prompts if isinstance(each, str)]
-    ids = [tuple(each) for each in prompts if isinstance(each, list) and all(_is_token(token) for token in each)]
+    texts = [_is_text(prompt) for prompt in prompts if isinstance(prompt, str)]
+    ids = [tuple(prompt) for prompt in prompts if isinstance(prompt, list) and all(map(_is_token, prompt))]
     if len(prompts) not in (len(texts), len(ids)):
         raise ValueError("must be text, a list of token ids, or a list of either kind")
     return (*texts, *ids)
@@ -50,6 +50,23 @@ def _as_bias(value: object) -> dict[int, float] | None:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _as_limit(text: str) -> float:
+    try:
+        limit = float(text)
+    except ValueError:
+        limit = float("nan")
+    if not 0 < limit <= MAX_BUDGET_MS:  # nor NaN
+        raise ValueError(f"must be a positive number of milliseconds, at most {MAX_BUDGET_MS:g}")
+    return limit
+
+
+def _as_switch(text: str) -> bool:
+    switch = text.strip().lower()
+    if switch not in ("true", "false", "1", "0"):
+        raise ValueError("must be true or false")
+    return switch in ("true", "1")
 
 
 def _as_content(value: object) -> object:
@@ -79,7 +96,7 @@ _BIAS = {
 }
 
 MAX_BUDGET_MS = 1e9
-"""Eleven days: nobody means more, and what is computed from it stays far from a float's end."""
+"""Eleven days: no client means more, and what is computed from it stays far from a float's end."""
 
 Milliseconds = Annotated[float, Field(gt=0, le=MAX_BUDGET_MS, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -103,4 +120,12 @@ Prompts = Annotated[
 ]
 Biases = Annotated[
     dict[int, float] | None, BeforeValidator(_as_bias), WithJsonSchema({"anyOf": [_BIAS, {"type": "null"}]})
+]
+HeaderMilliseconds = Annotated[
+    float | None,
+    BeforeValidator(_as_limit),
+    WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": MAX_BUDGET_MS}),
+]
+HeaderSwitch = Annotated[
+    bool, BeforeValidator(_as_switch), WithJsonSchema({"type": "string", "enum": ["true", "false"]})
 ]

@@ -6,23 +6,12 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from serve.engine.request import Request
 from serve.engine.response import Progress, Response, Token
+from serve.http.response_schemas import ChunkTrace, Report, ReportPerChoice
 from serve.http.response_text import ResponseText
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """Which submodel wrote so many tokens. at_ms: when the last of them came, after the request's arrival."""
-
-    submodel: str
-    tokens: int
-    at_ms: float
-
-    def to_json(self) -> dict[str, Any]:
-        return {"submodel": self.submodel, "tokens": self.tokens, "at_ms": round(self.at_ms, 2)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +27,7 @@ class TextPiece:
     ended: bool = False
     tokens: tuple[Token, ...] = ()
     starts: tuple[int, ...] = ()
-    trace: Trace | None = None
+    trace: ChunkTrace | None = None
 
 
 class Generation:
@@ -92,18 +81,17 @@ class Generation:
         beyond = Counter(token.submodel for token in self._after_stop)
         return replace(progress, submodels=progress.submodels - beyond, last_s=self._last.at_s, ended_s=None)
 
-    def report(self) -> dict[str, Any]:
-        """The `lts` field of the answer."""
+    def report(self) -> Report:
         progress, budget = self.progress, self.request.budget
         predicted, measured = progress.predicted, progress.measured()
-        return {
-            "submodel": progress.submodel,
-            "tokens": dict(progress.submodels),
-            "predicted_ms": predicted and predicted.to_json(),
-            "measured_ms": measured and measured.to_json(),
-            "budget_ms": budget.items() or None,
-            "budget_met": budget.holds(measured) if budget and measured is not None else None,
-        }
+        return Report(
+            submodel=progress.submodel,
+            tokens=dict(progress.submodels),
+            predicted_ms=None if predicted is None else predicted.to_json(),
+            measured_ms=None if measured is None else measured.to_json(),
+            budget_ms=budget.items() or None,
+            budget_met=budget.holds(measured) if budget and measured is not None else None,
+        )
 
     def _push(self, tokens: tuple[Token, ...]) -> TextPiece:
         """Stops after the token that ends a stop string."""
@@ -118,17 +106,18 @@ class Generation:
         self._last = token
         return self._piece(text, shown, trace=self._trace(count))
 
-    def _trace(self, tokens: int) -> Trace | None:
+    def _trace(self, tokens: int) -> ChunkTrace | None:
         """Of the newest tokens; of none where only their text is new."""
         if not self._traced or self._last is None:
             return None
-        return Trace(self._last.submodel, tokens, (self._last.at_s - self._response.progress.arrived_s) * 1e3)
+        at_ms = (self._last.at_s - self._response.progress.arrived_s) * 1e3
+        return ChunkTrace(submodel=self._last.submodel, tokens=tokens, at_ms=round(at_ms, 2))
 
     def _taken(self, tokens: tuple[Token, ...]) -> int:
         """How many of the newest `tokens` have been pushed."""
         return next(place for place, token in enumerate(tokens, 1) if token is self._last)
 
-    def _piece(self, text: str, shown: int, *, ended: bool = False, trace: Trace | None = None) -> TextPiece:
+    def _piece(self, text: str, shown: int, *, ended: bool = False, trace: ChunkTrace | None = None) -> TextPiece:
         if self.request.top_logprobs is None:
             return TextPiece(index=self.index, text=text, ended=ended, trace=trace)
         now = self._text.released
@@ -172,14 +161,14 @@ class Choices:
         try:
             left = len(feeding)
             while left:
-                found = await pieces.get()
-                if isinstance(found, Exception):
-                    raise found
-                left -= found.ended
-                yield found
+                new = await pieces.get()
+                if isinstance(new, Exception):
+                    raise new
+                left -= new.ended
+                yield new
         finally:
-            for each in feeding:
-                each.cancel()
+            for task in feeding:
+                task.cancel()
 
     def cancel(self) -> None:
         for generation in self.generations:
@@ -189,11 +178,10 @@ class Choices:
     def completion_tokens(self) -> int:
         return sum(generation.progress.tokens for generation in self.generations)
 
-    def report(self) -> dict[str, Any]:
-        """The `lts` field: of the only choice, or of each in a list."""
-        if len(self.generations) == 1:
-            return self.generations[0].report()
-        return {"choices": [generation.report() for generation in self.generations]}
+    def report(self) -> Report | ReportPerChoice:
+        """The `lts` field of the answer."""
+        reports = [generation.report() for generation in self.generations]
+        return reports[0] if len(reports) == 1 else ReportPerChoice(choices=reports)
 
 
 def _runs(tokens: tuple[Token, ...]) -> list[tuple[Token, ...]]:

@@ -6,15 +6,15 @@ says which submodel wrote it.
 
 from __future__ import annotations
 
-from math import isfinite
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from fastapi import APIRouter, HTTPException, Response
 from fastapi.responses import JSONResponse
 
 from lts_ray.models.decoder_config import DecoderConfig
 from lts_ray.runtime.step_costs import Group, StepCosts
+from serve.http.service import Service
 from serve.policies.menu import Menu, Option
 
 STATIC = Path(__file__).parent / "static"
@@ -34,28 +34,7 @@ PROMPT_TOKENS = 32
 """Of the prompt whose first token is predicted."""
 
 
-class Served(Protocol):
-    """The part of a Service that the page is about. Read anew for every answer: menu and costs change while serving."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def engine(self) -> Engine: ...
-
-
-class Engine(Protocol):
-    @property
-    def menu(self) -> Menu: ...
-
-    @property
-    def costs(self) -> StepCosts: ...
-
-    @property
-    def config(self) -> DecoderConfig: ...
-
-
-def playground_router(service: Served) -> APIRouter:
+def playground_router(service: Service) -> APIRouter:
     """GET /playground, the files that it loads, and /playground/frontier."""
     router = APIRouter(include_in_schema=False)
 
@@ -80,11 +59,11 @@ def playground_router(service: Served) -> APIRouter:
 def frontier(model: str, menu: Menu, costs: StepCosts, config: DecoderConfig) -> dict[str, Any]:
     """Every submodel that can be named, widest first, and what it is predicted to cost a request that is alone.
 
-    relative_size: decoder parameters over the universal model's. predicted_ttft_ms: the first token, after a short
-    prompt. predicted_tpot_ms: each further one, with the context half full. elastic: whether budgets choose it.
+    loss: None where none was measured. relative_size: decoder parameters over the universal model's.
+    predicted_ttft_ms: the first token, after a short prompt. predicted_tpot_ms: a further one, with the context half
+    full. elastic: whether budgets choose it.
     """
     elastic = {option.name for option in menu.elastic}
-    whole = config.decoder_params()
     options = sorted(menu.named.values(), key=lambda option: option.neurons, reverse=True)
     return {
         "model": model,
@@ -92,8 +71,9 @@ def frontier(model: str, menu: Menu, costs: StepCosts, config: DecoderConfig) ->
         "options": [
             {
                 "name": option.name,
-                "loss": option.loss if isfinite(option.loss) else None,
-                "relative_size": config.decoder_params(option.submodel) / whole,
+                "loss": option.loss,
+                "decoder_params": option.decoder_params,
+                "relative_size": option.decoder_params / menu.universal.decoder_params,
                 "predicted_ttft_ms": _alone_ms(option, costs, tokens=PROMPT_TOKENS, before=0),
                 "predicted_tpot_ms": _alone_ms(option, costs, tokens=1, before=config.context_length // 2),
                 "elastic": option.name in elastic,

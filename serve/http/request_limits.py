@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 from lts_ray.errors import LtsRayError
 from serve.http.api_error import ApiError
-from serve.http.schemas import ChatRequest, CompletionRequest
+from serve.http.request_schemas import ChatRequest, CompletionRequest
 
 
 @dataclass(frozen=True, kw_only=True)

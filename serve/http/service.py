@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -13,12 +12,10 @@ from lts_ray.text.tokenizer import Tokenizer
 from serve.engine.engine import Engine
 from serve.engine.request import Request
 from serve.http.api_error import ApiError
-from serve.http.fields import MAX_BUDGET_MS
 from serve.http.generation import Choices, Generation
 from serve.http.request_limits import DEFAULT_LIMITS, RequestLimits
+from serve.http.request_schemas import ChatRequest, CompletionRequest, GenerationRequest, RequestHeaders
 from serve.http.response_text import ResponseText, Spelling
-from serve.http.schemas import ChatRequest, CompletionRequest, GenerationRequest
-from serve.policies.budget import KINDS, Budget
 from serve.policies.menu import Option
 
 DEFAULT_COMPLETION_TOKENS = 16
@@ -61,7 +58,7 @@ class Service:
     async def submit(
         self,
         body: CompletionRequest | ChatRequest,
-        headers: Mapping[str, str],
+        headers: RequestHeaders,
         *,
         request_id: str,
         arrived_s: float,
@@ -70,7 +67,6 @@ class Service:
         """Queue all that a body of the wire asks for. Raises ApiError or what Engine.submit raises; all of it or
         nothing is queued."""
         requests = await self.requests(body, headers, request_id=request_id, limits=limits)
-        traced = _read_switch(headers, "x-lts-trace")
         generations: list[Generation] = []
         try:
             for index, request in enumerate(requests):
@@ -78,7 +74,7 @@ class Service:
                     await asyncio.sleep(0)  # to judge one takes a while: the streams get their turn in between
                 response = self.engine.submit(request, arrived_s=arrived_s)
                 text = ResponseText(self.tokenizer, body.stop)
-                generations.append(Generation(response, request, text, index=index, traced=traced))
+                generations.append(Generation(response, request, text, index=index, traced=headers.x_lts_trace))
         except BaseException:
             for generation in generations:
                 generation.cancel()
@@ -89,7 +85,7 @@ class Service:
     async def requests(
         self,
         body: CompletionRequest | ChatRequest,
-        headers: Mapping[str, str],
+        headers: RequestHeaders,
         *,
         request_id: str,
         limits: RequestLimits = DEFAULT_LIMITS,
@@ -98,7 +94,7 @@ class Service:
         limits.check(body)
         option = self.option(body.model)
         field = "prompt" if isinstance(body, CompletionRequest) else "messages"
-        budget, strict = read_budget(body, headers), _read_switch(headers, "x-slo-strict")
+        budget = body.budget(headers)
         sampling = self._sampling(body)
         found = []
         for prompt in await self._prompts(body):
@@ -110,7 +106,7 @@ class Service:
                 seed=body.seed,
                 budget=budget,
                 pinned=None if body.model == self.name else option,
-                strict=strict,
+                strict=headers.x_slo_strict,
                 label=request_id,
                 ignore_eos=bool(body.ignore_eos),
                 top_logprobs=body.alternatives,
@@ -194,34 +190,3 @@ class Service:
                 code="context_length_exceeded",
             )
         return limit
-
-
-def read_budget(body: GenerationRequest, headers: Mapping[str, str]) -> Budget:
-    """The body's budget and the headers'; where both bound the whole response, both must hold."""
-    limits = {kind: _read_limit(headers, f"x-slo-{kind}-ms") for kind in KINDS}
-    e2e = [limit for limit in (limits["e2e"], body.latency_budget_ms) if limit is not None]
-    return Budget(ttft_ms=limits["ttft"], tpot_ms=limits["tpot"], e2e_ms=min(e2e, default=None))
-
-
-def _read_limit(headers: Mapping[str, str], name: str) -> float | None:
-    text = headers.get(name)
-    if text is None:
-        return None
-    try:
-        limit = float(text)
-    except ValueError:
-        limit = float("nan")
-    if not 0 < limit <= MAX_BUDGET_MS:  # nor NaN
-        raise ApiError(
-            f"header {name} must be a positive number of milliseconds, at most {MAX_BUDGET_MS:g}; got {text[:40]!a}",
-            param=name,
-            code="invalid_value",
-        )
-    return limit
-
-
-def _read_switch(headers: Mapping[str, str], name: str) -> bool:
-    text = headers.get(name, "false").strip().lower()
-    if text not in ("true", "false", "1", "0"):
-        raise ApiError(f"header {name} must be true or false; got {text[:40]!a}", param=name, code="invalid_value")
-    return text in ("true", "1")

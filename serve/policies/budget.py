@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
-KINDS = ("ttft", "tpot", "e2e")
+Kind = Literal["ttft", "tpot", "e2e"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +17,7 @@ class Timing:
     tpot_ms: float
     e2e_ms: float
 
-    def to_json(self) -> dict[str, float]:
+    def to_json(self) -> dict[Kind, float]:
         return {kind: round(getattr(self, f"{kind}_ms"), 2) for kind in KINDS}
 
 
@@ -34,7 +36,7 @@ class Budget:
         """Whether `timing`, scaled by `margin`, is within every bound."""
         return all(getattr(timing, f"{kind}_ms") * margin <= limit for kind, limit in self.items().items())
 
-    def items(self) -> dict[str, float]:
+    def items(self) -> dict[Kind, float]:
         """The bounds that were asked for, by kind."""
         return {kind: limit for kind in KINDS if (limit := getattr(self, f"{kind}_ms")) is not None}
 

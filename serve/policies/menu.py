@@ -12,32 +12,38 @@ from lts_ray.submodel import Submodel
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """One submodel. loss: higher is worse, whatever stands for quality (see frontier.Point).
-
-    neurons: all that a step's cost sees of the submodel.
-    """
+    """One submodel."""
 
     name: str
     submodel: Submodel
-    loss: float
+    decoder_params: int
+    loss: float | None
+    """Of validation text, in nats a token; None where none was measured."""
     neurons: int
+    """All that a step's cost sees of the submodel."""
 
     @classmethod
-    def of(cls, config: DecoderConfig, submodel: Submodel, *, name: str, loss: float) -> Option:
-        return cls(name=name, submodel=submodel, loss=loss, neurons=config.neurons(submodel))
+    def of(cls, config: DecoderConfig, submodel: Submodel, *, name: str, loss: float | None) -> Option:
+        params, neurons = config.decoder_params(submodel), config.neurons(submodel)
+        return cls(name=name, submodel=submodel, decoder_params=params, loss=loss, neurons=neurons)
+
+    @property
+    def shortfall(self) -> float:
+        """Higher is worse: the loss, or without one minus the parameters. For comparing options of one kind."""
+        return -self.decoder_params if self.loss is None else self.loss
 
 
 @dataclass(frozen=True, kw_only=True)
 class Menu:
-    """universal: what runs without a budget. named: what a request may pin. elastic: what budgets choose among.
-
-    elastic is widest first, and each narrower option is worse: an option that is no better than a narrower one would
-    never be worth its cost, and without it "wider" and "better" are the same order.
-    """
-
     universal: Option
+    """What runs without a budget."""
     named: Mapping[str, Option]
+    """What a request may pin."""
     elastic: tuple[Option, ...]
+    """What budgets choose among: widest first, and the narrower the worse.
+
+    An option that is no better than a narrower one would never be worth its cost, and is left out.
+    """
 
     @property
     def narrowest(self) -> Option:
@@ -48,12 +54,7 @@ def menu_of_granularities(config: DecoderConfig, validation_loss: Mapping[str, f
     """The trained granularities, ranked by measured loss, or by size where training measured none."""
     measured = validation_loss.keys() >= config.trained.keys()
     options = [
-        Option.of(
-            config,
-            submodel,
-            name=name,
-            loss=validation_loss[name] if measured else -float(config.decoder_params(submodel)),
-        )
+        Option.of(config, submodel, name=name, loss=validation_loss[name] if measured else None)
         for name, submodel in config.trained.items()
     ]
     return _menu(config, options, options)
@@ -61,8 +62,10 @@ def menu_of_granularities(config: DecoderConfig, validation_loss: Mapping[str, f
 
 def menu_of_frontier(config: DecoderConfig, frontier: Frontier, target: str | None) -> Menu:
     """Every point can be named; budgets choose among `target`'s front, or among all points where no target is known."""
+    measured = frontier.quality == "validation_loss"
     options = {
-        point.submodel: Option.of(config, point.submodel, name=point.name, loss=point.loss) for point in frontier.points
+        point.submodel: Option.of(config, point.submodel, name=point.name, loss=point.loss if measured else None)
+        for point in frontier.points
     }
     points = frontier.points if target is None else frontier.front(target)
     return _menu(config, options.values(), [options[point.submodel] for point in points])
@@ -72,14 +75,14 @@ def _menu(config: DecoderConfig, named: Iterable[Option], candidates: Iterable[O
     by_name = {option.name: option for option in named}
     full = next((option for option in by_name.values() if option.submodel == config.universal), None)
     if full is None:  # a frontier need not hold the universal model; it is always served
-        full = Option.of(config, config.universal, name=list(config.trained)[-1], loss=float("-inf"))
+        full = Option.of(config, config.universal, name=list(config.trained)[-1], loss=None)
     by_name.setdefault(full.name, full)
     return Menu(universal=full, named=by_name, elastic=_worth_their_cost([*candidates] or [full]))
 
 
 def _worth_their_cost(options: list[Option]) -> tuple[Option, ...]:
     kept: list[Option] = []
-    for option in sorted(options, key=lambda each: (each.neurons, each.loss)):
-        if not kept or option.loss < kept[-1].loss:
+    for option in sorted(options, key=lambda option: (option.neurons, option.shortfall)):
+        if not kept or option.shortfall < kept[-1].shortfall:
             kept.append(option)
     return tuple(reversed(kept))

@@ -97,10 +97,8 @@ def _changes(windows: int, choices: Sequence[Span], rng: np.random.Generator) ->
 
 def worth(outcomes: Sequence[Outcome], menu: Menu) -> float:
     """The share of budgets kept, and a little for quality."""
-    best, worst = menu.elastic[0].loss, menu.narrowest.loss
-    losses = {
-        option.name: max(option.loss, best) for option in menu.named.values()
-    }  # none may be known: minus infinity
+    best, worst = menu.elastic[0].shortfall, menu.narrowest.shortfall
+    losses = {option.name: max(option.shortfall, best) for option in menu.named.values()}
     span = worst - best
     loss = mean_loss(outcomes, losses=losses, narrowest=menu.narrowest.name)
     bounded = [each for each in outcomes if each.budget]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from serve.policies.budget import Budget, Timing
+from serve.policies.budget import Budget, Kind, Timing
 from serve.simulate.arrival import Arrival
 
 Status = Literal["done", "rejected", "failed"]
@@ -35,7 +35,7 @@ class Outcome:
         """Whether all of its bounds held; without any, whether it was answered."""
         return self.timing is not None and self.budget.holds(self.timing)
 
-    def met_kind(self, kind: str) -> bool | None:
+    def met_kind(self, kind: Kind) -> bool | None:
         """Whether this one bound held; None where the request has none."""
         limit = self.budget.items().get(kind)
         if limit is None:

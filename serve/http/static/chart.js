@@ -1,9 +1,11 @@
-// The frontier as SVG: loss against cost, a point for each submodel, and two rings that move over them.
+// The frontier as SVG: loss (parameters, where none was measured) against cost, a point for each submodel, and two rings
+// that move over them.
 
 import { Submodels } from "./submodels.js";
 
 const BOX = { left: 54, right: 348, top: 12, bottom: 350 };
 const AXES = { predicted_tpot_ms: "predicted ms per token, alone", relative_size: "share of the universal model's size" };
+const COMPACT = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 4 });
 const SVG = "http://www.w3.org/2000/svg";
 
 export class Chart {
@@ -18,15 +20,14 @@ export class Chart {
     const rings = [this.preview?.dataset.submodel, this.now?.dataset.submodel];
     this.svg.replaceChildren();
     if (options.length === 0) return;
-    // Without a measured loss the server ranks by size, below 0: an order, not a number to print.
-    const measured = options.filter((each) => each.loss !== null).map((each) => each.loss);
-    const isLoss = measured.length > 0 && Math.min(...measured) > 0;
-    const best = measured.length ? Math.min(...measured) : 0;
+    const losses = options.map((each) => each.loss).filter((loss) => loss !== null);
+    const isLoss = losses.length > 0;
+    const height = (each) => (isLoss ? (each.loss ?? Math.min(...losses)) : each.decoder_params);
     const x = scale(options.map((each) => each[axis]), BOX.left + 8, BOX.right - 12);
-    const y = scale(measured.length ? measured : [0], BOX.bottom - 10, BOX.top + 8);
+    const y = scale(options.map(height), BOX.bottom - 10, BOX.top + 8);
     for (const value of ticks(y.low, y.high)) {
       this.add("line", { class: "grid", x1: BOX.left, x2: BOX.right, y1: y(value), y2: y(value) });
-      if (isLoss) this.add("text", { x: BOX.left - 7, y: y(value) + 4, "text-anchor": "end" }, short(value));
+      this.add("text", { x: BOX.left - 7, y: y(value) + 4, "text-anchor": "end" }, short(value));
     }
     for (const value of ticks(x.low, x.high)) {
       this.add("line", { class: "grid", x1: x(value), x2: x(value), y1: BOX.top, y2: BOX.bottom });
@@ -34,9 +35,9 @@ export class Chart {
     }
     this.add("text", { x: (BOX.left + BOX.right) / 2, y: BOX.bottom + 36, "text-anchor": "middle" }, AXES[axis]);
     const middle = (BOX.top + BOX.bottom) / 2;
-    const title = isLoss ? "validation loss" : "worse, by size: not measured";
+    const title = isLoss ? "validation loss" : "decoder parameters: no loss was measured";
     this.add("text", { transform: `translate(8 ${middle}) rotate(-90)`, "text-anchor": "middle" }, title);
-    this.places = new Map(options.map((each) => [each.name, [x(each[axis]), y(each.loss ?? best)]]));
+    this.places = new Map(options.map((each) => [each.name, [x(each[axis]), y(height(each))]]));
     const front = submodels.elastic.map((each) => this.places.get(each.name).join(","));
     this.add("polyline", { class: "front", points: front.join(" ") });
     for (const each of options) {
@@ -44,7 +45,8 @@ export class Chart {
       const dot = this.add("circle", { class: "point", cx, cy, r: 6.5 });
       dot.classList.toggle("unmeasured", each.loss === null);
       submodels.paint(dot, each.name);
-      this.add("title", {}, `${each.name}: loss ${each.loss ?? "not measured"}, ${each.predicted_tpot_ms.toFixed(2)} ms a token`, dot);
+      const quality = `loss ${each.loss ?? "not measured"}, ${short(each.decoder_params)} parameters`;
+      this.add("title", {}, `${each.name}: ${quality}, ${each.predicted_tpot_ms.toFixed(2)} ms a token`, dot);
     }
     this.label(options);
     this.preview = this.add("circle", { class: "ring", id: "preview", r: 11 });
@@ -113,5 +115,5 @@ function ticks(low, high) {
 }
 
 function short(value) {
-  return String(Number(value.toPrecision(4)));
+  return COMPACT.format(value);
 }

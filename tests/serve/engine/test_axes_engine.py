@@ -14,7 +14,7 @@ from lts_ray.runtime.step_calibration import calibrate
 from lts_ray.runtime.step_costs import Group
 from lts_ray.runtime.torch_runtime import TorchRuntime
 from serve.engine.request import Request
-from serve.http.openapi import OWN_SCHEMAS
+from serve.http.response_schemas import ServedSubmodel
 from serve.policies.menu import menu_of_granularities
 from tests.serve.models import CONFIG, alone, collect, tiny_engine
 
@@ -52,10 +52,11 @@ def test_requests_of_all_granularities_share_steps_and_get_their_own_tokens() ->
 
 
 def test_the_document_says_what_a_submodel_is_whatever_it_has_less_of() -> None:
-    described = Draft202012Validator(OWN_SCHEMAS["ServedModel"])
+    described = Draft202012Validator(ServedSubmodel.model_json_schema())
     for option in menu_of_granularities(SHAPE, {}).named.values():
-        described.validate({"submodel": option.name, **option.submodel.fields(), "loss": None})
-    assert not described.is_valid({"submodel": "S", "heads": [1], "loss": None})
+        quality = {"decoder_params": option.decoder_params, "loss": option.loss}
+        described.validate({"submodel": option.name, **option.submodel.fields(), **quality})
+    assert not described.is_valid({"submodel": "S", "heads": [1], "decoder_params": 1, "loss": None})
 
 
 def test_a_narrower_granularity_is_less_work_in_the_menu_and_its_steps_are_measured() -> None:

@@ -372,10 +372,12 @@ def test_limits_that_leave_nothing_are_refused_by_name(bad: dict[str, int]) -> N
         RequestLimits(**bad)
 
 
-def test_models_lists_every_name_that_can_be_asked_for(client: TestClient) -> None:
+def test_models_lists_every_name_that_can_be_asked_for(client: TestClient, service: Service) -> None:
     names = [model["id"] for model in client.get("/v1/models").json()["data"]]
     assert names == ["tiny", "tiny:S", "tiny:M", "tiny:L", "tiny:XL"]
-    assert client.get("/v1/models/tiny:S").json()["lts"]["widths"] == [8, 8, 8]
+    told = client.get("/v1/models/tiny:S").json()["lts"]
+    option = service.engine.menu.named["S"]
+    assert told == {"submodel": "S", "widths": [8, 8, 8], "decoder_params": option.decoder_params, "loss": option.loss}
     assert client.get("/v1/models/other").status_code == 404
 
 

@@ -13,8 +13,8 @@ from fastapi.testclient import TestClient
 from lts_ray.models.matformer.matformer import MatFormer
 from serve.engine.request import Request
 from serve.engine.response import Response
+from serve.http.request_schemas import CompletionRequest, RequestHeaders
 from serve.http.response_text import Spelling
-from serve.http.schemas import CompletionRequest
 from serve.http.service import Service
 
 PROMPTS = ["the nation", "of the people", "war"]
@@ -63,7 +63,7 @@ def test_the_event_loop_gets_its_turn_between_the_choices_of_a_request(
 
     async def main() -> None:
         nonlocal turns
-        task = asyncio.create_task(service.submit(body, {}, request_id="-", arrived_s=0.0))
+        task = asyncio.create_task(service.submit(body, RequestHeaders(), request_id="-", arrived_s=0.0))
         while len(queued) < leaves_after:
             turns += 1
             await asyncio.sleep(0)

@@ -14,7 +14,7 @@ from schemathesis.specs.openapi import checks as openapi_checks
 
 from serve.http.api import create_app
 from serve.http.keys import Keys
-from serve.http.schemas import NEUTRAL, ChatRequest, CompletionRequest
+from serve.http.request_schemas import NEUTRAL, ChatRequest, CompletionRequest
 from serve.http.service import Service
 
 CHECKS = [

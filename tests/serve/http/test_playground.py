@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from lts_ray.runtime.step_costs import StepCosts
 from lts_ray.submodel import Submodel
 from serve.http.playground import PARTS, STATIC, frontier
-from serve.policies.menu import Menu, Option
+from serve.policies.menu import Menu, Option, menu_of_granularities
 from tests.serve.http.toy_playground import COSTS, LOSS, STEP_MS, Script, Stage, ToyEngine, toy_app
 from tests.serve.models import CONFIG
 
@@ -42,7 +42,7 @@ def test_a_first_token_costs_its_prompt_and_a_later_one_half_of_the_context() ->
 
 
 def test_a_submodel_without_a_loss_or_out_of_the_budgets_reach_says_so() -> None:
-    universal = Option.of(CONFIG, CONFIG.universal, name="XL", loss=float("-inf"))
+    universal = Option.of(CONFIG, CONFIG.universal, name="XL", loss=None)
     small = Option.of(CONFIG, Submodel((20, 20, 20)), name="0.3", loss=3.3)
     menu = Menu(universal=universal, named={"0.3": small, "XL": universal}, elastic=(small,))
     options = frontier("toy", menu, COSTS, CONFIG)["options"]
@@ -50,6 +50,13 @@ def test_a_submodel_without_a_loss_or_out_of_the_budgets_reach_says_so() -> None
         ("XL", None, False),
         ("0.3", 3.3, True),
     ]
+
+
+def test_where_no_loss_was_measured_the_parameters_stand_for_quality_under_their_own_name() -> None:
+    options = frontier("toy", menu_of_granularities(CONFIG, {}), COSTS, CONFIG)["options"]
+    assert {option["loss"] for option in options} == {None}
+    params = [option["decoder_params"] for option in options]
+    assert params == [CONFIG.decoder_params(CONFIG.trained[name]) for name in ("XL", "L", "M", "S")]
 
 
 def test_the_page_and_all_that_it_names_are_served_and_may_load_nothing_else(data: TestClient) -> None:

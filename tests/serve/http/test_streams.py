@@ -18,7 +18,8 @@ from serve.engine.request import Request
 from serve.engine.response import Admitted, Ended, Event, Response, ResponseFailed, Token
 from serve.http.answers import Answers, ChatAnswers, CompletionAnswers
 from serve.http.event_stream import EventStream, events
-from serve.http.generation import Choices, Generation, TextPiece, Trace
+from serve.http.generation import Choices, Generation, TextPiece
+from serve.http.response_schemas import ChunkTrace
 from serve.http.response_text import ResponseText, Spelling
 from serve.policies.budget import Budget, Timing
 
@@ -136,9 +137,9 @@ def test_tokens_that_came_together_with_a_stop_string_do_not_count(tokenizer: To
     assert "".join(piece.text for piece in pieces) == "the war"
     assert choices.completion_tokens == len(first)
     report = choices.report()
-    assert report["tokens"] == {"XL": len(first)}
-    assert report["measured_ms"]["e2e"] == pytest.approx(100 * len(first))
-    assert report["budget_met"] is True
+    assert report.tokens == {"XL": len(first)}
+    assert report.measured_ms["e2e"] == pytest.approx(100 * len(first))
+    assert report.budget_met is True
     assert choices.generations[0].finish_reason == "stop"
     assert book.cancelled == {0: "stop"}
 
@@ -147,8 +148,8 @@ def test_a_traced_piece_has_the_tokens_of_one_submodel(tokenizer: Tokenizer) -> 
     wide, narrow = tokens(tokenizer, "the nation"), tokens(tokenizer, " of the people", "S")
     pieces, _ = collect(tokenizer, [[admitted(), *wide, *narrow, Ended("stop", 11.0)]], traced=True)
     assert [(piece.text, piece.trace) for piece in pieces] == [
-        ("the nation", Trace("XL", len(wide), pytest.approx(100 * len(wide)))),
-        (" of the people", Trace("S", len(narrow), pytest.approx(100 * len(narrow)))),
+        ("the nation", ChunkTrace(submodel="XL", tokens=len(wide), at_ms=100 * len(wide))),
+        (" of the people", ChunkTrace(submodel="S", tokens=len(narrow), at_ms=100 * len(narrow))),
         ("", None),
     ]
 

@@ -1,4 +1,4 @@
-"""The requests of the wire. A field is honoured, or refused by name: nothing is accepted and then ignored.
+"""The requests of the wire: bodies and headers. A field is honoured, or refused by name, never ignored.
 
 `user` is the one exception: OpenAI defines it as a label for abuse monitoring, and it changes no answer.
 """
@@ -10,9 +10,22 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from serve.http.api_error import ApiError
-from serve.http.fields import Biases, Count, Milliseconds, Penalty, Prompts, Repetition, Stops, Text
+from serve.http.fields import (
+    Biases,
+    Count,
+    HeaderMilliseconds,
+    HeaderSwitch,
+    Milliseconds,
+    Penalty,
+    Prompts,
+    Repetition,
+    Stops,
+    Text,
+)
+from serve.policies.budget import Budget
 
 NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "audio": (),
@@ -42,6 +55,23 @@ NEUTRAL: Mapping[str, tuple[object, ...]] = {
 """Fields of OpenAI's and vLLM's APIs that are not offered, and the values, besides null, that ask for nothing."""
 
 
+class RequestHeaders(BaseModel):
+    """The headers that are read, of every request that generates."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    x_slo_ttft_ms: HeaderMilliseconds = None
+    """Budget: milliseconds to the first token"""
+    x_slo_tpot_ms: HeaderMilliseconds = None
+    """Budget: milliseconds a token after the first"""
+    x_slo_e2e_ms: HeaderMilliseconds = None
+    """Budget: milliseconds for the whole response"""
+    x_slo_strict: HeaderSwitch = False
+    """Refuse the request with 429 rather than miss its budget"""
+    x_lts_trace: HeaderSwitch = False
+    """Every chunk of a stream says which submodel wrote it"""
+
+
 class StreamOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -49,10 +79,17 @@ class StreamOptions(BaseModel):
     include_obfuscation: Literal[False] | None = None
 
 
-class GenerationRequest(BaseModel):
-    """What both endpoints take, OpenAI's fields first, then vLLM's. latency_budget_ms: for the whole response."""
+def _document_neutral(schema: dict[str, Any]) -> None:
+    for name, neutral in NEUTRAL.items():
+        schema["properties"].setdefault(name, {"enum": [*neutral, None], "description": "Not supported: leave it out."})
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+
+class GenerationRequest(BaseModel):
+    """What both endpoints take: OpenAI's fields first, then vLLM's, then ours."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, use_attribute_docstrings=True, json_schema_extra=_document_neutral
+    )
 
     model: str
     max_tokens: Count | None = None
@@ -74,6 +111,7 @@ class GenerationRequest(BaseModel):
     min_tokens: Annotated[int, Field(ge=0)] | None = None
     ignore_eos: bool | None = None
     latency_budget_ms: Milliseconds | None = None
+    """For the whole response"""
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> GenerationRequest:
@@ -87,6 +125,11 @@ class GenerationRequest(BaseModel):
     @property
     def token_limit(self) -> int | None:
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+
+    def budget(self, headers: RequestHeaders) -> Budget:
+        """The body's and the headers': where both bound the whole response, both must hold."""
+        e2e = [limit for limit in (headers.x_slo_e2e_ms, self.latency_budget_ms) if limit is not None]
+        return Budget(ttft_ms=headers.x_slo_ttft_ms, tpot_ms=headers.x_slo_tpot_ms, e2e_ms=min(e2e, default=None))
 
     @property
     def wants_usage(self) -> bool:
@@ -104,10 +147,10 @@ class GenerationRequest(BaseModel):
 
 
 class CompletionRequest(GenerationRequest):
-    """prompt: text, a list of token ids, or a list of either, each answered by itself. best_of: only as many as n."""
-
     prompt: Prompts
+    """Text, a list of token ids, or a list of either, each answered by itself"""
     best_of: Count | None = None
+    """Only as many as `n`"""
     logprobs: Annotated[int, Field(ge=0)] | None = None
 
     @model_validator(mode="after")
@@ -137,7 +180,7 @@ class Message(BaseModel):
         """An answer's message may be sent back as it came, with its null fields."""
         if not isinstance(value, dict):
             return value
-        return {name: each for name, each in value.items() if each is not None or name in cls.model_fields}
+        return {name: field for name, field in value.items() if field is not None or name in cls.model_fields}
 
     def to_template(self) -> dict[str, str]:
         """developer is what OpenAI calls system today; chat templates know the older name."""
@@ -145,11 +188,11 @@ class Message(BaseModel):
 
 
 class ChatRequest(GenerationRequest):
-    """logprobs switches log probabilities on; top_logprobs says how many more than the chosen token's."""
-
     messages: Annotated[list[Message], Field(min_length=1)]
     logprobs: bool | None = None
+    """Tell the log probability of each token"""
     top_logprobs: Annotated[int, Field(ge=0)] | None = None
+    """With `logprobs`: of how many of the most likely tokens besides"""
 
     @model_validator(mode="after")
     def _tops_need_logprobs(self) -> ChatRequest:
@@ -177,17 +220,17 @@ def parse(kind: type[R], body: bytes) -> R:
     try:
         return kind.model_validate(kept)
     except ValidationError as error:
-        raise _refusal(error) from None
+        raise _refusal(error.errors(include_url=False)[0]) from None
 
 
 def _asks_for_nothing(name: str, value: object, kind: type[GenerationRequest]) -> bool:
     """True for a field at its neutral value. Raises ApiError for one at another value."""
     if name in kind.model_fields or name not in NEUTRAL:
         return False
-    neutral = NEUTRAL[name]
-    if value is None or any(_same(value, each) for each in neutral):
+    neutral = (*NEUTRAL[name], None)
+    if any(_same(value, allowed) for allowed in neutral):
         return True
-    allowed = " or ".join(json.dumps(each) for each in (*neutral, None))
+    allowed = " or ".join(map(json.dumps, neutral))
     raise ApiError(
         f"{name} is not supported: leave it out or set it to {allowed}", param=name, code="unsupported_value"
     )
@@ -198,8 +241,13 @@ def _same(value: object, neutral: object) -> bool:
     return value == neutral and isinstance(value, bool) == isinstance(neutral, bool)
 
 
-def _refusal(error: ValidationError) -> ApiError:
-    problem = error.errors(include_url=False)[0]
+def refusal_of_header(problem: Mapping[str, Any]) -> ApiError:
+    """problem: as FastAPI reports it."""
+    name, message = str(problem["loc"][-1]), problem["msg"].removeprefix("Value error, ")
+    return ApiError(f"header {name} {message}; got {_shorten(problem['input'])}", param=name, code="invalid_value")
+
+
+def _refusal(problem: ErrorDetails) -> ApiError:
     if not problem["loc"]:  # not a value is wrong, but a name
         return ApiError(f"a field's name is no valid Unicode text: {_shorten(problem['input'])}")
     param = _path(problem["loc"])

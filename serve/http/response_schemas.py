@@ -1,0 +1,148 @@
+"""The answers of the wire: OpenAI's types, where they fit, and our field `lts`.
+
+Whole answers and errors are made of them; a stream's chunks are put together as text (see answers.py), in these shapes.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from openai.types import Completion, CompletionUsage, Model
+from openai.types.chat import ChatCompletion
+from openai.types.chat.chat_completion import ChoiceLogprobs
+from openai.types.completion_choice import Logprobs
+from pydantic import BaseModel, ConfigDict
+
+from serve.policies.budget import Kind
+
+Milliseconds = dict[Kind, float]
+
+
+class OwnShape(BaseModel):
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+
+class Report(OwnShape):
+    """Which submodels wrote a response, what was predicted of it, and whether its budget was met."""
+
+    submodel: str | None
+    """Chosen when the request was admitted."""
+    tokens: dict[str, int]
+    """By the submodel that wrote them."""
+    predicted_ms: Milliseconds | None
+    """When it was admitted, counted from the request's arrival."""
+    measured_ms: Milliseconds | None
+    budget_ms: Milliseconds | None
+    """Only the kinds that the request has a limit for; null without any."""
+    budget_met: bool | None
+    """Null without a budget, or before anything came."""
+
+
+class ReportPerChoice(OwnShape):
+    """In place of one report, where a request has several choices."""
+
+    choices: list[Report]
+
+
+class ChunkTrace(OwnShape):
+    """Which submodel wrote a chunk of a stream; only with the header `x-lts-trace`."""
+
+    submodel: str
+    tokens: int
+    at_ms: float
+    """When the last of them came, counted from the request's arrival."""
+
+
+class CompletionResponse(Completion):
+    usage: CompletionUsage
+    lts: Report | ReportPerChoice
+
+
+class ChatResponse(ChatCompletion):
+    usage: CompletionUsage
+    lts: Report | ReportPerChoice
+
+
+class Chunk(OwnShape):
+    id: str
+    created: int
+    model: str
+    usage: CompletionUsage | None = None
+    """In the chunk after the last choice's, if it was asked for; null in those before it."""
+    lts: Report | ReportPerChoice | ChunkTrace | None = None
+    """A report in the stream's last chunk; in others a trace, if it was asked for."""
+
+
+class CompletionChunkChoice(OwnShape):
+    index: int
+    text: str
+    logprobs: Logprobs | None
+    finish_reason: Literal["stop", "length"] | None
+
+
+class CompletionChunk(Chunk):
+    object: Literal["text_completion"]
+    choices: list[CompletionChunkChoice]
+
+
+class ChatDelta(OwnShape):
+    """A choice's first chunk has its role and no text, its last has nothing."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str = ""
+    refusal: None = None
+
+
+class ChatChunkChoice(OwnShape):
+    index: int
+    delta: ChatDelta
+    logprobs: ChoiceLogprobs | None
+    finish_reason: Literal["stop", "length"] | None
+
+
+class ChatChunk(Chunk):
+    object: Literal["chat.completion.chunk"]
+    choices: list[ChatChunkChoice]
+
+
+class ServedSubmodel(OwnShape):
+    """The submodel that a model's name stands for; the universal model for the name alone."""
+
+    submodel: str
+    widths: list[int]
+    heads: list[int] | None = None
+    """Of each layer; absent where it has all."""
+    d_model: int | None = None
+    """Absent where it has all."""
+    decoder_params: int
+    loss: float | None
+    """Of validation text, in nats a token; null where none was measured."""
+
+
+class ServedModel(Model):
+    lts: ServedSubmodel
+
+
+class ModelList(OwnShape):
+    object: Literal["list"]
+    data: list[ServedModel]
+
+
+class Health(OwnShape):
+    status: Literal["ok"]
+    running: int
+    waiting: int
+
+
+class ErrorDetails(OwnShape):
+    message: str
+    type: str
+    param: str | None
+    """The field or header that is wrong."""
+    code: str | None
+    smallest_feasible_budget_ms: Milliseconds | None = None
+    """Only where a strict budget was refused."""
+
+
+class ErrorResponse(OwnShape):
+    error: ErrorDetails
