@@ -8,6 +8,9 @@ from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
+from lts_ray.runtime.panels import PANEL
+from lts_ray.runtime.runtime import BLOCK_TOKENS
+
 logger = logging.getLogger(__name__)
 
 POINTER, INTEGER, REAL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
@@ -31,7 +34,7 @@ LAYER_POINTERS = (
 MODEL_POINTERS = ("head", "embedding", "positions", "cosines", "sines", "norm", "norm_bias")
 
 
-class Layer(ctypes.Structure):
+class KernelLayer(ctypes.Structure):
     _fields_ = [
         *((name, POINTER) for name in LAYER_POINTERS),
         ("keys", POINTER),
@@ -40,7 +43,7 @@ class Layer(ctypes.Structure):
     ]
 
 
-class Model(ctypes.Structure):
+class KernelModel(ctypes.Structure):
     _fields_ = [
         *(
             (name, INTEGER)
@@ -59,12 +62,12 @@ class Model(ctypes.Structure):
             )
         ),
         ("eps", REAL),
-        ("layers", ctypes.POINTER(Layer)),
+        ("layers", ctypes.POINTER(KernelLayer)),
         *((name, POINTER) for name in MODEL_POINTERS),
     ]
 
 
-class Rows(ctypes.Structure):
+class KernelRows(ctypes.Structure):
     _fields_ = [
         ("rows", INTEGER),
         ("logit_rows", INTEGER),
@@ -78,40 +81,57 @@ class Rows(ctypes.Structure):
     ]
 
 
+LAYOUT = {
+    "layer_bytes": ctypes.sizeof(KernelLayer),
+    "model_bytes": ctypes.sizeof(KernelModel),
+    "rows_bytes": ctypes.sizeof(KernelRows),
+    "panel": PANEL,
+    "block_tokens": BLOCK_TOKENS,
+}
+"""Numbers by which memory is laid out here, and which the library must have too."""
+
+
 @cache
 def kernel_library() -> ctypes.CDLL | None:
     """None where the package was installed without a C compiler. A call lets other Python threads run meanwhile."""
     here = Path(__file__).parent
-    found = [path for suffix in EXTENSION_SUFFIXES if (path := here / f"_kernels{suffix}").is_file()]
-    if not found:
+    files = [path for suffix in EXTENSION_SUFFIXES if (path := here / f"_kernels{suffix}").is_file()]
+    if not files:
         return None
     try:
-        library = ctypes.CDLL(str(found[0]))
+        library = ctypes.CDLL(str(files[0]))
         _declare(library)
-    except (OSError, AttributeError) as error:
-        logger.warning("%s cannot be used, plain torch stands in: %s; install this package again", found[0], error)
+        differing = [name for name, ours in LAYOUT.items() if constant(library, name) != ours]
+    except (OSError, AttributeError, ValueError) as error:
+        logger.warning("%s cannot be used, plain torch stands in: %s; install this package again", files[0], error)
         return None
-    sizes = [ctypes.sizeof(each) for each in (Layer, Model, Rows)]
-    if not library.lts_sizes_are(*sizes):
-        logger.warning("%s was built from other sources, plain torch stands in: install this package again", found[0])
+    if differing:
+        logger.warning(
+            "%s was built from other sources (%s), plain torch stands in: install this package again",
+            files[0],
+            ", ".join(differing),
+        )
         return None
     return library
+
+
+def constant(library: ctypes.CDLL, name: str) -> int:
+    """A number that kernels/step.c hands out."""
+    return INTEGER.in_dll(library, f"lts_{name}").value
 
 
 def _declare(library: ctypes.CDLL) -> None:
     library.lts_team_new.argtypes, library.lts_team_new.restype = [ctypes.c_int], POINTER
     library.lts_team_free.argtypes, library.lts_team_free.restype = [POINTER], None
     library.lts_phases.argtypes, library.lts_phases.restype = [INTEGER], INTEGER
-    library.lts_phase_bytes.argtypes, library.lts_phase_bytes.restype = [], INTEGER
-    library.lts_sizes_are.argtypes = [INTEGER] * 3
-    library.lts_worker.argtypes, library.lts_worker.restype = [ctypes.c_int], POINTER
+    library.lts_thread_step.argtypes, library.lts_thread_step.restype = [ctypes.c_int], POINTER
     library.lts_step.argtypes = [POINTER, POINTER, POINTER, POINTER, INTEGER, POINTER]
     library.lts_step.restype = None
 
 
-def kinds(library: ctypes.CDLL) -> list[int]:
-    """Addresses of the step for each kind of CPU that this one is, the plainest first, the fastest last."""
-    found: list[int] = []
-    while kind := library.lts_worker(len(found)):
-        found.append(kind)
-    return found
+def thread_steps(library: ctypes.CDLL) -> list[int]:
+    """Addresses of a thread's step for each kind of CPU that this one is, the plainest first, the fastest last."""
+    addresses: list[int] = []
+    while address := library.lts_thread_step(len(addresses)):
+        addresses.append(address)
+    return addresses

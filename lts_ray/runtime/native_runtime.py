@@ -20,7 +20,7 @@ from torch import Tensor
 from lts_ray.errors import LtsRayError
 from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
-from lts_ray.runtime.kernel_library import Layer, Model, Rows, kernel_library, kinds
+from lts_ray.runtime.kernel_library import KernelLayer, KernelModel, KernelRows, constant, kernel_library, thread_steps
 from lts_ray.runtime.packed_model import PackedModel
 from lts_ray.runtime.panels import PANEL, empty, padded
 from lts_ray.runtime.runtime import BLOCK_TOKENS
@@ -28,17 +28,12 @@ from lts_ray.runtime.segment import Segment
 from lts_ray.submodel import Submodel
 
 Integers = NDArray[np.int32]
-ACTIVATIONS = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3}
-HEADS_AT_ONCE = 4
-"""Rooms for scores that a thread needs: see kernels/attention.h."""
-FEW_ROWS = 16
-"""See kernels/step.h."""
 ROWS = 64
-"""Room for so many rows at first; it grows with the largest step."""
+"""StepRoom for so many rows at first; it grows with the largest step."""
 
 
 class NativeRuntime:
-    """Built from a model, which it does not keep: its weights are copied into panels. See runtime.base.Runtime.
+    """Built from a model, which it does not keep: its weights are copied into panels. See `Runtime`.
 
     Raises LtsRayError where the kernels were not compiled, the model is not in float32 on the CPU, or its layers differ
     in heads.
@@ -56,16 +51,16 @@ class NativeRuntime:
             raise LtsRayError(f"the kernels run float32 on the CPU; got {weight.dtype} on {weight.device}")
         self.config: MatFormerConfig = model.config
         self.n_blocks = n_blocks
-        self._library, self._work = library, kinds(library)[kind]
+        self._library, self._work = library, thread_steps(library)[kind]
         self._packed = PackedModel.of(model)
         config = self.config
         d_value = padded(config.d_head, PANEL)
         per_layer = n_blocks * config.n_kv_head * BLOCK_TOKENS * (config.d_head + d_value)
         self._cache = empty(config.n_layer * per_layer)
         at, values = self._cache.data_ptr(), 4 * n_blocks * config.n_kv_head * BLOCK_TOKENS * config.d_head
-        self._layers = (Layer * config.n_layer)(
+        self._layers = (KernelLayer * config.n_layer)(
             *(
-                Layer(
+                KernelLayer(
                     **self._packed.layer(index),
                     keys=at + 4 * index * per_layer,
                     values=at + 4 * index * per_layer + values,
@@ -74,7 +69,7 @@ class NativeRuntime:
                 for index in range(config.n_layer)
             )
         )
-        self._model = Model(
+        self._model = KernelModel(
             n_layer=config.n_layer,
             d_model=config.d_model,
             n_head=config.n_head,
@@ -82,7 +77,7 @@ class NativeRuntime:
             d_head=config.d_head,
             vocab_size=config.vocab_size,
             context_length=config.context_length,
-            activation=ACTIVATIONS[config.family.activation],
+            activation=constant(library, config.family.activation),
             gated=config.family.gated,
             layer_norm=config.family.norm == "layer",
             fan_in=padded(max(config.widths)),
@@ -98,7 +93,7 @@ class NativeRuntime:
         finalize(self, library.lts_team_free, team).atexit = False
         self._threads = threads
         self._shapes: dict[Submodel, _Shape] = {}
-        self._room = Room.of(config, ROWS, threads)
+        self._room = StepRoom(library, config, rows=ROWS, threads=threads)
         self._logits = torch.empty(0, padded(config.vocab_size))
 
     def run(self, segments: Sequence[Segment]) -> Tensor:
@@ -123,36 +118,35 @@ class NativeRuntime:
             if segment.wants_logits:
                 wants.append(len(tokens) - 1)
         if len(tokens) > self._room.rows:
-            self._room = Room.of(self.config, 2 * len(tokens), self._threads)
+            self._room = StepRoom(self._library, self.config, rows=2 * len(tokens), threads=self._threads)
         if len(wants) > len(self._logits):
             self._logits = torch.empty(2 * len(wants), padded(self.config.vocab_size))
         if max(tokens) >= self.config.vocab_size or min(tokens) < 0:
             raise LtsRayError(f"a token id is not below the vocabulary's size, {self.config.vocab_size}")
         if max(blocks) >= self.n_blocks or min(blocks) < 0:
             raise LtsRayError(f"a block is not one of the cache's {self.n_blocks}")
-        given = [np.asarray(each, dtype=np.int32) for each in (tokens, places, table, blocks, chosen, wants)]
-        shapes = [self._shape_of(each) for each in submodels]
-        widths = np.concatenate([each.widths for each in shapes])
-        heads = np.stack([each.heads for each in shapes])
-        most_heads = heads.max(axis=0)
-        dims = np.asarray([each.d_model for each in shapes], dtype=np.int32)
-        pointers = [each.ctypes.data for each in given]
-        rows = Rows(
+        shapes = [self._shape_of(submodel) for submodel in submodels]
+        widths = np.concatenate([shape.widths for shape in shapes])
+        dims = np.asarray([shape.d_model for shape in shapes], dtype=np.int32)
+        heads = np.stack([shape.heads for shape in shapes])
+        lists = {
+            "tokens": tokens,
+            "places": places,
+            "table": table,
+            "blocks": blocks,
+            "submodels": chosen,
+            "wants": wants,
+        }
+        arrays = {name: np.asarray(values, dtype=np.int32) for name, values in lists.items()}
+        arrays |= {"dims": dims, "heads": heads, "most_heads": heads.max(axis=0)}
+        rows = KernelRows(
             rows=len(tokens),
             logit_rows=len(wants),
             apart=len(tokens) == len(segments),
             d_used=int(dims.max()),
-            tokens=pointers[0],
-            places=pointers[1],
-            table=pointers[2],
-            blocks=pointers[3],
-            submodels=pointers[4],
-            wants=pointers[5],
-            dims=dims.ctypes.data,
-            heads=heads.ctypes.data,
-            most_heads=most_heads.ctypes.data,
             logits=self._logits.data_ptr(),
-            **self._room.pointers,
+            **{name: array.ctypes.data for name, array in arrays.items()},
+            **self._room.fields,
         )
         self._library.lts_step(
             self._work,
@@ -198,30 +192,25 @@ class _Shape:
         )
 
 
-class Room:
+class StepRoom:
     """Memory for what is in between, for up to `rows` rows."""
 
-    def __init__(self, rows: int, pointers: dict[str, int], kept: list[Tensor]) -> None:
-        self.rows, self.pointers, self._kept = rows, pointers, kept
-
-    @classmethod
-    def of(cls, config: MatFormerConfig, rows: int, threads: int) -> Room:
-        library = kernel_library()
-        assert library is not None
+    def __init__(self, library: ctypes.CDLL, config: MatFormerConfig, *, rows: int, threads: int) -> None:
         d_model = padded(config.d_model)
-        scores = HEADS_AT_ONCE * padded(config.context_length, PANEL)
+        scores = constant(library, "heads_at_once") * padded(config.context_length, PANEL)
         floats = {
             "x": rows * d_model,
             "normed": rows * d_model,
-            "own": FEW_ROWS * threads * d_model,
+            "own": constant(library, "few_rows") * threads * d_model,
             "qkv": rows * padded((config.n_head + 2 * config.n_kv_head) * config.d_head),
             "mixed": rows * config.n_head * config.d_head,
             "inner": rows * padded(max(config.widths)),
             "scores": threads * scores,
         }
-        kept = {name: torch.zeros(size) for name, size in floats.items()}
-        kept |= {name: torch.zeros(config.n_layer * rows, dtype=torch.int32) for name in ("order", "widths")}
-        phases = library.lts_phases(config.n_layer) * library.lts_phase_bytes()
-        kept["phases"] = torch.zeros(phases // 8, dtype=torch.int64)
-        pointers = {name: each.data_ptr() for name, each in kept.items()}
-        return cls(rows, pointers | {"scores_size": scores}, list(kept.values()))
+        memory = {name: torch.zeros(size) for name, size in floats.items()}
+        memory |= {name: torch.zeros(config.n_layer * rows, dtype=torch.int32) for name in ("order", "widths")}
+        phases = library.lts_phases(config.n_layer) * constant(library, "phase_bytes")
+        memory["phases"] = torch.zeros(phases // 8, dtype=torch.int64)
+        self.rows, self.memory = rows, memory
+        self.fields = {name: tensor.data_ptr() for name, tensor in memory.items()} | {"scores_size": scores}
+        """Of KernelRows."""

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from lts_ray.errors import LtsRayError
 from lts_ray.models.family import GPT2, LLAMA, MISTRAL, OPT, QWEN2, QWEN3, Family
+from lts_ray.models.feed_forward import ACTIVATIONS
 from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
-from lts_ray.runtime.kernel_library import kernel_library, kinds
+from lts_ray.runtime import native_runtime
+from lts_ray.runtime.kernel_library import LAYOUT, constant, kernel_library, thread_steps
 from lts_ray.runtime.native_runtime import NativeRuntime
 from lts_ray.runtime.segment import Segment
 from lts_ray.submodel import Submodel
@@ -92,7 +94,7 @@ def test_a_step_computes_what_the_model_computes(family: Family, tied: bool) -> 
     torch.testing.assert_close(logits[1], reference(model, long, mixed), atol=2e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", range(len(kinds(LIBRARY))), ids=lambda each: f"kind {each}")
+@pytest.mark.parametrize("kind", range(len(thread_steps(LIBRARY))), ids=lambda each: f"kind {each}")
 def test_every_kind_of_cpu_that_this_one_is_computes_the_same(model: MatFormer, kind: int) -> None:
     """The plainest has no fused multiply-add: close, not equal."""
     runtime = NativeRuntime(model, n_blocks=32, threads=1, kind=kind)
@@ -219,3 +221,44 @@ def test_numbers_that_would_lead_out_of_memory_are_refused(
 def test_a_model_in_another_precision_is_refused() -> None:
     with pytest.raises(LtsRayError, match="float32"):
         NativeRuntime(model_of(LLAMA).double(), n_blocks=1, threads=1)
+
+
+@pytest.mark.parametrize("name", LAYOUT)
+def test_a_library_that_lays_memory_out_otherwise_is_not_used(
+    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert LIBRARY is not None
+    assert constant(LIBRARY, name) == LAYOUT[name]
+    monkeypatch.setitem(LAYOUT, name, LAYOUT[name] + 8)
+    assert kernel_library.__wrapped__() is None
+    assert f"was built from other sources ({name})" in caplog.text
+
+
+def test_a_library_without_a_constant_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(LAYOUT, "unheard_of", 1)
+    assert kernel_library.__wrapped__() is None
+    assert "lts_unheard_of" in caplog.text
+
+
+@pytest.mark.parametrize("room", ["own", "scores"])
+def test_room_is_made_by_what_the_compiled_code_says_that_it_needs(room: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change in C alone must not write past a buffer."""
+    needs = {"own": "few_rows", "scores": "heads_at_once"}[room]
+    config = model_of(LLAMA).config
+
+    def floats() -> int:
+        assert LIBRARY is not None
+        return native_runtime.StepRoom(LIBRARY, config, rows=4, threads=3).memory[room].numel()
+
+    before = floats()
+    monkeypatch.setattr(
+        native_runtime, "constant", lambda library, name: constant(library, name) * (2 if name == needs else 1)
+    )
+    assert floats() == 2 * before
+
+
+def test_activations_are_numbered_by_the_compiled_code() -> None:
+    assert LIBRARY is not None
+    assert sorted(constant(LIBRARY, name) for name in ACTIVATIONS) == list(range(len(ACTIVATIONS)))

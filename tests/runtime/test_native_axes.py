@@ -13,7 +13,7 @@ from lts_ray.checkpoints.extracted import extract
 from lts_ray.errors import LtsRayError
 from lts_ray.models.family import GPT2, OPT, QWEN3
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
-from lts_ray.runtime.kernel_library import kernel_library, kinds
+from lts_ray.runtime.kernel_library import kernel_library, thread_steps
 from lts_ray.runtime.native_runtime import NativeRuntime
 from lts_ray.runtime.segment import Segment
 from lts_ray.submodel import Submodel
@@ -45,7 +45,7 @@ CONFIGS = {
 CLOSE = {"atol": 3e-4, "rtol": 3e-4}
 
 
-@pytest.mark.parametrize("kind", range(len(kinds(LIBRARY))), ids="kind {}".format)
+@pytest.mark.parametrize("kind", range(len(thread_steps(LIBRARY))), ids="kind {}".format)
 @pytest.mark.parametrize("name", list(CONFIGS))
 def test_each_row_gets_what_its_sequence_would_get_alone(name: str, kind: int) -> None:
     """Also where a sequence goes on as a wider submodel, and looks at keys of heads that it did not have."""

@@ -5,7 +5,7 @@
 #include "matmul.h"
 #include "step.h"
 
-enum { HEADS_AT_ONCE = LANES == 4 ? 2 : 4, CHUNKS_AT_ONCE = LANES == 16 ? 4 : 2 };
+enum { HEADS_AT_ONCE = LANES == 4 ? 2 : MOST_HEADS_AT_ONCE, CHUNKS_AT_ONCE = LANES == 16 ? 4 : 2 };
 
 typedef struct {
     const float *keys, *values; /* of this layer and head of keys, in block 0 */

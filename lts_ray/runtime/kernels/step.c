@@ -1,13 +1,12 @@
 /* What is called from outside: make a team of threads, run a step. */
+#include "lanes.h"
 #include "step.h"
 
-#include <string.h>
+typedef void (*thread_step)(void *, int);
 
-typedef void (*worker)(void *, int);
-
-extern const worker lts_worker_any;
+extern const thread_step lts_thread_step_any;
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-extern const worker lts_worker_v3, lts_worker_v4;
+extern const thread_step lts_thread_step_v3, lts_thread_step_v4;
 
 static int supports_v3(void) {
     __builtin_cpu_init();
@@ -24,11 +23,11 @@ static int supports_v4(void) {
 #endif
 
 /* The step for a kind of CPU, the plainest first: 0, 1, ... NULL where this CPU is none, or there are no more. */
-worker lts_worker(int kind) {
-    if (kind == 0) return lts_worker_any;
+thread_step lts_thread_step(int kind) {
+    if (kind == 0) return lts_thread_step_any;
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-    if (kind == 1 && supports_v3()) return lts_worker_v3;
-    if (kind == 2 && supports_v4()) return lts_worker_v4;
+    if (kind == 1 && supports_v3()) return lts_thread_step_v3;
+    if (kind == 2 && supports_v4()) return lts_thread_step_v4;
 #endif
     return 0;
 }
@@ -37,14 +36,15 @@ void *lts_team_new(int size) { return team_new(size); }
 
 void lts_team_free(void *t) { team_free(t); }
 
-/* Phases of a step of n_layer layers, at the most, and the bytes of one. */
+/* Phases of a step of n_layer layers, at the most. */
 int64_t lts_phases(int64_t n_layer) { return 8 * n_layer + 4; }
-int64_t lts_phase_bytes(void) { return sizeof(phase); }
 
-/* Whether the structures here are laid out as the caller believes. */
-int lts_sizes_are(int64_t of_layer, int64_t of_model, int64_t of_rows) {
-    return sizeof(layer) == of_layer && sizeof(model) == of_model && sizeof(rows) == of_rows;
-}
+/* What the caller lays its memory out by; kernel_library.py reads or checks each. */
+const int64_t lts_layer_bytes = sizeof(layer), lts_model_bytes = sizeof(model), lts_rows_bytes = sizeof(rows);
+const int64_t lts_phase_bytes = sizeof(phase);
+const int64_t lts_panel = PANEL, lts_block_tokens = PANEL;
+const int64_t lts_few_rows = FEW_ROWS, lts_heads_at_once = MOST_HEADS_AT_ONCE;
+const int64_t lts_silu = SILU, lts_gelu = GELU, lts_gelu_tanh = GELU_TANH, lts_relu = RELU;
 
 /* For each layer, order the rows by their width, widest first. widths: [n_submodels, n_layer].
    Rows of one width stay in their order; counting suffices, because there are few submodels. */
@@ -68,7 +68,7 @@ static void arrange(const model *m, const rows *b, int64_t n_submodels, const in
     }
 }
 
-void lts_step(worker work, const model *m, const rows *b, void *t, int64_t n_submodels, const int32_t *widths) {
+void lts_step(thread_step work, const model *m, const rows *b, void *t, int64_t n_submodels, const int32_t *widths) {
     const step job = {m, b};
     arrange(m, b, n_submodels, widths);
     memset((void *)b->phases, 0, sizeof *b->phases * (size_t)lts_phases(m->n_layer));

@@ -29,9 +29,10 @@ typedef struct {
 
 enum { SILU, GELU, GELU_TANH, RELU };
 
-enum { FEW_ROWS = 16 };
+/* Rows that every thread normalises for itself; and heads whose scores a thread holds at a time, on any CPU. */
+enum { FEW_ROWS = 16, MOST_HEADS_AT_ONCE = 4 };
 
-/* rows: one for each token. normed: of all rows; own: of FEW_ROWS rows for each thread, which nobody else writes, so
+/* rows: one for each token. normed: of all rows; own: of FEW_ROWS rows for each thread, which no other writes, so
    that a thread that is far behind spoils nothing. apart: whether each is of another sequence. table: where, in
    `blocks`, the row's sequence begins. order: for each layer, the rows from the widest to the narrowest; widths: of the
    rows in that order.

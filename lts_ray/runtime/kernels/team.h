@@ -1,8 +1,8 @@
 /* The threads that run a step together: the caller and some helpers, which sleep between steps.
 
-   A step is a row of phases, a phase some pieces of work. Whoever is free takes the next piece; a phase is over when all
-   its pieces are done, whoever has done them. So nobody waits for a thread that the system has put aside, unless it has
-   a piece in hand: on a busy machine the caller goes on alone. */
+   A step is a row of phases, a phase some pieces of work. A thread that is free takes the next piece; a phase is over
+   when all its pieces are done. So no thread waits for one that the system has put aside, unless that one has a piece in
+   hand: on a busy machine the caller goes on alone. */
 #ifndef LTS_TEAM_H
 #define LTS_TEAM_H
 
@@ -32,7 +32,7 @@ typedef struct team {
 team *team_new(int size);
 void team_free(team *t);
 
-/* Let the caller, and the helpers that come in time, run `work`; nobody is inside it any more when this returns. */
+/* Let the caller, and the helpers that come in time, run `work`; no thread is inside it any more when this returns. */
 void team_run(team *t, void (*work)(void *, int), void *job);
 
 enum { SPINS = 2000 }; /* some ten microseconds; then the core is given away, others may need it */

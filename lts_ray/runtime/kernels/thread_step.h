@@ -104,7 +104,7 @@ INLINE void fan_out(const product *p, long piece, const int32_t *widths, const i
     }
 }
 
-/* Whether nobody asks for a piece of queries, keys and values: it is all queries of heads past the most. */
+/* Whether no row needs a piece of queries, keys and values: it is all queries of heads past the most. */
 INLINE int is_unasked(const model *m, const product *p, long piece, long most_heads) {
     const long first = piece * TILE_PANELS * PANEL, stop = first + panels_of(p, piece) * PANEL;
     return first >= most_heads * m->d_head && stop <= m->n_head * m->d_head;
@@ -154,8 +154,9 @@ INLINE void look(const model *m, const rows *b, long i, long row, long head, con
         memset(y + head * group * m->d_head, 0, sizeof(float) * (size_t)(group * m->d_head));
 }
 
-/* Normalise all rows, in this order. Few of them everybody normalises for himself: it is quicker than to wait. Whoever
-   comes late to it, when the others may have gone on to change x, does it for nothing, and finds no piece to take. */
+/* Normalise all rows, in this order. If they are few, every thread normalises them for itself: that is quicker than to
+   wait. A thread that comes late, when others may have gone on to change x, does it for nothing and finds no piece to
+   take. */
 #define NORMALISE(weight, bias, order)                                                              \
     do {                                                                                            \
         if (few) {                                                                                  \
@@ -168,7 +169,7 @@ INLINE void look(const model *m, const rows *b, long i, long row, long head, con
         }                                                                                           \
     } while (0)
 
-static void WORKER(void *job, int member) {
+static void THREAD_STEP(void *job, int member) {
     const step *s = job;
     const model *m = s->model;
     const rows *b = s->rows;
