@@ -32,6 +32,7 @@ from lts_ray.proxies.architecture_cost import (
     fit,
 )
 from lts_ray.proxies.layer_design import design
+from lts_ray.record import record_json
 from lts_ray.spaces.backbone_space import BackboneSpace
 from lts_ray.spaces.named_spaces import backbone_space
 from lts_ray.target import Target
@@ -88,7 +89,7 @@ class Result:
         return {
             "schema": SCHEMA,
             "space": found.model.space.name,
-            "target": self.target.to_json(),
+            "target": record_json(self.target),
             "seed": self.seed,
             "machine": asdict(self.machine),
             "layers": len(found.model.samples),

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from math import isfinite
+from typing import Annotated
 
-from lts_ray.errors import LtsRayError
+from pydantic import Field
+
+from lts_ray.record import record
+
+Positive = Annotated[float, Field(gt=0)]
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(what="cost")
 class Cost:
-    """What a submodel costs on one target.
+    """What a candidate costs on one target."""
 
-    prefill_ms: the target's batch of sequence_length tokens. decode_ms: one more token for that batch, with KV cache;
-    None of an encoder, which has no such step. peak_memory_mb: weights, activations and KV cache, in 1e6 bytes.
-    """
-
-    prefill_ms: float
-    decode_ms: float | None
-    peak_memory_mb: float
-
-    def __post_init__(self) -> None:
-        if any(not isfinite(each) or each <= 0 for each in asdict(self).values() if each is not None):
-            raise LtsRayError(f"costs must be finite and positive; got {asdict(self)}")
+    prefill_ms: Positive
+    """Of the target's batch of sequence_length tokens."""
+    decode_ms: Positive | None
+    """Of one more token for that batch, with a KV cache; None of an encoder, which has no such step."""
+    peak_memory_mb: Positive
+    """Weights, activations and KV cache, in 1e6 bytes."""

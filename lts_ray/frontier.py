@@ -1,55 +1,73 @@
-"""The one file that search hands to serving: which submodels are worth running on a target, and what a step costs."""
+"""The one file that search hands to serving: which submodels are worth running on which target."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal
 
 from lts_ray.cost import Cost
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json, write_json
-from lts_ray.measurement.cost_model import StepCostModel
 from lts_ray.models.decoder_config import DecoderConfig
+from lts_ray.record import read_record, record, record_json
 from lts_ray.submodel import Submodel
 from lts_ray.target import Target
 
-SCHEMA = 1
+SCHEMA = 2
+READ_SCHEMAS = (1, 2)
+"""Schema 1 also had each target's step costs, which serving measures itself, and a `loss` of minus the parameters."""
 Quality = Literal["validation_loss", "decoder_params", "few_shot"]
 """What stands for quality: measured loss in nats per token, LTS's training-free proxy, or a model of trained rows."""
+MEASURED: Quality = "validation_loss"
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(what="point")
 class FrontierPoint:
-    """One evaluated submodel.
-
-    name: a granularity's name, or the relative size such as 0.62. loss: higher is worse, whatever it stands
-    for: validation loss in nats, or minus the decoder parameters. fronts: the targets on whose front it lies.
-    """
+    """One evaluated submodel."""
 
     name: str
+    """A granularity's, or the relative size such as 0.62."""
     submodel: Submodel
     decoder_params: int
-    loss: float
+    """Of all its layers, an encoder's among them where there is one."""
+    loss: float | None = None
+    """Validation loss in nats per token; None where it was not measured and the parameters stand for quality."""
     costs: Mapping[str, Cost]
+    """By target."""
     fronts: tuple[str, ...]
+    """The targets on whose front it lies."""
+
+    @property
+    def shortfall(self) -> float:
+        """Higher is worse: the loss, or without one minus the parameters."""
+        return -float(self.decoder_params) if self.loss is None else self.loss
+
+    def to_json(self) -> dict[str, Any]:
+        """The submodel's widths, heads and d_model are keys of the point; a loss that was not measured is left out."""
+        written = record_json(self)
+        rest = {key: written[key] for key in written if key not in ("name", "submodel")}
+        if self.loss is None:
+            del rest["loss"]
+        return {"name": self.name, **self.submodel.fields(), **rest}
 
 
-@dataclass(frozen=True, kw_only=True)
-class TargetEntry:
-    target: Target
-    step_cost: StepCostModel
-
-
-@dataclass(frozen=True, kw_only=True)
+@record(what="frontier")
 class Frontier:
     """Points on the front of at least one target, and the trained granularities; best quality first."""
 
     model_fingerprint: str
     quality: Quality
-    targets: Mapping[str, TargetEntry]
+    targets: Mapping[str, Target]
     points: tuple[FrontierPoint, ...]
+
+    def __post_init__(self) -> None:
+        odd = [point.name for point in self.points if (point.loss is not None) != (self.quality == MEASURED)]
+        if odd:
+            raise LtsRayError(
+                f"a frontier's points have a loss where its quality is {MEASURED}, and only there; its quality is "
+                f"{self.quality}, and wrong are the points {', '.join(odd)}"
+            )
 
     def front(self, target: str) -> tuple[FrontierPoint, ...]:
         """The non-dominated points on `target`, best quality first."""
@@ -67,85 +85,32 @@ class Frontier:
         for point in self.points:
             config.check(point.submodel)
 
-    def merge(self, other: Frontier) -> Frontier:
-        """Both searches' results of one model on different targets, as one frontier."""
-        if (other.model_fingerprint, other.quality) != (self.model_fingerprint, self.quality):
-            raise LtsRayError("only frontiers of one model and one kind of quality can be merged")
-        shared = sorted(self.targets.keys() & other.targets.keys())
-        if shared:
-            raise LtsRayError(f"both frontiers have the target {', '.join(shared)}: merge different targets")
-        points = {point.submodel: point for point in self.points}
-        for point in other.points:
-            mine = points.get(point.submodel)
-            points[point.submodel] = (
-                point
-                if mine is None
-                else replace(mine, costs={**mine.costs, **point.costs}, fronts=(*mine.fronts, *point.fronts))
-            )
-        ordered = sorted(points.values(), key=lambda point: (point.loss, point.submodel))
-        return replace(self, targets={**self.targets, **other.targets}, points=tuple(ordered))
-
     def to_json(self) -> dict[str, Any]:
-        return {
-            "schema": SCHEMA,
-            "model_fingerprint": self.model_fingerprint,
-            "quality": self.quality,
-            "targets": {
-                name: {"target": entry.target.to_json(), "step_cost": entry.step_cost.to_json()}
-                for name, entry in self.targets.items()
-            },
-            "points": [
-                {
-                    "name": point.name,
-                    **point.submodel.fields(),
-                    "decoder_params": point.decoder_params,
-                    "loss": point.loss,
-                    "costs": {name: asdict(cost) for name, cost in point.costs.items()},
-                    "fronts": list(point.fronts),
-                }
-                for point in self.points
-            ],
-        }
+        points = [point.to_json() for point in self.points]
+        return {"schema": SCHEMA, **record_json(self), "points": points}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Frontier:
-        """Raises LtsRayError for another schema or a malformed record."""
-        if value.get("schema") != SCHEMA:
-            raise LtsRayError(f"the frontier has schema {value.get('schema')!r}; this version reads {SCHEMA}")
+        """Raises LtsRayError for an unknown schema or a malformed record."""
+        schema = value.get("schema")
+        if schema not in READ_SCHEMAS:
+            raise LtsRayError(f"the frontier has schema {schema!r}; this version reads 1 and 2")
         try:
-            if value["quality"] not in get_args(Quality):
-                raise LtsRayError(
-                    f"the frontier's quality is {value['quality']!r}; known: {', '.join(get_args(Quality))}"
-                )
-            return cls(
-                model_fingerprint=str(value["model_fingerprint"]),
-                quality=cast(Quality, value["quality"]),
-                targets={
-                    str(name): TargetEntry(
-                        target=Target.from_json(entry["target"]), step_cost=StepCostModel.from_json(entry["step_cost"])
-                    )
-                    for name, entry in value["targets"].items()
-                },
-                points=tuple(
-                    FrontierPoint(
-                        name=str(point["name"]),
-                        submodel=_read_submodel(point),
-                        decoder_params=int(point["decoder_params"]),
-                        loss=float(point["loss"]),
-                        costs={str(name): Cost(**cost) for name, cost in point["costs"].items()},
-                        fronts=tuple(point["fronts"]),
-                    )
-                    for point in value["points"]
-                ),
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            targets = value["targets"]
+            if schema == 1:
+                targets = {name: entry["target"] for name, entry in targets.items()}
+            points = [_point_values(point, has_loss=value["quality"] == MEASURED) for point in value["points"]]
+        except (KeyError, TypeError, AttributeError) as error:
             raise LtsRayError(f"the frontier is malformed: {error!r}") from None
+        rest = {key: value[key] for key in value if key != "schema"}
+        return read_record(cls, {**rest, "targets": targets, "points": points}, what="frontier")
 
 
-def _read_submodel(point: Mapping[str, Any]) -> Submodel:
-    """heads and d_model are named where it has less than all."""
-    more = {key: point[key] for key in ("heads", "d_model") if key in point}
-    return Submodel.from_json({"widths": point["widths"], **more})
+def _point_values(point: Mapping[str, Any], *, has_loss: bool) -> dict[str, Any]:
+    """A point's keys as the record has them: the submodel as one value, and a loss only where it was measured."""
+    own = {key: point[key] for key in point if key in ("widths", "heads", "d_model")}
+    rest = {key: point[key] for key in point if key not in own and (key != "loss" or has_loss)}
+    return {**rest, "submodel": own}
 
 
 def write_frontier(frontier: Frontier, path: Path) -> None:

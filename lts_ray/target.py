@@ -3,71 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
+
+from annotated_types import Ge, MinLen
 
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_yaml
+from lts_ray.record import read_record, record
 
-DTYPES = ("float32", "bfloat16", "float16")
 
-
-@dataclass(frozen=True, kw_only=True)
+@record(what="target")
 class Target:
-    """Where and how to measure.
+    """Where and how to measure."""
 
-    label_selector: Ray node labels that the node must have. local: run on the driver's node instead.
-    resources: Ray resources that a measurement takes, which gives exclusivity on a node.
-    threads: torch's intra-op threads. sequence_length: tokens of the measured prefill. batch_size: its rows.
-    """
-
-    name: str
+    name: Annotated[str, MinLen(1)]
+    """Stands in every result."""
     label_selector: Mapping[str, str] = field(default_factory=dict)
+    """Ray node labels that the node must have."""
     local: bool = False
-    resources: Mapping[str, float] = field(default_factory=dict)
-    threads: int = 1
-    device: str = "cpu"
-    dtype: str = "float32"
-    sequence_length: int = 192
-    batch_size: int = 1
+    """Run on the driver's node instead."""
+    resources: Mapping[str, Annotated[int | float, Ge(0)]] = field(default_factory=dict)
+    """Ray resources that a measurement takes, so that nothing else runs on the node meanwhile."""
+    threads: Annotated[int, Ge(1)] = 1
+    """Torch's intra-op threads."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    sequence_length: Annotated[int, Ge(1)] = 192
+    """Tokens of the measured prefill."""
+    batch_size: Annotated[int, Ge(1)] = 1
+    """Rows of the measured steps."""
 
     def __post_init__(self) -> None:
-        if not self.name or not isinstance(self.name, str):
-            raise LtsRayError("every target needs a name, which appears in its results")
-        where = f"target {self.name!r}"
         if self.local == bool(self.label_selector):
-            raise LtsRayError(f"{where} needs either a label_selector or `local: true`")
-        for name in ("threads", "sequence_length", "batch_size"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise LtsRayError(f"{where}: {name} must be a whole number of at least 1; got {value!r}")
-        if self.device not in ("cpu", "cuda"):
-            raise LtsRayError(f"{where}: device must be cpu or cuda; got {self.device!r}")
-        if self.dtype not in DTYPES:
-            raise LtsRayError(f"{where}: dtype must be one of {', '.join(DTYPES)}; got {self.dtype!r}")
-        if any(not isinstance(value, int | float) or value < 0 for value in self.resources.values()):
-            raise LtsRayError(f"{where}: resources must be non-negative numbers; got {dict(self.resources)}")
+            raise LtsRayError(f"target {self.name!r} needs either a label_selector or `local: true`")
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
-    @classmethod
-    def from_json(cls, value: object) -> Target:
-        if not isinstance(value, Mapping):
-            raise LtsRayError(f"a target is a mapping with a name; got {value!r}")
-        known = {each.name for each in fields(cls)}
-        unknown = sorted(str(key) for key in value.keys() - known)
-        if unknown:
-            raise LtsRayError(
-                f"target {value.get('name')!r} has unknown keys {', '.join(unknown)}; known: {', '.join(sorted(known))}"
-            )
-        if "name" not in value:
-            raise LtsRayError("every target needs a name, which appears in its results")
-        for key in ("label_selector", "resources"):
-            if not isinstance(value.get(key, {}), Mapping):
-                raise LtsRayError(f"target {value['name']!r}: {key} must be a mapping; got {value[key]!r}")
-        return cls(**value)
+def read_target(value: object) -> Target:
+    """A target out of a file. Raises LtsRayError with its name."""
+    name = value.get("name") if isinstance(value, Mapping) else None
+    return read_record(Target, value, what=f"target {name!r}" if name else "a target")
 
 
 def load_targets(path: Path) -> tuple[Target, ...]:
@@ -76,7 +52,7 @@ def load_targets(path: Path) -> tuple[Target, ...]:
     entries = raw.get("targets") if isinstance(raw, dict) else None
     if not isinstance(entries, list) or not entries:
         raise LtsRayError(f"targets file {path} needs a list `targets:` with at least one entry")
-    targets = tuple(Target.from_json(entry) for entry in entries)
+    targets = tuple(read_target(entry) for entry in entries)
     names = [target.name for target in targets]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

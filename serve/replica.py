@@ -71,7 +71,7 @@ def build_replica(
     keys = args.read_keys()
     frontier = args.read_frontier()
     name = None if frontier is None else args.target or matching_target(frontier, labels)
-    target = None if frontier is None or name is None else frontier.targets[name].target
+    target = None if frontier is None or name is None else frontier.targets[name]
     checkpoint = load_universal(
         args.model,
         dtype=torch.float32 if target is None else getattr(torch, target.dtype),
@@ -123,9 +123,9 @@ def matching_target(frontier: Frontier, labels: Mapping[str, str]) -> str | None
     """
     matching = [
         name
-        for name, entry in frontier.targets.items()
-        if entry.target.label_selector
-        and labels_match(entry.target.label_selector, labels)
-        and (entry.target.device == "cpu" or torch.cuda.is_available())
+        for name, target in frontier.targets.items()
+        if target.label_selector
+        and labels_match(target.label_selector, labels)
+        and (target.device == "cpu" or torch.cuda.is_available())
     ]
-    return max(matching, key=lambda name: len(frontier.targets[name].target.label_selector), default=None)
+    return max(matching, key=lambda name: len(frontier.targets[name].label_selector), default=None)

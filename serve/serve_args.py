@@ -115,7 +115,7 @@ class ServeArgs(BaseModel):
         if self.target is None:
             return None
         frontier.front(self.target)  # raises for an unknown target
-        return frontier.targets[self.target].target
+        return frontier.targets[self.target]
 
     def read_keys(self) -> Keys | None:
         return None if self.keys is None else Keys.read(self.keys)

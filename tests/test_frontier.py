@@ -1,4 +1,4 @@
-"""The frontier is read as it was written, refuses what is not one, and merges searches of different targets."""
+"""The frontier is read as it was written, and refuses what is not one."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ from hypothesis import strategies as st
 
 from lts_ray.cost import Cost
 from lts_ray.errors import LtsRayError
-from lts_ray.frontier import Frontier, FrontierPoint, TargetEntry, point_names, read_frontier, write_frontier
-from lts_ray.measurement.cost_model import StepCostModel
+from lts_ray.frontier import Frontier, FrontierPoint, point_names, read_frontier, write_frontier
 from lts_ray.submodel import Submodel
 from lts_ray.target import Target
 from tests.conftest import make_model
 
 CONFIG = make_model().config
-STEP_COST = StepCostModel(prefill=(1, 0.1, 0.1, 0, 0), decode=(1, 0.1, 0, 0, 0), relative_error=0.05)
 
 
 def point(widths: tuple[int, ...], *, target: str = "a") -> FrontierPoint:
@@ -34,8 +32,8 @@ def point(widths: tuple[int, ...], *, target: str = "a") -> FrontierPoint:
 
 
 def frontier(*points: FrontierPoint, target: str = "a") -> Frontier:
-    entry = TargetEntry(target=Target(name=target, label_selector={"role": target}, threads=2), step_cost=STEP_COST)
-    return Frontier(model_fingerprint="f" * 64, quality="validation_loss", targets={target: entry}, points=points)
+    targets = {target: Target(name=target, label_selector={"role": target}, threads=2)}
+    return Frontier(model_fingerprint="f" * 64, quality="validation_loss", targets=targets, points=points)
 
 
 FRONTIER = frontier(point((64, 64, 64)), point((8, 64, 16)))
@@ -56,10 +54,35 @@ def test_heads_and_d_model_are_kept_where_a_point_has_fewer(tmp_path: Path) -> N
     assert (kept[1]["heads"], kept[1]["d_model"]) == ([2, 4, 4], 24)
 
 
-def test_schema_1_is_read_for_ever() -> None:
-    """A file written by the first version, kept as it was: readers take old files or say that they do not."""
-    kept = read_frontier(Path(__file__).parent / "fixtures" / "frontier-schema-1.json")
-    assert kept == FRONTIER
+FIXTURES = Path(__file__).parent / "fixtures"
+
+
+@pytest.mark.parametrize("schema", [1, 2])
+def test_every_schema_is_read_for_ever(schema: int) -> None:
+    """A file written by that version, kept as it was: readers take old files or say that they do not."""
+    assert read_frontier(FIXTURES / f"frontier-schema-{schema}.json") == FRONTIER
+
+
+def test_the_newest_schema_is_written(tmp_path: Path) -> None:
+    write_frontier(FRONTIER, tmp_path / "frontier.json")
+    assert json.loads((tmp_path / "frontier.json").read_text()) == json.loads(
+        (FIXTURES / "frontier-schema-2.json").read_text()
+    )
+
+
+def test_where_parameters_stand_for_quality_no_point_has_a_loss(tmp_path: Path) -> None:
+    """Schema 1 had minus the parameters as a loss there."""
+    old = json.loads((FIXTURES / "frontier-schema-1.json").read_text()) | {"quality": "decoder_params"}
+    for each in old["points"]:
+        each["loss"] = -each["decoder_params"]
+    read = Frontier.from_json(old)
+    assert [each.loss for each in read.points] == [None, None]
+    assert [each.shortfall for each in read.points] == [-each.decoder_params for each in FRONTIER.points]
+    write_frontier(read, tmp_path / "frontier.json")
+    assert read_frontier(tmp_path / "frontier.json") == read
+    assert not any("loss" in each for each in json.loads((tmp_path / "frontier.json").read_text())["points"])
+    with pytest.raises(LtsRayError, match="have a loss where its quality is validation_loss, and only there"):
+        replace(read, quality="validation_loss")
 
 
 @pytest.mark.parametrize(
@@ -67,11 +90,12 @@ def test_schema_1_is_read_for_ever() -> None:
     [
         ({"schema": 9}, "schema 9"),
         ({"schema": None}, "schema None"),
-        ({"quality": "beauty"}, "quality is 'beauty'"),
-        ({"points": [{"name": "x"}]}, "malformed"),
+        ({"quality": "beauty"}, "frontier.quality must be one of .*; got 'beauty'"),
+        ({"points": [{"name": "x"}]}, "frontier.points.0.submodel needs widths"),
+        ({"points": [{"name": "x", "widths": [8]}]}, "frontier.points.0 needs decoder_params"),
         ({"points": 5}, "malformed"),
-        ({"targets": []}, "malformed"),
-        ({"targets": {"a": {"target": {"name": "a"}, "step_cost": {}}}}, "label_selector or `local: true`"),
+        ({"targets": []}, "frontier.targets must be a mapping"),
+        ({"targets": {"a": {"name": "a"}}}, "label_selector or `local: true`"),
     ],
     ids=str,
 )
@@ -86,7 +110,7 @@ def test_a_foreign_frontier_is_one_clear_line(change: dict[str, object], message
 
 @pytest.mark.parametrize("value", [-1, 0, float("nan"), float("inf")])
 def test_a_cost_that_is_no_time_is_refused(value: float) -> None:
-    with pytest.raises(LtsRayError, match="finite and positive"):
+    with pytest.raises(LtsRayError, match=r"cost\.prefill_ms must be (above 0.0|a finite number)"):
         Cost(prefill_ms=value, decode_ms=1, peak_memory_mb=1)
 
 
@@ -94,18 +118,6 @@ def test_the_frontier_of_another_model_is_refused() -> None:
     with pytest.raises(LtsRayError, match="of another model"):
         FRONTIER.check_model("0" * 64, CONFIG)
     FRONTIER.check_model("f" * 64, CONFIG)
-
-
-def test_merging_two_targets_joins_what_was_measured_of_one_submodel() -> None:
-    shared, own = point((64, 64, 64), target="b"), point((8, 8, 8), target="b")
-    merged = FRONTIER.merge(frontier(shared, own, target="b"))
-    assert set(merged.targets) == {"a", "b"}
-    assert [each.submodel.widths for each in merged.front("b")] == [(64, 64, 64), (8, 8, 8)]
-    assert set(merged.points[0].costs) == {"a", "b"}
-    with pytest.raises(LtsRayError, match="merge different targets"):
-        FRONTIER.merge(FRONTIER)
-    with pytest.raises(LtsRayError, match="of one model"):
-        FRONTIER.merge(replace(FRONTIER, model_fingerprint="0"))
 
 
 def test_an_unknown_target_is_named_with_the_known_ones() -> None:

@@ -27,19 +27,12 @@ def measure(
     from lts_ray.checkpoints.universal import load_universal
     from lts_ray.console import print_rows
     from lts_ray.measurement.measurement import measure_submodels
-    from lts_ray.target import Target
+    from lts_ray.target import read_target
 
     universal = load_universal(model).model
     names = submodel or list(universal.config.granularities)
-    target = Target(
-        name="here",
-        local=True,
-        threads=threads,
-        device=device,
-        dtype=dtype,
-        sequence_length=sequence_length,
-        batch_size=batch_size,
-    )
+    sizes = {"threads": threads, "sequence_length": sequence_length, "batch_size": batch_size}
+    target = read_target({"name": "here", "local": True, "device": device, "dtype": dtype, **sizes})
     measured = measure_submodels(universal, [universal.config.submodel(name) for name in names], target)
     rows = [
         {

@@ -65,8 +65,7 @@ class Steadiness:
 class ReportData:
     """evaluated: in the order they finished. points: those with a name, best quality first.
 
-    curves, steadiness: by target. step_errors: by target, the step-cost model's median relative error; empty where a
-    search has no such models. proxy: None where no truth was measured. subject: what candidates are of.
+    curves, steadiness: by target. proxy: None where no truth was measured. subject: what candidates are of.
     """
 
     noun: str
@@ -81,7 +80,6 @@ class ReportData:
     points: tuple[Shown, ...]
     curves: Mapping[str, tuple[Curve, ...]]
     steadiness: Mapping[str, Steadiness]
-    step_errors: Mapping[str, float]
     proxy: ProxyAgreement | None
     failed: int
     planned: int
@@ -143,7 +141,6 @@ def report_data(
             target.name: _steadiness(each.measurements[target.name] for each in evaluated.values())
             for target in targets
         },
-        step_errors={name: each.relative_error for name, each in session.step_costs.items()},
         proxy=proxy_agreement(params, list(evaluated.values()), settings.latency) if is_measured else None,
         failed=len(session.outcomes) - len(evaluated),
         planned=settings.evaluations,

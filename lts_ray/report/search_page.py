@@ -81,7 +81,7 @@ def _finding(data: ReportData, target: Target) -> dict[str, Any]:
     """One target in numbers: its front, what that spans, and how far to trust it."""
     name = target.name
     costs = [each.measured[name].cost for each in data.front(name)]
-    steadiness, error = data.steadiness[name], data.step_errors.get(name)
+    steadiness = data.steadiness[name]
     labels = ", ".join(f"{key}: {value}" for key, value in target.label_selector.items())
     spans = {}
     for cost in _costs(data):
@@ -98,7 +98,6 @@ def _finding(data: ReportData, target: Target) -> dict[str, Any]:
         "hypervolume": f"{data.curves[name][0].values[-1]:.3f}",
         "unsteady": f"{steadiness.unsteady} of {len(data.evaluated)}",
         "slowdown": "–" if steadiness.worst_slowdown is None else f"{steadiness.worst_slowdown:.2f} ×",
-        "error": "–" if error is None else f"{100 * error:.1f} %",
     }
 
 

@@ -172,15 +172,12 @@ compromises.{% else %}Each of them is on some target's own front as well.{% endi
 <h2>How steady</h2>
 <p>Unsteady: {{ data.noun }} with a latency whose 95 % interval is wider than 15 % of its median, or that was measured
 while the node stayed more than 15 % slower than it can be: distrust these medians. Worst slowdown: the slowest moment
-that a reference step saw; times are corrected for it, and the worst are taken again.
-{%- if data.step_errors %} Step-cost model: its median relative error on the steps it was fitted to.{% endif %}</p>
+that a reference step saw; times are corrected for it, and the worst are taken again.</p>
 <div class="scroll"><table style="width: auto">
-<thead><tr><th class="text">target</th><th>unsteady</th><th>worst slowdown</th>
-{% if data.step_errors %}<th>step-cost model</th>{% endif %}</tr></thead>
+<thead><tr><th class="text">target</th><th>unsteady</th><th>worst slowdown</th></tr></thead>
 <tbody>
 {% for each in findings %}
-<tr><td class="text"><b>{{ each.name }}</b></td><td>{{ each.unsteady }}</td><td>{{ each.slowdown }}</td>
-{% if data.step_errors %}<td>{{ each.error }}</td>{% endif %}</tr>
+<tr><td class="text"><b>{{ each.name }}</b></td><td>{{ each.unsteady }}</td><td>{{ each.slowdown }}</td></tr>
 {% endfor %}
 </tbody></table></div>
 <footer>

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from math import log
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from lts_ray.measurement.subjects.subject import BackboneSource
 from lts_ray.models.backbones.backbone_config import model_of
 from lts_ray.proxies.few_shot import FewShotQuality
 from lts_ray.proxies.proxy_table import Trained
+from lts_ray.record import record_json
 from lts_ray.search.algorithms.cost_forecast import CostForecast
 from lts_ray.search.algorithms.search_settings import SearchSettings
 from lts_ray.search.search_job import SearchJob
@@ -154,7 +155,7 @@ class BackboneResults:
             "space": self.space.name,
             "quality": plan.settings.quality,
             "subject": dict(plan.subject),
-            "targets": {target.name: target.to_json() for target in plan.targets},
+            "targets": {target.name: record_json(target) for target in plan.targets},
             "points": [
                 {
                     "name": each.name,
@@ -164,7 +165,7 @@ class BackboneResults:
                         each.candidate, vocab_size=int(plan.subject["vocab_size"])
                     ),
                     "loss": each.loss,
-                    "costs": {name: asdict(cost) for name, cost in each.costs.items()},
+                    "costs": {name: record_json(cost) for name, cost in each.costs.items()},
                     "fronts": list(each.fronts),
                     "joint": each.is_joint,
                 }

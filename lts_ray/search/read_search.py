@@ -15,7 +15,7 @@ from lts_ray.search.search_results import Results
 from lts_ray.search.search_session import SearchSession
 from lts_ray.search.submodel_search import SubmodelResults, submodel_plan
 from lts_ray.spaces.named_spaces import BACKBONE_SPACES
-from lts_ray.target import Target
+from lts_ray.target import read_target
 
 
 def read_search(folder: Path, *, model_dir: Path) -> tuple[SearchSession[Any], Results[Any]]:
@@ -30,7 +30,7 @@ def read_search(folder: Path, *, model_dir: Path) -> tuple[SearchSession[Any], R
     try:
         space, subject = header["space"], header["subject"]
         settings = SearchSettings.from_json(header["settings"])
-        targets = tuple(Target.from_json(each) for each in header["targets"])
+        targets = tuple(read_target(each) for each in header["targets"])
         if space in BACKBONE_SPACES:
             chosen = BACKBONE_SPACES[space]
             architectures = backbone_plan(space=chosen, subject=subject, targets=targets, settings=settings)

@@ -27,8 +27,7 @@ class MeasuredLoss:
 class SearchJob(Generic[Candidate]):
     """payload: what the source needs and is too large for it, e.g. weights. loss: None where it is computed.
 
-    has_step_costs: whether the targets' step costs are wanted, which serving needs. actor_class: what measures; None is
-    the usual one, which measures for real.
+    actor_class: what measures; None is the usual one, which measures for real.
     """
 
     plan: SearchPlan[Candidate]
@@ -36,5 +35,4 @@ class SearchJob(Generic[Candidate]):
     results: Results[Candidate]
     payload: Mapping[str, Any] | None = None
     loss: MeasuredLoss | None = None
-    has_step_costs: bool = False
     actor_class: type | None = None

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic
 
+from lts_ray.record import record_json
 from lts_ray.search.algorithms.cost_predictor import ObjectiveForecast
 from lts_ray.search.algorithms.search_settings import SearchSettings
 from lts_ray.spaces.search_space import Candidate, SearchSpace
@@ -32,6 +33,6 @@ class SearchPlan(Generic[Candidate]):
         return {
             "space": self.space.name,
             "subject": dict(self.subject),
-            "targets": [target.to_json() for target in self.targets],
+            "targets": [record_json(target) for target in self.targets],
             "settings": self.settings.to_json(),
         }

@@ -15,7 +15,6 @@ import numpy as np
 
 from lts_ray.errors import LtsRayError
 from lts_ray.files import append_json_line
-from lts_ray.measurement.cost_model import StepCostModel
 from lts_ray.measurement.measurement import Failed
 from lts_ray.measurement.outcome import Evaluation, outcome_from_json, outcome_to_json
 from lts_ray.pareto import Objectives, bounds_of, relative_hypervolume
@@ -37,7 +36,6 @@ class SearchSession(Generic[Candidate]):
     def __init__(self, plan: SearchPlan[Candidate], folder: Path, *, resume: bool) -> None:
         """Raises LtsRayError for a folder in use without `resume`, or a log of another search."""
         self.plan, self.folder = plan, folder
-        self.step_costs: dict[str, StepCostModel] = {}
         self.outcomes: dict[Candidate, Outcome] = {}  # in the order they finished
         self._search = _ask_tell(plan)
         self._again: list[Candidate] = []  # asked for before the log ended, so still to do
@@ -55,11 +53,6 @@ class SearchSession(Generic[Candidate]):
     def is_exhausted(self) -> bool:
         return self._search.is_exhausted
 
-    @property
-    def missing_step_costs(self) -> list[str]:
-        """Targets that were not calibrated yet."""
-        return [target.name for target in self.plan.targets if target.name not in self.step_costs]
-
     def ask(self) -> Candidate | None:
         """The next candidate; None when there is none now (see AskTell.ask)."""
         return self._again.pop(0) if self._again else self._search.ask()
@@ -75,10 +68,6 @@ class SearchSession(Generic[Candidate]):
         described = self.plan.space.to_json(candidate)
         append_json_line(self.log, {"kind": "evaluation", "candidate": described, **outcome_to_json(outcome)})
         self._take(candidate, outcome)
-
-    def record_step_cost(self, target: str, step_cost: StepCostModel) -> None:
-        append_json_line(self.log, {"kind": "step_cost", "target": target, "step_cost": step_cost.to_json()})
-        self.step_costs[target] = step_cost
 
     @property
     def evaluated(self) -> dict[Candidate, Evaluation]:
@@ -138,9 +127,7 @@ class SearchSession(Generic[Candidate]):
         known: dict[Candidate, Outcome] = {}
         for record in records:
             try:
-                if record["kind"] == "step_cost":
-                    self.step_costs[record["target"]] = StepCostModel.from_json(record["step_cost"])
-                else:
+                if record["kind"] != "step_cost":  # older logs have these; nothing reads them any more
                     known.setdefault(self.plan.space.from_json(record["candidate"]), outcome_from_json(record))
             except KeyError as error:
                 raise LtsRayError(f"{self.log} has a record without {error}: the log was changed by hand") from None

@@ -12,7 +12,7 @@ import torch
 
 from lts_ray.checkpoints.universal import load_universal
 from lts_ray.errors import LtsRayError
-from lts_ray.frontier import Frontier, FrontierPoint, TargetEntry, point_names, write_frontier
+from lts_ray.frontier import MEASURED, Frontier, FrontierPoint, point_names, write_frontier
 from lts_ray.measurement.steps import check_fits
 from lts_ray.measurement.subjects.subject import UniversalSource
 from lts_ray.models.decoder_config import DecoderConfig
@@ -59,7 +59,6 @@ def submodel_job(
         results=SubmodelResults(config=model.config, model_fingerprint=checkpoint.fingerprint),
         payload={name: value.numpy() for name, value in model.state_dict().items()},
         loss=None if blocks is None else MeasuredLoss(config=model.config, blocks=blocks),
-        has_step_costs=True,
     )
 
 
@@ -104,13 +103,13 @@ class SubmodelResults:
 
     def frontier(self, session: SearchSession[Submodel]) -> Frontier:
         """Raises LtsRayError when nothing could be evaluated."""
-        targets = session.plan.targets
+        plan = session.plan
         points = [
             FrontierPoint(
                 name=each.name,
                 submodel=each.candidate,
                 decoder_params=each.decoder_params,
-                loss=each.loss,
+                loss=each.loss if plan.settings.quality == MEASURED else None,
                 costs=each.costs,
                 fronts=each.fronts,
             )
@@ -119,9 +118,9 @@ class SubmodelResults:
         ]
         return Frontier(
             model_fingerprint=self.model_fingerprint,
-            quality=session.plan.settings.quality,
-            targets={each.name: TargetEntry(target=each, step_cost=session.step_costs[each.name]) for each in targets},
-            points=tuple(sorted(points, key=lambda point: (point.loss, point.submodel))),
+            quality=plan.settings.quality,
+            targets={target.name: target for target in plan.targets},
+            points=tuple(sorted(points, key=lambda point: (point.shortfall, point.submodel))),
         )
 
     def write(self, session: SearchSession[Submodel], folder: Path) -> None:

@@ -62,10 +62,8 @@ def menu_of_granularities(config: DecoderConfig, validation_loss: Mapping[str, f
 
 def menu_of_frontier(config: DecoderConfig, frontier: Frontier, target: str | None) -> Menu:
     """Every point can be named; budgets choose among `target`'s front, or among all points where no target is known."""
-    measured = frontier.quality == "validation_loss"
     options = {
-        point.submodel: Option.of(config, point.submodel, name=point.name, loss=point.loss if measured else None)
-        for point in frontier.points
+        point.submodel: Option.of(config, point.submodel, name=point.name, loss=point.loss) for point in frontier.points
     }
     points = frontier.points if target is None else frontier.front(target)
     return _menu(config, options.values(), [options[point.submodel] for point in points])

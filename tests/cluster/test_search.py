@@ -32,10 +32,8 @@ SETTINGS = SearchSettings(evaluations=10, seed=3)
 DRIVER = """
 import sys
 from pathlib import Path
-import lts_ray.search.on_ray.search_run
 from lts_ray.errors import LtsRayError
 from tests.cluster.test_search import search
-lts_ray.search.on_ray.search_run.CALIBRATION_S = 0.5
 model, output, address = sys.argv[1:]
 try:
     search(Path(model), Path(output), address, resume=True)

@@ -28,8 +28,9 @@ from lts_ray.measurement.subjects.stand_in import skipped_initialization, stand_
 from lts_ray.measurement.subjects.subject import BackboneSource, Subject, SubmodelSubject, prepare
 from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
+from lts_ray.record import record_json
 from lts_ray.submodel import Submodel
-from lts_ray.target import Target
+from lts_ray.target import Target, read_target
 from lts_ray.timing import torch_threads
 
 TINY_WIDTH = 64
@@ -88,7 +89,7 @@ def resident_growth_bytes(candidate: BackboneModel | ExtractedSubmodel, target: 
         raise LtsRayError(
             f"target {target.name!r}: a resident set is of the CPU's memory; got device {target.device!r}"
         )
-    request = json.dumps({"target": target.to_json(), **candidate.to_json()})
+    request = json.dumps({"target": record_json(target), **candidate.to_json()})
     child = subprocess.run(
         [sys.executable, "-m", "tests.measurement.resident"],
         input=request,
@@ -129,4 +130,4 @@ def status_bytes(key: str) -> int:
 
 if __name__ == "__main__":
     request = json.load(sys.stdin)
-    print(run_candidate(candidate_from_json(request), Target.from_json(request["target"])))
+    print(run_candidate(candidate_from_json(request), read_target(request["target"])))

@@ -10,7 +10,6 @@ from typing import Any
 
 from lts_ray.architecture import Architecture
 from lts_ray.frontier import Quality
-from lts_ray.measurement.cost_model import StepCostModel
 from lts_ray.measurement.latency import Latency, TimedBlock
 from lts_ray.measurement.measurement import Failed, Measurement
 from lts_ray.measurement.outcome import Evaluation
@@ -125,8 +124,6 @@ def submodel_search(
         ),
     )
     session = SearchSession(plan, folder, resume=False)
-    for name in targets:
-        session.record_step_cost(name, StepCostModel(prefill=(1.0,) * 5, decode=(1.0,) * 5, relative_error=0.05))
     drive(session, ScatteredEvaluator(targets, seed=seed, unsteady=unsteady, failing=failing))
     return session
 

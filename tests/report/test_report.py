@@ -140,14 +140,6 @@ def test_a_predicted_loss_is_shown_as_one_and_is_no_truth(tmp_path: Path) -> Non
     assert "Decoder parameters against the measured loss" not in page
 
 
-def test_step_cost_errors_are_shown_where_there_are_such_models(
-    of_submodels: ReportData, page_of_submodels: str, page_of_architectures: str
-) -> None:
-    assert of_submodels.step_errors == dict.fromkeys(TARGETS, 0.05)
-    assert "5.0 %" in body(page_of_submodels)
-    assert "tep-cost model" not in page_of_architectures
-
-
 def test_unsteady_latencies_and_slowdowns_are_counted_per_target(
     submodels: SearchSession[Submodel], of_submodels: ReportData
 ) -> None:
@@ -191,7 +183,6 @@ def test_what_comes_from_outside_is_escaped(of_submodels: ReportData) -> None:
         evaluated=tuple(renamed),
         curves={evil: tuple(replace(each, name=evil) for each in of_submodels.curves["slow"])},
         steadiness={evil: of_submodels.steadiness["slow"]},
-        step_errors={evil: 0.05},
     )
     page = render(data)
     assert "<img" not in body(page)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from lts_ray.measurement.cost_model import StepCostModel
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
 from lts_ray.search.algorithms.ask_tell import AskTell
 from lts_ray.search.algorithms.registry import make_algorithm
@@ -85,7 +84,4 @@ def session(
     seed: int = 0,
     algorithm: AlgorithmName = "lts",
 ) -> SearchSession[Submodel]:
-    started = SearchSession(plan(evaluations=evaluations, seed=seed, algorithm=algorithm), folder, resume=resume)
-    for target in started.missing_step_costs:
-        started.record_step_cost(target, StepCostModel(prefill=(1.0,) * 5, decode=(1.0,) * 5, relative_error=0.05))
-    return started
+    return SearchSession(plan(evaluations=evaluations, seed=seed, algorithm=algorithm), folder, resume=resume)

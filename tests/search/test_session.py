@@ -74,6 +74,17 @@ def test_a_line_that_a_kill_cut_off_is_done_again(tmp_path: Path) -> None:
     assert (tmp_path / LOG).read_bytes() == content
 
 
+def test_a_log_with_the_step_costs_of_older_searches_goes_on(tmp_path: Path) -> None:
+    whole = session(tmp_path)
+    drive(whole, FakeEvaluator(TARGETS))
+    header, *records = (tmp_path / LOG).read_text().splitlines(keepends=True)
+    old = '{"kind": "step_cost", "target": "slow", "step_cost": {"prefill": [1, 1, 1, 1, 1]}}\n'
+    (tmp_path / LOG).write_text("".join([header, old, *records[:30]]))
+    resumed = session(tmp_path, resume=True)
+    drive(resumed, FakeEvaluator(TARGETS))
+    assert RESULTS.frontier(resumed) == RESULTS.frontier(whole)
+
+
 def test_a_complete_search_resumed_evaluates_nothing(tmp_path: Path) -> None:
     drive(session(tmp_path), FakeEvaluator(TARGETS))
     again, evaluator = session(tmp_path, resume=True), FakeEvaluator(TARGETS)

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from lts_ray.decoding.plain_loop import generate
-from lts_ray.measurement.cost_model import StepCostModel
 from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
 from lts_ray.runtime.runtime import Runtime
@@ -22,9 +21,6 @@ from serve.policies.menu import Menu, menu_of_granularities
 from serve.policies.named_policies import policy_named
 
 CONFIG = MatFormerConfig(vocab_size=300, d_model=32, n_head=4, n_kv_head=2, widths=(64,) * 3, context_length=96)
-
-# What a frontier holds; the engine measures its own.
-STEP_COST = StepCostModel(prefill=(1.0, 0.01, 0.0, 0.001, 0.0), decode=(1.0, 0.1, 1.0, 0.0, 0.0), relative_error=0.0)
 
 # 1 ms + 1 ms per row + 0.1 ms per neuron of the widest: a step of one row costs 4.4, 6.8, 11.6 or 21.2 ms.
 COSTS = StepCosts(grid=(1, 2), base=(2.0, 3.0), neuron=(0.1, 0.1), head=(0.0, 0.0), attended=0.0)

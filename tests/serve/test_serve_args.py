@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from lts_ray.errors import LtsRayError
-from lts_ray.frontier import Frontier, TargetEntry, write_frontier
+from lts_ray.frontier import Frontier, write_frontier
 from lts_ray.models.matformer.hugging_face.checkpoint import fingerprint
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
 from lts_ray.target import Target
@@ -16,13 +16,13 @@ from serve.app import ElasticServer, application, build
 from serve.engine.kv_budget import block_bytes, blocks_for
 from serve.replica import build_replica
 from serve.serve_args import ServeArgs
-from tests.serve.models import COSTS, STEP_COST
+from tests.serve.models import COSTS
 
 
 def frontier_file(folder: Path, model_fingerprint: str) -> Path:
-    entry = TargetEntry(target=Target(name="small", label_selector={"role": "small"}, threads=1), step_cost=STEP_COST)
+    target = Target(name="small", label_selector={"role": "small"}, threads=1)
     frontier = Frontier(
-        model_fingerprint=model_fingerprint, quality="validation_loss", targets={"small": entry}, points=()
+        model_fingerprint=model_fingerprint, quality="validation_loss", targets={"small": target}, points=()
     )
     write_frontier(frontier, folder / "frontier.json")
     return folder / "frontier.json"

@@ -14,13 +14,10 @@ from typing import Any
 
 import torch
 
-from lts_ray.errors import LtsRayError
 from lts_ray.evaluation.validation_loss import validation_loss
-from lts_ray.measurement.calibration import calibrate
-from lts_ray.measurement.cost_model import StepCostModel
 from lts_ray.measurement.measurement import Failed, Measurement, measure
 from lts_ray.measurement.reference import Reference
-from lts_ray.measurement.subjects.subject import Subjects, SubjectSource, UniversalSubjects, Weights, model_from
+from lts_ray.measurement.subjects.subject import Subjects, SubjectSource, Weights, model_from
 from lts_ray.models.decoder_config import DecoderConfig
 from lts_ray.submodel import Submodel
 from lts_ray.target import Target
@@ -58,16 +55,6 @@ class MeasurementActor:
             if self._reference is None:
                 self._reference = Reference.of(self._subjects.reference, self._target)
             return measure(self._subjects.subject(candidate), self._reference)
-        except Exception as error:  # as above
-            return _failed(error)
-
-    def calibrate(self, seconds: float) -> StepCostModel | Failed:
-        """Step costs are of a universal model, which serving runs; other sources have none."""
-        assert self._subjects is not None, "start() comes first"
-        try:
-            if not isinstance(self._subjects, UniversalSubjects):
-                raise LtsRayError("only a universal model has step costs; these candidates are models of their own")
-            return calibrate(self._subjects.model, threads=self._target.threads, seconds=seconds)
         except Exception as error:  # as above
             return _failed(error)
 

@@ -31,7 +31,6 @@ class Call:
     method: str
     arguments: tuple[object, ...]
     result: asyncio.Future[Any]
-    is_counted: bool
     suspects: list[Seat] = field(default_factory=list)
     deaths: int = 0
     last_words: str = ""
@@ -52,13 +51,10 @@ class Dispatcher:
         self._tasks: dict[Seat, asyncio.Task[None]] = {}  # what a seat does now: a start or a call
         self._busy: dict[str, Seat] = {}  # by host
 
-    async def run(self, target: str, method: str, *arguments: object, is_counted: bool = True) -> Any:
-        """What the method of the first idle actor of the target returns, or why it failed. Waits as long as it takes.
-
-        is_counted: whether the call is one of the seat's `measured`.
-        """
+    async def run(self, target: str, method: str, *arguments: object) -> Any:
+        """What the method of the target's first idle actor returns, or why it failed. Waits as long as it takes."""
         result = asyncio.get_running_loop().create_future()
-        call = Call(target=target, method=method, arguments=arguments, result=result, is_counted=is_counted)
+        call = Call(target=target, method=method, arguments=arguments, result=result)
         self._waiting.append(call)
         self.dispatch()
         return await result
@@ -130,7 +126,7 @@ class Dispatcher:
             _settle(call, error)
         else:
             seat.state = "idle"
-            seat.measured += call.is_counted
+            seat.measured += 1
             _settle(call, result)
         del self._running[seat]
         self._end(seat)

@@ -78,7 +78,7 @@ class Seat:
 
 @dataclass(frozen=True, kw_only=True)
 class SeatStatus:
-    """One seat now. node: the first characters of Ray's id. measured: calls that ended, calibrations left out.
+    """One seat now. node: the first characters of Ray's id. measured: calls that ended.
 
     busy_s: seconds in calls. utilisation: their share of the time since the actor's first start, up to its node's loss.
     """

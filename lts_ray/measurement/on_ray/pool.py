@@ -24,7 +24,6 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from lts_ray.errors import LtsRayError
-from lts_ray.measurement.cost_model import StepCostModel
 from lts_ray.measurement.measurement import Failed, Measurement
 from lts_ray.measurement.on_ray.actor import LossActor, MeasurementActor
 from lts_ray.measurement.on_ray.dispatcher import Dispatcher
@@ -133,14 +132,6 @@ class MeasurementPool:
         ]
         problems = [f"{seat.place}: {seat.problem}" for seat in seats if seat.problem]
         return PoolStatus(seats=tuple(seat.status(now_s) for seat in seats), messages=(*without, *problems))
-
-    async def calibrate(self, seconds: float) -> dict[str, StepCostModel | Failed]:
-        """One actor's step-cost model for each target."""
-        names = [target.name for target in self._workload.targets]
-        models = await asyncio.gather(
-            *(self._dispatcher.run(name, "calibrate", seconds, is_counted=False) for name in names)
-        )
-        return dict(zip(names, models, strict=True))
 
     async def evaluate(self, candidate: Any, loss: float | None = None) -> Evaluation | Failed:
         """The loss, unless it is given, then the measurements on all targets; the first failure stands for all."""

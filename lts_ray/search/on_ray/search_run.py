@@ -13,7 +13,6 @@ import ray
 from ray import tune
 
 from lts_ray.errors import LtsRayError
-from lts_ray.measurement.measurement import Failed
 from lts_ray.measurement.on_ray.actor import MeasurementActor
 from lts_ray.measurement.on_ray.pool import LossWorkload, Workload, start_pool
 from lts_ray.ray_session import connected
@@ -28,8 +27,6 @@ from lts_ray.search.search_plan import SearchPlan
 from lts_ray.search.search_session import SearchSession
 from lts_ray.spaces.search_space import Candidate
 
-CALIBRATION_S = 5.0
-"""Seconds spent per target on its step-cost model."""
 REPORT = "report.html"
 
 
@@ -42,7 +39,7 @@ def run_search(
     Raises LtsRayError for bad input, targets without a node, or an interruption; `resume` then goes on.
     """
     session = SearchSession(job.plan, output, resume=resume)
-    if not session.is_finished or (job.has_step_costs and session.missing_step_costs):
+    if not session.is_finished:
         try:
             with search_progress(session, visible=progress) as shown, connected(address):
                 _search(job, session, shown)
@@ -75,12 +72,6 @@ def _search(job: SearchJob[Candidate], session: SearchSession[Candidate], shown:
         )
     )
     try:
-        if job.has_step_costs and session.missing_step_costs:
-            shown.say("calibrating")
-            for target, step_cost in ray.get(pool.calibrate.remote(CALIBRATION_S)).items():
-                if isinstance(step_cost, Failed):
-                    raise LtsRayError(f"target {target!r} could not be calibrated: {step_cost.reason}")
-                session.record_step_cost(target, step_cost)
         shown.say("evaluating")
         with watched(lambda: ray.get(pool.status.remote()), shown.show_nodes), insistent_interrupts():
             _tune(LtsSearcher(session, offer=_offering(job.plan, pool), show=shown.show), job.plan, pool)

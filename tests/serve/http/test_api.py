@@ -128,7 +128,7 @@ def test_a_seed_gives_the_same_text_and_another_one_does_not(client: TestClient)
 
 
 def test_budgets_choose_the_submodel_and_the_answer_tells_how_it_went(client: TestClient) -> None:
-    """By STEP_COST a step of S costs 4.4 ms, of M 6.8 ms, of L 11.6 ms, of XL 21.2 ms."""
+    """By COSTS a step of S costs 4.4 ms, of M 6.8 ms, of L 11.6 ms, of XL 21.2 ms."""
     chosen = {}
     for limit in (5, 10, 15, 1e6):
         report = complete(client, headers={"x-slo-tpot-ms": str(limit)}).json()["lts"]

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-from lts_ray.frontier import Frontier, FrontierPoint, TargetEntry
+from lts_ray.frontier import Frontier, FrontierPoint
 from lts_ray.submodel import Submodel
 from lts_ray.target import Target
 from serve.policies.menu import menu_of_frontier, menu_of_granularities
 from serve.replica import matching_target
-from tests.serve.models import CONFIG, STEP_COST
+from tests.serve.models import CONFIG
 
 
 def point(name: str, *widths: int, loss: float, fronts: tuple[str, ...] = ("small",)) -> FrontierPoint:
@@ -14,8 +14,8 @@ def point(name: str, *widths: int, loss: float, fronts: tuple[str, ...] = ("smal
     return FrontierPoint(name=name, submodel=submodel, decoder_params=params, loss=loss, costs={}, fronts=fronts)
 
 
-def target(name: str, **labels: str) -> tuple[str, TargetEntry]:
-    return name, TargetEntry(target=Target(name=name, label_selector=labels, local=not labels), step_cost=STEP_COST)
+def target(name: str, **labels: str) -> tuple[str, Target]:
+    return name, Target(name=name, label_selector=labels, local=not labels)
 
 
 FRONTIER = Frontier(
