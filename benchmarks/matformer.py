@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import training_step
 from benchmarks.common.held_out_text import held_out
 from benchmarks.common.machine import Machine
+from benchmarks.common.scale import Scale as StepScale
 from benchmarks.common.training_runs import train_runs
 from benchmarks.matformer_objectives import ObjectiveResult, judge_objectives
 from benchmarks.matformer_quality import EVALUATIONS, MatFormerQuality, Progress, judge
 from benchmarks.matformer_scales import UNIVERSAL, Scale, baseline
-from benchmarks.training_step import MIXED, StepTimes
+from benchmarks.training_step import MIXED, StepTimes, compare_steps
 from lts_ray.errors import LtsRayError
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
 from lts_ray.text.tokenizer import load_tokenizer
@@ -165,11 +165,9 @@ def _compare(
         if objectives
         else ()
     )
-    times = training_step.run(
-        scale.model,
-        scale.training,
+    times = compare_steps(
+        StepScale(name=scale.name, model=scale.model, training=scale.training),
         rounds=rounds,
-        threads=scale.training.threads or 1,
         progress=lambda done, total: progress("timing steps", done, total),
     )
     return ScaleResult(scale=scale, quality=quality, times=times, objectives=other)

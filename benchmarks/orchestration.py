@@ -7,12 +7,16 @@ should take as long as the measurements of one node; what it takes longer is orc
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
+
+from benchmarks.common.command import run_command
 from lts_ray.architecture import Architecture
 from lts_ray.errors import LtsRayError
 from lts_ray.files import append_json_line, read_json_lines
@@ -34,29 +38,19 @@ TARGETS = tuple(
 
 @dataclass(frozen=True, kw_only=True)
 class Orchestration:
-    """seconds: from the first measurement's begin to the last one's end. busy_seconds: of the busiest node in them."""
-
     algorithm: AlgorithmName
     evaluations: int
+    """On each node."""
     measurement_ms: float
     seconds: float
+    """From the first measurement's begin to the last one's end."""
     busy_seconds: float
+    """In which the busier node measured."""
 
     @property
     def overhead(self) -> float:
         """What the search took longer than its measurements, as a share of these."""
         return self.seconds / self.busy_seconds - 1
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "algorithm": self.algorithm,
-            "evaluations": self.evaluations,
-            "nodes": len(TARGETS),
-            "measurement_ms": self.measurement_ms,
-            "seconds": round(self.seconds, 3),
-            "busy_seconds": round(self.busy_seconds, 3),
-            "overhead": round(self.overhead, 4),
-        }
 
 
 class WaitingActor:
@@ -81,8 +75,8 @@ class WaitingActor:
         )
 
 
-def run(
-    *, algorithm: AlgorithmName = "lts", evaluations: int = 100, measurement_ms: float = 200.0, progress: bool = True
+def time_search(
+    *, algorithm: AlgorithmName, evaluations: int, measurement_ms: float, progress: bool = True
 ) -> Orchestration:
     """Takes evaluations · measurement_ms, and half a minute to start the nodes. Raises LtsRayError without Ray."""
     with tempfile.TemporaryDirectory(prefix="lts-ray-bench-") as folder, simulated_cluster(nodes_for(TARGETS)) as where:
@@ -99,14 +93,33 @@ def run(
             actor_class=WaitingActor,
         )
         run_search(job, Path(folder) / "search", address=where, progress=progress)
-        noted = [read_json_lines(Path(folder) / f"{each.name}.jsonl", what="notes") for each in TARGETS]
-    if any(len(each) != evaluations for each in noted):
-        raise LtsRayError(f"{evaluations} evaluations were measured {[len(each) for each in noted]} times on the nodes")
-    every = [each for of_target in noted for each in of_target]
+        noted = [read_json_lines(Path(folder) / f"{target.name}.jsonl", what="notes") for target in TARGETS]
+    if any(len(notes) != evaluations for notes in noted):
+        raise LtsRayError(
+            f"{evaluations} evaluations were measured {[len(notes) for notes in noted]} times on the nodes"
+        )
+    begins = [note["begin_s"] for notes in noted for note in notes]
+    ends = [note["end_s"] for notes in noted for note in notes]
     return Orchestration(
         algorithm=algorithm,
         evaluations=evaluations,
         measurement_ms=measurement_ms,
-        seconds=max(each["end_s"] for each in every) - min(each["begin_s"] for each in every),
-        busy_seconds=max(sum(each["end_s"] - each["begin_s"] for each in of_target) for of_target in noted),
+        seconds=max(ends) - min(begins),
+        busy_seconds=max(sum(note["end_s"] - note["begin_s"] for note in notes) for notes in noted),
     )
+
+
+def orchestration(
+    algorithm: Annotated[AlgorithmName, typer.Option("--algorithm", "-a", help="What chooses.")] = "lts",
+    evaluations: Annotated[int, typer.Option("--evaluations", "-n", min=1, help="Candidates to measure.")] = 100,
+    measurement_ms: Annotated[float, typer.Option(min=1, help="How long one measurement takes.")] = 200.0,
+) -> None:
+    """Orchestration: how much longer a search on two simulated nodes takes than its measurements, which only wait."""
+    result = time_search(algorithm=algorithm, evaluations=evaluations, measurement_ms=measurement_ms)
+    print(f"{result.evaluations} measurements on each of two nodes: {result.busy_seconds:.2f} s")
+    print(f"the search, from first to last:            {result.seconds:.2f} s, {100 * result.overhead:.1f} % more")
+    print(json.dumps({**asdict(result), "nodes": len(TARGETS), "overhead": result.overhead}))
+
+
+if __name__ == "__main__":
+    run_command(orchestration)

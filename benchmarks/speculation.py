@@ -8,145 +8,45 @@ forwards predict: where a draft cannot gain, they say why.
 
 from __future__ import annotations
 
+import json
+import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import product
 from statistics import median
-from typing import Any
+from typing import Annotated, Literal
 
 import torch
+import typer
 
+from benchmarks.common.command import Threads, run_command, shown_progress
 from benchmarks.common.machine import Machine
+from benchmarks.common.speculation_result import DraftSetting, DraftSpeed, SpeculationResult
+from benchmarks.common.speculation_text import SpeculationText, choose_text, training_tokens
 from benchmarks.common.turns import Progress, Responses, timed_responses
-from benchmarks.speculation_text import Text
+from lts_ray.cli.options import SUBMODEL, Corpus, Model, Seed, Text
+from lts_ray.console import print_rows
 from lts_ray.decoding.draft_costs import LONGEST, measure_costs
-from lts_ray.decoding.draft_length import ADAPTIVE, Adaptive, Costs, Length
+from lts_ray.decoding.draft_length import ADAPTIVE, Adaptive, Costs, Length, parse_length
 from lts_ray.decoding.plain_loop import generate
 from lts_ray.decoding.sampling import GREEDY, Sampling
 from lts_ray.decoding.speculative import Round, Statistics, speculate, tokens_of
 from lts_ray.errors import LtsRayError
+from lts_ray.evaluation.text_quality import evaluation_blocks
+from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
 from lts_ray.models.matformer.matformer import MatFormer
-from lts_ray.timing import Clock
+from lts_ray.pretrained import DEFAULT_MODEL
+from lts_ray.timing import Clock, torch_threads
 
-SCHEMA = 1
 LENGTHS: tuple[Length, ...] = (1, 2, 3, 4, 6, ADAPTIVE)
 ALONE = 3
 """Turns of the verifier alone: every speed is over its time."""
-GAIN = 1.02
-"""A smaller gain may be the clock's."""
 
 
-@dataclass(frozen=True, order=True, kw_only=True)
-class Configuration:
-    draft: str
-    shared: bool
-    length: Length
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """speed: the verifier's own time over the configuration's. predicted_speed: by the costs, for the rounds it had.
-
-    same: responses that are the verifier's token for token. Greedy, all are, but for logits that round apart.
-    """
-
-    configuration: Configuration
-    statistics: Statistics
-    speed: float
-    predicted_speed: float
-    same: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """costs: by draft, in seconds; the first of `verify` is the verifier's plain step. token_ms: of it alone."""
-
-    verifier: str
-    sampling: Sampling
-    responses: int
-    prompt_tokens: int
-    tokens: int
-    threads: int
-    draft_vocabulary: int | None
-    token_ms: float
-    costs: Mapping[str, Costs]
-    rows: tuple[Row, ...]
-    machine: Machine
-
-    def best(self, draft: str) -> Row:
-        return max((row for row in self.rows if row.configuration.draft == draft), key=lambda row: row.speed)
-
-    def sharing_gain(self, draft: str) -> float | None:
-        """Median over the lengths of shared speed over separate speed; None where only one of them was measured."""
-        speeds = {(row.configuration.length, row.configuration.shared): row.speed for row in self.rows_of(draft)}
-        gains = [
-            speed / speeds[length, False]
-            for (length, shared), speed in speeds.items()
-            if shared and (length, False) in speeds
-        ]
-        return median(gains) if gains else None
-
-    def rows_of(self, draft: str) -> list[Row]:
-        return [row for row in self.rows if row.configuration.draft == draft]
-
-    def verdicts(self) -> list[str]:
-        """For each draft whether it gains here, with which length, and what decides that."""
-        return [self._verdict(draft, costs) for draft, costs in self.costs.items()]
-
-    def _verdict(self, draft: str, costs: Costs) -> str:
-        best, rows = self.best(draft), self.rows_of(draft)
-        length, step = best.configuration.length, costs.draft / costs.verify[0]
-        stand = max(row.statistics.acceptance for row in rows)
-        cost = f"a drafted token costs {step:.2f} of a step of {self.verifier}"
-        how = f"{length} length" if length == ADAPTIVE else f"length {length}"
-        at = f"{best.speed:.2f}x with {how} and a {'shared' if best.configuration.shared else 'separate'} cache"
-        if best.speed >= GAIN:
-            return f"{draft} gains: {at}; {cost}, and up to {stand:.2f} of the tokens stand"
-        if costs.break_even > 1:
-            return f"{draft} cannot gain: {cost}, too much even if every token stood; best: {at}"
-        needed = f"{costs.break_even:.2f} of its tokens have to stand"
-        return f"{draft} does not gain: {cost}, so {needed}, and at most {stand:.2f} do; best: {at}"
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "schema": SCHEMA,
-            "machine": asdict(self.machine),
-            "threads": self.threads,
-            "verifier": self.verifier,
-            "sampling": asdict(self.sampling),
-            "responses": self.responses,
-            "prompt_tokens": self.prompt_tokens,
-            "tokens": self.tokens,
-            "draft_vocabulary": self.draft_vocabulary,
-            "token_ms": round(self.token_ms, 4),
-            "costs": {
-                draft: {
-                    "draft": round(costs.draft / costs.verify[0], 4),
-                    "verify": [round(each / costs.verify[0], 4) for each in costs.verify],
-                    "break_even": None if costs.break_even > 1 else round(costs.break_even, 4),
-                }
-                for draft, costs in self.costs.items()
-            },
-            "rows": [
-                {
-                    **asdict(row.configuration),
-                    "acceptance": round(row.statistics.acceptance, 4),
-                    "accepted_share": round(row.statistics.accepted_share, 4),
-                    "tokens_per_step": round(row.statistics.tokens_per_step, 4),
-                    "speed": round(row.speed, 4),
-                    "predicted_speed": round(row.predicted_speed, 4),
-                    "same": row.same,
-                }
-                for row in self.rows
-            ],
-        }
-
-
-def run(
+def compare_speculation(
     model: MatFormer,
-    text: Text,
+    text: SpeculationText,
     *,
     drafts: Sequence[str] = ("S", "M", "L"),
     verifier: str = "XL",
@@ -159,7 +59,7 @@ def run(
     seed: int = 0,
     clock: Clock = time.perf_counter,
     progress: Progress = lambda done, total: None,
-) -> Result:
+) -> SpeculationResult:
     """tokens: of each response. Torch's threads stay as they are. Raises LtsRayError for what cannot be measured."""
     if tokens < 2 or repeats < 1 or not drafts or not lengths or not sharing:
         raise LtsRayError("speculation needs at least 2 tokens, a repeat, a draft, a length and a kind of cache")
@@ -176,8 +76,8 @@ def run(
         clock=clock,
     )
     costs = dict(zip(drafts, measured, strict=True))
-    configurations = [
-        Configuration(draft=draft, shared=shared, length=length)
+    settings = [
+        DraftSetting(draft=draft, shared=shared, length=length)
         for draft, shared, length in product(drafts, sharing, lengths)
     ]
 
@@ -192,27 +92,27 @@ def run(
         )
         return (Round(tokens=(token,), drafted=0, accepted=0) for token in response)
 
-    def speculative(configuration: Configuration, index: int) -> Iterator[Round]:
-        length = configuration.length
+    def speculative(setting: DraftSetting, index: int) -> Iterator[Round]:
+        length = setting.length
         return speculate(
             model,
             prompts[index],
-            draft=submodels[configuration.draft],
+            draft=submodels[setting.draft],
             submodel=submodels[verifier],
             max_tokens=tokens,
-            length=length if isinstance(length, int) else Adaptive(costs=costs[configuration.draft]),
-            shared=configuration.shared,
+            length=length if isinstance(length, int) else Adaptive(costs=costs[setting.draft]),
+            shared=setting.shared,
             draft_vocabulary=text.draft_vocabulary,
             doubt=doubt,
             sampling=sampling,
             generator=torch.Generator().manual_seed(seed + index),
         )
 
-    ways: dict[Configuration | int, Callable[[int], Iterator[Round]]] = dict.fromkeys(range(ALONE), alone)
-    ways |= {each: partial(speculative, each) for each in configurations}
-    found = timed_responses(ways, responses=len(prompts), rounds=repeats, clock=clock, progress=progress)
-    plain_s = median(found[turn].total_seconds for turn in range(ALONE))
-    return Result(
+    ways: dict[DraftSetting | int, Callable[[int], Iterator[Round]]] = dict.fromkeys(range(ALONE), alone)
+    ways |= {setting: partial(speculative, setting) for setting in settings}
+    decoded = timed_responses(ways, responses=len(prompts), rounds=repeats, clock=clock, progress=progress)
+    plain_s = median(decoded[turn].total_seconds for turn in range(ALONE))
+    return SpeculationResult(
         verifier=verifier,
         sampling=sampling,
         responses=len(prompts),
@@ -222,23 +122,108 @@ def run(
         draft_vocabulary=None if text.draft_vocabulary is None else len(text.draft_vocabulary),
         token_ms=1000 * plain_s / (len(prompts) * (tokens - 1)),
         costs=costs,
-        rows=tuple(_row(each, found[each], found[0], plain_s, costs[each.draft]) for each in configurations),
+        rows=tuple(_row(key, decoded[key], decoded[0], plain_s, costs[key.draft]) for key in settings),
         machine=Machine.here(),
     )
 
 
 def _row(
-    configuration: Configuration, found: Responses[Round], plain: Responses[Round], plain_s: float, costs: Costs
-) -> Row:
-    rounds = [each for response in found.items for each in response[1:]]
-    predicted = sum(each.drafted * costs.draft + costs.verify[each.drafted] for each in rounds)
-    return Row(
-        configuration=configuration,
-        statistics=Statistics.of(found.items),
-        speed=plain_s / found.total_seconds,
-        predicted_speed=sum(len(each.tokens) for each in rounds) * costs.verify[0] / predicted,
+    setting: DraftSetting, decoded: Responses[Round], plain: Responses[Round], plain_s: float, costs: Costs
+) -> DraftSpeed:
+    rounds = [step for response in decoded.items for step in response[1:]]
+    predicted = sum(step.drafted * costs.draft + costs.verify[step.drafted] for step in rounds)
+    return DraftSpeed(
+        setting=setting,
+        statistics=Statistics.of(decoded.items),
+        speed=plain_s / decoded.total_seconds,
+        predicted_speed=sum(len(step.tokens) for step in rounds) * costs.verify[0] / predicted,
         same=sum(
             list(tokens_of(response)) == list(tokens_of(other))
-            for response, other in zip(found.items, plain.items, strict=True)
+            for response, other in zip(decoded.items, plain.items, strict=True)
         ),
     )
+
+
+def speculation(
+    model: Model = DEFAULT_MODEL,
+    draft: Annotated[list[str] | None, typer.Option("--draft", "-d", help=f"{SUBMODEL}; default: S, M, L.")] = None,
+    verifier: Annotated[str, typer.Option(help="The submodel whose tokens are wanted.")] = "XL",
+    length: Annotated[
+        list[str] | None,
+        typer.Option("--length", "-l", help="Tokens to draft, or adaptive; default: 1-4, 6, adaptive."),
+    ] = None,
+    cache: Annotated[
+        Literal["both", "shared", "separate"], typer.Option(help="KV caches of drafter and verifier.")
+    ] = "both",
+    prompts: Annotated[int, typer.Option(min=1, help="Responses.")] = 4,
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a prompt, from the text.")] = 64,
+    tokens: Annotated[int, typer.Option(min=2, help="Of a response.")] = 48,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Draw from the most likely tokens that reach this probability.")] = 1.0,
+    draft_vocabulary: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Draft only so many most frequent tokens: of what training read of --corpus, or of the parts of "
+            "--text that hold neither prompts nor what follows them. Default: all.",
+        ),
+    ] = None,
+    doubt: Annotated[
+        float, typer.Option(min=0, max=1, help="End a draft once the drafter gives it less than this chance to stand.")
+    ] = 0.0,
+    repeats: Annotated[int, typer.Option(min=1, help="Turns that every response is timed in; the median counts.")] = 3,
+    text: Text = None,
+    corpus: Corpus = "sotu",
+    threads: Threads = 1,
+    seed: Seed = 0,
+) -> None:
+    """Speculative decoding: what each submodel's drafts gain over the verifier alone, and where they cannot."""
+    lengths = [parse_length(given) for given in length] if length else LENGTHS
+    universal = load_checkpoint(model).model
+    chosen = choose_text(
+        evaluation_blocks(model, text=text, corpus=corpus, count=None, length=prompt_tokens + tokens),
+        prompts=prompts,
+        prompt_tokens=prompt_tokens,
+        draft_vocabulary=draft_vocabulary,
+        counted=training_tokens(model, corpus) if draft_vocabulary is not None and text is None else None,
+    )
+    with torch_threads(threads), shown_progress("decoding") as progress:
+        result = compare_speculation(
+            universal,
+            chosen,
+            drafts=draft or ("S", "M", "L"),
+            verifier=verifier,
+            lengths=lengths,
+            sharing=[shared for shared, name in ((True, "shared"), (False, "separate")) if cache in (name, "both")],
+            tokens=tokens,
+            sampling=Sampling(temperature=temperature, top_p=top_p),
+            doubt=doubt,
+            repeats=repeats,
+            seed=seed,
+            progress=progress,
+        )
+    record = result.to_json()
+    alone = f"{verifier} alone: {result.token_ms:.2f} ms a token, {threads} of {os.cpu_count()} threads"
+    shown = ("draft", "shared", "length", "acceptance", "tokens_per_step", "speed", "predicted_speed")
+    speeds = [{key: row[key] for key in shown} for row in record["rows"]]
+    print_rows(speeds, as_json=False, title=f"Speed over {alone}")
+    costs = [
+        {
+            "draft": name,
+            "a drafted token": cost["draft"],
+            **{f"verify {count}": verify for count, verify in enumerate(cost["verify"]) if count},
+            "acceptance to gain": "never" if cost["break_even"] is None else cost["break_even"],
+        }
+        for name, cost in record["costs"].items()
+    ]
+    print_rows(costs, as_json=False, title=f"Costs, in steps of {verifier}")
+    for name in result.costs:
+        gain = result.sharing_gain(name)
+        if gain is not None:
+            print(f"{name}: a shared cache is {gain:.2f}x as fast as separate ones (median over the lengths)")
+    print("\n".join(result.verdicts()))
+    print(json.dumps(record))
+
+
+if __name__ == "__main__":
+    run_command(speculation)

@@ -1,58 +1,42 @@
-"""What one training step of the universal model costs, beside the steps of plain models of each granularity's size.
+"""Does one step of the universal model take less time than the steps of the plain models that it replaces?
 
-Regimes: the joint step as one mixed-width pass and as a pass for each granularity, a step of one sampled granularity,
-and the steps of four plain models; forward, backward, clipping and AdamW, on the same batch. They take turns, round by
-round, so that whatever else the machine does meanwhile falls on all of them alike. A step on a GPU lasts until the GPU
-is done.
+Steps that take turns: of the joint objective, as one mixed-width pass and as a pass for each granularity; of the
+sampled one, for each granularity; of a plain model of each granularity's width.
 """
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from statistics import median, quantiles
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from statistics import median
+from typing import Annotated, Any
 
 import torch
+import typer
 
-from lts_ray.errors import LtsRayError
-from lts_ray.models.matformer.independent import member_config
-from lts_ray.models.matformer.matformer import MatFormer
-from lts_ray.models.matformer.matformer_config import MatFormerConfig
-from lts_ray.timing import Clock, torch_threads
-from lts_ray.training.flops import objective_flops
-from lts_ray.training.learners.learner import Learner
-from lts_ray.training.learners.universal_learner import UniversalLearner
-from lts_ray.training.loop import chosen, make_optimizer, optimize, when_done
-from lts_ray.training.run_settings import ModelSettings, TrainingSettings
+from benchmarks.common.command import Threads, run_command, shown_progress
+from benchmarks.common.scale import Scale, run_flops
+from benchmarks.common.training_steps import Quartiles, quartiles_of_ratio, time_training_steps
+from benchmarks.common.turns import Progress
+from lts_ray.cli.options import Seed
+from lts_ray.console import print_rows
+from lts_ray.timing import Clock
+from lts_ray.training.freed_memory import keep_freed_memory
+from lts_ray.training.loop import chosen
+from lts_ray.training.run_settings import ModelSettings, RunSettings, TrainingSettings
 
-Progress = Callable[[int, int], None]
-MIXED, SEPARATE, SAMPLED, BASELINE = "joint, one mixed pass", "joint, separate passes", "sampled", "plain"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Contender:
-    """One of those that take turns. flops: of a step."""
-
-    name: str
-    learner: Learner
-    optimizer: torch.optim.AdamW
-    options: TrainingSettings
-    flops: float
+MIXED, SEPARATE, SAMPLED, PLAIN = "joint, one mixed pass", "joint, separate passes", "sampled", "plain"
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepTimes:
-    """times_ms: by contender, round by round. sampled: how likely each of `sampled`'s granularities is."""
-
-    config: MatFormerConfig
-    options: TrainingSettings
-    precision: str
-    threads: int
+    scale: Scale
     times_ms: Mapping[str, tuple[float, ...]]
+    """By kind of step, round by round."""
     flops: Mapping[str, float]
-    sampled: Mapping[str, float]
+    """Of a step of each kind."""
 
     def median_ms(self, name: str) -> float:
         return median(self.times_ms[name])
@@ -60,117 +44,137 @@ class StepTimes:
     @property
     def sampled_ms(self) -> float:
         """The mean step of the sampled objective."""
-        return sum(chance * self.median_ms(f"{SAMPLED} {name}") for name, chance in self.sampled.items())
-
-    def ratio(self, name: str) -> tuple[float, float, float]:
-        """The step's time over the plain models' together: first quartile, median and third quartile of the rounds."""
-        together = [sum(each) for each in zip(*(self.times_ms[other] for other in self.plain), strict=True)]
-        ratios = [mine / all_ms for mine, all_ms in zip(self.times_ms[name], together, strict=True)]
-        low, middle, high = quantiles(ratios, n=4, method="inclusive")
-        return low, middle, high
-
-    @property
-    def joint(self) -> list[str]:
-        return [MIXED, SEPARATE]
+        chances = self.scale.training.objective_of(self.scale.model.names).probabilities
+        return sum(chance * self.median_ms(f"{SAMPLED} {name}") for name, chance in chances.items())
 
     @property
     def plain(self) -> list[str]:
-        return [f"{BASELINE} {name}" for name in self.config.trained]
+        return [f"{PLAIN} {name}" for name in self.scale.model.names]
+
+    @property
+    def together_ms(self) -> float:
+        """A step of each plain model."""
+        return sum(self.median_ms(name) for name in self.plain)
+
+    def ratio(self, name: str) -> Quartiles:
+        """The step's time over the plain models' together, over the rounds."""
+        together = [sum(times) for times in zip(*(self.times_ms[plain] for plain in self.plain), strict=True)]
+        return quartiles_of_ratio(self.times_ms[name], together)
 
     def to_json(self) -> dict[str, Any]:
         ratios = {"mixed": self.ratio(MIXED), "separate": self.ratio(SEPARATE)}
         return {
-            "vocab_size": self.config.vocab_size,
-            "d_model": self.config.d_model,
-            "n_head": self.config.n_head,
-            "n_kv_head": self.config.n_kv_head,
-            "widths": list(self.config.widths),
-            "batch_size": self.options.batch_size,
-            "sequence_length": self.options.sequence_length,
-            "device": self.options.device,
-            "precision": self.precision,
-            "threads": self.threads,
-            "seed": self.options.seed,
+            "model": asdict(self.scale.model),
+            "training": asdict(self.scale.training),
             "rounds": len(self.times_ms[MIXED]),
-            "median_ms": {name: round(self.median_ms(name), 3) for name in self.times_ms},
+            "median_ms": {name: self.median_ms(name) for name in self.times_ms},
             "flops": dict(self.flops),
-            "plain_together_ms": round(sum(self.median_ms(name) for name in self.plain), 3),
-            "sampled_mean_ms": round(self.sampled_ms, 3),
-            "ratio_to_plain": {name: round(each[1], 4) for name, each in ratios.items()},
-            "ratio_quartiles": {name: [round(each[0], 4), round(each[2], 4)] for name, each in ratios.items()},
+            "plain_together_ms": self.together_ms,
+            "sampled_mean_ms": self.sampled_ms,
+            "ratio_to_plain": {name: middle for name, (_, middle, _) in ratios.items()},
+            "ratio_quartiles": {name: [low, high] for name, (low, _, high) in ratios.items()},
             "torch": torch.__version__,
         }
 
 
-def run(
-    model: ModelSettings,
-    options: TrainingSettings,
+def compare_steps(
+    scale: Scale,
     *,
     rounds: int = 15,
-    threads: int = 1,
     warmup: int = 2,
     clock: Clock = time.perf_counter,
     progress: Progress = lambda done, total: None,
 ) -> StepTimes:
-    """options: batch, device, precision, seed and probabilities.
-
-    Raises LtsRayError for fewer than two rounds, and for a GPU where there is none.
-    """
-    if rounds < 2:
-        raise LtsRayError(f"training steps are compared over at least 2 rounds; got {rounds}")
-    config = model.config(model.vocab_size)
-    options = chosen(options)
-    device = torch.device(options.device)
-    entries = contenders(config, options, device)
-    generator = torch.Generator().manual_seed(options.seed)
-    shape = (options.batch_size, options.sequence_length + 1)
-    times: dict[str, list[float]] = {each.name: [] for each in entries}
-    with torch_threads(threads):
-        for turn in range(warmup + rounds):
-            blocks = torch.randint(config.vocab_size, shape, generator=generator).to(device)
-            for each in entries:
-                started = when_done(device, clock)
-                optimize(each.learner, each.optimizer, blocks, turn, each.options, options.precision)
-                took_s = when_done(device, clock) - started
-                if turn >= warmup:
-                    times[each.name].append(1000 * took_s)
-            progress(turn + 1, warmup + rounds)
+    """Raises LtsRayError for fewer than two rounds, and for a GPU where there is none."""
+    scale = replace(scale, training=chosen(scale.training))
+    vocab_size = scale.model.vocab_size
+    kinds = _kinds(scale)
     return StepTimes(
-        config=config,
-        options=options,
-        precision=options.precision,
-        threads=threads,
-        times_ms={name: tuple(values) for name, values in times.items()},
-        flops={each.name: each.flops for each in entries},
-        sampled=options.objective_of(config.granularities).probabilities,
+        scale=scale,
+        times_ms=time_training_steps(
+            kinds, vocab_size=vocab_size, rounds=rounds, warmup=warmup, clock=clock, progress=progress
+        ),
+        flops={name: run_flops(run, vocab_size) / run.training.steps for name, run in kinds.items()},
     )
 
 
-def contenders(config: MatFormerConfig, options: TrainingSettings, device: torch.device) -> list[Contender]:
-    """All those compared, each with a fresh model from the same seed."""
-    joint = replace(options, objective="joint")
-    entries = [
-        _contender(MIXED, config, replace(joint, passes="mixed"), device),
-        _contender(SEPARATE, config, replace(joint, passes="separate"), device),
+def _kinds(scale: Scale) -> dict[str, RunSettings]:
+    """Runs whose steps are compared, by the kind of step."""
+    universal = scale.universal
+    joint = replace(scale.training, objective="joint")
+    kinds = {
+        MIXED: replace(universal, training=replace(joint, passes="mixed")),
+        SEPARATE: replace(universal, training=replace(joint, passes="separate")),
+    }
+    for name in scale.model.names:
+        always = replace(scale.training, objective="sampled", probabilities={name: 1.0})
+        kinds[f"{SAMPLED} {name}"] = replace(universal, training=always)
+    plain = replace(scale, training=replace(joint, weights="equal", probabilities="uniform"))
+    return kinds | {f"{PLAIN} {name}": run for name, run in plain.baselines.items()}
+
+
+def training_step(
+    vocab_size: Annotated[int, typer.Option(min=2, help="Words.")] = 2_048,
+    d_model: Annotated[int, typer.Option(min=2, help="Width of the hidden states.")] = 128,
+    n_layer: Annotated[int, typer.Option(min=1, help="Layers.")] = 4,
+    n_head: Annotated[int, typer.Option(min=1, help="Attention heads.")] = 4,
+    n_kv_head: Annotated[int, typer.Option(min=1, help="Heads of keys and values.")] = 2,
+    d_ff: Annotated[int, typer.Option(min=8, help="FFN neurons of the universal model.")] = 1_024,
+    batch_size: Annotated[int, typer.Option(min=1, help="Sequences a step.")] = 4,
+    sequence_length: Annotated[int, typer.Option(min=1, help="Tokens of each.")] = 512,
+    probabilities: Annotated[str, typer.Option(help="Of the sampled objective: uniform or large-often.")] = "uniform",
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU where there is one.")] = "cpu",
+    precision: Annotated[str, typer.Option(help="float32, bfloat16, or auto: what the hardware multiplies.")] = "auto",
+    threads: Threads = 1,
+    rounds: Annotated[int, typer.Option(min=2, help="Steps of each, taken in turns.")] = 15,
+    seed: Seed = 0,
+) -> None:
+    """Training step: the joint and sampled objectives' time over that of four plain models of the granularities' sizes.
+
+    Below 1, training one universal model takes less time than training the four models that it replaces.
+    """
+    keep_freed_memory()
+    scale = Scale(
+        name="step",
+        model=ModelSettings(
+            vocab_size=vocab_size,
+            d_model=d_model,
+            n_layer=n_layer,
+            n_head=n_head,
+            n_kv_head=n_kv_head,
+            d_ff=d_ff,
+            context_length=sequence_length,
+        ),
+        training=TrainingSettings(
+            batch_size=batch_size,
+            sequence_length=sequence_length,
+            probabilities=probabilities,
+            device=device,  # type: ignore[arg-type]  # checked by the settings, as a file's would be
+            precision=precision,  # type: ignore[arg-type]
+            threads=threads,
+            seed=seed,
+        ),
+    )
+    with shown_progress("rounds") as progress:
+        times = compare_steps(scale, rounds=rounds, progress=progress)
+    together_flops = sum(times.flops[name] for name in times.plain)
+    rows = [
+        {
+            "step": name,
+            "median, ms": times.median_ms(name),
+            "of the plain ones together": times.median_ms(name) / times.together_ms,
+            "Gflops": times.flops[name] / 1e9,
+            "of their flops": times.flops[name] / together_flops,
+        }
+        for name in times.times_ms
     ]
-    for name in config.trained:
-        always = replace(options, objective="sampled", probabilities={name: 1.0})
-        entries.append(_contender(f"{SAMPLED} {name}", config, always, device))
-    plain = replace(joint, weights="equal", probabilities="uniform")
-    entries += [_contender(f"{BASELINE} {name}", member_config(config, name), plain, device) for name in config.trained]
-    return entries
+    options = times.scale.training
+    print_rows(rows, as_json=False, title=f"{options.device}, {options.precision}, {threads} threads, {rounds} rounds")
+    for name in (MIXED, SEPARATE):
+        low, middle, high = times.ratio(name)
+        print(f"{name}: {middle:.3f} of the plain steps together (rounds: {low:.3f} to {high:.3f})")
+    print(json.dumps(times.to_json()))
 
 
-def _contender(name: str, config: MatFormerConfig, options: TrainingSettings, device: torch.device) -> Contender:
-    model = MatFormer(config)
-    model.initialize(torch.Generator().manual_seed(options.seed))
-    model.to(device)
-    objective = options.objective_of(config.granularities)
-    tokens = options.batch_size * options.sequence_length
-    return Contender(
-        name=name,
-        learner=UniversalLearner(model=model.train(), objective=objective, passes=options.passes),
-        optimizer=make_optimizer(model, options),
-        options=options,
-        flops=objective_flops(config, objective, tokens, options.sequence_length),
-    )
+if __name__ == "__main__":
+    run_command(training_step)

@@ -24,7 +24,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool, title: str |
         is_number = all(isinstance(row[key], int | float) for row in rows)
         table.add_column(key.replace("_", " "), justify="right" if is_number else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(_text(value) for value in row.values()))
+        table.add_row(*(cell_text(value) for value in row.values()))
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)
 
@@ -43,7 +43,7 @@ def shown_progress(*, disable: bool = False) -> Iterator[Callable[[str, int, int
         yield show
 
 
-def _text(value: Any) -> str:
+def cell_text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):

@@ -7,9 +7,9 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from benchmarks.verbs.bench_decoding import speculation
+from benchmarks.speculation import speculation
+from benchmarks.training_step import training_step
 from benchmarks.verbs.bench_matformer import matformer
-from benchmarks.verbs.bench_training import training_step
 from lts_ray.cli.generate import generate
 
 LARGEST = 2**63 - 1

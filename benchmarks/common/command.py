@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Annotated
 
 import typer
 
 from benchmarks.common.turns import Progress
+from lts_ray import console
 from lts_ray.errors import LtsRayError
+
+Threads = Annotated[int, typer.Option(min=1, help="Torch threads.")]
+ALL_CORES = os.cpu_count() or 1
+StageProgress = Callable[[str, int, int], None]
+"""Told of a stage by its name, how much of it is done, and of how much."""
 
 
 def run_command(command: Callable[..., None]) -> None:
@@ -26,12 +35,8 @@ def run_command(command: Callable[..., None]) -> None:
 @contextmanager
 def shown_progress(task: str) -> Iterator[Progress]:
     """A bar on stderr; call what it gives with how many are done, and of how many."""
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-
-    with Bar(console=Console(stderr=True), transient=True) as bar:
-        number = bar.add_task(task, total=None)
-        yield lambda done, total: bar.update(number, completed=done, total=total)
+    with console.shown_progress() as tell:
+        yield partial(tell, task)
 
 
 def names_of(text: str) -> list[str]:

@@ -81,6 +81,13 @@ def _begun(settings: RunSettings, run: RunFolder) -> RunSettings:
     return wanted
 
 
+def final_losses(run: RunFolder) -> dict[str, float]:
+    """Of the checkpoint that a finished run left, on all held-out text."""
+    (final,) = [record for record in read_json_lines(run.metrics, what="metrics") if record.get("final")]
+    losses: dict[str, float] = final["validation_loss"]
+    return losses
+
+
 @contextmanager
 def _shown(run: RunFolder, steps: int) -> Iterator[None]:
     """A progress bar, drawn from the run's records by a thread that looks at them now and then."""

@@ -143,7 +143,9 @@ def _print_tables(each: ScaleResult) -> None:
         print_rows(rows, as_json=False, title=f"{name}: loss by objective; compute over that of the joint one")
     rows = [{"step": step, "median ms": times.median_ms(step)} for step in times.times_ms]
     print_rows(
-        rows, as_json=False, title=f"{name}: training steps in turns, {times.options.device}, {times.threads} threads"
+        rows,
+        as_json=False,
+        title=f"{name}: training steps in turns, {times.scale.training.device}, {times.scale.training.threads} threads",
     )
     low, middle, high = times.ratio("joint, one mixed pass")
     print(f"one joint step takes {middle:.3f} ({low:.3f} – {high:.3f}) of the four plain steps' time")

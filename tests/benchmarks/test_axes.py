@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks.__main__ import app
 from benchmarks.axes import AxesResult, run
 from benchmarks.axes_html import write_axes_page
 from benchmarks.axes_plan import ALL, FFN, HEADS, AxesPlan
-from lts_ray.cli.main import app
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
 from lts_ray.training.run_settings import ModelSettings
 from tests.conftest import make_text
@@ -91,5 +91,5 @@ def test_the_page_and_the_file_have_all_points(result: AxesResult, tmp_path: Pat
 
 
 def test_a_corpus_that_is_not_there_is_one_line(tmp_path: Path) -> None:
-    outcome = CliRunner().invoke(app, ["bench", "axes", "--corpus", "/nowhere/*.txt", "--output", str(tmp_path / "x")])
+    outcome = CliRunner().invoke(app, ["axes", "--corpus", "/nowhere/*.txt", "--output", str(tmp_path / "x")])
     assert "no corpus and no file matches" in str(outcome.exception)

@@ -10,9 +10,9 @@ import typer
 from typer.testing import CliRunner
 
 from benchmarks.common.machine import Machine
-from benchmarks.speculation import Configuration, Result, Row, run
-from benchmarks.speculation_text import Text, choose_text
-from benchmarks.verbs.bench_decoding import speculation
+from benchmarks.common.speculation_result import DraftSetting, DraftSpeed, SpeculationResult
+from benchmarks.common.speculation_text import SpeculationText, choose_text
+from benchmarks.speculation import compare_speculation, speculation
 from lts_ray.decoding.draft_length import ADAPTIVE, Costs
 from lts_ray.decoding.sampling import GREEDY
 from lts_ray.decoding.speculative import Statistics, speculate
@@ -29,17 +29,17 @@ def model() -> MatFormer:
 
 
 @pytest.fixture
-def text() -> Text:
+def text() -> SpeculationText:
     blocks = torch.randint(40, (9, 33), generator=torch.Generator().manual_seed(0))
     return choose_text(blocks, prompts=3, prompt_tokens=8)
 
 
 def test_speed_is_over_the_verifier_alone_and_the_costs_predict_it(
-    model: MatFormer, text: Text, monkeypatch: pytest.MonkeyPatch
+    model: MatFormer, text: SpeculationText, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By a clock that counts forwards the prediction is exact where the drafter reads no prompt in the time."""
     clock, told = ModelClock(monkeypatch), []
-    found = run(
+    found = compare_speculation(
         model,
         text,
         drafts=["S", "L"],
@@ -49,8 +49,8 @@ def test_speed_is_over_the_verifier_alone_and_the_costs_predict_it(
         clock=clock,
         progress=lambda done, total: told.append((done, total)),
     )
-    assert [row.configuration for row in found.rows] == [
-        Configuration(draft=draft, shared=shared, length=length)
+    assert [row.setting for row in found.rows] == [
+        DraftSetting(draft=draft, shared=shared, length=length)
         for draft in ("S", "L")
         for shared in (True, False)
         for length in (2, ADAPTIVE)
@@ -60,7 +60,7 @@ def test_speed_is_over_the_verifier_alone_and_the_costs_predict_it(
     for row in found.rows:
         assert row.same == 3
         assert row.statistics.tokens == 3 * 16
-        if row.configuration.shared:
+        if row.setting.shared:
             assert row.speed == pytest.approx(row.predicted_speed)
         elif row.statistics.drafted:
             assert row.speed < row.predicted_speed
@@ -80,9 +80,9 @@ def test_speed_is_over_the_verifier_alone_and_the_costs_predict_it(
     assert found.rows[0].statistics == Statistics.of(expected)
 
 
-def result(costs: Costs, speeds: dict[tuple[bool, int], float]) -> Result:
+def result(costs: Costs, speeds: dict[tuple[bool, int], float]) -> SpeculationResult:
     statistics = Statistics(tokens=100, verifier_steps=50, drafted=80, accepted=60, fallen=20)
-    return Result(
+    return SpeculationResult(
         verifier="XL",
         sampling=GREEDY,
         responses=1,
@@ -93,8 +93,8 @@ def result(costs: Costs, speeds: dict[tuple[bool, int], float]) -> Result:
         token_ms=1.0,
         costs={"S": costs},
         rows=tuple(
-            Row(
-                configuration=Configuration(draft="S", shared=shared, length=length),
+            DraftSpeed(
+                setting=DraftSetting(draft="S", shared=shared, length=length),
                 statistics=statistics,
                 speed=speed,
                 predicted_speed=speed,
@@ -173,8 +173,10 @@ def test_a_length_that_is_none_is_refused(model_dir: Path) -> None:
         CliRunner().invoke(app, ["--length", "many"], catch_exceptions=False)
 
 
-def test_a_draft_wider_than_the_verifier_is_refused_before_anything_is_timed(model: MatFormer, text: Text) -> None:
+def test_a_draft_wider_than_the_verifier_is_refused_before_anything_is_timed(
+    model: MatFormer, text: SpeculationText
+) -> None:
     told: list[tuple[int, int]] = []
     with pytest.raises(LtsRayError, match="64,64,64 is wider than its verifier 32,32,32"):
-        run(model, text, drafts=["S", "XL"], verifier="L", progress=lambda *done: told.append(done))
+        compare_speculation(model, text, drafts=["S", "XL"], verifier="L", progress=lambda *done: told.append(done))
     assert told == []

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.speculation_text import choose_text, training_tokens
+from benchmarks.common.speculation_text import choose_text, training_tokens
 from lts_ray.errors import LtsRayError
 from lts_ray.text.batches import blocks_of, split_documents, tokenize
 from lts_ray.text.corpus import read_corpus

@@ -20,7 +20,7 @@ from lts_ray.training.run_settings import DataSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Text:
+class SpeculationText:
     """prompts: [P, T]. draft_vocabulary: token ids that may be drafted; None: all."""
 
     prompts: Tensor
@@ -34,7 +34,7 @@ def choose_text(
     prompt_tokens: int,
     draft_vocabulary: int | None = None,
     counted: Tokens | None = None,
-) -> Text:
+) -> SpeculationText:
     """Prompts are the beginnings of blocks spread over the text, the vocabulary the most frequent tokens of `counted`.
 
     blocks: [N, T + 1], each as long as a prompt with its response. counted: other text; None: the blocks that no prompt
@@ -47,11 +47,11 @@ def choose_text(
     places = torch.linspace(0, blocks.shape[0] - 1, prompts).round().long()
     chosen = blocks[places, :prompt_tokens]
     if draft_vocabulary is None:
-        return Text(prompts=chosen)
+        return SpeculationText(prompts=chosen)
     rest = torch.ones(blocks.shape[0], dtype=torch.bool)
     rest[places] = False
     others = blocks[rest, :-1] if counted is None else counted  # a block's last token is the first of the next
-    return Text(prompts=chosen, draft_vocabulary=most_frequent(others, draft_vocabulary))
+    return SpeculationText(prompts=chosen, draft_vocabulary=most_frequent(others, draft_vocabulary))
 
 
 def training_tokens(model_dir: Path, corpus: str) -> Tokens:

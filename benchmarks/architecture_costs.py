@@ -7,18 +7,25 @@ moment is timed again, stacks and candidates alike, by what a measurement says o
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from statistics import fmean, median
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 
+from benchmarks.common.command import StageProgress, Threads, run_command
 from benchmarks.common.machine import Machine
 from lts_ray.architecture import Architecture
+from lts_ray.cli.options import Seed
+from lts_ray.console import print_rows, shown_progress
 from lts_ray.cost import Cost
 from lts_ray.errors import LtsRayError
+from lts_ray.files import write_json
 from lts_ray.measurement.latency import Latency
 from lts_ray.measurement.measurement import Measurement, measure
 from lts_ray.measurement.reference import Reference
@@ -43,17 +50,16 @@ ATTEMPTS = 3
 UNQUIET = 0.1
 """An interval of the median wider than this share of it: measure again, `ATTEMPTS` times in all."""
 CostOf = Callable[[Architecture], Cost]
-Progress = Callable[[str, int, int], None]
-"""Told of the stage ("layers" or "candidates"), how many of its architectures are measured, and of how many."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """One candidate that the model had not seen. deviations: relative, what the model expected to be off by."""
+class UnseenCandidate:
+    """One that the model had not seen."""
 
     architecture: Architecture
     predicted: Cost
-    deviations: tuple[float, float, float]
+    relative_deviation: dict[CostName, float]
+    """What the model expected to be off by."""
     measured: Cost
 
     def error(self, name: CostName) -> float:
@@ -62,69 +68,34 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class CostComparison:
     """A fitted model beside the candidates it predicted."""
 
     model: ArchitectureCost
-    rows: tuple[Row, ...]
-    layers_seconds: float
-    fit_seconds: float
-    candidates_seconds: float
+    rows: tuple[UnseenCandidate, ...]
+    seconds: dict[str, float]
+    """Of measuring the layers, of the fit, and of measuring the candidates."""
 
     def error(self, name: CostName) -> RelativeError:
         """Over the unseen candidates."""
         errors = [abs(row.error(name)) for row in self.rows]
         return RelativeError(mean=fmean(errors), median=median(errors), largest=max(errors))
 
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    target: Target
-    seed: int
-    machine: Machine
-    comparison: Comparison
-
-    def to_json(self) -> dict[str, Any]:
-        found = self.comparison
+    def summary(self) -> dict[str, Any]:
         return {
-            "schema": SCHEMA,
-            "space": found.model.space.name,
-            "target": record_json(self.target),
-            "seed": self.seed,
-            "machine": asdict(self.machine),
-            "layers": len(found.model.samples),
-            "candidates": len(found.rows),
-            "seconds": {
-                "layers": round(found.layers_seconds, 1),
-                "fit": round(found.fit_seconds, 2),
-                "candidates": round(found.candidates_seconds, 1),
-            },
-            "relative_error": {name: asdict(found.error(name)) for name in COST_NAMES},
-            "left_out_error": {name: asdict(found.model.relative_error[name]) for name in COST_NAMES},
-            "rows": [
-                {
-                    "architecture": row.architecture.to_json(),
-                    "predicted": asdict(row.predicted),
-                    "relative_deviation": dict(zip(COST_NAMES, row.deviations, strict=True)),
-                    "measured": asdict(row.measured),
-                }
-                for row in found.rows
-            ],
-            "model": found.model.to_json(),
+            "space": self.model.space.name,
+            "layers": len(self.model.samples),
+            "candidates": len(self.rows),
+            "seconds": self.seconds,
+            "relative_error": {name: asdict(self.error(name)) for name in COST_NAMES},
+            "left_out_error": {name: asdict(self.model.relative_error[name]) for name in COST_NAMES},
         }
 
 
-def run(
-    space_name: str,
-    *,
-    target: Target,
-    layers: int = 60,
-    candidates: int = 50,
-    seed: int = 0,
-    seconds: float = 2.0,
-    progress: Progress = lambda stage, done, total: None,
-) -> Result:
-    """Measure on this machine, as `target` says; its selector is not looked at. seconds: about, for one measurement.
+def compare_costs(
+    space_name: str, *, target: Target, layers: int, candidates: int, seed: int, progress: StageProgress
+) -> CostComparison:
+    """Measure on this machine, as `target` says; its selector is not looked at. About two seconds a measurement.
 
     Nothing else should run on the machine meanwhile. Raises LtsRayError for an unknown space, or one of encoders.
     """
@@ -136,17 +107,10 @@ def run(
 
     def cost_of(architecture: Architecture) -> Cost:
         subject = subjects.subject(architecture)
-        return quietest(lambda: measure(subject, reference, seconds=seconds)).cost
+        return quietest(lambda: measure(subject, reference, seconds=2.0)).cost
 
-    comparison = compare(
-        space,
-        cost_of=cost_of,
-        layers=layers,
-        candidates=candidates,
-        rng=np.random.default_rng(seed),
-        progress=progress,
-    )
-    return Result(target=target, seed=seed, machine=Machine.here(), comparison=comparison)
+    rng = np.random.default_rng(seed)
+    return compare(space, cost_of=cost_of, layers=layers, candidates=candidates, rng=rng, progress=progress)
 
 
 def quietest(measured: Callable[[], Measurement]) -> Measurement:
@@ -178,9 +142,9 @@ def compare(
     layers: int,
     candidates: int,
     rng: np.random.Generator,
-    progress: Progress = lambda stage, done, total: None,
+    progress: StageProgress = lambda stage, done, total: None,
     clock: Clock = time.perf_counter,
-) -> Comparison:
+) -> CostComparison:
     """cost_of: measures one architecture. Predictions are made before any candidate is measured."""
     if candidates < 1:
         raise LtsRayError(f"a cost model is compared on at least one candidate; got {candidates}")
@@ -195,17 +159,20 @@ def compare(
     deviations = [getattr(predictions, name).relative_deviation.tolist() for name in COST_NAMES]
     begun = clock()
     costs = _costs("candidates", unseen, cost_of, progress)
-    return Comparison(
+    return CostComparison(
         model=model,
         rows=tuple(
-            Row(architecture=each, predicted=predicted, deviations=spread, measured=cost)
-            for each, predicted, spread, cost in zip(
+            UnseenCandidate(
+                architecture=architecture,
+                predicted=predicted,
+                relative_deviation=dict(zip(COST_NAMES, spread, strict=True)),
+                measured=cost,
+            )
+            for architecture, predicted, spread, cost in zip(
                 unseen, predictions.costs(), zip(*deviations, strict=True), costs, strict=True
             )
         ),
-        layers_seconds=measured - started,
-        fit_seconds=fitted - measured,
-        candidates_seconds=clock() - begun,
+        seconds={"layers": measured - started, "fit": fitted - measured, "candidates": clock() - begun},
     )
 
 
@@ -219,9 +186,41 @@ def _unseen(space: BackboneSpace, count: int, seen: set[Architecture], rng: np.r
     return drawn
 
 
-def _costs(stage: str, architectures: Sequence[Architecture], cost_of: CostOf, progress: Progress) -> list[Cost]:
+def _costs(stage: str, architectures: Sequence[Architecture], cost_of: CostOf, progress: StageProgress) -> list[Cost]:
     costs = []
     for done, architecture in enumerate(architectures, start=1):
         costs.append(cost_of(architecture))
         progress(stage, done, len(architectures))
     return costs
+
+
+def architecture_costs(
+    space: Annotated[str, typer.Option("--space", "-s", help="gpt2, transformer-xl or opt")] = "gpt2",
+    threads: Threads = 1,
+    layers: Annotated[int, typer.Option(min=12, help="Layer configurations to measure and fit to.")] = 60,
+    candidates: Annotated[int, typer.Option(min=1, help="Unseen candidates to predict and measure.")] = 50,
+    seed: Seed = 0,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File for every row, as JSON.")] = None,
+) -> None:
+    """Cost model: how far its predictions are from what unseen architectures take."""
+    target = Target(name="here", local=True, threads=threads)
+    with shown_progress() as progress:
+        comparison = compare_costs(
+            space, target=target, layers=layers, candidates=candidates, seed=seed, progress=progress
+        )
+    rows = []
+    for name in COST_NAMES:
+        error = comparison.error(name)
+        errors = {"mean error, %": error.mean, "median error, %": error.median, "largest, %": error.largest}
+        rows.append({"cost": name} | {kind: 100 * value for kind, value in errors.items()})
+    print_rows(rows, as_json=False, title=f"{space}: {layers} layer configurations, {candidates} unseen candidates")
+    about = {"schema": SCHEMA, "target": record_json(target), "seed": seed, "machine": asdict(Machine.here())}
+    summary = about | comparison.summary()
+    if output is not None:
+        measured = {"rows": [asdict(row) for row in comparison.rows], "model": comparison.model.to_json()}
+        write_json(output, summary | measured)
+    print(json.dumps(summary))
+
+
+if __name__ == "__main__":
+    run_command(architecture_costs)

@@ -1,19 +1,22 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks import architecture_costs as bench
+from benchmarks.architecture_costs import ATTEMPTS, CostComparison, architecture_costs, compare, quietest
 from benchmarks.common.machine import Machine
-from benchmarks.cost_model import ATTEMPTS, Result, compare, quietest
 from lts_ray.architecture import Architecture
 from lts_ray.cost import Cost
 from lts_ray.errors import LtsRayError
+from lts_ray.files import read_json
 from lts_ray.measurement.latency import Latency, TimedBlock
 from lts_ray.measurement.measurement import Measurement
 from lts_ray.spaces import gpt2_space as gpt2
-from lts_ray.target import Target
+from lts_ray.spaces.named_spaces import backbone_space
 
 
 def cost_of(architecture: Architecture) -> Cost:
@@ -39,7 +42,7 @@ def test_a_comparison_measures_the_design_then_unseen_candidates_and_reports_the
     assert len(stacks) == 20
     assert not stacks & {row.architecture for row in comparison.rows}
     assert [row.measured for row in comparison.rows] == [cost_of(row.architecture) for row in comparison.rows]
-    assert (comparison.layers_seconds, comparison.fit_seconds, comparison.candidates_seconds) == (1.0, 1.0, 1.0)
+    assert comparison.seconds == {"layers": 1.0, "fit": 1.0, "candidates": 1.0}
     assert comparison.error("prefill_ms").mean < 0.01
     expected = [abs(row.predicted.decode_ms / row.measured.decode_ms - 1) for row in comparison.rows]
     assert comparison.error("decode_ms").largest == pytest.approx(max(expected))
@@ -71,16 +74,25 @@ def test_a_steady_measurement_is_taken_once_and_a_node_that_stays_unquiet_is_giv
     assert len(list(attempts)) == 9 - ATTEMPTS
 
 
-def test_a_result_is_plain_json_that_says_what_it_holds_for() -> None:
-    comparison = compare(gpt2.SPACE, cost_of=cost_of, layers=14, candidates=2, rng=np.random.default_rng(0))
-    machine = Machine(cpu="some cpu", cores=2, gpu=None, torch="2.0", commit=None)
-    result = Result(target=Target(name="here", local=True), seed=0, machine=machine, comparison=comparison)
-    record = json.loads(json.dumps(result.to_json()))
+def test_the_command_writes_every_row_and_says_what_it_holds_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With costs that are computed in place of measurements."""
+
+    def computed(space_name: str, *, layers: int, candidates: int, seed: int, **_: object) -> CostComparison:
+        rng = np.random.default_rng(seed)
+        return compare(backbone_space(space_name), cost_of=cost_of, layers=layers, candidates=candidates, rng=rng)
+
+    monkeypatch.setattr(bench, "compare_costs", computed)
+    architecture_costs(layers=14, candidates=2, output=tmp_path / "rows.json")
+    record = read_json(tmp_path / "rows.json", what="result")
     assert (record["space"], record["layers"], record["candidates"]) == ("gpt2", 14, 2)
-    assert record["machine"]["cpu"] == "some cpu"
+    assert record["machine"]["cores"] >= 1
     assert record["target"]["threads"] == 1
     assert set(record["relative_error"]["decode_ms"]) == {"mean", "median", "largest"}
     assert record["rows"][0]["measured"]["prefill_ms"] > 0
+    printed = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert printed == {key: value for key, value in record.items() if key not in ("rows", "model")}
 
 
 def test_the_machine_is_described() -> None:

@@ -1,0 +1,93 @@
+"""What a benchmark leaves: tables on the screen, the same tables and figures on a page, and every number as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from plotly.graph_objects import Figure
+
+from benchmarks.common.machine import Machine
+from lts_ray.console import cell_text, print_rows
+from lts_ray.files import write_json
+from lts_ray.report.page import figure_html, write_page
+
+BODY = """<h1>{{ heading }}</h1>
+<p>{{ text }}</p>
+{% for section, figure in sections %}
+{% if section.title %}<h2>{{ section.title }}</h2>{% endif %}
+{% if section.text %}<p>{{ section.text }}</p>{% endif %}
+{{ figure }}
+{% for table in section.tables %}
+<h2>{{ table.title }}</h2>
+<div class="tall"><table>
+<thead><tr>{% for name in table.rows[0] %}<th>{{ name }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for row in table.rows %}
+<tr>{% for value in row.values() %}<td>{{ cell_text(value) }}</td>{% endfor %}</tr>
+{% endfor %}
+</tbody></table></div>
+{% endfor %}
+{% endfor %}
+<footer>{{ footer }}</footer>
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Rows that share their keys, which head the columns."""
+
+    title: str
+    rows: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A figure, and the tables below it."""
+
+    title: str = ""
+    text: str = ""
+    figure: Figure
+    name: str
+    """Of the figure's element on the page."""
+    tables: Sequence[Table]
+
+
+def print_tables(tables: Sequence[Table]) -> None:
+    for table in tables:
+        print_rows(table.rows, as_json=False, title=table.title)
+
+
+def leave_result(
+    folder: Path,
+    name: str,
+    record: Mapping[str, Any],
+    *,
+    heading: str,
+    text: str,
+    sections: Sequence[Section],
+    machine: Machine | None,
+    summary: Mapping[str, Any],
+) -> None:
+    """Print the tables and, last, `summary` as a line of JSON; write NAME.json, the record, and NAME.html, the page.
+
+    machine: None where nothing was measured here.
+    """
+    print_tables([table for section in sections for table in section.tables])
+    write_json(folder / f"{name}.json", record)
+    page = folder / f"{name}.html"
+    write_page(
+        page,
+        BODY,
+        title=f"benchmarks: {name}",
+        heading=heading,
+        text=text,
+        sections=[(section, figure_html(section.figure, section.name)) for section in sections],
+        cell_text=cell_text,
+        footer=machine and f"{machine.gpu or machine.cpu}, {machine.cores} cores, torch {machine.torch}",
+    )
+    print(f"The results are in {folder / name}.json; the plot is {page}")
+    print(json.dumps(summary))
