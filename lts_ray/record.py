@@ -18,13 +18,16 @@ from pydantic.dataclasses import dataclass
 from lts_ray.errors import LtsRayError
 
 Record = TypeVar("Record")
-CONFIG = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
+CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 MUST_BE = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
     "float_type": "a number",
+    "float_parsing": "a number",
     "finite_number": "a finite number",
     "bool_type": "true or false",
+    "bool_parsing": "true or false",
     "string_type": "text",
     "string_too_short": "text that is not empty",
     "dict_type": "a mapping",
@@ -37,15 +40,16 @@ MUST_BE = {
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field, Field))
-def record(*, what: str = "") -> Callable[[type[Record]], type[Record]]:
+def record(*, what: str = "", strict: bool = True) -> Callable[[type[Record]], type[Record]]:
     """A frozen, keyword-only dataclass whose fields are checked: unknown keys, types, ranges (`Annotated[int, Ge(1)]`).
 
     A string under a field is its comment. Making one by hand or by `read_record` raises LtsRayError with one line.
     what: the record's name in that line, e.g. "training" for "training.steps must be at least 1; got 0".
+    strict: False where numbers may come as text, as from a command line.
     """
 
     def decorate(kind: type[Record]) -> type[Record]:
-        made: Any = dataclass(frozen=True, kw_only=True, config=CONFIG)(kind)
+        made: Any = dataclass(frozen=True, kw_only=True, config=CONFIG | {"strict": strict})(kind)
         checked = made.__init__
 
         @wraps(checked)
@@ -64,7 +68,7 @@ def record(*, what: str = "") -> Callable[[type[Record]], type[Record]]:
 def read_record(kind: type[Record], value: object, *, what: str = "") -> Record:
     """A record out of what a JSON or YAML file says, where lists stand for tuples. what: its name in an LtsRayError."""
     try:
-        return TypeAdapter(kind).validate_json(json.dumps(value, default=str), strict=True)
+        return TypeAdapter(kind).validate_json(json.dumps(value, default=str))
     except ValidationError as error:
         raise LtsRayError(worded(error, kind, what)) from None
 

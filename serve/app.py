@@ -16,10 +16,11 @@ from ray import serve
 from ray.serve import Application
 
 from lts_ray.errors import LtsRayError
+from lts_ray.record import read_record, record_json
 from serve.metrics.ray_metrics import RayMetrics
 from serve.replica import build_replica
 from serve.serve_args import ServeArgs
-from serve.user_config import LiveConfig
+from serve.user_config import UserConfig
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ def build(args: Mapping[str, Any]) -> Application:
     Not annotated with ServeArgs: Ray would validate it itself, print a traceback and exit with 0.
     """
     try:
-        return application(ServeArgs.parse(args))
+        return application(read_record(ServeArgs, dict(args)))
     except LtsRayError as error:
         _exit(error)
 
@@ -86,7 +87,7 @@ def application(args: ServeArgs) -> Application:
         num_replicas=args.num_replicas,
         max_ongoing_requests=args.max_batch_size + args.max_queue + SPARE_REQUESTS,
         ray_actor_options=options,
-        user_config=LiveConfig(policy=args.policy).to_json(),
+        user_config=record_json(UserConfig(policy=args.policy)),
         # A new version comes up beside the old one, which leaves when its last request has ended.
         max_surge_percent=100,
         graceful_shutdown_timeout_s=args.drain_s,

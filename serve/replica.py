@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from lts_ray.checkpoints.universal import load_universal
 from lts_ray.frontier import Frontier
 from lts_ray.measurement.on_ray.selector import labels_match
+from lts_ray.record import read_record, record_json
 from lts_ray.runtime.build_runtime import build_runtime
 from lts_ray.runtime.step_calibration import calibrate
 from lts_ray.text.tokenizer import load_tokenizer
@@ -27,7 +28,7 @@ from serve.http.service import Service
 from serve.metrics.prometheus_metrics import PrometheusMetrics
 from serve.policies.menu import menu_of_frontier, menu_of_granularities
 from serve.serve_args import ServeArgs
-from serve.user_config import LiveConfig
+from serve.user_config import UserConfig
 
 logger = logging.getLogger(__name__)
 
@@ -36,12 +37,11 @@ CALIBRATION_S = 3.0
 
 @dataclass(frozen=True, kw_only=True)
 class Replica:
-    """keys: who may use it; None for everybody."""
-
     args: ServeArgs
     service: Service
     metrics: PrometheusMetrics
     keys: Keys | None
+    """Of the clients that may use it; None: all may."""
 
     def app(self, *, answers_request_id: bool = True) -> FastAPI:
         return create_app(
@@ -55,9 +55,9 @@ class Replica:
 
     def reconfigure(self, given: Mapping[str, object]) -> None:
         """From the next step on. Raises LtsRayError, and changes nothing, for what does not fit."""
-        config = LiveConfig.parse(given)
+        config = read_record(UserConfig, given, what="user_config")
         self.service.engine.policy = config.build()
-        logger.info("the policy is %s", config.to_json())
+        logger.info("the policy is %s", record_json(config))
 
 
 def build_replica(
@@ -103,7 +103,7 @@ def build_replica(
         runtime,
         menu=menu,
         costs=costs,
-        policy=LiveConfig(policy=args.policy).build(),
+        policy=UserConfig(policy=args.policy).build(),
         eos_ids=frozenset() if tokenizer.eos_id is None else frozenset({tokenizer.eos_id}),
         max_batch_size=args.max_batch_size,
         max_queue=args.max_queue,

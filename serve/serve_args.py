@@ -2,82 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field
 from safetensors import SafetensorError, safe_open
 
 import lts_ray
 from lts_ray.checkpoints.universal import read_universal, universal_fingerprint
 from lts_ray.errors import LtsRayError
 from lts_ray.frontier import Frontier, read_frontier
+from lts_ray.record import record
 from lts_ray.target import Target
 from lts_ray.text.tokenizer import load_tokenizer
 from serve.engine.kv_budget import blocks_for
 from serve.http.keys import Keys
 from serve.http.request_limits import RequestLimits
-from serve.user_config import LiveConfig
+from serve.user_config import UserConfig
 
 SHIPPED_MODEL = Path(lts_ray.__file__).parent / "pretrained" / "sotu"
 
+
+def _checked_name(name: str) -> str:
+    if not re.fullmatch(r"[^:\s]+", name):
+        raise ValueError("one word without a colon")
+    return name
+
+
+AbsolutePath = Annotated[Path, AfterValidator(Path.absolute)]
+"""A replica has another working directory than the command that starts it."""
 Count = Annotated[int, Field(ge=1)]
 MAX_QUEUE = 1024
 """Each arrival is judged by a look at all that wait, which takes time on the event loop."""
 
 
-class ServeArgs(BaseModel):
-    """model: a checkpoint folder with its tokenizer. frontier: what `lts-ray search` wrote for that model.
-
-    target: the frontier's target that the replicas run on, which also places them; else each replica takes the one
-    that its node's labels match, or measures its steps when it starts. anywhere: place the replicas on any node all
-    the same, to try on one machine what was searched on a simulated cluster. threads: torch's, in each replica; else
-    the target's, or an equal share of the node's cores but one. name: what clients call it; else the folder's.
-
-    max_batch_size: requests that run together; max_queue: that wait beyond them. chunk_tokens: the most tokens of one
-    step, pieces of prompts included. kv_cache_mb: memory for keys and values, in 1e6 bytes; None: see
-    serve.engine.kv_budget.
-    policy: chooses the widths (see serve.policies.named_policies); its thresholds are changed live, by user_config.
-    keys: file of API keys' hashes; None: open to everybody. max_n, max_prompt_tokens: of one request.
-    drain_s: how long a replica that is taken down may finish its requests.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    model: Path = SHIPPED_MODEL
-    frontier: Path | None = None
+@record(strict=False)
+class ServeArgs:
+    model: AbsolutePath = SHIPPED_MODEL
+    """A checkpoint folder with its tokenizer."""
+    frontier: AbsolutePath | None = None
+    """What `lts-ray search` wrote for that model; None: the granularities are served."""
     target: str | None = None
+    """The frontier's target that the replicas run on, which also places them. None: a replica takes the one that its
+    node's labels match."""
     anywhere: bool = False
+    """Place the replicas on any node all the same, to try on one machine what was searched on a simulated cluster."""
     threads: Count | None = None
+    """Torch's, in a replica. None: the target's, or an equal share of the node's cores but one."""
     max_batch_size: Count = 8
+    """Requests that run together."""
     max_queue: Annotated[int, Field(ge=1, le=MAX_QUEUE)] = 64
+    """Requests that wait beyond those."""
     chunk_tokens: Count = 256
+    """The most tokens of one step, pieces of prompts included."""
     kv_cache_mb: Annotated[float, Field(gt=0)] | None = None
+    """Memory for keys and values, in 1e6 bytes; None: see serve.engine.kv_budget."""
     prefix_cache: bool = True
-    policy: str = "deadline"
-    keys: Path | None = None
-    max_n: Count = 16
+    """Reuse the keys and values of prompts that begin alike."""
+    policy: str = UserConfig.policy
+    """Chooses the widths; its thresholds are changed while it serves, by `user_config`."""
+    keys: AbsolutePath | None = None
+    """File of API keys' hashes; None: every client is served."""
+    max_n: Count = RequestLimits.max_n
+    """Choices of one request."""
     max_prompt_tokens: Count | None = None
+    """Of one request; None: as many as the context has room for."""
     playground: bool = True
+    """Serve the page at /playground."""
     drain_s: Annotated[float, Field(gt=0)] = 60.0
+    """How long a replica that is taken down may finish its requests."""
     num_replicas: Count = 1
-    name: Annotated[str, Field(min_length=1, pattern=r"^[^:\s]+$")] | None = None
-
-    @classmethod
-    def parse(cls, raw: Mapping[str, object]) -> ServeArgs:
-        """Raises LtsRayError that names the first argument that is wrong."""
-        try:
-            args = cls.model_validate(dict(raw))
-        except ValidationError as error:
-            problem = error.errors(include_url=False)[0]
-            argument = str(problem["loc"][0])
-            if problem["type"] == "extra_forbidden":
-                raise LtsRayError(f"unknown argument {argument}; known: {', '.join(cls.model_fields)}") from None
-            raise LtsRayError(f"argument {argument}: {problem['msg']}; got {problem['input']!r}") from None
-        # A replica has another working directory than the command that starts it.
-        paths = {name: getattr(args, name) for name in ("model", "frontier", "keys")}
-        return args.model_copy(update={name: path and path.absolute() for name, path in paths.items()})
+    name: Annotated[str, AfterValidator(_checked_name)] | None = None
+    """What clients call the model; None: as its folder is called."""
 
     @property
     def served_name(self) -> str:
@@ -103,7 +100,7 @@ class ServeArgs(BaseModel):
                 f"model {self.model} has {config.vocab_size} embeddings, but its tokenizer has "
                 f"{tokenizer.vocab_size} tokens: it is another model's tokenizer"
             )
-        LiveConfig(policy=self.policy).build()
+        UserConfig(policy=self.policy).build()
         blocks_for(config, rows=self.max_batch_size, budget_mb=self.kv_cache_mb)
         self.read_keys()
         frontier = self.read_frontier()

@@ -63,3 +63,18 @@ def test_what_is_wrong_is_one_line(value: dict[str, object], message: str) -> No
 def test_a_record_made_by_hand_is_checked_too() -> None:
     with pytest.raises(LtsRayError, match=r"^inner\.size must be at least 1; got 0$"):
         Inner(size=0)
+
+
+@record(strict=False)
+class Arguments:
+    threads: Annotated[int, Ge(1)] | None = None
+    fast: bool = True
+    share: float = 0.5
+
+
+def test_what_comes_from_a_command_line_may_be_text() -> None:
+    given = {"threads": "2", "fast": "false", "share": "0.1"}
+    assert read_record(Arguments, given) == Arguments(threads=2, fast=False, share=0.1)
+    for name, allowed in (("threads", "a whole number"), ("fast", "true or false"), ("share", "a number")):
+        with pytest.raises(LtsRayError, match=f"^{name} must be {allowed}; got 'many'$"):
+            read_record(Arguments, {name: "many"})

@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from typing import Annotated
 
-from lts_ray.errors import LtsRayError
+from annotated_types import Ge
+
+from lts_ray.record import record
 from serve.http.api_error import ApiError
 from serve.http.request_schemas import ChatRequest, CompletionRequest
 
 
-@dataclass(frozen=True, kw_only=True)
+@record()
 class RequestLimits:
-    """max_body_bytes: more text than any context holds; tokenizing without a bound would hold up every other client.
-
-    max_prompt_tokens: None for as many as the context has room for. max_n: choices of one request, all prompts taken
-    together: each is a place in the queue. The others bound what a request adds to the work of every token.
-    """
-
-    max_body_bytes: int = 1 << 20
-    max_prompt_tokens: int | None = None
-    max_n: int = 16
-    max_stop_sequences: int = 16
-    max_stop_chars: int = 256
-    max_top_logprobs: int = 20
-    max_logit_bias: int = 1024
-
-    def __post_init__(self) -> None:
-        for each in fields(self):
-            value = getattr(self, each.name)
-            least = 0 if each.name in ("max_top_logprobs", "max_logit_bias", "max_stop_sequences") else 1
-            if value is not None and value < least:
-                raise LtsRayError(f"{each.name} must be at least {least}; got {value}")
+    max_body_bytes: Annotated[int, Ge(1)] = 1 << 20
+    """More text than any context holds: to tokenize without a limit would hold up every other client."""
+    max_prompt_tokens: Annotated[int, Ge(1)] | None = None
+    """None: as many as the context has room for."""
+    max_n: Annotated[int, Ge(1)] = 16
+    """Choices of one request, all prompts taken together: each has a place in the queue."""
+    max_stop_sequences: Annotated[int, Ge(0)] = 16
+    """This and what follows adds to the work of every token."""
+    max_stop_chars: Annotated[int, Ge(1)] = 256
+    max_top_logprobs: Annotated[int, Ge(0)] = 20
+    max_logit_bias: Annotated[int, Ge(0)] = 1024
 
     def check(self, body: CompletionRequest | ChatRequest) -> None:
         """Raises ApiError for the first field that asks for too much."""

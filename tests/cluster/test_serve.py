@@ -46,7 +46,7 @@ def url(long_model_dir: Path) -> Iterator[str]:
         try:
             serve.start(http_options={"host": "127.0.0.1", "port": port})
             for name, num_replicas in (("two", 2), ("one", 1)):
-                args = ServeArgs.parse({"model": long_model_dir, "name": "tiny", "num_replicas": num_replicas})
+                args = ServeArgs(model=long_model_dir, name="tiny", num_replicas=num_replicas)
                 serve.run(application(args), name=name, route_prefix=f"/{name}")
             yield f"http://127.0.0.1:{port}"
         finally:

@@ -121,11 +121,11 @@ def test_another_checkpoint_is_rolled_out_without_a_failed_request(
             texts.append(answer.json()["choices"][0]["text"])
             sleep(0.02)
 
-    serve.run(application(ServeArgs.parse({"model": model_dir, "name": "tiny"})), name="rolled", route_prefix="/rolled")
+    serve.run(application(ServeArgs(model=model_dir, name="tiny")), name="rolled", route_prefix="/rolled")
     before = ask(url).json()["choices"][0]["text"]
     with ThreadPoolExecutor(2) as pool:
         clients = [pool.submit(keep_asking) for _ in range(2)]
-        serve.run(application(ServeArgs.parse({"model": other, "name": "tiny"})), name="rolled", route_prefix="/rolled")
+        serve.run(application(ServeArgs(model=other, name="tiny")), name="rolled", route_prefix="/rolled")
         after = ask(url).json()["choices"][0]["text"]
         sleep(0.5)
         over.set()
@@ -147,7 +147,7 @@ def test_a_replica_that_is_taken_down_finishes_its_responses(
     model.load_state_dict(universal.state_dict())
     save_checkpoint(model, long)
     url = f"{proxy}/drained"
-    serve.run(application(ServeArgs.parse({"model": long, "name": "tiny"})), name="drained", route_prefix="/drained")
+    serve.run(application(ServeArgs(model=long, name="tiny")), name="drained", route_prefix="/drained")
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(ask, url, max_tokens=4500, ignore_eos=True)
         while httpx.get(f"{url}/health").json()["running"] == 0:

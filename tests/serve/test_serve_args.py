@@ -11,6 +11,7 @@ from lts_ray.errors import LtsRayError
 from lts_ray.frontier import Frontier, write_frontier
 from lts_ray.models.matformer.hugging_face.checkpoint import fingerprint
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
+from lts_ray.record import read_record
 from lts_ray.target import Target
 from serve.app import ElasticServer, application, build
 from serve.engine.kv_budget import block_bytes, blocks_for
@@ -31,45 +32,45 @@ def frontier_file(folder: Path, model_fingerprint: str) -> Path:
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        ({"modle": "x"}, "unknown argument modle; known: model, frontier"),
-        ({"num_replicas": "0"}, "argument num_replicas"),
-        ({"threads": "many"}, "argument threads"),
-        ({"max_queue": "1025"}, "argument max_queue: .* less than or equal to 1024"),
-        ({"name": "a:b"}, "argument name"),
+        ({"modle": "x"}, "unknown keys modle; known: .*, model,"),
+        ({"num_replicas": "0"}, "num_replicas must be at least 1; got '0'"),
+        ({"threads": "many"}, "threads must be a whole number; got 'many'"),
+        ({"max_queue": "1025"}, "max_queue must be at most 1024; got '1025'"),
+        ({"name": "a:b"}, "name must be one word without a colon; got 'a:b'"),
     ],
     ids=str,
 )
 def test_bad_arguments_are_named(raw: dict[str, str], message: str) -> None:
     with pytest.raises(LtsRayError, match=message):
-        ServeArgs.parse(raw)
+        read_record(ServeArgs, raw)
 
 
 def test_files_that_cannot_be_served_are_refused_before_anything_starts(model_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(LtsRayError, match="is not a folder"):
-        ServeArgs.parse({"model": tmp_path / "nope"}).check()
+        read_record(ServeArgs, {"model": tmp_path / "nope"}).check()
     with pytest.raises(LtsRayError, match="needs frontier"):
-        ServeArgs.parse({"model": model_dir, "target": "small"}).check()
+        read_record(ServeArgs, {"model": model_dir, "target": "small"}).check()
     with pytest.raises(LtsRayError, match="does not exist"):
-        ServeArgs.parse({"model": model_dir, "frontier": tmp_path / "none.json"}).check()
+        read_record(ServeArgs, {"model": model_dir, "frontier": tmp_path / "none.json"}).check()
     with pytest.raises(LtsRayError, match="another model"):
-        ServeArgs.parse({"model": model_dir, "frontier": frontier_file(tmp_path, "0" * 64)}).check()
+        read_record(ServeArgs, {"model": model_dir, "frontier": frontier_file(tmp_path, "0" * 64)}).check()
     cut = tmp_path / "cut"
     shutil.copytree(model_dir, cut)
     weights = cut / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-10])
     with pytest.raises(LtsRayError, match="missing or corrupt"):
-        ServeArgs.parse({"model": cut}).check()
+        read_record(ServeArgs, {"model": cut}).check()
 
 
 def test_a_named_target_places_the_replicas_and_an_unknown_one_is_refused(model_dir: Path, tmp_path: Path) -> None:
     path = frontier_file(tmp_path, fingerprint(model_dir))
-    args = ServeArgs.parse({"model": model_dir, "frontier": path, "target": "small", "num_replicas": "2"})
+    args = read_record(ServeArgs, {"model": model_dir, "frontier": path, "target": "small", "num_replicas": "2"})
     assert application(args) is not None
     target = args.check()
     assert target is not None
     assert target.label_selector == {"role": "small"}
     with pytest.raises(LtsRayError, match="it has: small"):
-        ServeArgs.parse({"model": model_dir, "frontier": path, "target": "large"}).check()
+        read_record(ServeArgs, {"model": model_dir, "frontier": path, "target": "large"}).check()
 
 
 def test_build_prints_one_line_and_exits_with_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -84,7 +85,7 @@ def test_a_replica_serves_the_matching_targets_points_with_costs_of_its_own(
 ) -> None:
     monkeypatch.setattr("serve.replica.calibrate", lambda runtime, *, seconds: COSTS)
     path = frontier_file(tmp_path, fingerprint(model_dir))
-    args = ServeArgs.parse({"model": model_dir, "frontier": path, "name": "tiny"})
+    args = read_record(ServeArgs, {"model": model_dir, "frontier": path, "name": "tiny"})
     replica = build_replica(args, {"role": "small"})
     try:
         assert replica.service.engine.costs.to_json() == COSTS.to_json()
@@ -97,14 +98,14 @@ def test_a_replica_changes_its_policy_or_says_why_not_and_keeps_it(
     model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("serve.replica.calibrate", lambda runtime, *, seconds: COSTS)
-    replica = build_replica(ServeArgs.parse({"model": model_dir}), {})
+    replica = build_replica(read_record(ServeArgs, {"model": model_dir}), {})
     engine = replica.service.engine
     try:
         assert engine.policy.name == "deadline"
         replica.reconfigure({"policy": "fixed", "thresholds": {"submodel": "S"}})
         assert engine.policy.name == "fixed"
         for wrong, message in (
-            ({"polcy": "deadline"}, "user_config has no polcy; it has policy and thresholds"),
+            ({"polcy": "deadline"}, "user_config has unknown keys polcy; known: policy, thresholds"),
             ({"policy": "best"}, "unknown policy 'best'"),
             ({"policy": "deadline", "thresholds": {"sur": 1}}, "no threshold 'sur'"),
             ({"policy": "deadline", "thresholds": {"sure": "high"}}, "sure must be a finite number"),
@@ -168,4 +169,4 @@ def test_what_could_not_run_is_refused_before_anything_starts(
     model_dir: Path, raw: dict[str, str], message: str
 ) -> None:
     with pytest.raises(LtsRayError, match=message):
-        ServeArgs.parse({"model": model_dir, **raw}).check()
+        read_record(ServeArgs, {"model": model_dir, **raw}).check()
