@@ -33,7 +33,7 @@ from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
 from lts_ray.pretrained import DEFAULT_MODEL
 from lts_ray.runtime.build_runtime import build_runtime
-from lts_ray.runtime.step_calibration import calibrate
+from lts_ray.runtime.step_calibration import measure_step_costs
 from lts_ray.submodel import Submodel
 from lts_ray.timing import torch_threads
 from serve.engine.blocks import blocks_for
@@ -145,7 +145,7 @@ def compare_decoders(
     with torch_threads(work.threads), tempfile.TemporaryDirectory() as scratch:
         bandwidth = read_bandwidth(threads=work.threads)
         runtime = build_runtime(model, n_blocks=most * (blocks_for(work.length) + 1), threads=work.threads)
-        costs = calibrate(runtime)
+        costs = measure_step_costs(runtime)
         present = [name for name, reason in reasons.items() if reason is None]
         with (
             open_rivals(present, folder, work, Path(scratch)) as others,

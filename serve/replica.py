@@ -16,7 +16,7 @@ from lts_ray.frontier import Frontier
 from lts_ray.measurement.on_ray.selector import labels_match
 from lts_ray.record import read_record, record_json
 from lts_ray.runtime.build_runtime import build_runtime
-from lts_ray.runtime.step_calibration import calibrate
+from lts_ray.runtime.step_calibration import measure_step_costs
 from lts_ray.text.tokenizer import load_tokenizer
 from serve.engine.engine import Engine
 from serve.engine.kv_budget import blocks_for
@@ -89,7 +89,7 @@ def build_replica(
     n_blocks = blocks_for(config, rows=args.max_batch_size, budget_mb=args.kv_cache_mb)
     runtime = build_runtime(checkpoint.model, n_blocks=n_blocks, threads=threads)
     del checkpoint  # the runtime has the weights packed: they need not be held twice
-    costs = calibrate(runtime, seconds=CALIBRATION_S)
+    costs = measure_step_costs(runtime, seconds=CALIBRATION_S)
     logger.info(
         "%s with %d threads, %d blocks of keys and values; steps were measured here: error %.0f %%",
         type(runtime).__name__,

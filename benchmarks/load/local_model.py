@@ -15,7 +15,7 @@ from lts_ray.frontier import read_frontier
 from lts_ray.models.decoder_config import DecoderConfig
 from lts_ray.runtime.build_runtime import build_runtime
 from lts_ray.runtime.runtime import Runtime
-from lts_ray.runtime.step_calibration import calibrate
+from lts_ray.runtime.step_calibration import measure_step_costs
 from lts_ray.runtime.step_costs import StepCosts
 from serve.engine.capacity import Capacity
 from serve.engine.engine import Engine
@@ -58,7 +58,7 @@ class LocalModel:
 
     def calibrate(self, seconds: float) -> StepCosts:
         """Measures for about so long. For when no engine runs: it writes over what blocks hold."""
-        return calibrate(self.runtime, seconds=seconds)
+        return measure_step_costs(self.runtime, seconds=seconds)
 
     def need(self, costs: StepCosts) -> Need:
         """What budgets are multiples of."""

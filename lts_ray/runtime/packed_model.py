@@ -15,10 +15,10 @@ from lts_ray.runtime.panels import PackedPart, alternated, gather, padded, panel
 
 @dataclass(frozen=True)
 class PackedModel:
-    """memory holds everything; an address is None where the family has no such part."""
-
     memory: Tensor
+    """Holds everything."""
     addresses: Mapping[tuple[int, str], int | None]
+    """By layer (-1: what all layers share) and name; None where the family has no such part."""
 
     @classmethod
     def of(cls, model: MatFormer) -> PackedModel:
@@ -62,9 +62,9 @@ def _layer_parts(block: MatFormerBlock) -> dict[str, PackedPart | None]:
     return {
         "attention_norm": _norm(block.input_layernorm, "weight"),
         "attention_norm_bias": _norm(block.input_layernorm, "bias"),
-        "qkv": panels(torch.cat([each.weight.detach() for each in qkv])),
+        "qkv": panels(torch.cat([projection.weight.detach() for projection in qkv])),
         "qkv_bias": _bias(
-            torch.cat([each.bias.detach() for each in qkv]) if attention.q_proj.bias is not None else None
+            torch.cat([projection.bias.detach() for projection in qkv]) if attention.q_proj.bias is not None else None
         ),
         "q_norm": vector(attention.q_norm.weight.detach()) if attention.qk_norm else None,
         "k_norm": vector(attention.k_norm.weight.detach()) if attention.qk_norm else None,
@@ -72,8 +72,8 @@ def _layer_parts(block: MatFormerBlock) -> dict[str, PackedPart | None]:
         "out_bias": _bias(attention.o_proj.bias),
         "ffn_norm": _norm(block.post_attention_layernorm, "weight"),
         "ffn_norm_bias": _norm(block.post_attention_layernorm, "bias"),
-        "inward": panels(*(each.weight for each in inward)),
-        "inward_bias": alternated(*(each.bias for each in inward)) if ffn.biased else None,
+        "inward": panels(*(projection.weight for projection in inward)),
+        "inward_bias": alternated(*(projection.bias for projection in inward)) if ffn.biased else None,
         "down": panels(ffn.down_proj.weight),
         "down_bias": _bias(ffn.down_proj.bias),
     }

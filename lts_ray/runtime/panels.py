@@ -37,10 +37,9 @@ def empty(floats: int) -> Tensor:
 
 @dataclass(frozen=True)
 class PackedPart:
-    """floats: how many. fill: writes them into a tensor of that length that holds zeros."""
-
     floats: int
     fill: Callable[[Tensor], object]
+    """Writes so many floats into a tensor of that length that holds zeros."""
 
 
 def vector(values: Tensor, length: int | None = None) -> PackedPart:

@@ -1,4 +1,4 @@
-"""What the serving engine needs of whatever multiplies the matrices: run a step, return logits."""
+"""What the serving engine needs of the code that multiplies the matrices: run a step, return logits."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ BLOCK_TOKENS = 16
 
 
 class Runtime(Protocol):
-    """Holds the weights and the KV cache's memory; who uses which block is the caller's to know.
-
-    config: the model's. n_blocks: blocks of BLOCK_TOKENS places; any of 0 … n_blocks - 1 may stand in a segment.
-    """
+    """Holds the weights and the KV cache's memory. Which sequence uses which block is the caller's to know."""
 
     n_blocks: int
+    """Blocks of BLOCK_TOKENS places; any of 0 … n_blocks - 1 may stand in a segment."""
 
     @property
-    def config(self) -> DecoderConfig: ...
+    def config(self) -> DecoderConfig:
+        """The model's."""
+        ...
 
     def run(self, segments: Sequence[Segment]) -> Tensor:
         """Run all segments in one step, each at its own submodel. Not for two threads at once.

@@ -10,18 +10,16 @@ from lts_ray.submodel import Submodel
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Segment:
-    """tokens: they go to the places start, start + 1, … of the sequence, and must not be empty.
-
-    blocks: the KV cache's blocks that hold the sequence's places 0 … start + len(tokens) - 1, in order; the places
-    before `start` have been written by earlier segments. submodel: the width of all of the segment's tokens.
-    wants_logits: whether the next token is asked for, after the segment's last one.
-    """
-
     tokens: Sequence[int]
+    """They go to the places start, start + 1, … of the sequence, and must not be empty."""
     start: int
+    """The places before it have been written by earlier segments."""
     blocks: Sequence[int]
+    """The KV cache's blocks that hold the sequence's places 0 … start + len(tokens) - 1, in order."""
     submodel: Submodel
+    """The width of all of the segment's tokens."""
     wants_logits: bool
+    """Whether the next token is asked for, after the segment's last one."""
 
     @property
     def stop(self) -> int:

@@ -38,24 +38,27 @@ PIECES = (2, 4, 8, 16, 32, 64, 128, 256)
 """Of prompts. The short ones have as many rows as decoding and no logits: they tell the head's cost from the rest."""
 NEAR, FAR = 8, 256
 """Tokens before the newest one."""
+ESSENTIAL_ROWS = 32
 LONGEST = 1 / 12
-"""Of the time there is, for one run: steps of more rows than ESSENTIAL that take longer are left out, as too dear."""
-ESSENTIAL = 32
-LATE = 2
-"""Times the time there is: then each step is run once and no more. A busy node is no reason to start for ever."""
+"""A step of more than ESSENTIAL_ROWS is left out where one run of it takes longer than this share of the given time."""
+SECOND_ROUND_LIMIT = 2
+"""The second round is left out once so many times the given time have passed: a busy node starts after one of them."""
 MAX_ROUNDS = 100
 OUTLYING, REWEIGHTINGS = 0.03, 8
-"""What is further off than that share counts by how far, not by its square: a step may have been slow in all runs."""
+"""An error above the first counts by its size, not by its square: a step may have been slow in all runs. The fit is
+reweighted as often as the second says."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationPiece:
-    """A segment to be: so many tokens, behind so many others. neurons: of the submodel."""
+    """A segment of a step to time."""
 
     submodel: Submodel
     neurons: int
+    """Of the submodel."""
     tokens: int
     before: int = 0
+    """Tokens of the sequence before the segment's."""
     logits: bool = False
 
     @property
@@ -69,24 +72,25 @@ class CalibrationPiece:
 
 
 @dataclass(kw_only=True)
-class Cell:
-    """One kind of step and what it took so far. fitted: or held out, to be predicted."""
+class CalibrationStep:
+    """One kind of step and what it took so far."""
 
     pieces: tuple[CalibrationPiece, ...]
     fitted: bool
+    """Whether costs are fitted to it; else it is held out, to be predicted."""
     times_ms: list[float] = field(default_factory=list)
 
     @property
     def groups(self) -> tuple[Group, ...]:
-        return tuple(each.group for each in self.pieces)
+        return tuple(piece.group for piece in self.pieces)
 
     @property
     def blocks(self) -> int:
-        return sum(each.blocks for each in self.pieces)
+        return sum(piece.blocks for piece in self.pieces)
 
     @property
     def rows(self) -> int:
-        return sum(each.tokens for each in self.pieces)
+        return sum(piece.tokens for piece in self.pieces)
 
     @property
     def took_ms(self) -> float:
@@ -94,20 +98,20 @@ class Cell:
         return sorted(self.times_ms)[(len(self.times_ms) - 1) // 8]
 
 
-def calibrate(runtime: Runtime, *, seconds: float = 3.0, clock: Clock = time.perf_counter) -> StepCosts:
+def measure_step_costs(runtime: Runtime, *, seconds: float = 3.0, clock: Clock = time.perf_counter) -> StepCosts:
     """Measure for about `seconds`, up to twice as long where two runs of each step take longer. Writes to blocks."""
-    possible = list(cells_of(runtime.config, runtime.n_blocks))
+    possible = list(_steps_of(runtime.config, runtime.n_blocks))
     if not possible:
         raise LtsRayError(f"a KV cache of {runtime.n_blocks} blocks is too small to measure a step in")
     with torch.inference_mode():
-        cells = _measure(possible, runtime, seconds=seconds, clock=clock)
-    costs = fit([(each.groups, each.took_ms) for each in cells if each.fitted])
-    held_out = [each for each in cells if not each.fitted] or cells
-    errors = [abs(costs.step_ms(each.groups) / each.took_ms - 1) for each in held_out if each.took_ms > 0]
+        steps = _measure(possible, runtime, seconds=seconds, clock=clock)
+    costs = fit_step_costs([(step.groups, step.took_ms) for step in steps if step.fitted])
+    held_out = [step for step in steps if not step.fitted] or steps
+    errors = [abs(costs.step_ms(step.groups) / step.took_ms - 1) for step in held_out if step.took_ms > 0]
     return replace(costs, relative_error=round(median(errors), 4) if errors else 0.0)
 
 
-def cells_of(config: DecoderConfig, n_blocks: int) -> Iterator[Cell]:
+def _steps_of(config: DecoderConfig, n_blocks: int) -> Iterator[CalibrationStep]:
     """Those that the model and the cache have room for. Pieces of prompts come first, from short to long."""
     trained = list(config.trained.values())
     narrow, middle, full = trained[0], trained[len(trained) // 2], trained[-1]
@@ -123,9 +127,9 @@ def cells_of(config: DecoderConfig, n_blocks: int) -> Iterator[Cell]:
     def prompt(submodel: Submodel, tokens: int, before: int = 0, *, logits: bool = False) -> list[CalibrationPiece]:
         return [piece(submodel, tokens, before, logits=logits)]
 
-    fitted = [prompt(each, tokens) for tokens in PIECES for each in (narrow, full)]
+    fitted = [prompt(submodel, tokens) for tokens in PIECES for submodel in (narrow, full)]
     fitted += [prompt(narrow, tokens, far - tokens) for tokens in (16, 64) if tokens < far]
-    fitted += [decoding(each, rows) for rows in DECODE_ROWS for each in (narrow, middle, full)]
+    fitted += [decoding(submodel, rows) for rows in DECODE_ROWS for submodel in (narrow, middle, full)]
     fitted += [decoding(narrow, 32), decoding(narrow, 2, far), decoding(full, 4, far), decoding(narrow, 8, far)]
     held_out = [
         decoding(full) + decoding(narrow),
@@ -139,18 +143,18 @@ def cells_of(config: DecoderConfig, n_blocks: int) -> Iterator[Cell]:
         decoding(full, 7, far // 2) + prompt(narrow, 24, logits=True),
         prompt(narrow, 20, logits=True) + prompt(full, 12, logits=True),
     ]
-    for pieces, is_fitted in [(each, True) for each in fitted] + [(each, False) for each in held_out]:
-        cell = Cell(pieces=tuple(pieces), fitted=is_fitted)
-        if all(each.before + each.tokens <= config.context_length for each in pieces) and cell.blocks <= n_blocks:
-            yield cell
+    for pieces, is_fitted in [(pieces, True) for pieces in fitted] + [(pieces, False) for pieces in held_out]:
+        step = CalibrationStep(pieces=tuple(pieces), fitted=is_fitted)
+        if all(piece.before + piece.tokens <= config.context_length for piece in pieces) and step.blocks <= n_blocks:
+            yield step
 
 
-def fit(samples: Sequence[tuple[Sequence[Group], float]]) -> StepCosts:
+def fit_step_costs(samples: Sequence[tuple[Sequence[Group], float]]) -> StepCosts:
     """samples: the groups of a step, and the milliseconds it took."""
     samples = [(groups, took_ms) for groups, took_ms in samples if took_ms > 0]
     if not samples:
         return StepCosts(grid=(1,), base=(0.0,), neuron=(0.0,), head=(0.0,), attended=0.0)
-    most = max(sum(each.rows for each in groups) for groups, _ in samples)
+    most = max(sum(group.rows for group in groups) for groups, _ in samples)
     grid = GRID[: max(2, bisect_left(GRID, most) + 1)]
     terms = np.array([_terms(groups, grid) for groups, _ in samples])
     relative = terms / np.array([took_ms for _, took_ms in samples])[:, None]
@@ -159,27 +163,27 @@ def fit(samples: Sequence[tuple[Sequence[Group], float]]) -> StepCosts:
     for _ in range(REWEIGHTINGS):
         solution, _ = nnls(relative * weights[:, None], weights)
         weights = np.sqrt(np.minimum(1, OUTLYING / np.maximum(np.abs(relative @ solution - 1), 1e-12)))
-    found = solution / scale
+    values = solution / scale
     n = len(grid)
     seen = terms.max(axis=0) > 0
-    attended = [float(found[place] if seen[place] else found[other]) for place, other in ((-2, -1), (-1, -2))]
-    base, neuron, head = (_column(found[start : start + n], seen[start : start + n], grid) for start in (0, n, 2 * n))
+    attended = [float(values[place] if seen[place] else values[other]) for place, other in ((-2, -1), (-1, -2))]
+    base, neuron, head = (_column(values[start : start + n], seen[start : start + n], grid) for start in (0, n, 2 * n))
     return StepCosts(grid=grid, base=base, neuron=neuron, head=head, attended=attended[0], prompt_attended=attended[1])
 
 
 def _terms(groups: Sequence[Group], grid: Sequence[int]) -> NDArray[np.float64]:
     """What multiplies the unknowns: base's first value and slopes, neuron's, head's, and the costs of attending."""
-    base = _hinges(sum(each.rows for each in groups), grid)
+    base = _hinges(sum(group.rows for group in groups), grid)
     neuron, head = np.zeros(len(grid)), np.zeros(len(grid))
-    if logits := sum(each.logits for each in groups):
+    if logits := sum(group.logits for group in groups):
         head = _hinges(logits, grid)
-    ordered = sorted(groups, key=lambda each: each.neurons)
+    ordered = sorted(groups, key=lambda group: group.neurons)
     below = 0
     for place, group in enumerate(ordered):
-        neuron += (group.neurons - below) * _hinges(sum(each.rows for each in ordered[place:]), grid)
+        neuron += (group.neurons - below) * _hinges(sum(wider.rows for wider in ordered[place:]), grid)
         below = group.neurons
-    decoded = sum(each.decoded for each in groups)
-    return np.concatenate([base, neuron, head, [decoded, sum(each.attended for each in groups) - decoded]])
+    decoded = sum(group.decoded for group in groups)
+    return np.concatenate([base, neuron, head, [decoded, sum(group.attended for group in groups) - decoded]])
 
 
 def _hinges(rows: int, grid: Sequence[int]) -> NDArray[np.float64]:
@@ -189,19 +193,21 @@ def _hinges(rows: int, grid: Sequence[int]) -> NDArray[np.float64]:
     return np.array([1.0, *parts])
 
 
-def _column(found: NDArray[np.float64], seen: NDArray[np.bool_], grid: Sequence[int]) -> tuple[float, ...]:
+def _column(solved: NDArray[np.float64], seen: NDArray[np.bool_], grid: Sequence[int]) -> tuple[float, ...]:
     """A column's values from its first one and its slopes. Where no step had so many rows, it goes on as before."""
-    slopes = [float(each) for each in found[1:]]
+    slopes = [float(slope) for slope in solved[1:]]
     for place in range(1, len(slopes)):
         if not seen[place + 1]:
             slopes[place] = slopes[place - 1]
     steps = (slope * (high - low) for slope, (low, high) in zip(slopes, pairwise(grid), strict=True))
-    return tuple(accumulate(steps, initial=float(found[0])))
+    return tuple(accumulate(steps, initial=float(solved[0])))
 
 
-def _measure(cells: Sequence[Cell], runtime: Runtime, *, seconds: float, clock: Clock) -> list[Cell]:
+def _measure(
+    steps: Sequence[CalibrationStep], runtime: Runtime, *, seconds: float, clock: Clock
+) -> list[CalibrationStep]:
     """Those that are not too dear, with their times: a round that only warms up, then rounds until time is over."""
-    pool = max(each.blocks for each in cells)
+    pool = max(step.blocks for step in steps)
     dealt = count()
     vocab_size = runtime.config.vocab_size
     wait = waiter(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
@@ -225,24 +231,24 @@ def _measure(cells: Sequence[Cell], runtime: Runtime, *, seconds: float, clock: 
 
     started = clock()
     # A token in every block: memory that nothing has written may be read for nothing.
-    token = replace(cells[0].pieces[0], tokens=1, before=0, logits=True)
-    for begin in range(0, pool, ESSENTIAL):
-        run([token] * min(ESSENTIAL, pool - begin))
+    token = replace(steps[0].pieces[0], tokens=1, before=0, logits=True)
+    for begin in range(0, pool, ESSENTIAL_ROWS):
+        run([token] * min(ESSENTIAL_ROWS, pool - begin))
     longest_ms, most_rows = 1e3 * seconds * LONGEST, runtime.config.context_length
-    for cell in cells:
-        if cell.rows <= most_rows and run(cell.pieces) > longest_ms and cell.rows > ESSENTIAL:
-            most_rows = cell.rows - 1
-    kept = [each for each in cells if each.rows <= most_rows]
+    for step in steps:
+        if step.rows <= most_rows and run(step.pieces) > longest_ms and step.rows > ESSENTIAL_ROWS:
+            most_rows = step.rows - 1
+    kept = [step for step in steps if step.rows <= most_rows]
     share_ms = 1e3 * max(seconds - (clock() - started), 0.0) / len(kept)
     for number in range(MAX_ROUNDS):
         due = kept if number < 2 else list(_due(kept, share_ms))
-        if not due or (number > 0 and clock() - started > (LATE if number < 2 else 1) * seconds):
+        if not due or (number > 0 and clock() - started > (SECOND_ROUND_LIMIT if number < 2 else 1) * seconds):
             break
-        for cell in due:
-            cell.times_ms.append(run(cell.pieces))
+        for step in due:
+            step.times_ms.append(run(step.pieces))
     return kept
 
 
-def _due(cells: Iterable[Cell], share_ms: float) -> Iterator[Cell]:
+def _due(steps: Iterable[CalibrationStep], share_ms: float) -> Iterator[CalibrationStep]:
     """Those that have not had their share of the time."""
-    return (each for each in cells if sum(each.times_ms) + each.took_ms <= share_ms)
+    return (step for step in steps if sum(step.times_ms) + step.took_ms <= share_ms)

@@ -11,7 +11,7 @@ with base, neuron and head piecewise linear in the number of rows: flat while re
 arithmetic is. FFN widths enter as their sum over the layers: a neuron costs the same wherever it is.
 
 That is a quiet node's cost. Serving may be slower by a factor, by another one where prompts are read, and by
-what it adds to each step: all 1, 1 and 0 until whoever watches the steps says otherwise.
+what it adds to each step: 1, 1 and 0 unless told otherwise; serve/engine/cost_correction.py learns them from the steps.
 """
 
 from __future__ import annotations
@@ -30,15 +30,16 @@ WIDTH = attrgetter("neurons")
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Rows of a step that share a width. neurons: of the width, over all layers. rows: one for each token.
-
-    attended: tokens that the rows look at, themselves included, in all. logits: rows that want them.
-    """
+    """Rows of a step that share a width."""
 
     neurons: int
+    """Of the width, over all layers."""
     rows: int
+    """One for each token."""
     attended: int
+    """Tokens that the rows look at, themselves included, in all."""
     logits: int
+    """Rows that want them."""
 
     @property
     def decoded(self) -> float:
@@ -48,24 +49,26 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class StepCosts:
-    """grid: numbers of rows, growing from 1. base, neuron, head: milliseconds at each of them.
-
-    attended, prompt_attended: milliseconds per token; None: the same.
-    relative_error: the fit's median relative error on steps that it was not fitted to.
-    slowdown: of every step over what is above. prompt_slowdown: of steps that read prompts, beside it.
-    overhead_ms: on top of every step.
-    """
+    """See above."""
 
     grid: tuple[int, ...]
+    """Numbers of rows, growing from 1."""
     base: tuple[float, ...]
+    """Milliseconds at each point of the grid; so are neuron and head."""
     neuron: tuple[float, ...]
     head: tuple[float, ...]
     attended: float
+    """Milliseconds per token that is looked at."""
     prompt_attended: float | None = None
+    """The same for rows of prompts; None: as `attended`."""
     relative_error: float = 0.0
+    """The fit's median relative error on steps that it was not fitted to."""
     slowdown: float = 1.0
+    """Of every step, over the time that the fields above give."""
     prompt_slowdown: float = 1.0
+    """Of steps that read prompts, beside it."""
     overhead_ms: float = 0.0
+    """On top of every step."""
 
     def __post_init__(self) -> None:
         grid = self.grid

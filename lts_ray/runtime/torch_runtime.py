@@ -22,18 +22,18 @@ from lts_ray.runtime.segment import Segment
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Sequences whose attention is one call: the single rows together, or one piece of a prompt.
-
-    start: its first row of the step. tables: [B, blocks], padded. positions: [B, 1, T, 1], the rows' places in their
-    sequences. mask: [B, 1, T, places], true where a row may look. unseen: [B, 1, places, 1], true where none of its
-    sequence's rows may.
-    """
+    """Sequences whose attention is one call: the single rows together, or one piece of a prompt."""
 
     start: int
+    """Its first row of the step."""
     tables: Tensor
+    """[B, blocks], padded."""
     positions: Tensor
+    """[B, 1, T, 1], the rows' places in their sequences."""
     mask: Tensor
+    """[B, 1, T, places], true where a row may look."""
     unseen: Tensor
+    """[B, 1, places, 1], true where none of its sequence's rows may."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -87,14 +87,14 @@ class _Pages:
         layout, kept = self.layout, slice(0, q.shape[1] // group)
         keys, values = self.keys[layer], self.values[layer]
         seen = torch.empty_like(q)
-        for each in layout.groups:
-            rows, length = each.shape
-            own = slice(each.start, each.start + rows * length)
+        for sequences in layout.groups:
+            rows, length = sequences.shape
+            own = slice(sequences.start, sequences.start + rows * length)
             y = functional.scaled_dot_product_attention(
                 q[own].view(rows, length, q.shape[1], q.shape[3]).transpose(1, 2),  # [B, n_head, T, d_head]
-                _gathered(keys[:, kept], each),
-                _gathered(values[:, kept], each),
-                attn_mask=each.visible(window),
+                _gathered(keys[:, kept], sequences),
+                _gathered(values[:, kept], sequences),
+                attn_mask=sequences.visible(window),
                 scale=scale,
                 enable_gqa=True,
             )
@@ -103,10 +103,10 @@ class _Pages:
 
 
 class TorchRuntime:
-    """The `Runtime` of base.py. Rows are what they would be alone up to rounding, which depends on their number."""
+    """A `Runtime`. Rows are what they would be alone up to rounding, which depends on their number."""
 
     def __init__(self, model: UniversalModel, *, n_blocks: int, threads: int | None = None) -> None:
-        """threads: torch's, in whichever thread `run` is called; None leaves them alone."""
+        """threads: torch's, in the thread that calls `run`; None leaves them alone."""
         config, weight = model.config, model.weight
         self.config, self.n_blocks = config, n_blocks
         self._model, self._threads, self._device = model, threads, weight.device
@@ -126,14 +126,14 @@ class TorchRuntime:
         # Single rows first; among equals the widest first, as the staircase wants them.
         order = sorted(
             range(len(segments)),
-            key=lambda each: (len(segments[each].tokens) > 1, -sum(segments[each].submodel.widths)),
+            key=lambda place: (len(segments[place].tokens) > 1, -sum(segments[place].submodel.widths)),
         )
-        hidden = self._hidden([segments[each] for each in order])
+        hidden = self._hidden([segments[place] for place in order])
         stops, stop = {}, 0
-        for each in order:
-            stop += len(segments[each].tokens)
-            stops[each] = stop
-        last = [stops[each] - 1 for each, segment in enumerate(segments) if segment.wants_logits]
+        for place in order:
+            stop += len(segments[place].tokens)
+            stops[place] = stop
+        last = [stops[place] - 1 for place, segment in enumerate(segments) if segment.wants_logits]
         return self._model.logits(hidden[last]).float().cpu()  # [segments that want them, vocab_size]
 
     def _hidden(self, segments: Sequence[Segment]) -> Tensor:

@@ -38,7 +38,7 @@ from lts_ray.models.matformer.hugging_face.checkpoint import save_checkpoint
 from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.runtime.runtime import BLOCK_TOKENS
 from lts_ray.runtime.segment import Segment
-from lts_ray.runtime.step_calibration import calibrate
+from lts_ray.runtime.step_calibration import measure_step_costs
 from lts_ray.text.tokenizer import load_tokenizer, save_tokenizer
 from tests.conftest import make_model
 
@@ -256,7 +256,7 @@ def test_the_command_prints_a_table_the_ratios_and_a_line_of_json_last(
     rivals: str, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(benchmark, "read_bandwidth", partial(read_bandwidth, megabytes=1))
-    monkeypatch.setattr(benchmark, "calibrate", partial(calibrate, seconds=0.2))
+    monkeypatch.setattr(benchmark, "measure_step_costs", partial(measure_step_costs, seconds=0.2))
     app = typer.Typer()
     app.command()(decode)
     options = "--batch 1,3 --prompt-tokens 20 --new-tokens 12 --submodels XL,0.5 --rounds 1"

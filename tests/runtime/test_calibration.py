@@ -17,7 +17,7 @@ from lts_ray.errors import LtsRayError
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
 from lts_ray.runtime.runtime import BLOCK_TOKENS
 from lts_ray.runtime.segment import Segment
-from lts_ray.runtime.step_calibration import calibrate, fit
+from lts_ray.runtime.step_calibration import fit_step_costs, measure_step_costs
 from lts_ray.runtime.step_costs import Group, StepCosts
 
 CONFIG = MatFormerConfig(vocab_size=50, d_model=8, n_head=2, n_kv_head=1, widths=(800, 800), context_length=512)
@@ -87,7 +87,7 @@ SERVED = [
 
 def test_the_law_of_a_runtime_is_found_within_five_percent() -> None:
     runtime = SimulatedRuntime()
-    found = calibrate(runtime, seconds=3.0, clock=runtime.clock)
+    found = measure_step_costs(runtime, seconds=3.0, clock=runtime.clock)
     for step in SERVED:
         assert found.step_ms(step) == pytest.approx(LAW.step_ms(step), rel=0.05), step
     assert found.relative_error < 0.01
@@ -95,7 +95,7 @@ def test_the_law_of_a_runtime_is_found_within_five_percent() -> None:
 
 def test_a_quarter_of_the_runs_disturbed_changes_little() -> None:
     runtime = SimulatedRuntime(disturbance=lambda run: 5.0 if run % 4 == 0 else 1.0 + 0.03 * (-1) ** run)
-    found = calibrate(runtime, seconds=30.0, clock=runtime.clock)
+    found = measure_step_costs(runtime, seconds=30.0, clock=runtime.clock)
     for step in SERVED:
         assert found.step_ms(step) == pytest.approx(LAW.step_ms(step), rel=0.12), step
 
@@ -104,13 +104,13 @@ def test_a_step_that_was_slow_in_all_its_runs_has_little_say() -> None:
     steps = [[group] for group in (Group(n, r, 9 * r, r) for n in (200, 800, 1600) for r in (1, 2, 4, 8, 16))]
     steps += [[group] for group in (Group(n, r, 9 * r, 0) for n in (200, 800, 1600) for r in (1, 2, 4, 8, 16))]
     samples = [(step, LAW.step_ms(step) * (3.0 if number == 7 else 1.0)) for number, step in enumerate(steps)]
-    found = fit(samples)
+    found = fit_step_costs(samples)
     assert LAW.step_ms(steps[7]) == pytest.approx(found.step_ms(steps[7]), rel=0.05)
 
 
 def test_time_that_is_up_ends_it_after_one_run_of_each_step_that_decoding_needs_and_a_warm_up() -> None:
     runtime = SimulatedRuntime()
-    found = calibrate(runtime, seconds=0.0, clock=runtime.clock)
+    found = measure_step_costs(runtime, seconds=0.0, clock=runtime.clock)
     times = {rows: {n for each, n in runtime.seen.items() if rows_of(each) == rows} for rows in (1, 4, 12, 64, 256)}
     assert times[1] == times[4] == times[12] == {2}
     assert times[64] == {1}  # the first is too long already
@@ -121,7 +121,7 @@ def test_time_that_is_up_ends_it_after_one_run_of_each_step_that_decoding_needs_
 
 def test_more_time_is_used_for_more_runs_of_short_steps_before_long_ones() -> None:
     runtime = SimulatedRuntime()
-    calibrate(runtime, seconds=30.0, clock=runtime.clock)
+    measure_step_costs(runtime, seconds=30.0, clock=runtime.clock)
     assert runtime.now == pytest.approx(30.0, rel=0.2)
     cheap, dear = min(runtime.seen, key=LAW.step_ms), max(runtime.seen, key=LAW.step_ms)
     assert rows_of(dear) == 256
@@ -144,7 +144,7 @@ def test_a_law_that_the_model_does_not_have_shows_in_the_error_it_reports() -> N
             return logits
 
     runtime = Mixing()
-    assert calibrate(runtime, clock=runtime.clock).relative_error == pytest.approx(1 / 3, abs=0.05)
+    assert measure_step_costs(runtime, clock=runtime.clock).relative_error == pytest.approx(1 / 3, abs=0.05)
 
 
 @pytest.mark.parametrize("context_length", [2, 20, 64])
@@ -152,7 +152,7 @@ def test_a_law_that_the_model_does_not_have_shows_in_the_error_it_reports() -> N
 def test_short_contexts_and_small_caches_are_measured_as_far_as_they_go(context_length: int, n_blocks: int) -> None:
     config = replace(CONFIG, context_length=context_length)
     runtime = SimulatedRuntime(config=config, n_blocks=n_blocks)
-    found = calibrate(runtime, seconds=1.0, clock=runtime.clock)
+    found = measure_step_costs(runtime, seconds=1.0, clock=runtime.clock)
     step = [Group(1600, 2, 3, 0)]
     assert found.step_ms(step) == pytest.approx(LAW.step_ms(step), rel=0.05)
 
@@ -160,7 +160,7 @@ def test_short_contexts_and_small_caches_are_measured_as_far_as_they_go(context_
 def test_a_cache_without_blocks_is_refused() -> None:
     runtime = SimulatedRuntime(n_blocks=0)
     with pytest.raises(LtsRayError, match="0 blocks is too small"):
-        calibrate(runtime, clock=runtime.clock)
+        measure_step_costs(runtime, clock=runtime.clock)
 
 
 @settings(max_examples=30)
@@ -172,7 +172,7 @@ def test_whatever_was_measured_more_work_is_never_predicted_to_cost_less(times_m
         for rows in (1, 8, 64)
         for asked in (0, 1)
     ]
-    found = fit(list(zip(steps, times_ms, strict=True)))
+    found = fit_step_costs(list(zip(steps, times_ms, strict=True)))
     for column in (found.base, found.neuron, found.head):
         assert column[0] >= 0
         assert all(left <= right for left, right in pairwise(column))
@@ -182,7 +182,7 @@ def test_whatever_was_measured_more_work_is_never_predicted_to_cost_less(times_m
 def test_logits_for_more_rows_than_were_measured_cost_as_much_more_as_before() -> None:
     shapes = product((200, 1600), (1, 2, 4, 64, 128), (0, 4))
     steps = [[Group(neurons, rows, rows, min(rows, asked))] for neurons, rows, asked in shapes]
-    found = fit([(step, LAW.step_ms(step)) for step in steps])
+    found = fit_step_costs([(step, LAW.step_ms(step)) for step in steps])
     slope = (found.head[2] - found.head[1]) / 2
     assert slope > 0
     assert found.head[-1] == pytest.approx(found.head[2] + slope * (128 - 4), rel=1e-6)

@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator
 
 from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.runtime.build_runtime import build_runtime
-from lts_ray.runtime.step_calibration import calibrate
+from lts_ray.runtime.step_calibration import measure_step_costs
 from lts_ray.runtime.step_costs import Group
 from lts_ray.runtime.torch_runtime import TorchRuntime
 from serve.engine.request import Request
@@ -66,5 +66,5 @@ def test_a_narrower_granularity_is_less_work_in_the_menu_and_its_steps_are_measu
     assert work == sorted(work)
     per_neuron = 3 * SHAPE.d_model
     assert work == [round(SHAPE.decoder_params(each.submodel) / per_neuron) for each in options]
-    costs = calibrate(TorchRuntime(axes_model(), n_blocks=32), seconds=0.05)
+    costs = measure_step_costs(TorchRuntime(axes_model(), n_blocks=32), seconds=0.05)
     assert costs.step_ms([Group(work[-1], 1, 8, 1)]) > 0
