@@ -7,13 +7,12 @@ import sys
 import typer
 
 from benchmarks.load import commands
-from benchmarks.verbs import bench_axes, bench_matformer, bench_scaling
+from benchmarks.verbs import bench_matformer, bench_scaling
 from lts_ray.errors import LtsRayError
 
 app = typer.Typer(no_args_is_help=True)
 for benchmark in (
     bench_matformer.matformer,
-    bench_axes.axes,
     bench_scaling.scaling,
     commands.policies,
     commands.soak,

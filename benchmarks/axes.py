@@ -7,214 +7,265 @@ endpoint's runtime, all of them in turns, so that a slow moment of the machine h
 
 from __future__ import annotations
 
-import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from itertools import chain
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from statistics import median
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import plotly.graph_objects as go
 import torch
+import typer
+from plotly.subplots import make_subplots
 
-from benchmarks.axes_plan import FFN, AxesPlan
+from benchmarks.common.command import ALL_CORES, StageProgress, Threads, run_command
 from benchmarks.common.held_out_text import held_out
 from benchmarks.common.machine import Machine
+from benchmarks.common.result_page import Section, Table, leave_result
+from benchmarks.common.scale import run_flops, warmed_up
+from benchmarks.common.submodel_times import PREFILL_TOKENS, ROWS, time_submodels
 from benchmarks.common.training_runs import train_runs
+from lts_ray.cli.options import Output, Seed
+from lts_ray.console import shown_progress
 from lts_ray.evaluation.validation_loss import validation_loss
 from lts_ray.measurement.steps import Regime
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
-from lts_ray.models.matformer.matformer import MatFormer
-from lts_ray.runtime.build_runtime import build_runtime
-from lts_ray.runtime.runtime import BLOCK_TOKENS, Runtime
-from lts_ray.runtime.segment import Segment
-from lts_ray.spaces.least_slope import least_slope
+from lts_ray.report.front_plot import SHOWN_ON_HOVER
+from lts_ray.report.style import INK, LINES, styled
 from lts_ray.submodel import Submodel
 from lts_ray.text.tokenizer import load_tokenizer
-from lts_ray.timing import Clock, Step, timed, torch_threads
+from lts_ray.timing import torch_threads
+from lts_ray.training.freed_memory import keep_freed_memory
 from lts_ray.training.ray_trainer import check_output
-from lts_ray.training.run_folder import RunFolder
+from lts_ray.training.run_settings import DataSettings, ModelSettings, RunSettings, TrainingSettings
 
 SCHEMA = 1
-ROWS = 8
-"""Of a decode step: requests of an endpoint that is in use."""
-PREFILL_TOKENS = 192
+FFN, HEADS, ALL = "ffn", "ffn-heads", "ffn-heads-d_model"
+NAMES = {FFN: "FFN alone", HEADS: "FFN and heads", ALL: "FFN, heads and d_model"}
+MODEL = ModelSettings(d_model=128, n_layer=4, n_head=8, n_kv_head=8, d_ff=352, context_length=256)
+"""An FFN of 8/3 · d_model neurons, as decoders have: two thirds of a layer's parameters; the heads are the rest."""
+SHARES: Mapping[str, dict[str, Any]] = {
+    FFN: {},
+    HEADS: {"nested_heads": {"S": 0.25, "M": 0.5, "L": 0.75}},
+    ALL: {"nested_heads": {"S": 0.25, "M": 0.5, "L": 0.75}, "nested_d_model": {"S": 0.5, "M": 0.625, "L": 0.75}},
+}
+"""That granularities have of what nests beside the FFN."""
 BLOCKS = 96
 """Of held-out text: 24,576 tokens."""
-Progress = Callable[[str, int, int], None]
+PANELS: dict[Regime, str] = {
+    "prefill": f"prefill of {PREFILL_TOKENS} tokens, ms",
+    "decode": f"decode step of {ROWS} rows, ms",
+}
+
+
+def runs_of_equal_compute(
+    *, steps: int, seed: int, threads: int, corpus: str = "sotu", model: ModelSettings = MODEL
+) -> dict[str, RunSettings]:
+    """By what nests. steps: of the model whose FFN alone does; the others get as many more as theirs cost less."""
+    training = TrainingSettings(
+        batch_size=8,
+        sequence_length=model.context_length,
+        final_learning_rate=5e-5,
+        evaluation_blocks=16,
+        final_evaluation_blocks=64,
+        passes="separate",  # of all alike: only where the FFN alone nests could they share one
+        seed=seed,
+        threads=threads,
+    )
+
+    def run(name: str, steps: int) -> RunSettings:
+        return RunSettings(
+            model=replace(model, **SHARES[name]),
+            training=replace(warmed_up(training, steps), evaluate_every=steps),
+            data=DataSettings(corpus=corpus),
+        )
+
+    flops = {name: run_flops(run(name, 1), model.vocab_size) for name in SHARES}
+    return {name: run(name, round(steps * flops[FFN] / flops[name])) for name in SHARES}
 
 
 @dataclass(frozen=True, kw_only=True)
 class AxesPoint:
-    """name: the granularity's; None: a mix of two. loss: nats per token. latency_ms: by regime."""
-
     model: str
+    """What nests in it."""
     name: str | None
+    """The granularity's; None: a mix of two."""
     submodel: Submodel
     decoder_params: int
     loss: float
+    """Nats per token."""
     latency_ms: Mapping[Regime, float]
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "model": self.model,
-            "name": self.name,
-            "submodel": self.submodel.to_json(),
-            "decoder_params": self.decoder_params,
-            "loss": round(self.loss, 5),
-            "latency_ms": {regime: round(value, 4) for regime, value in self.latency_ms.items()},
-        }
 
 
 @dataclass(frozen=True, kw_only=True)
 class AxesResult:
-    """steps: of each model's training."""
-
-    plan: AxesPlan
     steps: Mapping[str, int]
-    points: tuple[AxesPoint, ...]
+    """Of each model's training."""
+    seed: int
+    threads: int
     rounds: int
+    points: tuple[AxesPoint, ...]
     machine: Machine
+    decode_rows: int = ROWS
+    prefill_tokens: int = PREFILL_TOKENS
 
     def of(self, model: str) -> list[AxesPoint]:
         """Smallest first."""
-        return sorted((each for each in self.points if each.model == model), key=lambda each: each.decoder_params)
+        return sorted((point for point in self.points if point.model == model), key=lambda point: point.decoder_params)
 
     def best_within(self, model: str, regime: Regime, latency_ms: float) -> AxesPoint | None:
         """The model's point of the least loss that takes no longer; None: all of them do."""
-        fitting = [each for each in self.of(model) if each.latency_ms[regime] <= latency_ms]
-        return min(fitting, key=lambda each: each.loss, default=None)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "schema": SCHEMA,
-            "steps": dict(self.steps),
-            "seed": self.plan.seed,
-            "threads": self.plan.threads,
-            "rounds": self.rounds,
-            "decode_rows": ROWS,
-            "prefill_tokens": PREFILL_TOKENS,
-            "machine": asdict(self.machine),
-            "points": [each.to_json() for each in self.points],
-        }
+        fitting = [point for point in self.of(model) if point.latency_ms[regime] <= latency_ms]
+        return min(fitting, key=lambda point: point.loss, default=None)
 
     def summary(self) -> dict[str, Any]:
         """What is claimed, in a line: by model and granularity the loss, and the latencies over the plain XL's."""
         whole = self.of(FFN)[-1]
         return {
             model: {
-                each.name: {
-                    "loss": round(each.loss, 4),
-                    **{regime: round(ms / whole.latency_ms[regime], 3) for regime, ms in each.latency_ms.items()},
+                point.name: {
+                    "loss": round(point.loss, 4),
+                    **{regime: round(ms / whole.latency_ms[regime], 3) for regime, ms in point.latency_ms.items()},
                 }
-                for each in self.of(model)
-                if each.name
+                for point in self.of(model)
+                if point.name
             }
             for model in self.steps
         }
 
+    def tables(self) -> list[Table]:
+        points = [
+            {
+                "what nests": NAMES[model],
+                "steps": self.steps[model],
+                "granularity": point.name or "mix",
+                "non-embedding params": point.decoder_params,
+                "loss": point.loss,
+                "prefill, ms": point.latency_ms["prefill"],
+                "decode, ms": point.latency_ms["decode"],
+            }
+            for model in self.steps
+            for point in self.of(model)
+        ]
+        return [Table(title="all with one training compute", rows=points), *map(self._within, PANELS)]
 
-def run(
-    plan: AxesPlan,
+    def _within(self, regime: Regime) -> Table:
+        rows = []
+        for point in sorted(self.of(FFN), key=lambda point: point.latency_ms[regime]):
+            row: dict[str, object] = {f"{regime}, ms": point.latency_ms[regime]}
+            for model in self.steps:
+                best = self.best_within(model, regime, point.latency_ms[regime])
+                row[NAMES[model]] = None if best is None else best.loss
+            rows.append(row)
+        return Table(title=f"the least loss within a {regime} time, Mix'n'Match included", rows=rows)
+
+
+def compare_axes(
+    runs: Mapping[str, RunSettings],
     folder: Path,
     *,
     rounds: int = 30,
     say: Callable[[str], None] = lambda line: None,
-    progress: Progress = lambda stage, done, total: None,
-    clock: Clock = time.perf_counter,
+    progress: StageProgress = lambda stage, done, total: None,
 ) -> AxesResult:
     """Train what is not trained yet in `folder`, then judge; killed, the same call goes on.
 
     rounds: of the steps that are timed. Raises LtsRayError for unusable settings, text or folders.
     """
     check_output(folder)
-    runs = plan.runs(plan.model.vocab_size)
     folders = train_runs(runs, folder, say=say)
-    models = {name: load_checkpoint(each.model).model for name, each in folders.items()}
-    submodels = [(name, submodel) for name, model in models.items() for submodel in least_slope(model.config)]
-    losses = _losses(models, submodels, next(iter(folders.values())), progress)
-    with torch_threads(plan.threads), torch.inference_mode():
-        latencies = _latencies(models, submodels, rounds, threads=plan.threads, clock=clock, progress=progress)
-    points = []
-    for place, (name, submodel) in enumerate(submodels):
-        config = models[name].config
-        trained = {each: granularity for granularity, each in config.trained.items()}
-        points.append(
-            AxesPoint(
+    models = {name: load_checkpoint(run.model).model for name, run in folders.items()}
+    training, data = runs[FFN].training, folders[FFN].data
+    tokens, length = np.load(data / "validation.npy"), models[FFN].config.context_length
+    blocks = held_out(tokens, eos_id=load_tokenizer(data).eos_id, length=length).report[:BLOCKS]
+    with torch_threads(training.threads), torch.inference_mode():
+        latencies = time_submodels(models, rounds, threads=training.threads or 1, progress=progress)
+        points = []
+        for done, ((name, submodel), latency_ms) in enumerate(latencies.items(), start=1):
+            config = models[name].config
+            trained = {each: granularity for granularity, each in config.trained.items()}
+            point = AxesPoint(
                 model=name,
                 name=trained.get(submodel),
                 submodel=submodel,
                 decoder_params=config.decoder_params(submodel),
-                loss=losses[place],
-                latency_ms=latencies[place],
+                loss=validation_loss(models[name], blocks, submodel),
+                latency_ms=latency_ms,
             )
-        )
+            points.append(point)
+            progress("losses", done, len(latencies))
     return AxesResult(
-        plan=plan,
-        steps={name: each.training.steps for name, each in runs.items()},
+        steps={name: run.training.steps for name, run in runs.items()},
+        seed=training.seed,
+        threads=training.threads or 1,
         points=tuple(points),
         rounds=rounds,
         machine=Machine.here(),
     )
 
 
-Named = tuple[str, Submodel]
+def axes_figure(result: AxesResult) -> go.Figure:
+    """A panel for each regime; all of a model's points in one colour, the granularities large."""
+    figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.09)
+    for column, (regime, title) in enumerate(PANELS.items(), start=1):
+        for model, colour in zip(result.steps, LINES, strict=False):
+            points = result.of(model)
+            trace = go.Scatter(
+                x=[point.latency_ms[regime] for point in points],
+                y=[point.loss for point in points],
+                mode="lines+markers+text",
+                name=NAMES[model],
+                showlegend=column == 1,
+                legendgroup=model,
+                line={"color": colour, "width": 1.5},
+                marker={"color": colour, "size": [11 if point.name else 6 for point in points]},
+                text=[f"<b>{point.name}</b>" if point.name else "" for point in points],
+                textposition="top right",
+                textfont={"size": 12, "color": INK},
+                hovertext=[
+                    f"{point.name or 'mix'}: {point.decoder_params:,} parameters<br>"
+                    f"loss {point.loss:.4f}, {point.latency_ms[regime]:.2f} ms"
+                    for point in points
+                ],
+                hovertemplate=SHOWN_ON_HOVER,
+            )
+            figure.add_trace(trace, 1, column)
+        figure.update_xaxes(title_text=title, row=1, col=column)
+        figure.update_yaxes(title_text="validation loss, nats per token", row=1, col=column)
+    return styled(figure, height=460)
 
 
-def _losses(
-    models: Mapping[str, MatFormer], submodels: Sequence[Named], folder: RunFolder, progress: Progress
-) -> list[float]:
-    tokens = np.load(folder.data / "validation.npy")
-    length = next(iter(models.values())).config.context_length
-    blocks = held_out(tokens, eos_id=load_tokenizer(folder.data).eos_id, length=length).report[:BLOCKS]
-    losses = []
-    for place, (name, submodel) in enumerate(submodels, start=1):
-        losses.append(validation_loss(models[name], blocks, submodel))
-        progress("losses", place, len(submodels))
-    return losses
+def axes(
+    output: Output,
+    steps: Annotated[
+        int, typer.Option(min=1, help="Of the model whose FFN alone nests; the others get the same compute.")
+    ] = 600,
+    rounds: Annotated[int, typer.Option(min=2, help="Rounds in which steps are timed.")] = 30,
+    corpus: Annotated[str, typer.Option(help="What to train on.")] = "sotu",
+    seed: Seed = 0,
+    threads: Threads = ALL_CORES,
+) -> None:
+    """More axes: nested heads, and heads and d_model, beside the nested FFN alone, at equal training compute.
 
-
-def _latencies(
-    models: Mapping[str, MatFormer],
-    submodels: Sequence[Named],
-    rounds: int,
-    *,
-    threads: int,
-    clock: Clock,
-    progress: Progress,
-) -> list[dict[Regime, float]]:
-    """Medians over the rounds. In each, a model's submodels come one after the other, and another one of them first:
-    that one pays for bringing the weights back into the cache, which an endpoint that serves one model has there.
+    Run again, it goes on where it stopped; finished trainings are kept. The default takes about 15 minutes on two
+    cores.
     """
-    blocks = -(-(PREFILL_TOKENS + 1) // BLOCK_TOKENS)
-    runtimes = {name: build_runtime(model, n_blocks=ROWS * blocks, threads=threads) for name, model in models.items()}
-    steps = [_steps(runtimes[name], submodel, blocks) for name, submodel in submodels]
-    times: list[dict[Regime, list[float]]] = [{regime: [] for regime in each} for each in steps]
-    own = [deque(place for place, (name, _) in enumerate(submodels) if name == model) for model in models]
-    for turn in range(rounds):
-        for regime in ("prefill", "decode"):
-            for place in chain(*own):
-                times[place][regime].append(timed(steps[place][regime], wait=lambda: None, clock=clock))
-        for places in own:
-            places.rotate()
-        progress("timing", turn + 1, rounds)
-    return [{regime: median(values) for regime, values in taken.items()} for taken in times]
+    keep_freed_memory()
+    runs = runs_of_equal_compute(steps=steps, seed=seed, threads=threads, corpus=corpus)
+    with shown_progress() as progress:
+        result = compare_axes(runs, output, rounds=rounds, say=print, progress=progress)
+    leave_result(
+        output,
+        "axes",
+        {"schema": SCHEMA, **asdict(result)},
+        heading="Nesting more than the FFN",
+        text="Loss against latency of three models of one shape that had one training compute. Large marks are the "
+        "granularities, small ones Mix'n'Match between two of them.",
+        sections=[Section(figure=axes_figure(result), name="axes", tables=result.tables())],
+        machine=result.machine,
+        summary=result.summary(),
+    )
 
 
-def _steps(runtime: Runtime, submodel: Submodel, blocks: int) -> dict[Regime, Step]:
-    """A prompt of PREFILL_TOKENS, and one token for each of ROWS sequences behind as many. blocks: of a sequence."""
-
-    def segment(row: int, tokens: Sequence[int], start: int) -> Segment:
-        own = range(row * blocks, (row + 1) * blocks)
-        return Segment(tokens=tokens, start=start, blocks=own, submodel=submodel, wants_logits=True)
-
-    vocab_size = runtime.config.vocab_size
-    prompt = [segment(0, [(7 * place) % vocab_size for place in range(PREFILL_TOKENS)], 0)]
-    decoded = [segment(row, [(31 * row + 1) % vocab_size], PREFILL_TOKENS) for row in range(ROWS)]
-    return {"prefill": lambda: _run(runtime, prompt), "decode": lambda: _run(runtime, decoded)}
-
-
-def _run(runtime: Runtime, segments: Sequence[Segment]) -> None:
-    runtime.run(segments)
+if __name__ == "__main__":
+    run_command(axes)

@@ -6,14 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from benchmarks.__main__ import app
-from benchmarks.axes import AxesResult, run
-from benchmarks.axes_html import write_axes_page
-from benchmarks.axes_plan import ALL, FFN, HEADS, AxesPlan
+from benchmarks.axes import ALL, FFN, HEADS, SCHEMA, AxesResult, axes, compare_axes, runs_of_equal_compute
+from benchmarks.common.scale import run_flops
+from lts_ray.errors import LtsRayError
+from lts_ray.files import read_json
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
-from lts_ray.training.run_settings import ModelSettings
+from lts_ray.training.run_settings import ModelSettings, RunSettings
 from tests.conftest import make_text
 
 MODEL = ModelSettings(vocab_size=300, d_model=32, n_layer=2, n_head=4, n_kv_head=4, d_ff=64, context_length=200)
@@ -34,20 +33,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def result(corpus: str, folder: Path) -> AxesResult:
-    return run(plan(corpus), folder, rounds=2)
+    return compare_axes(runs(corpus), folder, rounds=2)
 
 
-def plan(corpus: str) -> AxesPlan:
-    return AxesPlan(steps=3, seed=0, threads=1, corpus=corpus, model=MODEL)
+def runs(corpus: str) -> dict[str, RunSettings]:
+    return runs_of_equal_compute(steps=3, seed=0, threads=1, corpus=corpus, model=MODEL)
 
 
 def test_all_trainings_cost_the_same_within_half_a_step(corpus: str) -> None:
-    chosen = plan(corpus)
-    steps = {name: each.training.steps for name, each in chosen.runs(300).items()}
-    spent = {name: count * chosen.step_flops(name, 300) for name, count in steps.items()}
+    steps = {name: run.training.steps for name, run in runs(corpus).items()}
+    spent = {name: run_flops(run, 300) for name, run in runs(corpus).items()}
     assert steps[FFN] < steps[HEADS] < steps[ALL]
     for name, flops in spent.items():
-        assert abs(flops - spent[FFN]) <= 0.5 * chosen.step_flops(name, 300)
+        assert abs(flops - spent[FFN]) <= 0.5 * flops / steps[name]
 
 
 def test_every_model_has_its_granularities_and_the_mixes_between(result: AxesResult, folder: Path) -> None:
@@ -76,20 +74,29 @@ def test_the_best_within_a_time_is_no_slower_and_none_other_is_better(result: Ax
 
 def test_a_second_call_trains_nothing_and_finds_the_same_losses(result: AxesResult, corpus: str, folder: Path) -> None:
     said: list[str] = []
-    again = run(plan(corpus), folder, rounds=2, say=said.append)
+    again = compare_axes(runs(corpus), folder, rounds=2, say=said.append)
     assert said == []
     assert [each.loss for each in again.points] == [each.loss for each in result.points]
 
 
-def test_the_page_and_the_file_have_all_points(result: AxesResult, tmp_path: Path) -> None:
-    write_axes_page(result, tmp_path / "axes.html")
-    page = (tmp_path / "axes.html").read_text(encoding="utf-8")
-    assert page.count("<tr>") == 1 + len(result.points)
-    kept = json.loads(json.dumps(result.to_json()))
-    assert len(kept["points"]) == len(result.points)
-    assert kept["steps"] == dict(result.steps)
+def test_the_page_and_the_file_have_all_points(
+    result: AxesResult, corpus: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("benchmarks.axes.runs_of_equal_compute", lambda **_: runs(corpus))
+    axes(output=folder, rounds=2)
+    page = (folder / "axes.html").read_text(encoding="utf-8")
+    slowest = len(result.of(FFN))
+    assert page.count("<tr>") == 3 + len(result.points) + 2 * slowest
+    assert 'id="axes"' in page
+    record = read_json(folder / "axes.json", what="result")
+    assert (record["schema"], record["steps"]) == (SCHEMA, dict(result.steps))
+    assert [point["loss"] for point in record["points"]] == [point.loss for point in result.points]
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert {name: list(points) for name, points in summary.items()} == {
+        name: ["S", "M", "L", "XL"] for name in (FFN, HEADS, ALL)
+    }
 
 
 def test_a_corpus_that_is_not_there_is_one_line(tmp_path: Path) -> None:
-    outcome = CliRunner().invoke(app, ["axes", "--corpus", "/nowhere/*.txt", "--output", str(tmp_path / "x")])
-    assert "no corpus and no file matches" in str(outcome.exception)
+    with pytest.raises(LtsRayError, match="no corpus and no file matches"):
+        axes(output=tmp_path / "x", corpus="/nowhere/*.txt")
