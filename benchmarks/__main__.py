@@ -6,7 +6,6 @@ import sys
 
 import typer
 
-from benchmarks.load import commands
 from benchmarks.verbs import bench_matformer, bench_scaling
 from lts_ray.errors import LtsRayError
 
@@ -14,9 +13,6 @@ app = typer.Typer(no_args_is_help=True)
 for benchmark in (
     bench_matformer.matformer,
     bench_scaling.scaling,
-    commands.policies,
-    commands.soak,
-    commands.endpoint,
 ):
     app.command()(benchmark)
 

@@ -1,90 +1,83 @@
-"""A steady load for a long time: memory stays flat, nothing fails, steps go on being predicted well."""
+"""A steady load for a long time: how much memory grows, what fails, and how well steps go on being predicted."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import json
 from collections import Counter
-from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from time import monotonic
-from typing import Any
+from typing import Annotated, Any
 
+import typer
+
+from benchmarks.common.command import run_command, shown_progress
+from benchmarks.common.turns import Progress
+from benchmarks.load import load_options as options
 from benchmarks.load.budget_classes import BudgetClasses
-from benchmarks.load.client_engine import Ask, Prompt, asking, replay
-from benchmarks.load.client_http import asking as asking_url
-from benchmarks.load.client_http import connected
+from benchmarks.load.clients import Ask, engine_client, replay, server_client
 from benchmarks.load.load import make_load, make_prompts
+from benchmarks.load.load_trial import engine_slowdown
 from benchmarks.load.local_model import LocalModel
 from benchmarks.load.resident_memory import Growth, growth, sampled
 from benchmarks.load.saturation import saturation_rate
 from benchmarks.load.step_log import StepLog
 from benchmarks.load.traces import poisson
-from benchmarks.load.trial import engine_slowdown
+from lts_ray.cli.options import Model, Seed
 from lts_ray.errors import LtsRayError
+from lts_ray.pretrained import DEFAULT_MODEL
 from lts_ray.runtime.step_costs import StepCosts
+from lts_ray.timing import Clock
 from serve.policies.named_policies import policy_named
-from serve.simulate.arrival import Arrival
 from serve.simulate.request_outcome import Outcome
 
 SCHEMA = 1
 LOAD = 0.8
-Progress = Callable[[int, int], None]
-"""Told how many requests are over, and of how many."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SoakResult:
-    """rate: requests per second. attainment: of the requests with a budget. step_error: None of a server elsewhere."""
-
     load: float
+    """In multiples of the universal model's saturation."""
     rate: float
+    """Requests per second."""
     seconds: float
     requests: int
     rejected: int
     failed: int
     attainment: float | None
+    """Of the requests with a budget, the share whose budget was kept."""
     steps: int | None
+    """None of a server elsewhere, as the error of their predicted times."""
     step_error: float | None
     memory: Growth | None
 
     @property
     def lines(self) -> list[str]:
         """What a person wants to know."""
-        found = [
+        lines = [
             f"{self.requests} requests in {self.seconds / 60:.1f} minutes, {self.rate:.2f}/s ({self.load:g} of "
             f"saturation): {self.failed} failed, {self.rejected} rejected"
         ]
         if self.attainment is not None:
-            found.append(f"budgets kept: {100 * self.attainment:.1f} %")
+            lines.append(f"budgets kept: {100 * self.attainment:.1f} %")
         if self.step_error is not None:
-            found.append(f"steps: {self.steps}, median prediction error {100 * self.step_error:.1f} %; wanted 10 %")
+            lines.append(f"steps: {self.steps}, median prediction error {100 * self.step_error:.1f} %")
         if self.memory is not None:
-            verdict = "flat" if self.memory.is_flat else "GROWS"
-            found.append(
-                f"memory: {verdict}, {self.memory.mb_per_minute:+.3f} MB/min around {self.memory.mean_mb:.0f} MB, over "
-                f"{self.memory.minutes:.1f} minutes"
+            lines.append(
+                f"memory: {self.memory.mb_per_minute:+.3f} MB/min around {self.memory.mean_mb:.0f} MB, "
+                f"{100 * self.memory.share:+.2f} % in {self.memory.minutes:.1f} minutes"
             )
-        return found
+        return lines
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "schema": SCHEMA,
-            "load": self.load,
-            "rate": self.rate,
-            "seconds": self.seconds,
-            "requests": self.requests,
-            "rejected": self.rejected,
-            "failed": self.failed,
-            "attainment": self.attainment,
-            "steps": self.steps,
-            "step_error": self.step_error,
-            "memory": None if self.memory is None else self.memory.to_json(),
-        }
+        memory = None if self.memory is None else {**asdict(self.memory), "share": self.memory.share}
+        return {"schema": SCHEMA, **asdict(self), "memory": memory}
 
 
-def soak(
+def measure_soak(
     model: LocalModel,
     *,
     costs: StepCosts,
@@ -98,7 +91,8 @@ def soak(
 ) -> SoakResult:
     """url: a server of the same model on this node; None: an engine in this process. pid: whose memory counts.
 
-    Saturation is that of an engine in this process in both cases; it works off a backlog first.
+    Saturation is that of an engine in this process in both cases; it works off a backlog first. `progress` is told how
+    many requests are over, and of how many.
     """
     if url is not None and pid is None:
         raise LtsRayError("give the server's process with --pid: the memory that counts is its, not this one's")
@@ -116,6 +110,8 @@ def soak(
     )
     prompts = make_prompts(arrivals, seed=seed, vocab_size=model.config.vocab_size)
     tally: Counter[str] = Counter()
+    samples: list[tuple[float, int]] = []
+    log = StepLog()
 
     def ended(number: int, outcome: Outcome) -> None:
         tally[outcome.status] += 1
@@ -123,18 +119,29 @@ def soak(
         tally["kept"] += bool(outcome.budget) and outcome.met
         progress(tally["done"] + tally["rejected"] + tally["failed"], len(arrivals))
 
-    log = StepLog()
-    samples: list[tuple[float, int]] = []
+    async def watched(ask: Ask, clock: Clock) -> None:
+        watcher = asyncio.create_task(sampled(samples, clock=clock, pid=pid if url else None))
+        try:
+            await replay(ask, arrivals, prompts, clock=clock, ended=ended)
+        finally:
+            watcher.cancel()
+            with suppress(asyncio.CancelledError):
+                await watcher
+
+    async def watched_server(url: str) -> None:
+        async with server_client(url) as ask:
+            await watched(ask, monotonic)
+
     gc.collect()
     if url is None:
         engine = model.engine(costs=costs, policy=chosen, observer=log)
         engine.start()
         try:
-            asyncio.run(_watched(asking(engine), arrivals, prompts, samples, ended, engine.clock, pid=None))
+            asyncio.run(watched(engine_client(engine), engine.clock))
         finally:
             engine.stop()
     else:
-        asyncio.run(_watched_url(url, arrivals, prompts, samples, ended, pid=pid))
+        asyncio.run(watched_server(url))
     return SoakResult(
         load=load,
         rate=rate,
@@ -149,34 +156,53 @@ def soak(
     )
 
 
-async def _watched(
-    ask: Ask,
-    arrivals: Iterable[Arrival],
-    prompts: Iterable[Prompt],
-    samples: list[tuple[float, int]],
-    ended: Callable[[int, Outcome], None],
-    clock: Callable[[], float],
-    *,
-    pid: int | None,
+def soak(
+    minutes: Annotated[float, typer.Option("--minutes", "-n", min=0.01, help="How long.")] = 30.0,
+    load: Annotated[float, typer.Option(min=0.01, help="Over the universal model's saturation.")] = LOAD,
+    policy: Annotated[str, typer.Option(help="By its name in the server's configuration.")] = "deadline",
+    model: Model = DEFAULT_MODEL,
+    url: Annotated[
+        str | None, typer.Option(help="A server of the same model; default: an engine in this process.")
+    ] = None,
+    pid: Annotated[int | None, typer.Option(help="With --url: the process whose memory is watched.")] = None,
+    frontier: options.Frontier = None,
+    target: options.TargetName = None,
+    context: options.Context = options.CONTEXT,
+    slots: options.Slots = 8,
+    max_queue: options.MaxQueue = 64,
+    chunk_tokens: options.ChunkTokens = 256,
+    threads: options.Threads = None,
+    calibration: options.Calibration = 5.0,
+    costs: options.Costs = None,
+    seed: Seed = 0,
 ) -> None:
-    watcher = asyncio.create_task(sampled(samples, clock=clock, pid=pid))
-    try:
-        await replay(ask, arrivals, prompts, clock=clock, ended=ended)
-    finally:
-        watcher.cancel()
-        with suppress(asyncio.CancelledError):
-            await watcher
+    """A steady load for a long time: how much memory grows, and what fails."""
+    local = options.open_model(
+        model,
+        frontier=frontier,
+        target=target,
+        context=context,
+        slots=slots,
+        max_queue=max_queue,
+        chunk_tokens=chunk_tokens,
+        threads=threads,
+    )
+    known = options.read_costs(costs) or local.calibrate(calibration)
+    with shown_progress("soaking") as progress:
+        result = measure_soak(
+            local,
+            costs=known,
+            seconds=60 * minutes,
+            load=load,
+            policy=policy,
+            url=url,
+            pid=pid,
+            seed=seed,
+            progress=progress,
+        )
+    print("\n".join(result.lines))
+    print(json.dumps(result.to_json()))
 
 
-async def _watched_url(
-    url: str,
-    arrivals: Iterable[Arrival],
-    prompts: Iterable[Prompt],
-    samples: list[tuple[float, int]],
-    ended: Callable[[int, Outcome], None],
-    *,
-    pid: int | None,
-) -> None:
-    async with connected(url) as client:
-        ask = await asking_url(client)
-        await _watched(ask, arrivals, prompts, samples, ended, monotonic, pid=pid)
+if __name__ == "__main__":
+    run_command(soak)

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -41,16 +40,16 @@ def turns(
     warmup: int = 0,
     progress: Progress = lambda done, total: None,
 ) -> Iterator[Turn[Way, Task]]:
-    """In every round each task, and each way at it. The order of the ways changes, so that none profits by its place.
+    """In every round each task, and each way at it. Another way begins at the next task, and at this one next round.
 
     `progress` is told of a turn when the next one is asked for.
     """
-    order = deque(ways)
+    order = list(ways)
     total, done = (warmup + rounds) * len(tasks) * len(order), 0
     for number in range(-warmup, rounds):
-        for task in tasks:
-            order.rotate()
-            for way in order:
+        for place, task in enumerate(tasks):
+            first = (number + place) % len(order)
+            for way in order[first:] + order[:first]:
                 yield Turn(number, task, way)
                 done += 1
                 progress(done, total)

@@ -2,19 +2,20 @@
 
 So the same load can be made for every model and node. A class is feasible for the universal model alone: what makes a
 budget hard is company. "Idle" is with one thing in the way: the largest step that another's prompt can make, which has
-begun right before the request comes. Without it, a short prompt's budget would be missed by whoever is not alone.
+begun right before the request comes. Without it, a short prompt's budget would be missed by any request in company.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.load.lengths import chunks_of
 from lts_ray.errors import LtsRayError
+from lts_ray.record import record
 from lts_ray.runtime.step_costs import Group, StepCosts
 from serve.policies.budget import NO_BUDGET, Budget, Timing
 
@@ -23,7 +24,7 @@ BOUNDS: Sequence[tuple[str, ...]] = (("ttft", "tpot"), ("e2e",), ("tpot",), ("tt
 """What a request with a budget may bound; each as often as the others."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(what="budgets")
 class BudgetClasses:
     """Each class's multiple. Each request draws its class: all are as likely, `none` with them."""
 
@@ -44,15 +45,17 @@ class BudgetClasses:
 
 @dataclass(frozen=True, kw_only=True)
 class Need:
-    """What one request takes on a node, with one chunk of another's prompt in its way. neurons: of the submodel."""
+    """What one request takes on a node, with one chunk of another's prompt in its way."""
 
     costs: StepCosts
     neurons: int
+    """Of the submodel that answers."""
     chunk_tokens: int
+    """The most tokens of a step."""
 
     def alone(self, prompt_tokens: int, output_tokens: int) -> Timing:
         """Of a request that nothing is in the way of."""
-        chunks = chunks_of(prompt_tokens, self.chunk_tokens)
+        chunks = pairwise([*range(0, prompt_tokens, self.chunk_tokens), prompt_tokens])
         prefill_ms = sum(self._step_ms(begin, end, last=end == prompt_tokens) for begin, end in chunks)
         first, last = (
             self._step_ms(at, at + 1, last=True) for at in (prompt_tokens, prompt_tokens + output_tokens - 2)

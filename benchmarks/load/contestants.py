@@ -27,15 +27,14 @@ DEFAULT = (*REGISTERED, NARROWEST, UNIVERSAL, ORACLE)
 
 @dataclass(frozen=True, kw_only=True)
 class Contestant:
-    """menu: what its server offers. It is everybody's, but for the fixed ones."""
-
     name: str
     policy: Policy
     menu: Menu
+    """What its server offers: all submodels, but for the fixed ones."""
 
 
 def check_name(name: str, menu: Menu) -> None:
-    known = (*DEFAULT, *(f"{FIXED}{each}" for each in menu.named))
+    known = (*DEFAULT, *(f"{FIXED}{option}" for option in menu.named))
     if name not in known:
         raise LtsRayError(f"unknown policy {name!r}; known: {', '.join(known)}")
 
@@ -49,7 +48,7 @@ def contestant(
     rollouts: int = 60,
     seed: int = 0,
 ) -> Contestant:
-    """arrivals, node: the load that it is about to get and what it will run on; nobody but the oracle looks at them.
+    """arrivals, node: the load that it is about to get and what it will run on, for the oracle only.
 
     A fixed one is a server that has this one submodel, and answers requests without a budget with it as well.
     rollouts: replays of the load by which the oracle finds what it does.

@@ -1,18 +1,65 @@
-"""A whole load: arrivals of a trace, with lengths and budgets, all from one seed."""
+"""A whole load: arrivals of a trace, with lengths and budgets, all from one seed.
+
+How long prompts and responses are is a mixture of kinds of request, each lognormal around its medians.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
 
 from benchmarks.load.budget_classes import BudgetClasses, Need, draw_budgets
-from benchmarks.load.lengths import draw_lengths
 from benchmarks.load.traces import Trace
+from lts_ray.errors import LtsRayError
 from serve.simulate.arrival import Arrival
 
 TIMES, LENGTHS, BUDGETS, PROMPTS = range(4)
 """Streams of random numbers of one seed, so that the n-th request has the same lengths at every rate."""
+MIN_CONTEXT = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestKind:
+    name: str
+    share: float
+    """Of all requests."""
+    prompt_tokens: int
+    """The median, as that of `output_tokens`."""
+    output_tokens: int
+    spread: float = 0.5
+    """The standard deviation of both lengths' logarithms: 0.5 puts two thirds within a factor of 1.6."""
+
+
+MIXTURE = (
+    RequestKind(name="chat", share=0.6, prompt_tokens=32, output_tokens=48),
+    RequestKind(name="document", share=0.2, prompt_tokens=224, output_tokens=32),
+    RequestKind(name="code", share=0.2, prompt_tokens=96, output_tokens=80),
+)
+"""Short enough for two cores and a context of 512; most of the time goes to decoding, as with larger models."""
+
+
+def draw_lengths(
+    count: int, rng: np.random.Generator, *, context_length: int, mixture: Sequence[RequestKind] = MIXTURE
+) -> NDArray[np.int64]:
+    """Prompt and response of each request, [count, 2]. Together they fit the context.
+
+    A prompt takes three quarters of the context at most; a response has two tokens at least, so that it has a TPOT.
+    """
+    if context_length < MIN_CONTEXT:
+        raise LtsRayError(f"a load needs a context of at least {MIN_CONTEXT} tokens; got {context_length}")
+    uniform = rng.uniform(size=(count, 3))  # row by row: the n-th request is the same whatever the count
+    below = np.cumsum([kind.share for kind in mixture])
+    kinds = np.searchsorted(below[:-1] / below[-1], uniform[:, 0], side="right")
+    medians = np.array([(kind.prompt_tokens, kind.output_tokens) for kind in mixture])[kinds]
+    spreads = np.array([kind.spread for kind in mixture])[kinds, None]
+    drawn = np.rint(medians * np.exp(spreads * ndtri(uniform[:, 1:]))).astype(np.int64)
+    prompt = np.clip(drawn[:, 0], 1, context_length * 3 // 4)
+    output = np.clip(drawn[:, 1], 2, context_length - prompt)
+    return np.stack([prompt, output], axis=1)
 
 
 def make_load(
@@ -38,4 +85,4 @@ def make_load(
 def make_prompts(arrivals: Iterable[Arrival], *, seed: int, vocab_size: int) -> Iterator[tuple[int, ...]]:
     """Random tokens: no two prompts share a beginning, and what they say costs nothing."""
     rng = np.random.default_rng([seed, PROMPTS])
-    return (tuple(rng.integers(vocab_size, size=each.prompt_tokens).tolist()) for each in arrivals)
+    return (tuple(rng.integers(vocab_size, size=arrival.prompt_tokens).tolist()) for arrival in arrivals)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from time import monotonic
@@ -45,6 +45,11 @@ class LocalModel:
         self.config, self.menu = _menu(folder, frontier=frontier, target=target)
         self.capacity = replace(capacity, context_length=min(capacity.context_length, self.config.context_length))
         self.threads, self.folder = threads, folder
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """What requests and the engine are bounded by, as results say it."""
+        return asdict(self.capacity)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -1,23 +1,21 @@
-"""Memory that a process holds, second by second, and whether it grows."""
+"""Memory that a process holds, second by second, and how much it grows."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from lts_ray.errors import LtsRayError
+from lts_ray.timing import Clock
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 SETTLING = 0.2
 """The first part of a run does not count: pools fill, code is loaded, the allocator finds its level."""
-FLAT = 0.01
-"""Memory is flat if the line through it rises by no more than this share of it in the time that counts."""
 
 
 def resident_bytes(pid: int | None = None) -> int:
@@ -30,7 +28,7 @@ def resident_bytes(pid: int | None = None) -> int:
 
 
 async def sampled(
-    samples: list[tuple[float, int]], *, clock: Callable[[], float], pid: int | None = None, every_s: float = 1.0
+    samples: list[tuple[float, int]], *, clock: Clock, pid: int | None = None, every_s: float = 1.0
 ) -> None:
     """Append (seconds since the start, resident bytes) until cancelled."""
     begin_s = clock()
@@ -41,31 +39,26 @@ async def sampled(
 
 @dataclass(frozen=True, kw_only=True)
 class Growth:
-    """Of what counts of a run. mb_per_minute: of the line through the samples. mean_mb, first_mb, last_mb: MiB."""
+    """Of what counts of a run."""
 
     minutes: float
     mean_mb: float
+    """MiB, as the others."""
     first_mb: float
     last_mb: float
     mb_per_minute: float
+    """Of the line through the samples."""
 
     @property
     def share(self) -> float:
         """What the line rises by, over the mean."""
         return self.mb_per_minute * self.minutes / self.mean_mb
 
-    @property
-    def is_flat(self) -> bool:
-        return self.share <= FLAT
-
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "share": self.share, "is_flat": self.is_flat}
-
 
 def growth(samples: Sequence[tuple[float, int]]) -> Growth | None:
     """None where there are not two samples that count."""
     end_s = samples[-1][0] if samples else 0.0
-    counted = np.array([each for each in samples if each[0] >= SETTLING * end_s])  # [N, 2]
+    counted = np.array([sample for sample in samples if sample[0] >= SETTLING * end_s])  # [N, 2]
     if len(counted) < 2:
         return None
     minutes, megabytes = counted[:, 0] / 60, counted[:, 1] / 2**20

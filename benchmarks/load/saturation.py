@@ -10,7 +10,7 @@ from collections import Counter
 
 import numpy as np
 
-from benchmarks.load.lengths import draw_lengths
+from benchmarks.load.load import draw_lengths
 from lts_ray.runtime.step_costs import StepCosts
 from serve.engine.capacity import Capacity
 from serve.engine.scheduler import Scheduler

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -37,13 +36,6 @@ class AttainmentScore:
     tokens_s: float
     p50: Mapping[str, float | None]
     p99: Mapping[str, float | None]
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> AttainmentScore:
-        return cls(**value)
 
 
 def score(

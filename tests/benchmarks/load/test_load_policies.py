@@ -4,23 +4,24 @@ import json
 import signal
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks.load.budget_classes import BudgetClasses
 from benchmarks.load.contestants import contestant
-from benchmarks.policies_bench import Result, run
-from benchmarks.policies_folder import BenchFolder
-from benchmarks.policies_settings import Cell, Settings
+from benchmarks.load.policies_folder import Cell, PoliciesFolder, PolicySettings, read_setup
+from benchmarks.load.policy_rows import PolicyRow
+from benchmarks.policies import PoliciesResult, compare_policies
 from lts_ray.errors import LtsRayError
+from lts_ray.record import read_record, record_json
 from serve.simulate.oracle import QUALITY
 from tests.benchmarks.load.loads import COSTS, local_model
 from tests.conftest import ROOT
 from tests.serve.models import tiny_menu
 
-SETTINGS = Settings(
+SETTINGS = PolicySettings(
     modes=("simulated",),
     traces=("poisson", "gamma-4"),
     loads=(0.5, 2.0),
@@ -31,7 +32,7 @@ SETTINGS = Settings(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from benchmarks.policies_bench import run
+from benchmarks.policies import compare_policies
 from tests.benchmarks.load.loads import COSTS, local_model
 from tests.benchmarks.load.test_load_policies import SETTINGS
 
@@ -39,13 +40,13 @@ def progress(done, total, cell):
     if done == 5:
         os.kill(os.getpid(), signal.SIGKILL)
 
-run(SETTINGS, local_model(Path(sys.argv[1])), Path(sys.argv[2]), costs=COSTS, progress=progress)
+compare_policies(SETTINGS, local_model(Path(sys.argv[1])), Path(sys.argv[2]), costs=COSTS, progress=progress)
 """
 
 
 @pytest.fixture(scope="module")
-def result(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
-    return run(SETTINGS, local_model(model_dir), tmp_path_factory.mktemp("policies"), costs=COSTS)
+def result(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> PoliciesResult:
+    return compare_policies(SETTINGS, local_model(model_dir), tmp_path_factory.mktemp("policies"), costs=COSTS)
 
 
 def test_all_policies_get_a_load_before_the_next_one_is_made() -> None:
@@ -56,7 +57,7 @@ def test_all_policies_get_a_load_before_the_next_one_is_made() -> None:
         assert replace(first, policy="") == replace(second, policy="")
 
 
-def test_every_cell_is_scored_and_all_policies_had_the_same_requests(result: Result) -> None:
+def test_every_cell_is_scored_and_all_policies_had_the_same_requests(result: PoliciesResult) -> None:
     assert [each.cell for each in result.cells] == list(SETTINGS.cells())
     for first, second in zip(result.cells[::2], result.cells[1::2], strict=True):
         assert first.score.requests == second.score.requests > 0
@@ -66,17 +67,17 @@ def test_every_cell_is_scored_and_all_policies_had_the_same_requests(result: Res
 
 
 def test_a_bench_that_was_killed_goes_on_and_gives_what_an_uninterrupted_one_gives(
-    result: Result, model_dir: Path, tmp_path: Path
+    result: PoliciesResult, model_dir: Path, tmp_path: Path
 ) -> None:
     """SIGKILL after five cells, and half of a sixth line, as a kill in the middle of a write leaves it."""
     killed = subprocess.run([sys.executable, "-c", KILLED, str(model_dir), str(tmp_path)], cwd=ROOT, check=False)
     assert killed.returncode == -signal.SIGKILL
-    file = BenchFolder(tmp_path).cells_file
+    file = PoliciesFolder(tmp_path).cells_file
     assert len(file.read_text(encoding="utf-8").splitlines()) == 5
     with file.open("a", encoding="utf-8") as lines:
         lines.write('{"mode": "simulated", "trace": "gam')
     ran: list[Cell] = []
-    again = run(
+    again = compare_policies(
         SETTINGS,
         local_model(model_dir),
         tmp_path,
@@ -85,14 +86,14 @@ def test_a_bench_that_was_killed_goes_on_and_gives_what_an_uninterrupted_one_giv
     )
     assert ran == list(SETTINGS.cells())[5:]
     assert again.cells == result.cells
-    assert len(BenchFolder(tmp_path).read_cells()) == 16
+    assert len(PoliciesFolder(tmp_path).read_cells()) == 16
 
 
 def test_a_bench_may_grow_but_not_change(model_dir: Path, tmp_path: Path) -> None:
     small = replace(SETTINGS, traces=("poisson",), loads=(0.5,), seeds=1)
-    first = run(small, local_model(model_dir), tmp_path, costs=COSTS)
+    first = compare_policies(small, local_model(model_dir), tmp_path, costs=COSTS)
     ran: list[Cell] = []
-    grown = run(
+    grown = compare_policies(
         replace(small, seeds=2),
         local_model(model_dir),
         tmp_path,
@@ -101,17 +102,17 @@ def test_a_bench_may_grow_but_not_change(model_dir: Path, tmp_path: Path) -> Non
     assert {cell.seed for cell in ran} == {1}
     assert grown.cells[:2] == first.cells
     with pytest.raises(LtsRayError, match=r"holds a bench with seconds 1\.0, not 2\.0; use another --output"):
-        run(replace(small, seconds=2.0), local_model(model_dir), tmp_path)
+        compare_policies(replace(small, seconds=2.0), local_model(model_dir), tmp_path)
     with pytest.raises(LtsRayError, match="holds a bench with other step costs"):
-        run(small, local_model(model_dir), tmp_path, costs=COSTS.scaled(2.0))
-    with pytest.raises(LtsRayError, match=r"holds a bench with capacity .*max_queue=8.*, not .*max_queue=9"):
-        run(small, local_model(model_dir, max_queue=9), tmp_path)
+        compare_policies(small, local_model(model_dir), tmp_path, costs=COSTS.scaled(2.0))
+    with pytest.raises(LtsRayError, match=r"holds a bench with capacity .*'max_queue': 8.*, not .*'max_queue': 9"):
+        compare_policies(small, local_model(model_dir, max_queue=9), tmp_path)
 
 
 def test_the_engine_answers_the_same_loads_in_real_time(model_dir: Path, tmp_path: Path) -> None:
     settings = replace(SETTINGS, modes=("engine",), traces=("poisson",), loads=(1.5,), seeds=1, seconds=0.5)
     model = local_model(model_dir, max_queue=64)
-    found = run(settings, model, tmp_path, costs=COSTS)
+    found = compare_policies(settings, model, tmp_path, costs=COSTS)
     assert found.setup.slowdown is not None
     assert found.setup.slowdown > 0
     for each in found.cells:
@@ -120,7 +121,7 @@ def test_the_engine_answers_the_same_loads_in_real_time(model_dir: Path, tmp_pat
         assert each.score.tokens_s > 0
         assert each.step_error is not None
     assert found.cells[1].score.universal_share == 1.0
-    again = run(
+    again = compare_policies(
         settings, model, tmp_path, progress=lambda done, total, cell: pytest.fail("ran again") if cell else None
     )
     assert again == found
@@ -139,7 +140,9 @@ def test_the_oracle_finds_its_plan_on_the_load_that_it_gets(model_dir: Path, tmp
     settings = replace(
         SETTINGS, traces=("poisson",), loads=(2.0,), seeds=1, policies=("deadline", "oracle"), noise=0.0, rollouts=10
     )
-    deadline, oracle = (each.score for each in run(settings, local_model(model_dir), tmp_path, costs=COSTS).cells)
+    deadline, oracle = (
+        each.score for each in compare_policies(settings, local_model(model_dir), tmp_path, costs=COSTS).cells
+    )
     assert oracle.requests == deadline.requests
     assert deadline.attainment is not None
     assert oracle.attainment is not None
@@ -156,8 +159,10 @@ def test_the_oracle_finds_its_plan_on_the_load_that_it_gets(model_dir: Path, tmp
         ({"traces": ("sunday",)}, "unknown trace 'sunday'"),
         ({"loads": ()}, "loads must be at least one"),
         ({"policies": ("deadline", "deadline")}, "policies must be at least one, and each only once"),
-        ({"loads": (0.0,)}, "must be above 0"),
-        ({"seeds": 0}, "must be above 0"),
+        ({"loads": (0.0,)}, "settings.loads.0 must be above 0.0; got 0.0"),
+        ({"seeds": 0}, "settings.seeds must be at least 1; got 0"),
+        ({"noise": -0.1}, "settings.noise must be at least 0.0; got -0.1"),
+        ({"modes": ("guessed",)}, "settings.modes.0 must be one of simulated, engine; got 'guessed'"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_in_one_line(change: dict[str, object], message: str) -> None:
@@ -168,10 +173,24 @@ def test_settings_that_make_no_sense_are_refused_in_one_line(change: dict[str, o
 
 def test_an_unknown_policy_is_refused_before_anything_runs(model_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(LtsRayError, match=r"unknown policy 'fixed-Q'; known: deadline, .*fixed-XL"):
-        run(replace(SETTINGS, policies=("fixed-Q",)), local_model(model_dir), tmp_path / "new", costs=COSTS)
+        compare_policies(
+            replace(SETTINGS, policies=("fixed-Q",)), local_model(model_dir), tmp_path / "new", costs=COSTS
+        )
     assert not (tmp_path / "new").exists()
 
 
 def test_settings_survive_json() -> None:
     settings = replace(SETTINGS, classes=BudgetClasses(tight=1.5))
-    assert Settings.from_json(json.loads(json.dumps(settings.to_json()))) == settings
+    assert read_record(PolicySettings, json.loads(json.dumps(record_json(settings)))) == settings
+
+
+@pytest.mark.parametrize("name", ["engine", "simulated"])
+def test_the_results_that_docs_keep_can_still_be_read(name: str) -> None:
+    """The set-up that they begin with, which is written as it was, and their rows."""
+    path = ROOT / "docs" / "results" / "policies" / f"{name}.json"
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    setup = read_setup(path)
+    assert setup.settings.modes == (name,)
+    for key, value in json.loads(json.dumps(setup.to_json())).items():
+        assert value == saved[key]
+    assert set(saved["rows"][0]) | {"trace"} == {column.name for column in fields(PolicyRow)}

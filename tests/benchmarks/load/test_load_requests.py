@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.load.budget_classes import BudgetClasses, Need, draw_budgets
-from benchmarks.load.lengths import MIXTURE, draw_lengths
-from benchmarks.load.load import make_load, make_prompts
+from benchmarks.load.load import MIXTURE, draw_lengths, make_load, make_prompts
 from benchmarks.load.traces import gamma, poisson
 from lts_ray.errors import LtsRayError
 from lts_ray.runtime.step_costs import StepCosts

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.load.budget_classes import BudgetClasses, Need
-from benchmarks.load.lengths import draw_lengths
-from benchmarks.load.load import make_load
+from benchmarks.load.load import draw_lengths, make_load
 from benchmarks.load.saturation import saturation_rate
 from benchmarks.load.traces import poisson
 from lts_ray.errors import LtsRayError

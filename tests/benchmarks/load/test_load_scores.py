@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
-from benchmarks.load.interval import mean_of
+from benchmarks.load.policy_rows import mean_of
 from serve.policies.budget import NO_BUDGET, Budget, Timing
 from serve.simulate.arrival import Arrival
 from serve.simulate.attainment_score import AttainmentScore, score
@@ -79,7 +80,7 @@ def test_requests_without_budgets_leave_attainment_unknown_but_not_quality() -> 
 
 def test_a_score_survives_json() -> None:
     found = scored(*OUTCOMES)
-    assert AttainmentScore.from_json(json.loads(json.dumps(found.to_json()))) == found
+    assert AttainmentScore(**json.loads(json.dumps(asdict(found)))) == found
 
 
 def test_intervals_are_students_t() -> None:

@@ -11,10 +11,9 @@ from statistics import median
 import numpy as np
 
 from benchmarks.load.budget_classes import NO_CLASS
-from benchmarks.load.client_engine import replay_on_engine
+from benchmarks.load.clients import engine_client, replay
 from benchmarks.load.contestants import UNIVERSAL, Contestant, contestant
-from benchmarks.load.lengths import draw_lengths
-from benchmarks.load.load import make_prompts
+from benchmarks.load.load import draw_lengths, make_prompts
 from benchmarks.load.local_model import LocalModel
 from benchmarks.load.step_log import StepLog
 from lts_ray.errors import LtsRayError
@@ -38,12 +37,13 @@ def on_engine(
     engine = model.engine(costs=costs, policy=one.policy, menu=one.menu, observer=log)
     prompts = list(make_prompts(arrivals, seed=seed, vocab_size=model.config.vocab_size))
     gc.collect()  # what other loads left is not this one's to clear away
+    outcomes: dict[int, Outcome] = {}
     engine.start()
     try:
-        outcomes = asyncio.run(replay_on_engine(engine, arrivals, prompts))
+        asyncio.run(replay(engine_client(engine), arrivals, prompts, clock=engine.clock, ended=outcomes.__setitem__))
     finally:
         engine.stop()
-    return outcomes, log.median_error
+    return [outcomes[number] for number in range(len(arrivals))], log.median_error
 
 
 def node_of(model: LocalModel, costs: StepCosts) -> SimulatedReplica:
@@ -73,11 +73,11 @@ def engine_slowdown(model: LocalModel, costs: StepCosts, *, seed: int = 0) -> fl
         for prompt, output in lengths
     ]
     one = contestant(UNIVERSAL, model.menu)
-    predicted_ms = max(each.end_ms for each in simulated(one, backlog, node_of(model, costs), seed=seed))
+    predicted_ms = max(outcome.end_ms for outcome in simulated(one, backlog, node_of(model, costs), seed=seed))
     taken_ms = []
     for _ in range(1 + REPEATS):
         outcomes, _ = on_engine(one, backlog, model, costs, seed=seed)
-        if any(each.timing is None for each in outcomes):
+        if any(outcome.timing is None for outcome in outcomes):
             raise LtsRayError("the engine did not answer a backlog of requests; see the log")
-        taken_ms.append(max(each.end_ms for each in outcomes))
+        taken_ms.append(max(outcome.end_ms for outcome in outcomes))
     return median(taken_ms[1:]) / predicted_ms  # the first one warms up

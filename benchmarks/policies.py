@@ -1,0 +1,272 @@
+"""Policies side by side: each load is made once, and every policy gets it, on the engine, simulated, or both.
+
+The engine runs the real model in real time. A simulation runs the same scheduler over the step costs that were measured
+here, with noise: hours of load in minutes, on a machine that others may use meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from itertools import groupby
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from benchmarks.common.command import run_command
+from benchmarks.common.machine import Machine
+from benchmarks.load import load_options as options
+from benchmarks.load.budget_classes import BudgetClasses
+from benchmarks.load.contestants import DEFAULT, check_name, contestant
+from benchmarks.load.load import make_load
+from benchmarks.load.load_trial import engine_slowdown, node_of, on_engine, simulated
+from benchmarks.load.local_model import LocalModel
+from benchmarks.load.policies_folder import (
+    LOADS,
+    MODES,
+    Cell,
+    CellResult,
+    PoliciesFolder,
+    PolicySettings,
+    PolicySetup,
+)
+from benchmarks.load.policies_page import describe, write_policies_page
+from benchmarks.load.policy_rows import rows_of
+from benchmarks.load.saturation import saturation_rate
+from benchmarks.load.traces import TRACES, trace_named
+from lts_ray.cli.options import Model, Output, Seed
+from lts_ray.console import print_rows
+from lts_ray.errors import LtsRayError
+from lts_ray.files import write_json
+from lts_ray.pretrained import DEFAULT_MODEL
+from lts_ray.runtime.step_costs import StepCosts
+from serve.simulate.arrival import Arrival
+from serve.simulate.attainment_score import score
+
+CellProgress = Callable[[int, int, Cell | None], None]
+"""Told how many cells are done, of how many, and which one runs now."""
+CALIBRATION_S = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoliciesResult:
+    setup: PolicySetup
+    cells: tuple[CellResult, ...]
+
+
+def compare_policies(
+    settings: PolicySettings,
+    model: LocalModel,
+    output: Path,
+    *,
+    costs: StepCosts | None = None,
+    calibration_s: float = CALIBRATION_S,
+    progress: CellProgress = lambda done, total, cell: None,
+) -> PoliciesResult:
+    """Run the cells that `output` does not hold yet. costs: of a step; None: measured here, or those that it holds.
+
+    Raises LtsRayError where `output` holds cells that cannot be compared with these.
+    """
+    for name in settings.policies:
+        check_name(name, model.menu)
+    folder = PoliciesFolder(output)
+    setup = _set_up(settings, model, folder, costs=costs, calibration_s=calibration_s)
+    done = folder.read_cells()
+    cells = list(settings.cells())
+    finished = sum(cell in done for cell in cells)
+    for _, group in groupby(cells, key=lambda cell: replace(cell, policy="")):
+        missing = [cell for cell in group if cell not in done]
+        if not missing:
+            continue
+        arrivals = load_of(missing[0], setup, model)
+        for cell in missing:
+            progress(finished, len(cells), cell)
+            done[cell] = _run_cell(cell, arrivals, setup, model)
+            folder.add(done[cell])
+            finished += 1
+    progress(finished, len(cells), None)
+    return PoliciesResult(setup=setup, cells=tuple(done[cell] for cell in cells))
+
+
+def load_of(cell: Cell, setup: PolicySetup, model: LocalModel) -> tuple[Arrival, ...]:
+    """The same for all policies."""
+    slowdown = _slowdown(cell, setup)
+    return make_load(
+        trace_named(cell.trace),
+        rate=cell.load * setup.rate / slowdown,
+        seconds=setup.settings.seconds,
+        seed=cell.seed,
+        need=model.need(setup.costs.scaled(slowdown)),
+        context_length=model.capacity.context_length,
+        classes=setup.settings.classes,
+    )
+
+
+def _slowdown(cell: Cell, setup: PolicySetup) -> float:
+    return 1.0 if cell.mode == "simulated" or setup.slowdown is None else setup.slowdown
+
+
+def _set_up(
+    settings: PolicySettings,
+    model: LocalModel,
+    folder: PoliciesFolder,
+    *,
+    costs: StepCosts | None,
+    calibration_s: float,
+) -> PolicySetup:
+    """What the folder has, if it goes with what is asked for, with whatever was not measured then."""
+    losses = {name: option.loss for name, option in model.menu.named.items() if option.loss is not None}
+    if unknown := model.menu.named.keys() - losses.keys():
+        raise LtsRayError(
+            f"the frontier says nothing of the loss of {', '.join(sorted(unknown))}, which the bench compares"
+        )
+    old = folder.read_setup()
+    if costs is None:
+        costs = model.calibrate(calibration_s) if old is None else old.costs
+    setup = PolicySetup(
+        settings=settings,
+        model=model.fingerprint,
+        capacity=model.limits,
+        threads=model.threads,
+        costs=costs,
+        rate=saturation_rate(model.menu, costs, capacity=model.capacity),
+        losses=losses,
+        machine=Machine.here(),
+        slowdown=None if old is None else old.slowdown,
+    )
+    if old is not None:
+        if (other := setup.mismatch(old)) or old.costs != costs:
+            raise LtsRayError(f"{folder.path} holds a bench with {other or 'other step costs'}; use another --output")
+        setup = replace(setup, machine=old.machine)
+    if "engine" in settings.modes and setup.slowdown is None:
+        setup = replace(setup, slowdown=engine_slowdown(model, costs))
+    folder.write_setup(setup)
+    return setup
+
+
+def _run_cell(cell: Cell, arrivals: Sequence[Arrival], setup: PolicySetup, model: LocalModel) -> CellResult:
+    slowdown = _slowdown(cell, setup)
+    node = replace(node_of(model, setup.costs.scaled(slowdown)), noise=setup.settings.noise)
+    one = contestant(
+        cell.policy, model.menu, arrivals=arrivals, node=node, rollouts=setup.settings.rollouts, seed=cell.seed
+    )
+    step_error = None
+    if cell.mode == "engine":
+        outcomes, step_error = on_engine(one, arrivals, model, setup.costs, seed=cell.seed)
+    else:
+        outcomes = simulated(one, arrivals, node, seed=cell.seed)
+    scored = score(
+        outcomes,
+        losses=setup.losses,
+        narrowest=model.menu.narrowest.name,
+        universal=model.menu.universal.name,
+        seconds=setup.settings.seconds,
+    )
+    return CellResult(cell=cell, score=scored, step_error=step_error)
+
+
+class On(StrEnum):
+    engine = "engine"
+    simulated = "simulated"
+    both = "both"
+
+
+def policies(
+    model: Model = DEFAULT_MODEL,
+    output: Output = Path("runs/policies"),
+    on: Annotated[On, typer.Option(help="The engine, in real time; simulated steps; or both.")] = On.engine,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--policy",
+            "-p",
+            help="deadline, slackfit, idle-feasible, smallest, oracle, or fixed- with universal, narrowest or a "
+            "submodel: a server that has only this one; default: all but the last kind.",
+        ),
+    ] = None,
+    trace: Annotated[
+        list[str] | None,
+        typer.Option("--trace", "-t", help="poisson, gamma-2, gamma-4, gamma-8, ramp, azure-day; default: all."),
+    ] = None,
+    load: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--load", "-l", help="In multiples of the universal model's saturation; default: 0.5, 0.75, 1, … 2."
+        ),
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of each load.")] = 30.0,
+    seeds: Annotated[int, typer.Option(min=1, help="Loads of each kind; intervals are over them.")] = 3,
+    tight: Annotated[float, typer.Option(help="Tight budgets, in multiples of what an idle engine needs.")] = 2.0,
+    medium: Annotated[float, typer.Option(help="Medium budgets, in multiples of what an idle engine needs.")] = 4.0,
+    loose: Annotated[float, typer.Option(help="Loose budgets, in multiples of what an idle engine needs.")] = 8.0,
+    noise: Annotated[float, typer.Option(min=0, help="Of simulated steps' times: the logarithm's deviation.")] = 0.05,
+    rollouts: Annotated[int, typer.Option(min=1, help="Simulated replays that the oracle has for each load.")] = 40,
+    frontier: options.Frontier = None,
+    target: options.TargetName = None,
+    context: options.Context = options.CONTEXT,
+    slots: options.Slots = 8,
+    max_queue: options.MaxQueue = 64,
+    chunk_tokens: options.ChunkTokens = 256,
+    threads: options.Threads = None,
+    calibration: options.Calibration = 5.0,
+    costs: options.Costs = None,
+    seed: Seed = 0,
+) -> None:
+    """Policies under open-loop load: budgets kept, and at which quality. Run again, it goes on where it stopped."""
+    settings = PolicySettings(
+        modes=tuple(mode for mode in MODES if on is On.both or mode == on.value),
+        traces=tuple(trace or TRACES),
+        loads=tuple(load or LOADS),
+        policies=tuple(policy or DEFAULT),
+        seeds=seeds,
+        seed=seed,
+        seconds=seconds,
+        classes=BudgetClasses(tight=tight, medium=medium, loose=loose),
+        noise=noise,
+        rollouts=rollouts,
+    )
+    local = options.open_model(
+        model,
+        frontier=frontier,
+        target=target,
+        context=context,
+        slots=slots,
+        max_queue=max_queue,
+        chunk_tokens=chunk_tokens,
+        threads=threads,
+    )
+    bar = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*bar, console=Console(stderr=True), transient=True) as shown:
+        task = shown.add_task("measuring steps", total=None)
+        result = compare_policies(
+            settings,
+            local,
+            output,
+            costs=options.read_costs(costs),
+            calibration_s=calibration,
+            progress=lambda done, total, cell: shown.update(
+                task,
+                completed=done,
+                total=total,
+                description="done" if cell is None else f"{cell.mode} {cell.load:g}× {cell.trace} {cell.policy}",
+            ),
+        )
+    rows, by_trace = rows_of(result.cells), rows_of(result.cells, by_trace=True)
+    print(describe(result.setup))
+    for mode, at in dict.fromkeys((row.mode, row.load) for row in rows):
+        columns = [row.text_columns() for row in rows if (row.mode, row.load) == (mode, at)]
+        print_rows(columns, as_json=False, title=f"{mode}, {at:g}× the universal model's saturation")
+    results = {**result.setup.to_json(), "rows": [asdict(row) for row in rows]}
+    write_json(output / "policies.json", results | {"rows_by_trace": [asdict(row) for row in by_trace]})
+    write_policies_page(output / "report.html", setup=result.setup, rows=rows)
+    print(f"{output / 'report.html'} and {output / 'policies.json'} have it all")
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    run_command(policies)

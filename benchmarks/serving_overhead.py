@@ -1,0 +1,185 @@
+"""What HTTP and Ray Serve add to the engine: the same requests to a server's URL and to an engine in this process.
+
+Both hold the same model with the same settings, on the same node, and take turns: the one idles while the other works.
+First single requests, for the time to the first token, then as many streams at once as run together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+from time import monotonic
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from benchmarks.common.command import run_command, shown_progress
+from benchmarks.common.turns import Progress, turns
+from benchmarks.load import load_options as options
+from benchmarks.load.budget_classes import NO_CLASS
+from benchmarks.load.clients import Ask, Prompt, engine_client, server_client
+from benchmarks.load.local_model import LocalModel
+from lts_ray.cli.options import Model, Seed
+from lts_ray.errors import LtsRayError
+from lts_ray.pretrained import DEFAULT_MODEL
+from lts_ray.runtime.step_costs import StepCosts
+from lts_ray.timing import Clock
+from serve.policies.budget import NO_BUDGET, Timing
+from serve.policies.fixed import FixedPolicy
+from serve.simulate.arrival import Arrival
+
+SCHEMA = 1
+ENGINE, HTTP = "engine", "http"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverheadResult:
+    """By "engine" and "http"."""
+
+    ttft_ms: dict[str, list[float]]
+    """Of each single request."""
+    tokens_s: dict[str, list[float]]
+    """Of each round of streams."""
+    streams: int
+
+    @property
+    def added_ms(self) -> float:
+        return median(self.ttft_ms[HTTP]) - median(self.ttft_ms[ENGINE])
+
+    @property
+    def lost(self) -> float:
+        """Median over the rounds of the share of tokens per second that is lost."""
+        pairs = zip(self.tokens_s[HTTP], self.tokens_s[ENGINE], strict=True)
+        return median(1 - http / engine for http, engine in pairs)
+
+    @property
+    def lines(self) -> list[str]:
+        ttft_ms = {way: median(values) for way, values in self.ttft_ms.items()}
+        tokens_s = {way: median(values) for way, values in self.tokens_s.items()}
+        return [
+            f"the first token comes {self.added_ms:.2f} ms later over HTTP (p50 {ttft_ms[HTTP]:.2f} ms, engine "
+            f"{ttft_ms[ENGINE]:.2f} ms, {len(self.ttft_ms[HTTP])} requests)",
+            f"{self.streams} streams lose {100 * self.lost:.1f} % ({tokens_s[HTTP]:.1f} tokens/s over HTTP, "
+            f"{tokens_s[ENGINE]:.1f} in the engine, {len(self.tokens_s[HTTP])} rounds)",
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "added_ms": round(self.added_ms, 3),
+            "lost": round(self.lost, 4),
+            "streams": self.streams,
+            "ttft_ms": {way: [round(value, 3) for value in values] for way, values in self.ttft_ms.items()},
+            "tokens_s": {way: [round(value, 2) for value in values] for way, values in self.tokens_s.items()},
+        }
+
+
+def measure_overhead(
+    url: str,
+    model: LocalModel,
+    *,
+    costs: StepCosts,
+    rounds: int = 5,
+    singles: int = 10,
+    streams: int = 8,
+    prompt_tokens: int = 32,
+    tokens: int = 64,
+    seed: int = 0,
+    progress: Progress = lambda done, total: None,
+) -> OverheadResult:
+    """singles: requests of a round that are sent one after the other. streams: those that are sent at once.
+
+    All without budgets, so by the universal model. A round that only warms up comes first.
+    """
+    if prompt_tokens + tokens > model.capacity.context_length:
+        raise LtsRayError(
+            f"{prompt_tokens} prompt tokens and {tokens} more do not fit the context of {model.capacity.context_length}"
+        )
+    engine = model.engine(costs=costs, policy=FixedPolicy())
+    rng = np.random.default_rng(seed)
+
+    def prompts(count: int) -> list[Prompt]:
+        return [tuple(row) for row in rng.integers(model.config.vocab_size, size=(count, prompt_tokens)).tolist()]
+
+    async def measure() -> OverheadResult:
+        ttft_ms: dict[str, list[float]] = {ENGINE: [], HTTP: []}
+        tokens_s: dict[str, list[float]] = {ENGINE: [], HTTP: []}
+        async with server_client(url) as ask_server:
+            ways: dict[str, tuple[Ask, Clock]] = {
+                ENGINE: (engine_client(engine), engine.clock),
+                HTTP: (ask_server, monotonic),
+            }
+            for turn in turns(ways, ("singles", "streams"), rounds=rounds, warmup=1, progress=progress):
+                ask, clock = ways[turn.way]
+                if turn.task == "singles":
+                    first_ms = [(await _timed(ask, prompt, 2, clock())).ttft_ms for prompt in prompts(singles)]
+                    ttft_ms[turn.way] += first_ms if turn.counts else []
+                else:
+                    rate = await _tokens_s(ask, prompts(streams), tokens, clock())
+                    tokens_s[turn.way] += [rate] if turn.counts else []
+        return OverheadResult(ttft_ms=ttft_ms, tokens_s=tokens_s, streams=streams)
+
+    engine.start()
+    try:
+        return asyncio.run(measure())
+    finally:
+        engine.stop()
+
+
+async def _tokens_s(ask: Ask, prompts: Sequence[Prompt], tokens: int, begin_s: float) -> float:
+    """Tokens per second of all together, from the first request to the last token."""
+    timings = await asyncio.gather(*(_timed(ask, prompt, tokens, begin_s) for prompt in prompts))
+    return 1e3 * tokens * len(prompts) / max(timing.e2e_ms for timing in timings)
+
+
+async def _timed(ask: Ask, prompt: Prompt, tokens: int, due_s: float) -> Timing:
+    arrival = Arrival(at_ms=0.0, prompt_tokens=len(prompt), output_tokens=tokens, budget=NO_BUDGET, klass=NO_CLASS)
+    outcome = await ask(arrival, prompt, due_s)
+    if outcome.timing is None or sum(outcome.submodels.values()) != tokens:
+        raise LtsRayError(f"a request {outcome.status}: leave the endpoint alone while it is measured, see its log")
+    return outcome.timing
+
+
+def serving_overhead(
+    url: Annotated[str, typer.Option(help="A server of the same model and settings on this node.")],
+    model: Model = DEFAULT_MODEL,
+    rounds: Annotated[int, typer.Option(min=1, help="Of each; they take turns.")] = 5,
+    singles: Annotated[int, typer.Option(min=1, help="Requests of a round for the time to the first token.")] = 10,
+    streams: Annotated[int, typer.Option(min=1, help="Requests at once.")] = 8,
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Of each request.")] = 32,
+    tokens: Annotated[int, typer.Option(min=2, help="Of each stream.")] = 64,
+    slots: options.Slots = 8,
+    chunk_tokens: options.ChunkTokens = 256,
+    threads: options.Threads = None,
+    calibration: options.Calibration = 5.0,
+    costs: options.Costs = None,
+    seed: Seed = 0,
+) -> None:
+    """What HTTP and Ray Serve add to the engine's time to the first token, and take of its tokens per second."""
+    local = options.open_model(
+        model, slots=slots, max_queue=max(64, streams), chunk_tokens=chunk_tokens, threads=threads
+    )
+    known = options.read_costs(costs) or local.calibrate(calibration)
+    with shown_progress("asking") as progress:
+        result = measure_overhead(
+            url,
+            local,
+            costs=known,
+            rounds=rounds,
+            singles=singles,
+            streams=streams,
+            prompt_tokens=prompt_tokens,
+            tokens=tokens,
+            seed=seed,
+            progress=progress,
+        )
+    print("\n".join(result.lines))
+    print(json.dumps(result.to_json()))
+
+
+if __name__ == "__main__":
+    run_command(serving_overhead)
