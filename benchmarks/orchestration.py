@@ -67,7 +67,7 @@ class WaitingActor:
         time.sleep(float(self._payload["seconds"]))
         noted = {"target": self._target.name, "begin_s": begin, "end_s": time.monotonic()}
         append_json_line(Path(str(self._payload["file"])) / f"{self._target.name}.jsonl", noted)
-        size = gpt2.decoder_params(candidate) / 1e6
+        size = gpt2.SPACE.decoder_params(candidate) / 1e6
         return Measurement(
             prefill=Latency(regime="prefill", threads=1, blocks=(TimedBlock(times_ms=(size,)),)),
             decode=Latency(regime="decode", threads=1, blocks=(TimedBlock(times_ms=(size / 10 + candidate.n_layer,)),)),

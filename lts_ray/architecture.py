@@ -35,46 +35,38 @@ class Stack:
     @classmethod
     def from_json(cls, value: object, what: str) -> Stack:
         """n_head and d_inner may be one number for all of n_layer layers. what: the stack's name in messages."""
-        if not isinstance(value, Mapping):
-            raise LtsRayError(f"{what} is an object with n_head and d_inner; got {value!r}")
-        missing = [key for key in ("n_head", "d_inner") if key not in value]
-        if missing:
-            raise LtsRayError(f"{what} needs {', '.join(missing)}; got {', '.join(map(str, value))}")
-        n_layer = value.get("n_layer")
-        found = cls(
-            n_head=_per_layer(value["n_head"], n_layer, "n_head"),
-            d_inner=_per_layer(value["d_inner"], n_layer, "d_inner"),
+        keys = _with_keys(value, what, "n_head", "d_inner")
+        n_layer = keys.get("n_layer")
+        stack = cls(
+            n_head=_per_layer(keys["n_head"], n_layer, "n_head"),
+            d_inner=_per_layer(keys["d_inner"], n_layer, "d_inner"),
         )
-        if n_layer is not None and n_layer != found.n_layer:
-            raise LtsRayError(f"n_layer is {n_layer!r}, but n_head and d_inner have {found.n_layer} values")
-        return found
+        if n_layer is not None and n_layer != stack.n_layer:
+            raise LtsRayError(f"n_layer is {n_layer!r}, but n_head and d_inner have {stack.n_layer} values")
+        return stack
 
 
 @dataclass(frozen=True, order=True, kw_only=True)
 class Architecture:
-    """One candidate of a backbone; which backbone is the search space's to know (LTS, section 3 and appendix I).
-
-    n_head, d_inner: attention heads and FFN neurons, one value per layer. d_embed: width of the embedding, projected
-    where it is not d_model. div_val: the factor k by which an adaptive embedding gets narrower from one cluster of the
-    vocabulary to the next, rarer one; 1 is one plain embedding. encoder: of an encoder–decoder, whose other layers are
-    its decoder; None for one stack of layers.
-    """
+    """One candidate of a backbone; which backbone is the search space's to know (LTS, section 3 and appendix I)."""
 
     d_model: int
     n_head: tuple[int, ...]
+    """Attention heads, one value per layer."""
     d_inner: tuple[int, ...]
+    """FFN neurons, one value per layer."""
     d_embed: int
+    """Width of the embedding, projected where it is not d_model."""
     div_val: int = 1
+    """The factor k by which an adaptive embedding gets narrower from one cluster of the vocabulary to the next, rarer
+    one; 1 is one plain embedding."""
     encoder: Stack | None = None
+    """Of an encoder–decoder, whose other layers are its decoder; None for one stack of layers."""
 
     def __post_init__(self) -> None:
-        numbers = (self.d_model, *self.n_head, *self.d_inner, self.d_embed, self.div_val)
-        if any(not isinstance(each, int) or isinstance(each, bool) or each < 1 for each in numbers):
+        if not are_whole((self.d_model, self.d_embed, self.div_val), 1):
             raise LtsRayError(f"an architecture is made of positive whole numbers; got {self.to_json()}")
-        if not self.n_head or len(self.n_head) != len(self.d_inner):
-            raise LtsRayError(
-                f"n_head and d_inner need one value per layer; got {len(self.n_head)} and {len(self.d_inner)}"
-            )
+        _ = self.stacks  # whose layers are checked
 
     @property
     def n_layer(self) -> int:
@@ -104,23 +96,25 @@ class Architecture:
 
         Other keys are left alone: a row of a results table is an architecture too.
         """
-        if not isinstance(value, Mapping):
-            raise LtsRayError(f"an architecture is an object with d_model, n_head and d_inner; got {value!r}")
-        missing = [key for key in ("d_model", "n_head", "d_inner") if key not in value]
-        if missing:
-            raise LtsRayError(f"an architecture needs {', '.join(missing)}; got {', '.join(map(str, value))}")
-        n_layer, encoder = value.get("n_layer"), value.get("encoder")
-        found = cls(
-            d_model=value["d_model"],
-            n_head=_per_layer(value["n_head"], n_layer, "n_head"),
-            d_inner=_per_layer(value["d_inner"], n_layer, "d_inner"),
-            d_embed=value.get("d_embed", value["d_model"]),
-            div_val=value.get("div_val", 1),
+        keys = _with_keys(value, "an architecture", "d_model", "n_head", "d_inner")
+        own, encoder = Stack.from_json(keys, "an architecture"), keys.get("encoder")
+        return cls(
+            d_model=keys["d_model"],
+            n_head=own.n_head,
+            d_inner=own.d_inner,
+            d_embed=keys.get("d_embed", keys["d_model"]),
+            div_val=keys.get("div_val", 1),
             encoder=None if encoder is None else Stack.from_json(encoder, "an architecture's encoder"),
         )
-        if n_layer is not None and n_layer != found.n_layer:
-            raise LtsRayError(f"n_layer is {n_layer!r}, but n_head and d_inner have {found.n_layer} values")
-        return found
+
+
+def _with_keys(value: object, what: str, *needed: str) -> Mapping[str, Any]:
+    """`value`, if it is an object with these keys. Raises LtsRayError."""
+    if not isinstance(value, Mapping):
+        raise LtsRayError(f"{what} is an object with {', '.join(needed[:-1])} and {needed[-1]}; got {value!r}")
+    if missing := [key for key in needed if key not in value]:
+        raise LtsRayError(f"{what} needs {', '.join(missing)}; got {', '.join(map(str, value))}")
+    return value
 
 
 def _per_layer(value: object, n_layer: object, name: str) -> tuple[int, ...]:

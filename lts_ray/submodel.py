@@ -11,15 +11,14 @@ from lts_ray.errors import LtsRayError
 
 @dataclass(frozen=True, order=True)
 class Submodel:
-    """One FFN width (number of neurons) per layer of a universal model: a Mix'n'Match choice (MatFormer, section 2).
-
-    A width of 0 leaves the whole layer out, in models that have layers to spare. heads: attention heads per layer;
-    empty: all of them. d_model: 0: all of it. A universal model's `check` gives the form that names nothing whole.
-    """
+    """A Mix'n'Match choice (MatFormer, section 2). A model's `check` gives the form that names nothing it has whole."""
 
     widths: tuple[int, ...]
+    """FFN neurons, one number per layer; 0 leaves the whole layer out, in models that have layers to spare."""
     heads: tuple[int, ...] = ()
+    """Attention heads, one number per layer; empty: all of them."""
     d_model: int = 0
+    """0: all of it."""
 
     def __post_init__(self) -> None:
         if not are_whole(self.widths, 0) or not any(self.widths):
@@ -60,12 +59,12 @@ class Submodel:
             widths, heads, d_model = value["widths"], value.get("heads", []), value.get("d_model", 0)
         else:
             widths, heads, d_model = value, [], 0
-        for each in (widths, heads):
-            if not isinstance(each, Sequence) or isinstance(each, str):
+        for numbers in (widths, heads):
+            if not isinstance(numbers, Sequence) or isinstance(numbers, str):
                 raise LtsRayError(f"a submodel is a list of widths, or an object with such a list; got {value!r}")
         return cls(tuple(widths), heads=tuple(heads), d_model=d_model)
 
 
 def are_whole(values: Sequence[object], least: int) -> bool:
     """Whether all are whole numbers of at least `least`."""
-    return all(isinstance(each, int) and not isinstance(each, bool) and each >= least for each in values)
+    return all(isinstance(value, int) and not isinstance(value, bool) and value >= least for value in values)

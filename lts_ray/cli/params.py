@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -20,18 +19,9 @@ def params(
     says n_token, the vocabulary's size. Rows of models with an encoder get encoder_params, and the sum of both stands
     for quality.
     """
-    from lts_ray.errors import LtsRayError
-    from lts_ray.spaces.counting import counted
+    from lts_ray.spaces.architecture_row import read_rows
     from lts_ray.spaces.named_spaces import backbone_space
 
     chosen = backbone_space(space)
-    if str(rows) == "-":
-        lines = sys.stdin.read().splitlines()
-    else:
-        try:
-            lines = rows.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise LtsRayError(f"rows {rows} cannot be read: {error}") from None
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            print(json.dumps(counted(line, chosen, where=f"{rows}, line {number}")))
+    for row in read_rows(rows, lambda row: row.counted(chosen)):
+        print(json.dumps(row))

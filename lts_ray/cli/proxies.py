@@ -39,7 +39,7 @@ def proxies(
     from lts_ray.models.backbones.backbone import Backbone
     from lts_ray.models.backbones.backbone_config import backbone_of
     from lts_ray.proxies.proxy_table import Live, compare_proxies, read_trained
-    from lts_ray.proxies.zero_cost import random_tokens
+    from lts_ray.proxies.zero_cost import random_batch
     from lts_ray.spaces.named_spaces import backbone_space
 
     chosen = backbone_space(space)
@@ -50,7 +50,7 @@ def proxies(
         model.initialize(torch.Generator().manual_seed(seed))
         return model
 
-    tokens = random_tokens(vocab_size, rows=batch_size, length=length, generator=generator)
+    tokens = random_batch(vocab_size, rows=batch_size, length=length, generator=generator)
     with shown_progress() as progress:
         agreements = compare_proxies(
             read_trained(rows, truth=truth, latency=latency),

@@ -14,7 +14,7 @@ from scipy.stats import qmc
 from lts_ray.architecture import Architecture, Stack
 from lts_ray.errors import LtsRayError
 from lts_ray.spaces.backbone_space import BackboneSpace
-from lts_ray.spaces.encoder_decoder import EncoderDecoderSpace
+from lts_ray.spaces.encoder_decoder_space import EncoderDecoderSpace
 
 DEPTH_POWER = 2.0
 """Depths are spread as this power of an even spread: half of the stacks are within the lowest quarter of the range."""

@@ -6,7 +6,6 @@ of the rows; a row's own vocabulary is not built, and need not be, for they leav
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,8 @@ from lts_ray.models.backbones.backbone import Backbone
 from lts_ray.proxies import zero_cost
 from lts_ray.proxies.agreement import common_ratios, proxy_front_distance, spearman
 from lts_ray.proxies.few_shot import FewShotQuality
-from lts_ray.proxies.live_model import backbone_subject
+from lts_ray.proxies.live_model import live_backbone
+from lts_ray.spaces.architecture_row import ArchitectureRow, read_rows
 from lts_ray.spaces.backbone_space import BackboneSpace
 
 FEW_SHOT = "few_shot"
@@ -38,24 +38,23 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """One row. truth: what training led to, lower is better. vocab_size, latency_ms: None where the row has none."""
-
     architecture: Architecture
     truth: float
+    """What training led to; lower is better."""
     vocab_size: int | None = None
     latency_ms: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Live:
-    """What live proxies run on. build: a fresh, initialised model of an architecture. tokens: [B, T], on its device.
-
-    limit: the most rows that are built; None: all.
-    """
+    """What live proxies run on."""
 
     build: Callable[[Architecture], nn.Module]
+    """A fresh, initialised model of an architecture."""
     tokens: Tensor
+    """[B, T], on the model's device."""
     limit: int | None = None
+    """The most rows that are built; None: all."""
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 2:
@@ -64,20 +63,19 @@ class Live:
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """spearman: 1 where the proxy orders the rows as training does, -1 where in reverse. rows: those it is judged on.
-
-    within_d_model: the same among the rows of one d_model, where there are 20 or more. common_ratios: by percent.
-    flops: mean for one architecture. front_distance: LTS's d_avg of the front that the proxy chooses against the true
-    one; None for rows without latencies.
-    """
-
     proxy: str
     rows: int
+    """Those that it is judged on."""
     spearman: float
+    """1 where the proxy orders the rows as training does, -1 where in reverse."""
     within_d_model: Mapping[int, float]
+    """The same among the rows of one d_model, where there are 20 or more."""
     common_ratios: Mapping[int, float]
+    """By percent."""
     flops: float
+    """Mean for one architecture."""
     front_distance: float | None = None
+    """LTS's d_avg of the front that the proxy chooses against the true one; None for rows without latencies."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -96,18 +94,16 @@ def read_trained(path: Path, *, truth: str, latency: str | None = None) -> list[
 
     Raises LtsRayError with the line's number.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise LtsRayError(f"the table {path} cannot be read: {error}") from None
-    table = []
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                table.append(_row(json.loads(line), truth, latency))
-            except (json.JSONDecodeError, LtsRayError) as error:
-                raise LtsRayError(f"line {number} of {path}: {error}") from None
-    return table
+
+    def trained(row: ArchitectureRow) -> Trained:
+        return Trained(
+            architecture=row.architecture,
+            truth=row.positive(truth),
+            vocab_size=row.vocab_size,
+            latency_ms=None if latency is None else row.positive(latency),
+        )
+
+    return list(read_rows(path, trained))
 
 
 def compare_proxies(
@@ -124,45 +120,23 @@ def compare_proxies(
 
     few_shot is fitted on `few_shot_rows` rows drawn at random and judged on the others.
     """
-    unknown = [each for each in proxies if each not in KNOWN]
+    unknown = [name for name in proxies if name not in KNOWN]
     if unknown:
         raise LtsRayError(f"unknown proxy {', '.join(unknown)}; known: {', '.join(KNOWN)}")
     if len(table) < 2:
         raise LtsRayError(f"agreement needs a table of two or more rows; got {len(table)}")
     few_shot_order, live_order = (rng.permutation(len(table)).tolist() for _ in range(2))
-    found = []
+    agreements = []
     for proxy in proxies:
         if proxy == FEW_SHOT:
-            found.append(_few_shot([table[index] for index in few_shot_order], few_shot_rows))
+            agreements.append(_few_shot([table[index] for index in few_shot_order], few_shot_rows))
         elif proxy in PARAMETERS:
-            found.append(_judge(proxy, table, [float(_count(proxy, row, space)) for row in table]))
+            agreements.append(_judge(proxy, table, [float(_count(proxy, row, space)) for row in table]))
         elif live is None:
             raise LtsRayError(f"the proxy {proxy} runs models: it needs a way to build them and tokens")
         else:
-            found.append(_zero_cost(proxy, [table[index] for index in live_order[: live.limit]], live, progress))
-    return found
-
-
-def _row(value: object, truth: str, latency: str | None) -> Trained:
-    architecture = Architecture.from_json(value)
-    assert isinstance(value, Mapping)
-    vocab_size = value.get("n_token")
-    is_whole = isinstance(vocab_size, int) and not isinstance(vocab_size, bool)
-    if vocab_size is not None and (not is_whole or vocab_size < 1):
-        raise LtsRayError(f"the column n_token must be a positive whole number; got {vocab_size!r}")
-    return Trained(
-        architecture=architecture,
-        truth=_positive(value, truth),
-        vocab_size=vocab_size,
-        latency_ms=None if latency is None else _positive(value, latency),
-    )
-
-
-def _positive(row: Mapping[str, Any], column: str) -> float:
-    value = row.get(column)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise LtsRayError(f"the column {column} must be a positive number; got {value!r}")
-    return float(value)
+            agreements.append(_zero_cost(proxy, [table[index] for index in live_order[: live.limit]], live, progress))
+    return agreements
 
 
 def _count(proxy: str, row: Trained, space: BackboneSpace) -> int:
@@ -189,11 +163,11 @@ def _zero_cost(proxy: str, table: Sequence[Trained], live: Live, progress: Progr
         model = live.build(row.architecture)
         if not isinstance(model, Backbone):
             raise LtsRayError(f"a live proxy needs a backbone; build made a {type(model).__name__}")
-        scores.append(zero_cost.score(proxy, backbone_subject(model), live.tokens))
+        scores.append(zero_cost.zero_cost_score(proxy, live_backbone(model), live.tokens))
         if progress is not None:
             progress(proxy, done, len(table))
-    values = [sign * each.value for each in scores]
-    return _judge(proxy, table, values, flops=fmean(each.flops for each in scores))
+    values = [sign * score.value for score in scores]
+    return _judge(proxy, table, values, flops=fmean(score.flops for score in scores))
 
 
 def _judge(proxy: str, table: Sequence[Trained], values: Sequence[float], *, flops: float = 0.0) -> Agreement:

@@ -18,20 +18,19 @@ from lts_ray.proxies.separation import jacob_cov, relu_log_det
 
 @dataclass(frozen=True, kw_only=True)
 class ZeroCostProxy:
-    """compute: the value for a subject and tokens [B, T]. higher_is_better: what its authors expect of a good model."""
-
     name: str
     compute: Callable[[LiveModel, Tensor], float]
+    """The value for a model and tokens [B, T]."""
     higher_is_better: bool = True
+    """What its authors expect of a good model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ZeroCostScore:
-    """flops: of matrix products and attention, for one batch as given; a multiplication and an addition are two."""
-
     name: str
     value: float
     flops: int
+    """Of matrix products and attention, for one batch as given; a multiplication and an addition are two."""
 
 
 PROXIES: Mapping[str, ZeroCostProxy] = {
@@ -47,15 +46,15 @@ PROXIES: Mapping[str, ZeroCostProxy] = {
 }
 
 
-def score(name: str, subject: LiveModel, tokens: Tensor) -> ZeroCostScore:
-    """Compute one proxy on tokens [B, T]. The subject's module is left as it is."""
+def zero_cost_score(name: str, model: LiveModel, tokens: Tensor) -> ZeroCostScore:
+    """Compute one proxy on tokens [B, T]. The module is left as it is."""
     if name not in PROXIES:
         raise LtsRayError(f"unknown proxy {name!r}; known: {', '.join(PROXIES)}")
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # fused kernels are not all counted
-        value = PROXIES[name].compute(subject, tokens)
+        value = PROXIES[name].compute(model, tokens)
     return ZeroCostScore(name=name, value=value, flops=int(counter.get_total_flops()))
 
 
-def random_tokens(vocab_size: int, *, rows: int, length: int, generator: torch.Generator) -> Tensor:
+def random_batch(vocab_size: int, *, rows: int, length: int, generator: torch.Generator) -> Tensor:
     """[rows, length] token ids, all equally likely: a batch where no data set is at hand."""
     return torch.randint(vocab_size, (rows, length), generator=generator, device=generator.device)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from lts_ray.errors import LtsRayError
 from lts_ray.replay.design_table import Table, Value
-from lts_ray.spaces.depth import depth_moments
+from lts_ray.spaces.depth_moments import depth_moments
 from lts_ray.spaces.search_space import Gene
 
 Places = tuple[int, ...]

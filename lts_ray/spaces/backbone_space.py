@@ -15,9 +15,9 @@ import numpy as np
 
 from lts_ray.architecture import Architecture, Stack
 from lts_ray.errors import LtsRayError
-from lts_ray.spaces.depth import depth_moments
-from lts_ray.spaces.ranges import Ranges, draw
-from lts_ray.spaces.search_space import Gene
+from lts_ray.spaces.depth_moments import depth_moments
+from lts_ray.spaces.ranges import Ranges
+from lts_ray.spaces.search_space import Gene, pick
 
 
 class TotalParams(Protocol):
@@ -26,19 +26,17 @@ class TotalParams(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneSpace:
-    """backbone: which model is built. vocab_size: of the published models, for counting all parameters.
-
-    count_decoder_params, count_encoder_params: of the stacks that the backbone has, without embeddings; None: it has no
-    such stack.
-    """
-
     name: str
     backbone: str
+    """Which model is built."""
     ranges: Ranges
     count_decoder_params: Callable[[Architecture], int] | None = None
+    """Of the decoder's layers, without embeddings; None: there is no decoder."""
     count_encoder_params: Callable[[Architecture], int] | None = None
+    """Of the encoder's; None: there is no encoder."""
     count_total_params: TotalParams
     vocab_size: int
+    """Of the published models, for counting all parameters."""
 
     @property
     def can_decode(self) -> bool:
@@ -67,23 +65,21 @@ class BackboneSpace:
 
     def seeds(self) -> Sequence[Architecture]:
         """The smallest and the largest: they span what a front can reach."""
-        ranges, found = self.ranges, []
-        for end in (0, -1):
-            d_model = ranges.d_model[end]
-            found.append(self.architecture(d_model, ranges.extreme(end, d_model), ranges.extreme(end, d_model)))
-        return found
+        ranges = self.ranges
+        ends = [(ranges.d_model[end], ranges.extreme(end, ranges.d_model[end])) for end in (0, -1)]
+        return [self.architecture(d_model, stack, stack) for d_model, stack in ends]
 
     def listing(self) -> None:
         return None
 
     def sample(self, rng: np.random.Generator) -> Architecture:
-        n_layer, d_model = draw(self.ranges.n_layer, rng), draw(self.ranges.d_model, rng)
+        n_layer, d_model = pick(self.ranges.n_layer, rng), pick(self.ranges.d_model, rng)
         return self.architecture(d_model, self.ranges.sample(n_layer, d_model, rng))
 
     def mutate(self, candidate: Architecture, rng: np.random.Generator, probability: float) -> Architecture:
         ranges = self.ranges
-        n_layer = draw(ranges.n_layer, rng) if rng.random() < probability else candidate.n_layer
-        d_model = draw(ranges.d_model, rng) if rng.random() < probability else candidate.d_model
+        n_layer = pick(ranges.n_layer, rng) if rng.random() < probability else candidate.n_layer
+        d_model = pick(ranges.d_model, rng) if rng.random() < probability else candidate.d_model
         return self.architecture(d_model, ranges.mutate(candidate.stacks[0], n_layer, d_model, rng, probability))
 
     def crossover(self, first: Architecture, second: Architecture, rng: np.random.Generator) -> Architecture:
@@ -93,7 +89,7 @@ class BackboneSpace:
             return parents[int(rng.integers(2))]
 
         n_layer, d_model = either().n_layer, either().d_model
-        return self.architecture(d_model, self.ranges.crossover([each.stacks[0] for each in parents], n_layer, rng))
+        return self.architecture(d_model, self.ranges.crossover([parent.stacks[0] for parent in parents], n_layer, rng))
 
     def contains(self, candidate: Architecture) -> bool:
         ranges, d_model = self.ranges, candidate.d_model
@@ -109,8 +105,7 @@ class BackboneSpace:
             log(candidate.d_model),
             log(candidate.n_layer),
             log(self.decoder_params(candidate)),
-            *depth_moments([log(each) for each in candidate.d_inner]),
-            *depth_moments([log(each) for each in candidate.n_head]),
+            *stack_moments(candidate.stacks[0]),
         )
 
     def stack_params(self, candidate: Architecture) -> Mapping[str, int]:
@@ -124,7 +119,7 @@ class BackboneSpace:
         return {name: count(candidate) for name, count in counts.items() if count is not None}
 
     def decoder_params(self, candidate: Architecture) -> int:
-        """What stands for quality: the parameters of all stacks together (LTS, section 3 and appendix J)."""
+        """Of all stacks together (LTS, section 3 and appendix J)."""
         return sum(self.stack_params(candidate).values())
 
     def to_json(self, candidate: Architecture) -> dict[str, Any]:
@@ -141,3 +136,8 @@ class BackboneSpace:
         return Architecture(
             d_model=d_model, n_head=own.n_head, d_inner=own.d_inner, d_embed=d_model, div_val=self.ranges.div_val
         )
+
+
+def stack_moments(stack: Stack) -> tuple[float, ...]:
+    """How neurons and heads are spread over the layers, by their logarithms."""
+    return tuple(moment for column in (stack.d_inner, stack.n_head) for moment in depth_moments(list(map(log, column))))

@@ -10,21 +10,21 @@ N_POSITION, N_TYPE = 512, 2
 """Learned positions and types of tokens; they are embedding, and so is the LayerNorm over their sum."""
 
 
-def encoder_params(architecture: Architecture) -> int:
+def _encoder_params(architecture: Architecture) -> int:
     """Attention and FFN with biases, two LayerNorms a layer."""
     d = architecture.d_model
     return sum(4 * d * d + 4 * d + 2 * d * f + f + d + 4 * d for f in architecture.d_inner)
 
 
-def total_params(architecture: Architecture, *, vocab_size: int) -> int:
-    return encoder_params(architecture) + (vocab_size + N_POSITION + N_TYPE + 2) * architecture.d_model
+def _total_params(architecture: Architecture, *, vocab_size: int) -> int:
+    return _encoder_params(architecture) + (vocab_size + N_POSITION + N_TYPE + 2) * architecture.d_model
 
 
 SPACE = BackboneSpace(
     name="bert",
     backbone="bert",
     ranges=DESCRIBED,
-    count_encoder_params=encoder_params,
-    count_total_params=total_params,
+    count_encoder_params=_encoder_params,
+    count_total_params=_total_params,
     vocab_size=30_522,
 )

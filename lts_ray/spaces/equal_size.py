@@ -19,16 +19,15 @@ REDRAWN = 3
 
 
 class EqualSize:
-    """choices: the widths that each layer may have. neurons: what the chosen ones sum to."""
-
     def __init__(self, choices: Sequence[Sequence[int]], neurons: int) -> None:
+        """choices: the widths that each layer may have. neurons: what the chosen ones sum to."""
         self.choices = tuple(tuple(sorted(set(widths))) for widths in choices)
         self.neurons = neurons
 
     @classmethod
     def like(cls, config: MatFormerConfig, submodel: Submodel) -> EqualSize:
         """All mixes of the trained granularities that are as large as `submodel`."""
-        columns = zip(*(each.widths for each in config.trained.values()), strict=True)
+        columns = zip(*(submodel.widths for submodel in config.trained.values()), strict=True)
         return cls(list(columns), sum(config.check(submodel).widths))
 
     @cached_property

@@ -16,7 +16,7 @@ PATIENCE = 10_000
 
 
 class LimitedSpace(Generic[Candidate]):
-    """size: of the space without the limits, which nobody can count quickly."""
+    """Its size is that of the space without the limits: how many candidates keep them takes long to count."""
 
     def __init__(self, space: SearchSpace[Candidate], limits: Limits) -> None:
         self._space, self._limits = space, limits
@@ -37,11 +37,11 @@ class LimitedSpace(Generic[Candidate]):
         return self._space.to_genes(candidate)
 
     def seeds(self) -> Sequence[Candidate]:
-        return [each for each in self._space.seeds() if self.contains(each)]
+        return list(filter(self.contains, self._space.seeds()))
 
     def listing(self) -> Sequence[Candidate] | None:
         listed = self._space.listing()
-        return None if listed is None else [each for each in listed if self.contains(each)]
+        return None if listed is None else list(filter(self.contains, listed))
 
     def sample(self, rng: np.random.Generator) -> Candidate:
         """Raises LtsRayError when the limits admit next to nothing."""

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Annotated
+
+from annotated_types import Gt
 
 from lts_ray.errors import LtsRayError
+from lts_ray.record import record
 
 
-@dataclass(frozen=True, kw_only=True)
+@record()
 class Limits:
-    """None: no limit. max_latency_ms: of each latency that is an objective."""
+    """None: no limit."""
 
-    min_decoder_params: int | None = None
-    max_decoder_params: int | None = None
-    max_latency_ms: float | None = None
-    max_memory_mb: float | None = None
+    min_decoder_params: Annotated[int, Gt(0)] | None = None
+    """Of all layers, also an encoder's."""
+    max_decoder_params: Annotated[int, Gt(0)] | None = None
+    max_latency_ms: Annotated[float, Gt(0)] | None = None
+    """Of each latency that is an objective."""
+    max_memory_mb: Annotated[float, Gt(0)] | None = None
 
     def __post_init__(self) -> None:
-        for each in fields(self):
-            value = getattr(self, each.name)
-            if value is not None and not value > 0:
-                raise LtsRayError(f"{each.name} must be positive; got {value}")
         low, high = self.min_decoder_params, self.max_decoder_params
         if low is not None and high is not None and low > high:
             raise LtsRayError(f"min_decoder_params {low} is larger than max_decoder_params {high}")
@@ -34,6 +33,3 @@ class Limits:
     def of_objectives(self, latencies: int) -> tuple[float | None, ...]:
         """The greatest value of each objective: quality, `latencies` latencies, memory."""
         return (None, *(self.max_latency_ms,) * latencies, self.max_memory_mb)
-
-    def to_json(self) -> Mapping[str, Any]:
-        return asdict(self)

@@ -16,7 +16,7 @@ import numpy as np
 
 from lts_ray.errors import LtsRayError
 from lts_ray.models.decoder_config import DecoderConfig
-from lts_ray.spaces.search_space import Gene
+from lts_ray.spaces.search_space import Gene, pick
 from lts_ray.submodel import Submodel
 
 STEPS = 8
@@ -40,9 +40,7 @@ class MixNMatch:
         needed = [layer for layer in range(config.n_layer) if config.may_skip(layer)] or [config.n_layer - 1]
         for layer, width in enumerate(config.widths):
             least = 1 if layer in needed else 0
-            widths = tuple(
-                round(k * width / steps) for k in range(least, steps + 1)
-            )  # as ElasticConfig.fraction rounds
+            widths = tuple(round(k * width / steps) for k in range(least, steps + 1))  # as ElasticConfig.fraction
             self._genes.append(Gene(name=f"width_{layer}", choices=widths))
         smallest = next(iter(config.trained.values()))
         step = config.head_step
@@ -50,9 +48,9 @@ class MixNMatch:
             least = smallest.heads[layer] if smallest.heads else full
             self._genes.append(Gene(name=f"heads_{layer}", choices=tuple(range(least, full + 1, step))))
         if full := config.elastic_d_model:
-            least, trained = smallest.d_model or full, {each.d_model or full for each in config.trained.values()}
+            least, trained = smallest.d_model or full, {named.d_model or full for named in config.trained.values()}
             shares = {round(k * full / steps) for k in range(1, steps + 1)} | trained
-            self._genes.append(Gene(name="d_model", choices=tuple(sorted(each for each in shares if each >= least))))
+            self._genes.append(Gene(name="d_model", choices=tuple(sorted(share for share in shares if share >= least))))
 
     @property
     def size(self) -> int:
@@ -89,12 +87,12 @@ class MixNMatch:
         return [self.from_genes(values) for values in product(*(gene.choices for gene in self._genes))]
 
     def sample(self, rng: np.random.Generator) -> Submodel:
-        return self.from_genes([_draw(gene.choices, rng) for gene in self._genes])
+        return self.from_genes([pick(gene.choices, rng) for gene in self._genes])
 
     def mutate(self, candidate: Submodel, rng: np.random.Generator, probability: float) -> Submodel:
         return self.from_genes(
             [
-                _draw(gene.choices, rng) if rng.random() < probability else value
+                pick(gene.choices, rng) if rng.random() < probability else value
                 for value, gene in zip(self._values(candidate), self._genes, strict=True)
             ]
         )
@@ -126,7 +124,3 @@ class MixNMatch:
         if not self.contains(candidate):
             raise LtsRayError(f"{value} is not in the space {self.name} of this model")
         return candidate
-
-
-def _draw(choices: Sequence[int], rng: np.random.Generator) -> int:
-    return choices[int(rng.integers(len(choices)))]

@@ -10,14 +10,14 @@ N_POSITION = 2_050
 """2,048 and the two that OPT's positions are offset by; the paper counts them as decoder (table 3)."""
 
 
-def decoder_params(architecture: Architecture) -> int:
+def _decoder_params(architecture: Architecture) -> int:
     """Attention and FFN with biases, two LayerNorms a layer, and the learned positions."""
     d = architecture.d_model
     return sum(4 * (d * d + d) + 2 * d * f + f + d + 4 * d for f in architecture.d_inner) + N_POSITION * d
 
 
-def total_params(architecture: Architecture, *, vocab_size: int) -> int:
-    return decoder_params(architecture) + vocab_size * architecture.d_model
+def _total_params(architecture: Architecture, *, vocab_size: int) -> int:
+    return _decoder_params(architecture) + vocab_size * architecture.d_model
 
 
 SPACE = BackboneSpace(
@@ -31,7 +31,7 @@ SPACE = BackboneSpace(
         div_val=1,
         per_layer=False,
     ),
-    count_decoder_params=decoder_params,
-    count_total_params=total_params,
+    count_decoder_params=_decoder_params,
+    count_total_params=_total_params,
     vocab_size=50_272,
 )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lts_ray.architecture import Stack
-from lts_ray.spaces.search_space import Gene
+from lts_ray.spaces.search_space import Gene, pick
 
 COLLAPSE = 1.7
 """d_inner is at least int(1.7 · d_model): narrower FFNs fail to train (LTS, section 3)."""
@@ -20,17 +20,19 @@ COLLAPSE = 1.7
 
 @dataclass(frozen=True, kw_only=True)
 class Ranges:
-    """The values that may be searched, ascending. per_layer: whether n_head and d_inner differ from layer to layer."""
+    """The values that may be searched, ascending."""
 
     n_layer: tuple[int, ...]
     d_model: tuple[int, ...]
     n_head: tuple[int, ...]
     d_inner: tuple[int, ...]
     div_val: int
+    """Of the embedding, as in an `Architecture`."""
     per_layer: bool = True
+    """Whether n_head and d_inner differ from layer to layer."""
 
     def d_inner_for(self, d_model: int) -> tuple[int, ...]:
-        return tuple(each for each in self.d_inner if each >= int(COLLAPSE * d_model))
+        return tuple(width for width in self.d_inner if width >= int(COLLAPSE * d_model))
 
     def stacks(self, d_model: int) -> int:
         """How many there are that keep the rule on d_inner."""
@@ -79,7 +81,7 @@ class Ranges:
     def crossover(self, parents: Sequence[Stack], n_layer: int, rng: np.random.Generator) -> Stack:
         layers = []
         for index in range(n_layer):
-            having = [each for each in parents if index < each.n_layer]
+            having = [stack for stack in parents if index < stack.n_layer]
             heads_from, inner_from = (having[int(rng.integers(len(having)))] for _ in range(2))
             layers.append((heads_from.n_head[index], inner_from.d_inner[index]))
         return self._stack(layers)
@@ -93,16 +95,12 @@ class Ranges:
         )
 
     def _layer(self, d_model: int, rng: np.random.Generator) -> tuple[int, int]:
-        return draw(self.n_head, rng), draw(self.d_inner_for(d_model), rng)
+        return pick(self.n_head, rng), pick(self.d_inner_for(d_model), rng)
 
     def _stack(self, layers: Sequence[tuple[int, int]]) -> Stack:
         if not self.per_layer:
             layers = [layers[0]] * len(layers)
         return Stack(n_head=tuple(n_head for n_head, _ in layers), d_inner=tuple(d_inner for _, d_inner in layers))
-
-
-def draw(values: Sequence[int], rng: np.random.Generator) -> int:
-    return values[int(rng.integers(len(values)))]
 
 
 DESCRIBED = Ranges(

@@ -20,8 +20,13 @@ class Gene:
     choices: tuple[int, ...]
 
 
+def pick(choices: Sequence[int], rng: np.random.Generator) -> int:
+    """One of the choices, all equally likely."""
+    return choices[int(rng.integers(len(choices)))]
+
+
 class SearchSpace(Protocol[Candidate]):
-    """Randomness comes from `rng` alone. Children may break the space's rules: who breeds asks `contains`."""
+    """Randomness comes from `rng` alone. Children may break the space's rules: ask `contains` before one is used."""
 
     @property
     def name(self) -> str: ...
@@ -69,7 +74,10 @@ class SearchSpace(Protocol[Candidate]):
         ...
 
     def decoder_params(self, candidate: Candidate) -> int:
-        """Parameters without the embedding: LTS's training-free stand-in for quality."""
+        """Parameters of all layers, an encoder's too, without embeddings: LTS's training-free stand-in for quality.
+
+        It has this name, the paper's, wherever a candidate's size is written down.
+        """
         ...
 
     def to_json(self, candidate: Candidate) -> Any: ...

@@ -5,21 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lts_ray.architecture import Architecture
-from lts_ray.spaces.adaptive import adaptive_params
+from lts_ray.spaces.adaptive_params import adaptive_params
 from lts_ray.spaces.backbone_space import BackboneSpace
 from lts_ray.spaces.ranges import Ranges
 
 CUTOFFS = (19_997, 39_997, 199_997)
 
 
-def decoder_params(architecture: Architecture) -> int:
+def _decoder_params(architecture: Architecture) -> int:
     """q, k, v, relative positions and output without biases, the two attention biases, FFN, two LayerNorms a layer."""
     d = architecture.d_model
     return sum(5 * d * d + 2 * d + 2 * d * f + f + d + 4 * d for f in architecture.d_inner)
 
 
-def total_params(architecture: Architecture, *, vocab_size: int) -> int:
-    return decoder_params(architecture) + adaptive_params(architecture, vocab_size=vocab_size, cutoffs=CUTOFFS)
+def _total_params(architecture: Architecture, *, vocab_size: int) -> int:
+    return _decoder_params(architecture) + adaptive_params(architecture, vocab_size=vocab_size, cutoffs=CUTOFFS)
 
 
 SPACE = BackboneSpace(
@@ -32,8 +32,8 @@ SPACE = BackboneSpace(
         d_inner=tuple(range(128, 4033, 64)),
         div_val=4,
     ),
-    count_decoder_params=decoder_params,
-    count_total_params=total_params,
+    count_decoder_params=_decoder_params,
+    count_total_params=_total_params,
     vocab_size=267_735,
 )
 HOMOGENEOUS = replace(SPACE, name="transformer-xl-homogeneous", ranges=replace(SPACE.ranges, per_layer=False))

@@ -21,7 +21,7 @@ from lts_ray.spaces.named_spaces import backbone_space
 
 def cost_of(architecture: Architecture) -> Cost:
     """Exactly what the model can express."""
-    parameters = gpt2.decoder_params(architecture)
+    parameters = gpt2.SPACE.decoder_params(architecture)
     return Cost(prefill_ms=parameters / 1e5, decode_ms=1 + parameters / 1e7, peak_memory_mb=4e-6 * parameters + 20)
 
 

@@ -84,7 +84,7 @@ class ArchitectureActor(QuickActor):
     """Costs of architectures by a law; the second target is twice as fast."""
 
     def measure(self, candidate: Architecture) -> Measurement | Failed:  # type: ignore[override]
-        size = gpt2.decoder_params(candidate) / 1e6
+        size = gpt2.SPACE.decoder_params(candidate) / 1e6
         slowness = 1.0 if self.target.name == "edge" else 0.5
         return Measurement(
             prefill=latency_of("prefill", slowness * (5 + size)),

@@ -8,7 +8,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from lts_ray.checkpoints.extracted import extract
+from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.proxies.live_model import LiveModel
+from lts_ray.submodel import Submodel
 
 
 class Chain(nn.Module):
@@ -40,7 +43,7 @@ class Chain(nn.Module):
         return scores
 
 
-def subject_of(model: nn.Module) -> LiveModel:
+def live_model_of(model: nn.Module) -> LiveModel:
     return LiveModel(
         module=model,
         embedding="embedding",
@@ -48,3 +51,38 @@ def subject_of(model: nn.Module) -> LiveModel:
         outside=("embedding", "head"),
         hidden=lambda module, tokens: module.hidden(tokens),
     )
+
+
+def live_submodel(universal: MatFormer, submodel: Submodel) -> LiveModel:
+    """A submodel as a model of its own: proxies then see its weights and no others."""
+    config = universal.config
+    return LiveModel(
+        module=Alone(extract(universal, submodel)),
+        embedding="model.embed_tokens",
+        positions="model.embed_positions" if config.family.positions == "learned" else None,
+        outside=("model.embed_tokens", *(() if config.tied else ("model.lm_head",))),
+        hidden=_submodel_hidden,
+    )
+
+
+class Alone(nn.Module):
+    """An extracted submodel, called without naming the submodel."""
+
+    def __init__(self, model: MatFormer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor, *, last_only: bool = False) -> Tensor:
+        scores: Tensor = self.model(tokens, submodel=self.model.config.universal, last_only=last_only)
+        return scores
+
+
+def _submodel_hidden(alone: Alone, tokens: Tensor) -> Tensor:
+    """What comes out of the last norm; the head is no module here."""
+    outputs: list[Tensor] = []
+    handle = alone.model.norm.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
+    try:
+        alone(tokens, last_only=False)
+    finally:
+        handle.remove()
+    return outputs[0]

@@ -63,8 +63,8 @@ def test_a_space_with_too_few_stacks_says_how_many_it_has() -> None:
         name="small",
         backbone="gpt2",
         ranges=small,
-        count_decoder_params=gpt2.decoder_params,
-        count_total_params=gpt2.total_params,
+        count_decoder_params=gpt2.SPACE.count_decoder_params,
+        count_total_params=gpt2.SPACE.count_total_params,
         vocab_size=100,
     )
     assert len(design(space, count=4, rng=np.random.default_rng(0))) == 4

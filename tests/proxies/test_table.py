@@ -15,7 +15,7 @@ from lts_ray.errors import LtsRayError
 from lts_ray.models.backbones.gpt2 import GPT2
 from lts_ray.proxies.agreement import spearman
 from lts_ray.proxies.proxy_table import KNOWN, Live, Trained, compare_proxies, read_trained
-from lts_ray.proxies.zero_cost import random_tokens
+from lts_ray.proxies.zero_cost import random_batch
 from lts_ray.spaces import gpt2_space as gpt2
 from tests.proxies.tables import draw_architectures, loss_of
 
@@ -33,7 +33,7 @@ def build(architecture: Architecture) -> nn.Module:
 
 
 def live(limit: int | None = None) -> Live:
-    tokens = random_tokens(30, rows=3, length=6, generator=torch.Generator().manual_seed(0))
+    tokens = random_batch(30, rows=3, length=6, generator=torch.Generator().manual_seed(0))
     return Live(build=build, tokens=tokens, limit=limit)
 
 
@@ -49,9 +49,9 @@ def test_parameter_proxies_are_the_counts_of_the_space() -> None:
     rows = table()
     decoder, total = compare_proxies(rows, ["decoder_params", "total_params"], space=gpt2.SPACE, rng=rng())
     truth = [-row.truth for row in rows]
-    counts = [gpt2.decoder_params(row.architecture) for row in rows]
+    counts = [gpt2.SPACE.decoder_params(row.architecture) for row in rows]
     assert decoder.spearman == pytest.approx(spearman(counts, truth))
-    totals = [gpt2.total_params(row.architecture, vocab_size=50_264) for row in rows]
+    totals = [gpt2.SPACE.count_total_params(row.architecture, vocab_size=50_264) for row in rows]
     assert total.spearman == pytest.approx(spearman(totals, truth))
     assert (decoder.rows, decoder.flops) == (80, 0)
     assert decoder.common_ratios[100] == 1
@@ -60,7 +60,7 @@ def test_parameter_proxies_are_the_counts_of_the_space() -> None:
 def test_a_rows_own_vocabulary_counts_in_its_total_parameters() -> None:
     rows = [replace(row, vocab_size=size) for row, size in zip(table(6), (900, 800, 700, 600, 500, 400), strict=True)]
     (found,) = compare_proxies(rows, ["total_params"], space=gpt2.SPACE, rng=rng())
-    totals = [gpt2.total_params(row.architecture, vocab_size=row.vocab_size or 0) for row in rows]
+    totals = [gpt2.SPACE.count_total_params(row.architecture, vocab_size=row.vocab_size or 0) for row in rows]
     assert found.spearman == pytest.approx(spearman(totals, [-row.truth for row in rows]))
 
 
@@ -101,7 +101,7 @@ def test_agreement_within_one_d_model_is_given_where_there_are_enough_rows() -> 
     """20 rows of d_model 8, and 19 of 16: those are too few."""
     sizes = [(8, n, f) for n in (1, 2) for f in range(16, 26)] + [(16, 1, f) for f in range(32, 51)]
     architectures = [Architecture(d_model=d, n_head=(2,) * n, d_inner=(f,) * n, d_embed=d) for d, n, f in sizes]
-    rows = [Trained(architecture=each, truth=1 / gpt2.decoder_params(each)) for each in architectures]
+    rows = [Trained(architecture=each, truth=1 / gpt2.SPACE.decoder_params(each)) for each in architectures]
     (found,) = compare_proxies(rows, ["decoder_params"], space=gpt2.SPACE, rng=rng())
     assert found.within_d_model == {8: pytest.approx(1)}
     upside_down = [replace(row, truth=1 / row.truth) for row in rows[:20]] + rows[20:]
@@ -134,12 +134,15 @@ def test_a_table_is_read_with_the_named_column(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"d_model": 8}', "line 2 of .*an architecture needs n_head, d_inner"),
-        ("not json", "line 2 of"),
-        ('{"d_model": 8, "n_head": [2], "d_inner": [9]}', "line 2 of .*valid_perplexity must be a positive number"),
+        ('{"d_model": 8}', "rows.jsonl, line 2: an architecture needs n_head, d_inner"),
+        ("not json", "rows.jsonl, line 2: not JSON"),
+        (
+            '{"d_model": 8, "n_head": [2], "d_inner": [9]}',
+            "line 2: the column valid_perplexity must be a positive number",
+        ),
         (
             '{"d_model": 8, "n_head": [2], "d_inner": [9], "n_token": "many", "valid_perplexity": 3}',
-            "line 2 of .*n_token must be a positive whole number",
+            "rows.jsonl, line 2: n_token must be a positive whole number",
         ),
     ],
     ids=["architecture", "json", "truth", "vocabulary"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,8 +19,8 @@ from lts_ray.proxies.layer_design import design
 from lts_ray.spaces import bert_space as bert
 from lts_ray.spaces import gpt2_space as gpt2
 from lts_ray.spaces import t5_space as t5
+from lts_ray.spaces.architecture_row import ArchitectureRow, read_rows
 from lts_ray.spaces.backbone_space import BackboneSpace
-from lts_ray.spaces.counting import counted
 
 ROW = {"d_model": 8, "n_head": [2, 4], "d_inner": [16, 24]}
 ENCODER = {"n_layer": 3, "n_head": 2, "d_inner": 20}
@@ -27,7 +28,7 @@ ENCODER = {"n_layer": 3, "n_head": 2, "d_inner": 20}
 
 def test_a_bert_row_gets_its_encoders_parameters() -> None:
     """By hand: attention 4·64 + 32, two norms 32, FFNs 2·8·16 + 24 and 2·8·24 + 32; 512 positions, 2 types, a norm."""
-    row = counted(json.dumps({**ROW, "n_token": 100}), bert.SPACE, where="rows")
+    row = ArchitectureRow.parse(json.dumps({**ROW, "n_token": 100})).counted(bert.SPACE)
     encoder = 2 * (4 * 64 + 32 + 32) + (256 + 24) + (384 + 32)
     assert row["encoder_params"] == encoder
     assert row["total_params"] == encoder + (100 + 512 + 2 + 2) * 8
@@ -36,7 +37,7 @@ def test_a_bert_row_gets_its_encoders_parameters() -> None:
 
 def test_a_t5_row_gets_the_parameters_of_both_stacks() -> None:
     """By hand: attention 4·64 each, norms of 8, FFNs 2·8·f; 32 buckets for each number of heads; a final norm."""
-    row = counted(json.dumps({**ROW, "encoder": ENCODER, "n_token": 100}), t5.SPACE, where="rows")
+    row = ArchitectureRow.parse(json.dumps({**ROW, "encoder": ENCODER, "n_token": 100})).counted(t5.SPACE)
     encoder = 3 * (4 * 64 + 2 * 8 * 20 + 2 * 8) + 32 * 2 + 8
     decoder = 2 * (8 * 64 + 3 * 8) + 2 * 8 * (16 + 24) + 32 * (2 + 4) + 8
     assert (row["encoder_params"], row["decoder_params"]) == (encoder, decoder)
@@ -145,7 +146,9 @@ def test_an_architecture_with_an_encoder_survives_json_and_one_without_has_none_
     ],
 )
 def test_a_row_with_other_stacks_than_the_spaces_is_named(
-    space: BackboneSpace, row: dict[str, object], message: str
+    tmp_path: Path, space: BackboneSpace, row: dict[str, object], message: str
 ) -> None:
+    path = tmp_path / "rows"
+    path.write_text(6 * "\n" + json.dumps(row))
     with pytest.raises(LtsRayError, match=message):
-        counted(json.dumps(row), space, where="rows, line 7")
+        list(read_rows(path, lambda row: row.counted(space)))

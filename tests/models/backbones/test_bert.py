@@ -112,9 +112,9 @@ def test_every_token_sees_the_first_one_and_the_last(tokens: torch.Tensor) -> No
 def test_the_formulas_count_what_is_built(architecture: Architecture) -> None:
     with torch.device("meta"):
         model = Bert(architecture, vocab_size=VOCABULARY, context_length=CONTEXT)
-    assert model.parameter_counts()["encoder"] == bert.encoder_params(architecture)
+    assert model.parameter_counts()["encoder"] == bert.SPACE.stack_params(architecture)["encoder_params"]
     total = sum(parameter.numel() for parameter in model.parameters())
-    assert total == bert.total_params(architecture, vocab_size=VOCABULARY)
+    assert total == bert.SPACE.count_total_params(architecture, vocab_size=VOCABULARY)
     assert sum(model.parameter_counts().values()) == total
 
 

@@ -178,10 +178,10 @@ def test_the_formulas_count_what_is_built(architecture: Architecture) -> None:
     with torch.device("meta"):
         model = T5(architecture, vocab_size=VOCABULARY)
     counts = model.parameter_counts()
-    assert counts["encoder"] == t5.encoder_params(architecture)
-    assert counts["decoder"] == t5.decoder_params(architecture)
+    assert counts["encoder"] == t5.SPACE.stack_params(architecture)["encoder_params"]
+    assert counts["decoder"] == t5.SPACE.stack_params(architecture)["decoder_params"]
     total = sum(parameter.numel() for parameter in model.parameters())
-    assert sum(counts.values()) == total == t5.total_params(architecture, vocab_size=VOCABULARY)
+    assert sum(counts.values()) == total == t5.SPACE.count_total_params(architecture, vocab_size=VOCABULARY)
 
 
 @pytest.mark.parametrize(

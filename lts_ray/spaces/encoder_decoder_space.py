@@ -10,10 +10,8 @@ import numpy as np
 
 from lts_ray.architecture import Architecture, Stack
 from lts_ray.errors import LtsRayError
-from lts_ray.spaces.backbone_space import BackboneSpace
-from lts_ray.spaces.depth import depth_moments
-from lts_ray.spaces.ranges import draw
-from lts_ray.spaces.search_space import Gene
+from lts_ray.spaces.backbone_space import BackboneSpace, stack_moments
+from lts_ray.spaces.search_space import Gene, pick
 
 PREFIX = "encoder_"
 """Of the encoder's genes."""
@@ -21,9 +19,10 @@ PREFIX = "encoder_"
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderDecoderSpace(BackboneSpace):
-    """ranges: of either stack. are_alike: the encoder is as the decoder is, and so has no genes of its own."""
+    """Its ranges are of either stack."""
 
     are_alike: bool = False
+    """Whether the encoder is as the decoder is, and so has no genes of its own."""
 
     @property
     def size(self) -> int:
@@ -58,14 +57,14 @@ class EncoderDecoderSpace(BackboneSpace):
         own = super().sample(rng)
         if self.are_alike:
             return own
-        return replace(own, encoder=self.ranges.sample(draw(self.ranges.n_layer, rng), own.d_model, rng))
+        return replace(own, encoder=self.ranges.sample(pick(self.ranges.n_layer, rng), own.d_model, rng))
 
     def mutate(self, candidate: Architecture, rng: np.random.Generator, probability: float) -> Architecture:
         own = super().mutate(candidate, rng, probability)
         if self.are_alike:
             return own
         ranges, encoder = self.ranges, encoder_of(candidate)
-        n_layer = draw(ranges.n_layer, rng) if rng.random() < probability else encoder.n_layer
+        n_layer = pick(ranges.n_layer, rng) if rng.random() < probability else encoder.n_layer
         return replace(own, encoder=ranges.mutate(encoder, n_layer, own.d_model, rng, probability))
 
     def crossover(self, first: Architecture, second: Architecture, rng: np.random.Generator) -> Architecture:
@@ -89,12 +88,7 @@ class EncoderDecoderSpace(BackboneSpace):
         if self.are_alike:
             return own
         encoder = encoder_of(candidate)
-        return (
-            *own,
-            log(encoder.n_layer),
-            *depth_moments([log(each) for each in encoder.d_inner]),
-            *depth_moments([log(each) for each in encoder.n_head]),
-        )
+        return (*own, log(encoder.n_layer), *stack_moments(encoder))
 
     def architecture(self, d_model: int, own: Stack, encoder: Stack | None = None) -> Architecture:
         """Without an encoder's layers it has the decoder's."""

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lts_ray.spaces.depth import depth_moments
+from lts_ray.spaces.depth_moments import depth_moments
 
 numbers = st.lists(st.floats(-10, 10), min_size=1, max_size=12)
 
