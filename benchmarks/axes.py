@@ -30,8 +30,7 @@ from lts_ray.console import shown_progress
 from lts_ray.evaluation.validation_loss import validation_loss
 from lts_ray.measurement.steps import Regime
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
-from lts_ray.report.front_plot import SHOWN_ON_HOVER
-from lts_ray.report.style import INK, LINES, styled
+from lts_ray.report.style import INK, LINES, SHOWN_ON_HOVER, styled
 from lts_ray.submodel import Submodel
 from lts_ray.text.tokenizer import load_tokenizer
 from lts_ray.timing import torch_threads

@@ -9,8 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from benchmarks.matformer_quality import MatFormerQuality, Quality
-from lts_ray.report.front_plot import SHOWN_ON_HOVER
-from lts_ray.report.style import ACCENT, INK, LINES, MUTED, styled
+from lts_ray.report.style import ACCENT, INK, LINES, MUTED, SHOWN_ON_HOVER, styled
 
 AXES = {"loss": "validation loss, nats per token", "agreement": "tokens that agree with the largest model, %"}
 TRAINED, PLAIN = "one universal model", "four plain models, trained alone"

@@ -10,8 +10,7 @@ from plotly.subplots import make_subplots
 
 from benchmarks.scaling import KindFit, Result
 from benchmarks.scaling_points import ScalingPoint
-from lts_ray.report.front_plot import SHOWN_ON_HOVER
-from lts_ray.report.style import INK, LINES, styled
+from lts_ray.report.style import INK, LINES, SHOWN_ON_HOVER, styled
 
 DASHES = {"universal": "solid", "baseline": "dash"}
 SYMBOLS = {"universal": "diamond", "baseline": "square-open"}

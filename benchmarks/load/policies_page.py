@@ -15,9 +15,8 @@ from plotly.subplots import make_subplots
 
 from benchmarks.load.policies_folder import Mode, PolicySetup
 from benchmarks.load.policy_rows import Mean, PolicyRow
-from lts_ray.report.front_plot import SHOWN_ON_HOVER
 from lts_ray.report.page import figure_html, write_page
-from lts_ray.report.style import ACCENT, INK, LINES, styled
+from lts_ray.report.style import ACCENT, INK, LINES, SHOWN_ON_HOVER, styled
 
 OURS = "deadline"
 """The policy that the page brings out."""

@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lts_ray.cli.options import Address, Corpus, Model, Output, Resume, Text
+from lts_ray.frontier import Quality
 from lts_ray.pretrained import DEFAULT_MODEL
+from lts_ray.search.algorithms.search_settings import AlgorithmName, LatencyRegime, SearchSettings
 
-
-class QualityName(StrEnum):
-    validation_loss = "validation_loss"
-    decoder_params = "decoder_params"
-    few_shot = "few_shot"
-
-
-class LatencyName(StrEnum):
-    prefill = "prefill"
-    decode = "decode"
-    both = "both"
-
-
-class AlgorithmName(StrEnum):
-    lts = "lts"
-    steady = "steady"
-    surrogate = "surrogate"
-    predicted = "predicted"
-    nsga2 = "nsga2"
-    nsga3 = "nsga3"
-    tpe = "tpe"
-    random = "random"
+if TYPE_CHECKING:
+    from lts_ray.search.search_results import Results
+    from lts_ray.search.search_session import SearchSession
 
 
 def search(
@@ -43,20 +26,18 @@ def search(
         typer.Option("--space", "-s", help="mix-n-match, gpt2, transformer-xl, opt, bert, t5, …; see docs/spaces.md"),
     ] = "mix-n-match",
     model: Model = DEFAULT_MODEL,
-    algorithm: Annotated[
-        AlgorithmName, typer.Option("--algorithm", "-a", help="See docs/search.md")
-    ] = AlgorithmName.lts,
+    algorithm: Annotated[AlgorithmName, typer.Option("--algorithm", "-a", help="See docs/search.md")] = "lts",
     evaluations: Annotated[int, typer.Option("--evaluations", "-n", help="Candidates to measure.")] = 200,
     predicted: Annotated[int, typer.Option(help="Candidates whose costs `predicted` predicts.")] = 2_400,
     seed: Annotated[
         int, typer.Option(min=0, max=2**63 - 1, help="Of the search; the same seed asks for the same candidates.")
     ] = 0,
     quality: Annotated[
-        QualityName | None, typer.Option(help="Default: validation_loss of submodels, decoder_params of backbones.")
+        Quality | None, typer.Option(help="Default: validation_loss of submodels, decoder_params of backbones.")
     ] = None,
     latency: Annotated[
-        LatencyName, typer.Option(help="Which latency is an objective; of encoders it is that of their pass.")
-    ] = LatencyName.decode,
+        LatencyRegime, typer.Option(help="Which latency is an objective; of encoders it is that of their pass.")
+    ] = "decode",
     min_params: Annotated[int | None, typer.Option(help="Decoder parameters at least.")] = None,
     max_params: Annotated[int | None, typer.Option(help="Decoder parameters at most.")] = None,
     max_latency: Annotated[float | None, typer.Option(help="Milliseconds; slower candidates are on no front.")] = None,
@@ -76,10 +57,9 @@ def search(
     from contextlib import nullcontext
 
     from lts_ray.ray_session import nodes_for, simulated_cluster
-    from lts_ray.search.algorithms.search_settings import SearchSettings
+    from lts_ray.report.search_page import REPORT
     from lts_ray.search.on_ray.search_run import run_search
     from lts_ray.search.search_job import SearchJob
-    from lts_ray.search.search_session import SearchSession
     from lts_ray.spaces.limits import Limits
     from lts_ray.spaces.named_spaces import BACKBONE_SPACES
     from lts_ray.target import load_targets
@@ -88,9 +68,9 @@ def search(
     settings = SearchSettings(
         evaluations=evaluations,
         seed=seed,
-        quality=quality.value if quality else "decoder_params" if is_backbone else "validation_loss",
-        latency=latency.value,
-        algorithm=algorithm.value,
+        quality=quality or ("decoder_params" if is_backbone else "validation_loss"),
+        latency=latency,
+        algorithm=algorithm,
         predicted=predicted,
         in_flight=in_flight,
         limits=Limits(
@@ -117,6 +97,8 @@ def search(
         job = submodel_job(model_dir=model, space=space, targets=chosen, settings=settings, validation_blocks=data)
     with simulated_cluster(nodes_for(chosen)) if simulate else nullcontext(address) as where:
         session: SearchSession[Any] = run_search(job, output, resume=resume, address=where)
+    job.results.write(session, output)
+    _draw(session, job.results, output)
     for target in chosen:
         print(f"{target.name}: {len(session.front(target.name))} {job.results.noun} on the front")
     if len(chosen) > 1:
@@ -127,7 +109,7 @@ def search(
             f"the surrogate predicted {name} within {100 * each.mean_error:.1f} % on average; "
             f"{100 * each.within_95:.0f} % of the results lie in its 95 % intervals"
         )
-    print(f"The results are in {output / job.results.file_name}; the report is {output / 'report.html'}")
+    print(f"The results are in {output / job.results.file_name}; the report is {output / REPORT}")
 
 
 def report(
@@ -140,13 +122,27 @@ def report(
     model: Model = DEFAULT_MODEL,
 ) -> None:
     """Draw a search's report.html again from its log, and its Optuna journal."""
-    from lts_ray.report.optuna_journal import JOURNAL, write_study
-    from lts_ray.report.search_page import write_report
+    from lts_ray.report.optuna_journal import JOURNAL
+    from lts_ray.report.search_page import REPORT
     from lts_ray.search.read_search import read_search
 
-    (session, described), *others = (read_search(folder, model_dir=model) for folder in results)
-    path = results[0] / "report.html"
-    named = {str(folder): other for folder, (other, _) in zip(results[1:], others, strict=True)}
-    write_report(session, described, path, others=named)
-    write_study(session, results[0] / JOURNAL)
-    print(f"The report is {path}; optuna-dashboard opens {results[0] / JOURNAL}")
+    folder = results[0]
+    (session, described), *others = (read_search(each, model_dir=model) for each in results)
+    named = {str(other): session for other, (session, _) in zip(results[1:], others, strict=True)}
+    _draw(session, described, folder, others=named)
+    print(f"The report is {folder / REPORT}; optuna-dashboard opens {folder / JOURNAL}")
+
+
+def _draw(
+    session: SearchSession[Any],
+    results: Results[Any],
+    folder: Path,
+    *,
+    others: Mapping[str, SearchSession[Any]] | None = None,
+) -> None:
+    """Write what a person looks at: the report, and the Optuna journal."""
+    from lts_ray.report.optuna_journal import JOURNAL, write_study
+    from lts_ray.report.search_page import REPORT, write_report
+
+    write_report(session, results, folder / REPORT, others=others)
+    write_study(session, folder / JOURNAL)

@@ -10,12 +10,12 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from lts_ray.pareto import non_dominated
+from lts_ray.report.hover_text import hover_text
 from lts_ray.report.report_data import ReportData, Shown
-from lts_ray.report.style import ACCENT, INK, MEMORY_SCALE, MUTED, hover_text, styled
+from lts_ray.report.style import ACCENT, INK, MEMORY_SCALE, MUTED, SHOWN_ON_HOVER, styled
 
 Axis = Literal["prefill_ms", "decode_ms"]
 AXES: dict[Axis, str] = {"prefill_ms": "prefill latency, ms", "decode_ms": "decode latency, ms per token"}
-SHOWN_ON_HOVER = "%{hovertext}<extra></extra>"
 
 
 def front_figure(data: ReportData, target: str) -> go.Figure:

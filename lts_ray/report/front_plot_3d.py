@@ -6,9 +6,10 @@ import html
 
 import plotly.graph_objects as go
 
-from lts_ray.report.front_plot import SHOWN_ON_HOVER, Axis
+from lts_ray.report.front_plot import Axis
+from lts_ray.report.hover_text import hover_text
 from lts_ray.report.report_data import ReportData, Shown
-from lts_ray.report.style import FONT, GRID, HOVER, INK, LEGEND, MEMORY_SCALE, MUTED, hover_text
+from lts_ray.report.style import FONT, GRID, HOVER, INK, LEGEND, MEMORY_SCALE, MUTED, SHOWN_ON_HOVER
 
 EYE = {"x": 1.45, "y": -1.6, "z": 0.7}
 """From the side: latency and memory grow together, so that the front runs from left to right."""

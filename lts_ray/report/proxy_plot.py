@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from lts_ray.report.front_plot import SHOWN_ON_HOVER
+from lts_ray.report.hover_text import hover_text
 from lts_ray.report.report_data import ReportData, Shown
-from lts_ray.report.style import ACCENT, MUTED, hover_text, styled
+from lts_ray.report.style import ACCENT, MUTED, SHOWN_ON_HOVER, styled
 
 
 def proxy_figure(data: ReportData) -> go.Figure:

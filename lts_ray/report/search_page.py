@@ -1,4 +1,4 @@
-"""report.html: one self-contained file, for a person. plotly.js is inside, once; nothing is fetched."""
+"""report.html: what a search found, for a person to look at."""
 
 from __future__ import annotations
 
@@ -6,26 +6,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
-
 from lts_ray.files import write_text
 from lts_ray.report.curve_plot import curve_figure
 from lts_ray.report.front_plot import front_figure
 from lts_ray.report.front_plot_3d import front_figure_3d
 from lts_ray.report.optuna_journal import JOURNAL
+from lts_ray.report.page import FLAT, figure_html, page_html
 from lts_ray.report.proxy_plot import proxy_figure
 from lts_ray.report.quality_scale import perplexity_text
 from lts_ray.report.report_data import ReportData, Shown, report_data
-from lts_ray.report.template import TEMPLATE
+from lts_ray.report.search_template import BODY
 from lts_ray.search.search_log import LOG
 from lts_ray.search.search_results import Results
 from lts_ray.search.search_session import SearchSession
 from lts_ray.spaces.search_space import Candidate
 from lts_ray.target import Target
 
-FLAT: Mapping[str, Any] = {"displayModeBar": False, "responsive": True, "showSendToCloud": False}
+REPORT = "report.html"
 TURNED: Mapping[str, Any] = {
     **FLAT,
     "displayModeBar": "hover",
@@ -50,15 +47,15 @@ def write_report(
 
 
 def render(data: ReportData) -> str:
-    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(TEMPLATE)
     names = [target.name for target in data.targets]
-    return template.render(
+    return page_html(
+        BODY,
+        title="lts-ray search report",
         data=data,
-        plotly=Markup(get_plotlyjs()),  # plotly's own script, not user input
-        fronts=[_figure(front_figure(data, name), f"front-{i}") for i, name in enumerate(names)],
-        scenes=[_figure(front_figure_3d(data, name), f"scene-{i}", TURNED) for i, name in enumerate(names)],
-        curves=[_figure(curve_figure(data, name), f"curve-{i}") for i, name in enumerate(names)],
-        proxy=_figure(proxy_figure(data), "proxy") if data.proxy is not None else None,
+        fronts=[figure_html(front_figure(data, name), f"front-{i}") for i, name in enumerate(names)],
+        scenes=[figure_html(front_figure_3d(data, name), f"scene-{i}", TURNED) for i, name in enumerate(names)],
+        curves=[figure_html(curve_figure(data, name), f"curve-{i}") for i, name in enumerate(names)],
+        proxy=figure_html(proxy_figure(data), "proxy") if data.proxy is not None else None,
         agreement=_agreement(data),
         findings=[_finding(data, target) for target in data.targets],
         parts=list(data.points[0].parts),
@@ -67,10 +64,6 @@ def render(data: ReportData) -> str:
         log=LOG,
         journal=JOURNAL,
     )
-
-
-def _figure(figure: Any, name: str, config: Mapping[str, Any] = FLAT) -> Markup:
-    return Markup(figure.to_html(full_html=False, include_plotlyjs=False, config=dict(config), div_id=name))
 
 
 def _latencies(data: ReportData) -> str:

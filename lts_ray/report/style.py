@@ -1,14 +1,10 @@
-"""What all figures of the report share: colours, fonts, and what a candidate says when the mouse is on it."""
+"""What all figures share: colours, fonts, axes."""
 
 from __future__ import annotations
 
-import html
 from typing import Any
 
 import plotly.graph_objects as go
-
-from lts_ray.report.quality_scale import perplexity_text
-from lts_ray.report.report_data import ReportData, Shown
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 INK, MUTED, GRID, ACCENT = "#1f2933", "#9aa5b1", "#e4e7eb", "#1d6fa5"
@@ -16,8 +12,7 @@ LINES = ("#1d6fa5", "#d9822b", "#3d9a5f", "#8f5bb5", "#c23b3b", "#6b7785", "#b58
 MEMORY_SCALE = ((0.0, "#f2c14e"), (0.5, "#d1495b"), (1.0, "#2e1f5e"))
 HOVER = {"bgcolor": "white", "bordercolor": GRID, "font": {"family": FONT, "size": 12, "color": INK}, "align": "left"}
 LEGEND = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 13}}
-WRAP = 56
-"""Characters to a line of a hover text: fifteen layers' lists are longer than a figure is wide."""
+SHOWN_ON_HOVER = "%{hovertext}<extra></extra>"
 
 
 def styled(figure: go.Figure, *, height: int) -> Any:
@@ -36,48 +31,3 @@ def styled(figure: go.Figure, *, height: int) -> Any:
     figure.update_xaxes(automargin=True, **titles, **axes)
     figure.update_yaxes(automargin=True, **titles, **axes)
     return figure
-
-
-def hover_text(data: ReportData, each: Shown, target: str | None = None) -> str:
-    """Name, what it is, quality and size; with a target, also what it costs there. Plotly reads it as HTML."""
-    name = [] if each.name is None else [f"<b>{html.escape(each.name)}</b>"]
-    lines = [*name, *_wrapped(each.description), *_quality(data, each)]
-    if target is not None:
-        measured = each.measured[target]
-        cost = measured.cost
-        decode = "" if cost.decode_ms is None else f"decode {cost.decode_ms:.3f} ms"
-        lines += [
-            f"prefill {cost.prefill_ms:.2f} ms{_interval(measured.prefill_interval_ms, 2)}",
-            *([f"{decode}{_interval(measured.decode_interval_ms, 3)}"] if decode else []),
-            f"memory {cost.peak_memory_mb:,.1f} MB",
-            *(["<i>unsteady</i>"] if measured.is_unsteady else []),
-        ]
-    return "<br>".join(lines)
-
-
-def _quality(data: ReportData, each: Shown) -> list[str]:
-    params = f"{each.decoder_params:,} {data.stacks} parameters"
-    if not data.scale.is_loss:
-        return [params]
-    return [f"{data.scale.word} {each.loss:.4f}, perplexity {perplexity_text(each.loss)}", params]
-
-
-def _interval(interval_ms: tuple[float, float] | None, decimals: int) -> str:
-    """Nothing where a single time was taken, or none."""
-    if interval_ms is None:
-        return ""
-    low, high = interval_ms
-    return "" if low == high else f" ({low:.{decimals}f} – {high:.{decimals}f})"
-
-
-def _wrapped(text: str) -> list[str]:
-    lines = [""]
-    for word in text.split():
-        fits = len(lines[-1]) + 1 + len(word) <= WRAP
-        if fits and lines[-1]:
-            lines[-1] += f" {word}"
-        elif lines[-1]:
-            lines.append(word)
-        else:
-            lines[-1] = word
-    return [html.escape(line) for line in lines]

@@ -15,6 +15,7 @@ import torch
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json, read_json_lines
 from lts_ray.frontier import Frontier, read_frontier
+from lts_ray.report.search_page import REPORT, write_report
 from lts_ray.search.algorithms.search_settings import SearchSettings
 from lts_ray.search.backbone_search import backbone_job
 from lts_ray.search.on_ray.search_run import run_search
@@ -49,6 +50,8 @@ def search(model_dir: Path, output: Path, address: str, *, resume: bool = False)
     )
     session = run_search(job, output, resume=resume, address=address, progress=False)
     assert isinstance(job.results, SubmodelResults)
+    job.results.write(session, output)
+    write_report(session, job.results, output / REPORT)
     return job.results.frontier(session)
 
 
@@ -92,7 +95,7 @@ def test_a_search_finds_a_frontier_and_goes_on_after_ctrl_c_and_a_kill(
     assert read_frontier(output / "frontier.json") == frontier
     assert {"S", "M", "L", "XL"} <= {point.name for point in frontier.points}
     assert all(frontier.front(target.name) for target in TARGETS)
-    assert (output / "report.html").stat().st_size > 1_000_000
+    assert (output / REPORT).stat().st_size > 1_000_000
     record = next(each for each in read_json_lines(output / LOG, what="log") if each["kind"] == "evaluation")
     assert {name: each["prefill"]["threads"] for name, each in record["measurements"].items()} == {
         "edge": 1,
@@ -120,6 +123,7 @@ def test_architectures_are_searched_by_each_kind_of_algorithm(cluster: str, tmp_
         output = tmp_path / algorithm
         session = run_search(replace(planned, actor_class=ArchitectureActor), output, address=cluster, progress=False)
         assert len(session.evaluated) == evaluations
+        planned.results.write(session, output)
         points = read_json(output / "architectures.json", what="architectures")["points"]
         assert {name for each in points for name in each["fronts"]} == {"edge", "server"}
         assert all(each["decoder_params"] <= 60_000_000 for each in points)

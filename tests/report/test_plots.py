@@ -11,10 +11,10 @@ from lts_ray.proxies.agreement import common_ratio, proxy_front_distance, spearm
 from lts_ray.report.curve_plot import curve_figure
 from lts_ray.report.front_plot import front_figure
 from lts_ray.report.front_plot_3d import front_figure_3d
+from lts_ray.report.hover_text import hover_text
 from lts_ray.report.proxy_agreement import proxy_agreement
 from lts_ray.report.proxy_plot import proxy_figure
 from lts_ray.report.report_data import ReportData, report_data
-from lts_ray.report.style import hover_text
 from tests.report.searches import ARCHITECTURES, SUBMODELS, TARGETS, backbone_search, submodel_search
 
 

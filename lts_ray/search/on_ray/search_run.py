@@ -16,8 +16,6 @@ from lts_ray.errors import LtsRayError
 from lts_ray.measurement.on_ray.actor import MeasurementActor
 from lts_ray.measurement.on_ray.pool import LossWorkload, Workload, start_pool
 from lts_ray.ray_session import connected
-from lts_ray.report.optuna_journal import JOURNAL, write_study
-from lts_ray.report.search_page import write_report
 from lts_ray.search.on_ray.repeated_interrupt import insistent_interrupts
 from lts_ray.search.on_ray.search_progress import SearchProgress, search_progress, watched
 from lts_ray.search.on_ray.searcher import LtsSearcher, Offer
@@ -27,13 +25,11 @@ from lts_ray.search.search_plan import SearchPlan
 from lts_ray.search.search_session import SearchSession
 from lts_ray.spaces.search_space import Candidate
 
-REPORT = "report.html"
-
 
 def run_search(
     job: SearchJob[Candidate], output: Path, *, resume: bool = False, address: str | None = None, progress: bool = True
 ) -> SearchSession[Candidate]:
-    """Search, write the job's results and report.html into `output`, and return the finished session.
+    """Search, with the log in `output`, and return the finished session.
 
     address: of a Ray cluster; None starts one on this machine, unless this process is connected to one already.
     Raises LtsRayError for bad input, targets without a node, or an interruption; `resume` then goes on.
@@ -48,9 +44,6 @@ def run_search(
                 f"interrupted after {len(session.outcomes)} of {job.plan.settings.evaluations} evaluations, all of "
                 f"them in {session.log}; go on with the same command and --resume"
             ) from None
-    job.results.write(session, output)
-    write_study(session, output / JOURNAL)
-    write_report(session, job.results, output / REPORT)
     return session
 
 

@@ -1,72 +1,6 @@
-"""The report's page. Light, one column, system fonts; tables scroll where they are larger than the page."""
+"""What a search's report says, as a Jinja template of the page's body."""
 
-from __future__ import annotations
-
-STYLE = """
-  :root { --ink: #1f2933; --muted: #616e7c; --line: #e4e7eb; --accent: #1d6fa5; --off: #9aa5b1; }
-  body { margin: 0; color: var(--ink); background: #fff; line-height: 1.5;
-         font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-  main { max-width: 1180px; margin: 0 auto; padding: 32px 28px 64px; }
-  h1 { font-size: 26px; margin: 0 0 4px; letter-spacing: -0.01em; }
-  h2 { font-size: 19px; margin: 44px 0 4px; padding-top: 20px; border-top: 1px solid var(--line); }
-  h3 { font-size: 14px; margin: 12px 0 0; font-weight: 600; }
-  h3 span { color: var(--muted); font-weight: 400; }
-  p { margin: 4px 0 12px; max-width: 96ch; color: var(--muted); }
-  b.name { color: var(--ink); }
-  .numbers { display: flex; flex-wrap: wrap; gap: 12px 40px; margin: 18px 0 22px; }
-  .numbers div { color: var(--muted); font-size: 13px; }
-  .numbers b { display: block; color: var(--ink); font-size: 24px; line-height: 1.2; font-weight: 650;
-               font-variant-numeric: tabular-nums; }
-  .two { display: grid; grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); gap: 20px; }
-  .wide-narrow { display: grid; grid-template-columns: minmax(0, 3fr) minmax(0, 2fr); gap: 28px; align-items: center; }
-  @media (max-width: 860px) { .two, .wide-narrow { grid-template-columns: minmax(0, 1fr); } }
-  .scroll { overflow-x: auto; }
-  .tall { overflow: auto; max-height: 820px; }
-  .tall thead { position: sticky; top: 0; background: #fff; box-shadow: 0 1px 0 var(--line); }
-  @media print { .tall { max-height: none; } }
-  table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; width: 100%; }
-  th, td { padding: 5px 9px; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
-  th { color: var(--muted); font-weight: 600; vertical-align: bottom; }
-  th small { display: block; font-weight: 400; font-size: 12px; }
-  .tall th { white-space: normal; max-width: 9ch; }
-  .tall th.text, .tall th.group { max-width: none; white-space: nowrap; }
-  .tall table { font-size: 12.5px; }
-  .tall th, .tall td { padding: 5px 6px; }
-  tbody tr:hover td { background: #f7f9fb; }
-  td.wrap { white-space: normal; min-width: 20ch; }
-  td.list { white-space: normal; min-width: 21ch; max-width: 30ch; color: var(--muted); line-height: 1.35; }
-  td.list.short { min-width: 14ch; max-width: 17ch; }
-  th.group { text-align: center; color: var(--ink); }
-  th.first, td.first { border-left: 1px solid var(--line); }
-  th.text, td.text { text-align: left; }
-  td.mark { text-align: center; color: var(--accent); }
-  tr.landmark td:first-child { font-weight: 700; }
-  td.off { color: var(--off); }
-  .names { display: flex; flex-wrap: wrap; gap: 6px; margin: 8px 0; }
-  .names span { border: 1px solid var(--line); border-radius: 4px; padding: 1px 7px; font-size: 13px;
-                font-variant-numeric: tabular-nums; color: var(--muted); }
-  .names span.alone { border-color: var(--accent); color: var(--accent); }
-  footer { margin-top: 44px; padding-top: 16px; border-top: 1px solid var(--line); color: var(--muted);
-           font-size: 13px; }
-  footer dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 18px; margin: 0 0 12px; }
-  footer dt, footer dd { margin: 0; overflow-wrap: anywhere; }
-  code { font-size: 12.5px; color: var(--ink); }
-"""
-
-TEMPLATE = (
-    """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>lts-ray search report</title>
-<style>"""
-    + STYLE
-    + """</style>
-<script>{{ plotly }}</script>
-</head>
-<body>
-<main>
+BODY = """\
 {% set several = data.targets | length > 1 %}
 <h1>Search report</h1>
 <p>What {{ data.noun }} of the space <b class="name">{{ data.space }}</b> cost on
@@ -190,8 +124,4 @@ that a reference step saw; times are corrected for it, and the worst are taken a
 {% endfor %}
 </dl>
 </footer>
-</main>
-</body>
-</html>
 """
-)
