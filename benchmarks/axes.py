@@ -35,7 +35,7 @@ from lts_ray.submodel import Submodel
 from lts_ray.text.tokenizer import load_tokenizer
 from lts_ray.timing import torch_threads
 from lts_ray.training.freed_memory import keep_freed_memory
-from lts_ray.training.ray_trainer import check_output
+from lts_ray.training.run_folder import check_output
 from lts_ray.training.run_settings import DataSettings, ModelSettings, RunSettings, TrainingSettings
 
 SCHEMA = 1

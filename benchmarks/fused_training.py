@@ -34,7 +34,7 @@ from lts_ray.training.freed_memory import keep_freed_memory
 from lts_ray.training.learners.backbone_learner import LOSS
 from lts_ray.training.learners.objective import Kind
 from lts_ray.training.loop import chosen
-from lts_ray.training.ray_trainer import check_output
+from lts_ray.training.run_folder import check_output
 from lts_ray.training.run_settings import DataSettings, ModelSettings, RunSettings, TrainingSettings
 
 SCHEMA = 1

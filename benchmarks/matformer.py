@@ -26,8 +26,7 @@ from lts_ray.errors import LtsRayError
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
 from lts_ray.text.tokenizer import load_tokenizer
 from lts_ray.training.loop import device_named
-from lts_ray.training.ray_trainer import check_output
-from lts_ray.training.run_folder import RunFolder
+from lts_ray.training.run_folder import RunFolder, check_output
 
 SCHEMA = 1
 Say = Callable[[str], None]

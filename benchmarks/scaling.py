@@ -17,7 +17,7 @@ from benchmarks.matformer_scales import Scale
 from benchmarks.scaling_law import Fit, fit
 from benchmarks.scaling_points import KINDS, Kind, ScalingPoint, read_points
 from lts_ray.errors import LtsRayError
-from lts_ray.training.ray_trainer import check_output
+from lts_ray.training.run_folder import check_output
 
 SCHEMA = 1
 

@@ -20,9 +20,9 @@ from lts_ray.models.family import Family
 from lts_ray.models.matformer.hugging_face.checkpoint import read_config
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
 from lts_ray.submodel import Submodel
-from lts_ray.training.ray_trainer import continue_run, is_finished
 from lts_ray.training.run_folder import RunFolder
 from lts_ray.training.run_settings import RunSettings
+from lts_ray.training.text_run import continue_run
 
 Kind = Literal["universal", "baseline"]
 KINDS: tuple[Kind, ...] = ("universal", "baseline")
@@ -131,7 +131,7 @@ def _runs_in(folder: Path) -> list[Path]:
 def _read(path: Path) -> FinishedRun:
     folder = RunFolder(path)
     settings = continue_run(folder)
-    if not is_finished(folder):
+    if not folder.is_finished:
         raise LtsRayError(f"the training in {path} is not finished: go on with it, or leave it out")
     if settings.architecture is not None or settings.model.independent:
         raise LtsRayError(f"{path} trained no universal model and no plain one: leave it out")

@@ -6,22 +6,18 @@ Killed at any time, the same call goes on: finished runs are kept, and an unfini
 from __future__ import annotations
 
 import shutil
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json_lines
 from lts_ray.timing import torch_threads
-from lts_ray.training.loop import chosen, train
-from lts_ray.training.ray_trainer import continue_run, is_finished, prepare, start_run
+from lts_ray.training.loop import chosen
 from lts_ray.training.run_folder import RunFolder
 from lts_ray.training.run_settings import RunSettings
-from lts_ray.training.training_progress import TrainingProgress
-
-POLL_S = 2.0
+from lts_ray.training.text_run import continue_run, prepare_text, start_run, train_text
+from lts_ray.training.training_progress import watched
 
 
 @dataclass(frozen=True)
@@ -47,15 +43,15 @@ def train_runs(
     if not any(folder.glob("*/metrics.jsonl")):
         _forget(folders.values())
     first = next(iter(runs))
-    prepare(runs[first], folders[first])
+    prepare_text(runs[first], folders[first])
     for place, (name, settings) in enumerate(runs.items(), start=1):
         run = folders[name]
         resolved = _begun(settings, run)
-        if is_finished(run):
+        if run.is_finished:
             continue
         say(f"{folder.name}, {name} ({place} of {len(runs)}): {resolved.training.steps} steps")
-        with torch_threads(resolved.training.threads), _shown(run, resolved.training.steps):
-            train(resolved, run)
+        with torch_threads(resolved.training.threads), watched(run, resolved.training.steps):
+            train_text(resolved, run)
         shutil.rmtree(run.snapshots)  # a finished run is not gone on with, and they are six times its checkpoint
     return folders
 
@@ -86,23 +82,3 @@ def final_losses(run: RunFolder) -> dict[str, float]:
     (final,) = [record for record in read_json_lines(run.metrics, what="metrics") if record.get("final")]
     losses: dict[str, float] = final["validation_loss"]
     return losses
-
-
-@contextmanager
-def _shown(run: RunFolder, steps: int) -> Iterator[None]:
-    """A progress bar, drawn from the run's records by a thread that looks at them now and then."""
-    done = threading.Event()
-    with TrainingProgress(steps) as progress:
-
-        def watch() -> None:
-            while not done.wait(POLL_S):
-                progress.show(read_json_lines(run.metrics, what="metrics"))
-
-        thread = threading.Thread(target=watch, name="progress", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
-            progress.show(read_json_lines(run.metrics, what="metrics"))

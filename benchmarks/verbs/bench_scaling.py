@@ -43,7 +43,7 @@ def scaling(
     from lts_ray.errors import LtsRayError
     from lts_ray.files import write_json
     from lts_ray.training.freed_memory import keep_freed_memory
-    from lts_ray.training.ray_trainer import check_output
+    from lts_ray.training.run_folder import check_output
 
     if runs:
         if sizes is not None or steps is not None:

@@ -49,7 +49,7 @@ def train(
     from dataclasses import replace
 
     from lts_ray.errors import LtsRayError
-    from lts_ray.vision.vision_run import train as run
+    from lts_ray.vision.vision_run import train_vit
     from lts_ray.vision.vision_settings import VisionSettings, load_vision_settings
 
     settings = None
@@ -68,7 +68,7 @@ def train(
             settings = replace(settings, training=replace(settings.training, seed=seed))
         if alone is not None:
             settings = settings.alone(alone)
-    model = run(settings, output)
+    model = train_vit(settings, output)
     print(f"The checkpoint is in {os.path.relpath(model)}; its log is {output / 'metrics.jsonl'}")
 
 

@@ -12,17 +12,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.progress import Progress
-from torch import Tensor
 
 from lts_ray.elasticize.comparison import ComparisonRow, autocast, compare_stage
 from lts_ray.elasticize.elasticize_settings import ElasticizeSettings
 from lts_ray.elasticize.gguf import check_gguf, convert_gguf
+from lts_ray.elasticize.importance import evenly
 from lts_ray.elasticize.reorder import reorder_by_importance
 from lts_ray.errors import LtsRayError
-from lts_ray.files import read_json, write_json
+from lts_ray.files import write_json
 from lts_ray.models.checkpoint_folder import CONFIG
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint, read_config, save_checkpoint
 from lts_ray.models.matformer.matformer import MatFormer
@@ -31,20 +30,26 @@ from lts_ray.text.corpus import check_corpus
 from lts_ray.text.tokenizer import load_tokenizer, save_tokenizer
 from lts_ray.training.loop import chosen
 from lts_ray.training.new_learner import check_tokenizer
-from lts_ray.training.ray_trainer import check_output, prepare, run_training
-from lts_ray.training.run_folder import RunFolder
+from lts_ray.training.ray_trainer import run_training
+from lts_ray.training.run_folder import RunFolder, check_output
 from lts_ray.training.run_settings import RunSettings
+from lts_ray.training.text_run import prepare_text
 
 SCHEMA = 1
 
 
 @dataclass(frozen=True)
-class ElasticFolder:
-    path: Path
+class ElasticFolder(RunFolder):
+    """What elasticizing adds to the folder of its training run."""
 
     @property
     def settings(self) -> Path:
+        """Of making the checkpoint elastic; the training's stand beside them."""
         return self.path / "elasticize.json"
+
+    @property
+    def training(self) -> RunFolder:
+        return RunFolder(self.path)
 
     @property
     def original(self) -> Path:
@@ -79,11 +84,10 @@ def elasticize(settings: ElasticizeSettings | None, output: Path, *, address: st
     if not settings.fine_tune:
         return Elastic(model=reordered, rows=_compared(settings, folder))
     original = _original(settings, folder)
-    resume = RunFolder(folder.path).settings.exists()
     model = run_training(
         settings.run(start=str(reordered), teacher=str(original)),
         folder.path,
-        resume=resume,
+        resume=folder.training.settings.exists(),
         address=address,
         command="lts-ray elasticize",
     )
@@ -91,18 +95,12 @@ def elasticize(settings: ElasticizeSettings | None, output: Path, *, address: st
 
 
 def _continued(folder: ElasticFolder) -> ElasticizeSettings:
-    if not folder.settings.exists():
-        raise LtsRayError(f"{folder.path} holds nothing to resume: leave --resume out to start")
-    raw = read_json(folder.settings, what="settings")
-    if raw.pop("schema", None) != SCHEMA:
-        raise LtsRayError(f"{folder.settings} is of another version of lts-ray; start anew")
-    return ElasticizeSettings.from_json(raw)
+    return ElasticizeSettings.from_json(folder.resume())
 
 
 def _begun(settings: ElasticizeSettings, folder: ElasticFolder) -> ElasticizeSettings:
     """The settings with every automatic choice made; checked, and written down before any work."""
-    if folder.path.exists() and any(folder.path.iterdir()):
-        raise LtsRayError(f"{folder.path} is not empty: add --resume to go on with it, or choose another --output")
+    folder.check_unused(empty=True)
     source = Path(settings.source).resolve()
     if _is_gguf(source):
         check_gguf(source)
@@ -110,7 +108,7 @@ def _begun(settings: ElasticizeSettings, folder: ElasticFolder) -> ElasticizeSet
         _check(settings, source)
     check_corpus(settings.data.corpus)
     settings = replace(settings, source=str(source), training=chosen(settings.training))
-    write_json(folder.settings, {"schema": SCHEMA, **settings.to_json()})
+    folder.begin(settings.to_json())
     return settings
 
 
@@ -146,11 +144,12 @@ def _reordered(settings: ElasticizeSettings, folder: ElasticFolder) -> Path:
     if (folder.reordered / CONFIG).exists():  # written last: the checkpoint is whole
         return folder.reordered
     original = _original(settings, folder)
-    prepare(RunSettings(data=settings.data, init_from=str(original)), RunFolder(folder.path))
+    prepare_text(RunSettings(data=settings.data, init_from=str(original)), folder)
     model = _load(settings, original)
     if settings.by_importance:
-        tokens = np.load(RunFolder(folder.path).data / "train.npy", mmap_mode="r")
-        blocks = spread(blocks_of(tokens, length=settings.training.sequence_length), settings.calibration_blocks)
+        tokens = np.load(folder.data / "train.npy", mmap_mode="r")
+        blocks = blocks_of(tokens, length=settings.training.sequence_length)
+        blocks = blocks[evenly(len(blocks), settings.calibration_blocks)]
         total = len(blocks) * len(model.config.trained)
         with _importance_progress(total) as advance, autocast(settings.training.precision):
             reorder_by_importance(model, blocks, progress=advance)
@@ -173,22 +172,16 @@ def _load(settings: ElasticizeSettings, path: Path) -> MatFormer:
     return model
 
 
-def spread(blocks: Tensor, count: int) -> Tensor:
-    """`count` of the blocks (all, if they are fewer), evenly from the first to the last."""
-    return blocks[torch.linspace(0, len(blocks) - 1, min(count, len(blocks))).round().long()]
-
-
 def _compared(settings: ElasticizeSettings, folder: ElasticFolder) -> list[ComparisonRow]:
     """Every stage on the same held-out text; written to comparison.json."""
-    run = RunFolder(folder.path)
-    blocks = blocks_of(np.load(run.data / "validation.npy"), length=settings.training.sequence_length)
-    blocks = spread(blocks, settings.report_blocks)
+    blocks = blocks_of(np.load(folder.data / "validation.npy"), length=settings.training.sequence_length)
+    blocks = blocks[evenly(len(blocks), settings.report_blocks)]
     original = _load(settings, _original(settings, folder))
     stages = {"prefix": original}
     if settings.by_importance:
         stages["importance"] = _load(settings, folder.reordered)
     if settings.fine_tune:
-        stages["trained"] = _load(settings, run.model)
+        stages["trained"] = _load(settings, folder.model)
     rows = [
         row
         for stage, model in stages.items()

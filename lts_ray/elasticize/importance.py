@@ -44,7 +44,7 @@ def neuron_scores(
     ffns: Sequence[FeedForward], submodel: Submodel, losses: Iterable[Tensor], *, count: int
 ) -> list[Tensor]:
     """The score by `count` losses, each of one example that `submodel` has run; whatever kind of model has the FFNs."""
-    projections = [each.down_proj.weight for each in ffns]
+    projections = [ffn.down_proj.weight for ffn in ffns]
     scores = [torch.zeros(width) for width in submodel.widths]
     for loss in losses:
         gradients = torch.autograd.grad(loss, projections)
@@ -54,6 +54,11 @@ def neuron_scores(
     return scores
 
 
+def evenly(total: int, count: int) -> Tensor:
+    """`count` places of `total` (all, if they are fewer), from the first to the last."""
+    return torch.linspace(0, total - 1, min(count, total)).round().long()
+
+
 def feed_forwards(model: nn.Module) -> list[FeedForward]:
     """Of each layer."""
-    return [each for each in model.modules() if isinstance(each, FeedForward)]
+    return [module for module in model.modules() if isinstance(module, FeedForward)]

@@ -8,88 +8,76 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 
 from lts_ray.errors import LtsRayError
 from lts_ray.files import append_json_line
-from lts_ray.text.batches import Batches, blocks_of
-from lts_ray.text.tokenizer import load_tokenizer, save_tokenizer
-from lts_ray.training.learners.learner import Learner
-from lts_ray.training.new_learner import new_learner
+from lts_ray.training.learners.learner import Batch, Learner, Lessons
 from lts_ray.training.run_folder import RunFolder, exclusive, forget_after
-from lts_ray.training.run_settings import RunSettings, TrainingSettings
+from lts_ray.training.run_settings import TrainingSettings
 from lts_ray.training.snapshot import load_snapshot, save_snapshot, snapshots
 
-Record = dict[str, Any]
 CPU = torch.device("cpu")
 
 
 def train(
-    settings: RunSettings,
+    learner: Learner[Batch],
+    lessons: Lessons[Batch],
+    options: TrainingSettings,
     folder: RunFolder,
     *,
     rank: int = 0,
     workers: int = 1,
+    evaluate_first: bool = True,
     clock: Callable[[], float] = time.perf_counter,
 ) -> None:
     """Run from the newest snapshot, or from the start, to the end; worker 0 writes metrics, snapshots and the model.
 
+    options: with every choice made (`chosen`). evaluate_first: at step 0 too.
     With several workers a torch.distributed process group must exist.
     """
-    options = chosen(settings.training)
     device = torch.device(options.device)
     with exclusive(folder.path / ".lock") if rank == 0 else contextlib.nullcontext():
-        batches = Batches(
-            tokens=np.load(folder.data / "train.npy", mmap_mode="r"),
-            sequence_length=options.sequence_length,
-            batch_size=options.batch_size,
-            seed=options.seed,
-        )
-        held_out = blocks_of(np.load(folder.data / "validation.npy"), length=options.sequence_length).to(device)
-        tokenizer = load_tokenizer(folder.data)
-        learner = new_learner(settings, vocab_size=tokenizer.vocab_size, eos_id=tokenizer.eos_id, device=device)
         optimizer = make_optimizer(learner.model, options)
         existing = snapshots(folder.snapshots)
         step = load_snapshot(existing[-1], learner.model, optimizer) if existing else 0
         if rank == 0:
             forget_after(folder.metrics, step)
-        if step == 0 and rank == 0:
-            append_json_line(folder.metrics, evaluation(learner, held_out[: options.evaluation_blocks], step=0))
+        if step == 0 and rank == 0 and evaluate_first:
+            append_json_line(folder.metrics, {"step": 0, **learner.evaluate(lessons.held_out(final=False))})
         last_log, last_step = clock(), step
         while step < options.steps:
-            blocks = batches.batch(step, rank=rank, workers=workers).to(device)
-            losses = optimize(learner, optimizer, blocks, step, options, options.precision)
+            batch = lessons.batch(step, rank=rank, workers=workers)
+            losses = optimize(learner, optimizer, batch, step, options, options.precision)
             step += 1
             if rank != 0:
                 continue
             if step % options.log_every == 0 or step == options.steps:
                 now = when_done(device, clock)
-                tokens = (step - last_step) * options.batch_size * options.sequence_length
                 append_json_line(
                     folder.metrics,
                     {
                         "step": step,
                         "loss": {name: round(float(loss), 5) for name, loss in losses.items()},
                         "learning_rate": options.learning_rate_at(step - 1),
-                        "tokens_per_s": round(tokens / (now - last_log), 1),
+                        f"{lessons.unit}_per_s": round((step - last_step) * lessons.units / (now - last_log), 1),
                         "precision": options.precision,
                     },
                 )
                 last_log, last_step = now, step
             if step % options.evaluate_every == 0 and step < options.steps:
-                append_json_line(folder.metrics, evaluation(learner, held_out[: options.evaluation_blocks], step=step))
+                append_json_line(folder.metrics, {"step": step, **learner.evaluate(lessons.held_out(final=False))})
                 last_log = clock()
             if step % options.checkpoint_every == 0 or step == options.steps:
                 save_snapshot(folder.snapshots, step, learner.model, optimizer)
         if rank == 0:
-            finish(learner, held_out, settings, folder)
+            finish(learner, lessons, options, folder)
 
 
 def make_optimizer(model: nn.Module, options: TrainingSettings) -> torch.optim.AdamW:
     """AdamW over the parameters that learn; norms and biases are not decayed."""
-    learning = [(name, each) for name, each in model.named_parameters() if each.requires_grad]
+    learning = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     parameters = [(parameter, _is_decayed(name, parameter)) for name, parameter in learning]
     groups = [
         {"params": [parameter for parameter, decayed in parameters if decayed], "weight_decay": options.weight_decay},
@@ -104,13 +92,18 @@ def _is_decayed(name: str, parameter: nn.Parameter) -> bool:
 
 
 def optimize(
-    learner: Learner, optimizer: torch.optim.AdamW, blocks: Tensor, step: int, options: TrainingSettings, precision: str
+    learner: Learner[Batch],
+    optimizer: torch.optim.AdamW,
+    batch: Batch,
+    step: int,
+    options: TrainingSettings,
+    precision: str,
 ) -> dict[str, Tensor]:
     """One step on this worker's rows; gradients and losses are averaged over the workers, once."""
     for group in optimizer.param_groups:
         group["lr"] = options.learning_rate_at(step)
     optimizer.zero_grad(set_to_none=True)
-    losses = propagate(learner, blocks, step, precision)
+    losses = propagate(learner, batch, step, precision)
     parameters = [parameter for parameter in learner.model.parameters() if parameter.requires_grad]
     average([*(p.grad for p in parameters if p.grad is not None), *losses.values()])
     nn.utils.clip_grad_norm_(parameters, options.gradient_clip)
@@ -118,16 +111,18 @@ def optimize(
     return losses
 
 
-def propagate(learner: Learner, blocks: Tensor, step: int, precision: str) -> dict[str, Tensor]:
+def propagate(learner: Learner[Batch], batch: Batch, step: int, precision: str) -> dict[str, Tensor]:
     """Add this worker's gradients to the parameters', pass by pass; no two passes are in memory at once."""
-    passes, losses, device = learner.losses(blocks, step), dict[str, Tensor](), blocks.device.type
+    passes, losses = learner.losses(batch, step), dict[str, Tensor]()
+    device = next(learner.model.parameters()).device.type
     while True:
         with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
-            found = next(passes, None)
-        if found is None:
+            computed = next(passes, None)
+        if computed is None:
             return losses
-        found[0].backward()  # type: ignore[no-untyped-call]
-        for name, loss in found[1].items():
+        total, parts = computed
+        total.backward()  # type: ignore[no-untyped-call]
+        for name, loss in parts.items():
             losses[name] = losses[name] + loss if name in losses else loss
 
 
@@ -142,22 +137,17 @@ def average(tensors: list[Tensor]) -> None:
         tensor.copy_(mean.view_as(tensor))
 
 
-def evaluation(learner: Learner, blocks: Tensor, *, step: int) -> Record:
-    losses = learner.evaluate(blocks)
-    return {"step": step, "validation_loss": {name: round(loss, 5) for name, loss in losses.items()}}
-
-
-def finish(learner: Learner, held_out: Tensor, settings: RunSettings, folder: RunFolder) -> None:
+def finish(learner: Learner[Batch], lessons: Lessons[Batch], options: TrainingSettings, folder: RunFolder) -> None:
     """Write the checkpoint, then evaluate what was written: the saved numbers are those of the saved weights."""
-    dtype: torch.dtype = getattr(torch, settings.training.save_dtype)
+    dtype: torch.dtype = getattr(torch, options.save_dtype)
     learner.save(folder.model, dtype=dtype)
     for checkpoint in learner.checkpoints(folder.model):
-        save_tokenizer(load_tokenizer(folder.data), checkpoint)
+        lessons.save(checkpoint)
     saved = learner.load(folder.model)
-    saved.model.to(held_out.device)
-    record = evaluation(saved, held_out[: settings.training.final_evaluation_blocks], step=settings.training.steps)
-    saved.save(folder.model, dtype=dtype, validation_loss=record["validation_loss"])
-    append_json_line(folder.metrics, {**record, "final": True})
+    saved.model.to(options.device)
+    evaluation = saved.evaluate(lessons.held_out(final=True))
+    saved.save(folder.model, dtype=dtype, evaluation=evaluation)
+    append_json_line(folder.metrics, {"step": options.steps, **evaluation, "final": True})
 
 
 def chosen(options: TrainingSettings) -> TrainingSettings:
@@ -169,10 +159,10 @@ def chosen(options: TrainingSettings) -> TrainingSettings:
 
 def device_named(name: str) -> torch.device:
     """Of `training.device`. Raises LtsRayError for a GPU where there is none."""
-    found = torch.cuda.is_available()
-    if name == "cuda" and not found:
+    has_gpu = torch.cuda.is_available()
+    if name == "cuda" and not has_gpu:
         raise LtsRayError("training.device is cuda, but torch finds no CUDA GPU on this machine: give cpu or auto")
-    return torch.device("cuda" if found and name != "cpu" else "cpu")
+    return torch.device("cuda" if has_gpu and name != "cpu" else "cpu")
 
 
 def when_done(device: torch.device, clock: Callable[[], float]) -> float:

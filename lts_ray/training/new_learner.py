@@ -16,14 +16,14 @@ from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.text.tokenizer import load_tokenizer
 from lts_ray.training.learners.backbone_learner import BackboneLearner
 from lts_ray.training.learners.independent_learner import IndependentLearner
-from lts_ray.training.learners.learner import Learner, freeze
+from lts_ray.training.learners.learner import TextLearner, freeze
 from lts_ray.training.learners.supernet_learner import SupernetLearner
 from lts_ray.training.learners.teacher import Teacher, check_teacher
 from lts_ray.training.learners.universal_learner import UniversalLearner
 from lts_ray.training.run_settings import RunSettings, TrainingSettings
 
 
-def new_learner(settings: RunSettings, *, vocab_size: int, eos_id: int = 0, device: torch.device) -> Learner:
+def new_learner(settings: RunSettings, *, vocab_size: int, eos_id: int = 0, device: torch.device) -> TextLearner:
     """The same in every worker. vocab_size: the tokenizer's, which may have found fewer tokens than were asked for.
 
     eos_id: the tokenizer's, which a fresh model's files name; a trained tokenizer has it at 0.
@@ -78,7 +78,7 @@ def check_tokenizer(folder: Path, *, vocab_size: int | None) -> None:
         )
 
 
-def _fresh(settings: RunSettings, vocab_size: int, eos_id: int, device: torch.device) -> Learner:
+def _fresh(settings: RunSettings, vocab_size: int, eos_id: int, device: torch.device) -> TextLearner:
     generator = torch.Generator().manual_seed(settings.training.seed)
     if isinstance(settings.architecture, SupernetConfig):
         fused = replace(settings.architecture, vocab_size=vocab_size)
@@ -97,7 +97,7 @@ def _fresh(settings: RunSettings, vocab_size: int, eos_id: int, device: torch.de
     return _universal(settings.training, model, device)
 
 
-def _read(settings: RunSettings, folder: Path, device: torch.device) -> Learner:
+def _read(settings: RunSettings, folder: Path, device: torch.device) -> TextLearner:
     if is_backbone(folder):
         settings.training.check_backbone()
         return BackboneLearner.read(folder)

@@ -1,17 +1,19 @@
-"""A training run's folder: where what is, and who may write there."""
+"""A run's folder: where what is, how a run begins there and is gone on with, and who may write there."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lts_ray.errors import LtsRayError
-from lts_ray.files import read_json_lines, write_json_lines
+from lts_ray.files import read_json, read_json_lines, write_json, write_json_lines
 
+SCHEMA = 1
 LOCK_WAIT_S = 30.0
 
 
@@ -43,6 +45,38 @@ class RunFolder:
         """The finished checkpoint."""
         return self.path / "model"
 
+    @property
+    def is_finished(self) -> bool:
+        return any(record.get("final") for record in read_json_lines(self.metrics, what="metrics"))
+
+    def check_unused(self, *, empty: bool = False) -> None:
+        """Raises LtsRayError where a run has begun; with `empty`, where there is anything at all."""
+        used = "holds a run already" if self.settings.exists() else None
+        if empty and self.path.exists() and any(self.path.iterdir()):
+            used = "is not empty"
+        if used:
+            raise LtsRayError(f"{self.path} {used}: add --resume to go on with it, or choose another --output")
+
+    def begin(self, settings: Mapping[str, Any]) -> None:
+        """Write the settings, with every automatic choice made, so that resuming makes the same ones."""
+        write_json(self.settings, {"schema": SCHEMA, **settings})
+
+    def resume(self) -> dict[str, Any]:
+        """The settings with which the run began. Raises LtsRayError."""
+        if not self.settings.exists():
+            raise LtsRayError(f"{self.path} holds no run to resume: leave --resume out to start one")
+        settings = read_json(self.settings, what="run settings")
+        if settings.pop("schema", None) != SCHEMA:
+            raise LtsRayError(f"{self.settings} is of another version of lts-ray; start a new run")
+        return settings
+
+
+def check_output(path: Path) -> None:
+    """Raises LtsRayError where no folder can be made, or is."""
+    for place in (path, *path.parents):
+        if place.exists() and not place.is_dir():
+            raise LtsRayError(f"{place} is a file, not a folder: choose another --output")
+
 
 @contextlib.contextmanager
 def exclusive(path: Path, *, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
@@ -63,7 +97,5 @@ def exclusive(path: Path, *, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
 def forget_after(metrics: Path, step: int) -> None:
     """Drop records of steps that a resumed run does again, so that no step is logged twice."""
     records = read_json_lines(metrics, what="metrics")
-    write_json_lines(metrics, [each for each in records if 0 < step >= each["step"] and not each.get("final")])
-
-
-LOCK_WAIT_S = 30.0
+    kept = [record for record in records if 0 < step >= record["step"] and not record.get("final")]
+    write_json_lines(metrics, kept)

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from lts_ray.files import read_json_lines
+from lts_ray.training.run_folder import RunFolder
+
+POLL_S = 1.0
 
 
 class TrainingProgress:
-    """One line: steps, time left, tokens per second and each loss."""
+    """One line: steps, time left, tokens (or images) per second and each loss."""
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, steps: int, *, console: Console | None = None) -> None:
         self._progress = Progress(
             TextColumn("training"),
             BarColumn(bar_width=24),
@@ -20,6 +28,7 @@ class TrainingProgress:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[status]}"),
+            console=console,
         )
         self._task = self._progress.add_task("training", total=steps, status="starting")
         self._evaluated = -1
@@ -42,8 +51,29 @@ class TrainingProgress:
         steps = [record for record in records if "loss" in record]
         if steps:
             newest = steps[-1]
-            status = f"{newest['tokens_per_s']:,.0f} tokens/s  loss {_losses(newest['loss'])}"
+            speed = next(key for key in newest if key.endswith("_per_s"))
+            status = f"{newest[speed]:,.0f} {speed.removesuffix('_per_s')}/s  loss {_losses(newest['loss'])}"
             self._progress.update(self._task, completed=newest["step"], status=status)
+
+
+@contextmanager
+def watched(folder: RunFolder, steps: int, *, console: Console | None = None) -> Iterator[None]:
+    """While a run goes on in this thread, another one shows its progress."""
+    done = threading.Event()
+    with TrainingProgress(steps, console=console) as progress:
+
+        def watch() -> None:
+            while not done.wait(POLL_S):
+                progress.show(read_json_lines(folder.metrics, what="metrics"))
+
+        thread = threading.Thread(target=watch, name="progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+            progress.show(read_json_lines(folder.metrics, what="metrics"))
 
 
 def _losses(losses: Mapping[str, float]) -> str:

@@ -37,6 +37,13 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def at(self, places: Tensor) -> Images:
+        """places: [M], or a mask of [N]."""
+        return Images(self.pixels[places], self.labels[places])
+
+    def to(self, device: str) -> Images:
+        return Images(self.pixels.to(device), self.labels.to(device))
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageData:
@@ -154,7 +161,4 @@ def _split(images: Images) -> ImageData:
     held_out = torch.tensor([int.from_bytes(each, "big") < HELD_OUT * 2**64 for each in hashes])
     if bool(held_out.all()) or not bool(held_out.any()):
         raise LtsRayError(f"{len(images)} images are too few to hold out {HELD_OUT:.0%} of them: give more")
-    return ImageData(
-        train=Images(images.pixels[~held_out], images.labels[~held_out]),
-        held_out=Images(images.pixels[held_out], images.labels[held_out]),
-    )
+    return ImageData(train=images.at(~held_out), held_out=images.at(held_out))

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import torch
 
+from lts_ray.elasticize.importance import evenly
 from lts_ray.errors import LtsRayError
 from lts_ray.models.vit.matvit import MatViT
 from lts_ray.models.vit.vit_checkpoint import load_vit
-from lts_ray.vision.images import ImageData, Images, check_images
+from lts_ray.vision.images import ImageData, check_images
 from lts_ray.vision.neuron_order import reorder_vit
 from lts_ray.vision.vision_settings import VisionSettings
 
@@ -23,8 +24,8 @@ def new_vit(settings: VisionSettings, data: ImageData) -> MatViT:
         return model
     labels = tuple(map(str, range(data.classes))) if settings.new_classifier else None
     source = Path(settings.init_from)
-    found = load_vit(source, labels=labels)
-    model = found.model
+    checkpoint = load_vit(source, labels=labels)
+    model = checkpoint.model
     if len(set(model.config.widths)) > 1:
         raise LtsRayError(f"{source} has layers of different width: it was extracted, and does not nest again")
     if labels is None and data.classes != len(model.config.labels):
@@ -34,12 +35,7 @@ def new_vit(settings: VisionSettings, data: ImageData) -> MatViT:
         )
     check_images(data, model.config)
     model.config = replace(model.config, granularities=dict(settings.granularities))
-    if settings.by_importance and not found.nests and len(settings.granularities) > 1:
-        reorder_vit(model, spread(data.train, settings.calibration_images))
+    if settings.by_importance and not checkpoint.nests and len(settings.granularities) > 1:
+        places = evenly(len(data.train), settings.calibration_images)  # files may go class by class
+        reorder_vit(model, data.train.at(places))
     return model
-
-
-def spread(images: Images, count: int) -> Images:
-    """`count` of them (all, if they are fewer), evenly from the first to the last: files may go class by class."""
-    chosen = torch.linspace(0, len(images) - 1, min(count, len(images))).round().long()
-    return Images(images.pixels[chosen], images.labels[chosen])

@@ -11,7 +11,6 @@ from benchmarks.scaling_law import ScalingLaw
 from lts_ray.files import append_json_line, write_json, write_text
 from lts_ray.models.matformer.hugging_face.checkpoint import hugging_face_config
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
-from lts_ray.training.ray_trainer import SCHEMA
 from lts_ray.training.run_folder import RunFolder
 from lts_ray.training.run_settings import ModelSettings, RunSettings, TrainingSettings
 
@@ -43,7 +42,7 @@ def write_run(
     losses = {name: law.loss_at(config.decoder_params(each)) for name, each in config.trained.items()}
     folder = RunFolder(path)
     folder.model.mkdir(parents=True)
-    write_json(folder.settings, {"schema": SCHEMA, **run.to_json()})
+    folder.begin(run.to_json())
     append_json_line(folder.metrics, {"step": 0, "validation_loss": dict.fromkeys(losses, 9.0)})
     final = {"step": run.training.steps, "validation_loss": losses, "final": True}
     append_json_line(folder.metrics, final if finished else {**final, "final": False})

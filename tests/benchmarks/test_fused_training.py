@@ -70,7 +70,7 @@ def test_a_bench_compares_every_member_with_its_training_alone_and_goes_on_where
             assert fused.config == alone.config
     assert result.members[0].params < result.members[1].params < result.fused_params
     with monkeypatch.context() as patch:
-        patch.delattr(training_runs, "train")
+        patch.delattr(training_runs, "train_text")
         again = compare_fused(tiny_settings(texts), tmp_path / "bench", rounds=2, say=said.append)
     assert (again.members, len(said)) == (result.members, 2 + len(NAMES))
     assert json.loads(json.dumps(result.to_json()))["costs"][0]["kind"] == "joint"

@@ -16,10 +16,9 @@ from lts_ray.elasticize.elastic_run import ElasticFolder, elasticize
 from lts_ray.elasticize.elasticize_settings import ElasticizeSettings
 from lts_ray.models.checkpoint_folder import WEIGHTS
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
-from lts_ray.training.loop import train
-from lts_ray.training.ray_trainer import continue_run
 from lts_ray.training.run_folder import RunFolder
 from lts_ray.training.run_settings import DataSettings, TrainingSettings
+from lts_ray.training.text_run import continue_run, train_text
 from tests.conftest import ROOT
 from tests.training.runs import losses
 
@@ -92,7 +91,7 @@ def test_elasticize_trains_and_goes_on_after_a_kill(cluster: str, model_dir: Pat
     whole.data.symlink_to(RunFolder(output).data)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    train(continue_run(RunFolder(output)), whole)
+    train_text(continue_run(RunFolder(output)), whole)
     torch.set_num_threads(threads)
     assert losses(output) == losses(whole.path)
     assert load_checkpoint(elastic.model).fingerprint == load_checkpoint(whole.model).fingerprint

@@ -200,7 +200,7 @@ def test_a_folder_with_results_is_not_overwritten(settings: ElasticizeSettings, 
     elasticize(settings, tmp_path / "out")
     with pytest.raises(LtsRayError, match="--resume"):
         elasticize(settings, tmp_path / "out")
-    with pytest.raises(LtsRayError, match="nothing to resume"):
+    with pytest.raises(LtsRayError, match="holds no run to resume"):
         elasticize(None, tmp_path / "empty")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from lts_ray.elasticize.importance import feed_forwards, neuron_importance
+from lts_ray.elasticize.importance import evenly, feed_forwards, neuron_importance
 from lts_ray.elasticize.reorder import reorder_by_importance
 from lts_ray.evaluation.validation_loss import validation_loss
 from lts_ray.models.matformer.matformer import MatFormer
@@ -92,3 +92,8 @@ def test_progress_is_told_once_for_each_sequence_and_granularity() -> None:
     told = []
     reorder_by_importance(make_model(), make_blocks(count=3), progress=lambda: told.append(1))
     assert len(told) == 3 * 4
+
+
+def test_examples_are_taken_evenly_from_first_to_last() -> None:
+    assert evenly(30, 4).tolist() == [0, 10, 19, 29]
+    assert evenly(30, 99).tolist() == list(range(30))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -43,12 +42,12 @@ def losses(folder: Path) -> list[tuple[int, object]]:
 
 def main(texts: str, output: str) -> None:
     """Run slowly enough that a test can kill it between two steps."""
-    from lts_ray.training.ray_trainer import prepare
+    from lts_ray.training.text_run import prepare_text, train_text
 
     torch.set_num_threads(1)
     settings = tiny_settings(Path(texts))
     folder = RunFolder(Path(output))
-    prepare(settings, folder)
+    prepare_text(settings, folder)
     fast = loop.optimize
 
     def slow(*args: object, **kwargs: object) -> dict[str, torch.Tensor]:
@@ -56,7 +55,7 @@ def main(texts: str, output: str) -> None:
         return fast(*args, **kwargs)  # type: ignore[arg-type]
 
     loop.optimize = slow
-    loop.train(replace(settings), folder)
+    train_text(settings, folder)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,10 @@ from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
 from lts_ray.training.flops import training_flops
 from lts_ray.training.learners.universal_learner import UniversalLearner
-from lts_ray.training.loop import propagate, train
-from lts_ray.training.ray_trainer import prepare, start_run
+from lts_ray.training.loop import propagate
 from lts_ray.training.run_folder import RunFolder
 from lts_ray.training.run_settings import ModelSettings, RunSettings, TrainingSettings
+from lts_ray.training.text_run import prepare_text, start_run, train_text
 from tests.training.runs import tiny_settings
 
 SHARES = {"nested_heads": {"S": 0.5, "M": 0.5}, "nested_d_model": {"S": 0.25, "M": 0.5, "L": 0.75}}
@@ -65,8 +65,8 @@ def test_a_run_lowers_every_granularitys_loss_and_keeps_their_shapes(texts: Path
     folder = RunFolder(tmp_path)
     settings = start_run(axes_settings(texts), folder)
     assert RunSettings.from_json(settings.to_json()) == settings
-    prepare(settings, folder)
-    train(settings, folder)
+    prepare_text(settings, folder)
+    train_text(settings, folder)
     records = read_json_lines(folder.metrics, what="metrics")
     losses = [each["validation_loss"] for each in records if "validation_loss" in each]
     assert all(losses[-1][name] < losses[0][name] - 0.1 for name in ("S", "M", "L", "XL"))

@@ -13,12 +13,13 @@ import torch
 
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json, write_json
-from lts_ray.training.loop import CPU, chosen, make_optimizer, train, when_done
+from lts_ray.training.loop import CPU, chosen, make_optimizer, when_done
 from lts_ray.training.new_learner import new_learner
-from lts_ray.training.ray_trainer import continue_run, prepare, run_training, scaling_config, start_run, torch_config
+from lts_ray.training.ray_trainer import run_training, scaling_config, torch_config
 from lts_ray.training.run_folder import RunFolder
 from lts_ray.training.run_settings import Device, RunSettings, TrainingSettings
 from lts_ray.training.snapshot import load_snapshot, save_snapshot, snapshots
+from lts_ray.training.text_run import continue_run, prepare_text, start_run, train_text
 from tests.training.runs import losses, tiny_settings
 
 NO_GPU = "training.device is cuda, but torch finds no CUDA GPU on this machine: give cpu or auto"
@@ -142,8 +143,8 @@ def test_a_run_on_the_device_that_auto_takes_is_the_run_on_the_cpu(
     devices: tuple[Device, ...] = ("auto", "cpu")
     for device in devices:
         folder = RunFolder(tmp_path / device)
-        prepare(on(device, texts), folder)
-        train(on(device, texts), folder)
+        prepare_text(on(device, texts), folder)
+        train_text(on(device, texts), folder)
         found[device] = losses(folder.path)
     assert found["auto"] == found["cpu"]
     assert len(found["cpu"]) == 4
@@ -152,8 +153,8 @@ def test_a_run_on_the_device_that_auto_takes_is_the_run_on_the_cpu(
 def test_a_snapshot_keeps_every_bit_and_is_read_to_where_the_model_is(texts: Path, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     settings = on("cpu", texts)
-    prepare(settings, folder)
-    train(settings, folder)
+    prepare_text(settings, folder)
+    train_text(settings, folder)
     learner = new_learner(settings, vocab_size=300, device=CPU)
     optimizer = make_optimizer(learner.model, settings.training)
     assert load_snapshot(snapshots(folder.snapshots)[-1], learner.model, optimizer) == 2

@@ -17,11 +17,11 @@ import torch
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json_lines
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
-from lts_ray.training.loop import make_optimizer, train
-from lts_ray.training.ray_trainer import prepare, start_run
+from lts_ray.training.loop import make_optimizer
 from lts_ray.training.run_folder import RunFolder, exclusive
 from lts_ray.training.run_settings import RunSettings, TrainingSettings, load_run_settings
 from lts_ray.training.snapshot import load_snapshot, snapshots
+from lts_ray.training.text_run import prepare_text, start_run, train_text
 from tests.conftest import make_model
 from tests.training.runs import losses, tiny_settings
 
@@ -32,8 +32,8 @@ def one_thread() -> None:
 
 
 def run(settings: RunSettings, folder: Path) -> list[tuple[int, object]]:
-    prepare(settings, RunFolder(folder))
-    train(settings, RunFolder(folder))
+    prepare_text(settings, RunFolder(folder))
+    train_text(settings, RunFolder(folder))
     return losses(folder)
 
 

@@ -14,10 +14,10 @@ from lts_ray.errors import LtsRayError
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
 from lts_ray.text.tokenizer import load_tokenizer
 from lts_ray.training import ray_trainer as trainer
-from lts_ray.training.loop import train
-from lts_ray.training.ray_trainer import prepare, run_training, start_run
+from lts_ray.training.ray_trainer import run_training
 from lts_ray.training.run_folder import RunFolder
 from lts_ray.training.run_settings import ModelSettings, load_run_settings
+from lts_ray.training.text_run import prepare_text, start_run, train_text
 from tests.foreign_tokenizer import write_foreign_tokenizer
 from tests.training.runs import tiny_settings
 
@@ -86,7 +86,7 @@ def test_a_run_that_cannot_start_leaves_nothing_and_the_corrected_one_starts(
 
 def test_a_run_whose_tokens_are_there_needs_no_corpus(texts: Path, tmp_path: Path) -> None:
     settings, folder = tiny_settings(texts), RunFolder(tmp_path / "run")
-    prepare(settings, folder)
+    prepare_text(settings, folder)
     for path in texts.glob("*.txt"):
         path.unlink()
     start_run(settings, folder)
@@ -113,8 +113,8 @@ def test_a_fresh_model_ends_its_texts_as_its_tokenizer_does(texts: Path, tmp_pat
     settings = tiny_settings(texts, steps=1)
     settings = replace(settings, data=replace(settings.data, tokenizer=str(tmp_path / "tokenizer")))
     folder = RunFolder(tmp_path / "run")
-    prepare(settings, folder)
-    train(settings, folder)
+    prepare_text(settings, folder)
+    train_text(settings, folder)
     eos_id = load_tokenizer(tmp_path / "tokenizer").eos_id
     assert eos_id > 0
     assert load_checkpoint(folder.model).model.config.eos_token_id == eos_id

@@ -15,7 +15,7 @@ from lts_ray.models.vit.matvit import MatViT
 from lts_ray.models.vit.vit_checkpoint import load_vit
 from lts_ray.models.vit.vit_config import MatViTConfig
 from lts_ray.vision.images import ImageData, Images
-from lts_ray.vision.vision_run import train
+from lts_ray.vision.vision_run import train_vit
 from lts_ray.vision.vision_settings import VisionModelSettings, VisionSettings
 
 CONFIG = MatViTConfig(
@@ -87,4 +87,4 @@ def tiny_settings(images: Path | str, **training: Any) -> VisionSettings:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    train(tiny_settings(sys.argv[1], **TO_BE_KILLED), Path(sys.argv[2]))
+    train_vit(tiny_settings(sys.argv[1], **TO_BE_KILLED), Path(sys.argv[2]))

@@ -8,7 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -19,19 +19,20 @@ from lts_ray.elasticize.importance import feed_forwards
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json_lines
 from lts_ray.models.vit.vit_checkpoint import load_vit, save_vit
+from lts_ray.training.learners.universal_learner import Passes
+from lts_ray.training.loop import propagate
 from lts_ray.training.run_settings import TrainingSettings
 from lts_ray.vision.accuracy import logits_of
 from lts_ray.vision.images import normalize, read_images
-from lts_ray.vision.learning import propagate
 from lts_ray.vision.neuron_order import reorder_vit, vit_neuron_importance
-from lts_ray.vision.new_vit import new_vit, spread
-from lts_ray.vision.vision_run import train
+from lts_ray.vision.new_vit import new_vit
+from lts_ray.vision.vision_run import train_vit
 from lts_ray.vision.vision_settings import VisionSettings, load_vision_settings
+from lts_ray.vision.vit_learner import ViTLearner
 from tests.conftest import ROOT
 from tests.vision.make import (
     TO_BE_KILLED,
     fingerprint,
-    make_data,
     make_images,
     make_pixels,
     make_vit,
@@ -66,13 +67,13 @@ def test_on_the_digits_every_granularity_learns(tmp_path: Path) -> None:
     training = replace(base.training, steps=150, batch_size=32, learning_rate=4e-3, warmup_steps=10, threads=1)
     model = replace(base.model, n_layer=2)
     settings = replace(base, training=training, model=model, images=replace(base.images, shift_pixels=0))
-    accuracy = load_vit(train(settings, tmp_path / "run")).accuracy
+    accuracy = load_vit(train_vit(settings, tmp_path / "run")).accuracy
     assert list(accuracy) == ["S", "M", "L", "XL"]
     assert min(accuracy.values()) > 0.75
 
 
 def test_a_run_leaves_its_log_and_a_checkpoint_with_its_accuracy(folder: Path, tmp_path: Path) -> None:
-    model = train(tiny_settings(folder), tmp_path / "run")
+    model = train_vit(tiny_settings(folder), tmp_path / "run")
     found = records(tmp_path / "run")
     assert [each["step"] for each in found if "loss" in each] == list(range(1, 13))
     assert [each["step"] for each in found if "validation_accuracy" in each] == [5, 10, 12]
@@ -85,7 +86,7 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_weights(folder: Path, tm
     """SIGKILL at a step that is no snapshot; then the run ends as one that was never stopped."""
     settings = tiny_settings(folder, **TO_BE_KILLED)
     expected, killed = tmp_path / "whole", tmp_path / "killed"
-    train(settings, expected)
+    train_vit(settings, expected)
     arguments = [sys.executable, "-m", "tests.vision.make", str(folder), str(killed)]
     process = subprocess.Popen(arguments)
     deadline = time.monotonic() + 120
@@ -94,28 +95,28 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_weights(folder: Path, tm
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert max(each["step"] for each in records(killed)) < 60
-    train(None, killed)
+    train_vit(None, killed)
     assert fingerprint(killed / "model") == fingerprint(expected / "model")
     assert records(killed) == records(expected)
 
 
 def test_a_run_killed_before_its_first_model_was_written_starts_it_again(folder: Path, tmp_path: Path) -> None:
     settings = tiny_settings(folder)
-    whole = train(settings, tmp_path / "whole")
-    train(replace(settings, training=replace(settings.training, steps=12)), tmp_path / "cut")
+    whole = train_vit(settings, tmp_path / "whole")
+    train_vit(replace(settings, training=replace(settings.training, steps=12)), tmp_path / "cut")
     for name in ("start/config.json", "start/model.safetensors"):
         (tmp_path / "cut" / name).unlink()
     for each in (tmp_path / "cut" / "snapshots").iterdir():
         (each / "state.safetensors").unlink()
         each.rmdir()
-    assert fingerprint(train(None, tmp_path / "cut")) == fingerprint(whole)
+    assert fingerprint(train_vit(None, tmp_path / "cut")) == fingerprint(whole)
 
 
 def test_images_that_changed_do_not_go_on_with_a_run(folder: Path, tmp_path: Path) -> None:
-    train(tiny_settings(folder), tmp_path / "run")
+    train_vit(tiny_settings(folder), tmp_path / "run")
     write_npz(folder / "b.npz", 5, seed=9)
     with pytest.raises(LtsRayError, match="have changed since the run began"):
-        train(None, tmp_path / "run")
+        train_vit(None, tmp_path / "run")
 
 
 def test_the_joint_gradient_is_the_weighted_sum_of_the_losses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,25 +129,27 @@ def test_the_joint_gradient_is_the_weighted_sum_of_the_losses(monkeypatch: pytes
         logits = reference(normalize(images.pixels, reference.config), submodel=reference.config.trained[name])
         total = total + weight / 8 * functional.cross_entropy(logits, images.labels)
     total.backward()  # type: ignore[no-untyped-call]
-    for passes in ("mixed", "separate"):
+    for passes in get_args(Passes):
         model = make_vit()
         objective = options.objective_of(model.config.granularities)
-        losses = propagate(model, images, 0, objective, passes=passes, precision="float32")
-        assert sum(weights[name] / 8 * loss for name, loss in losses.items()) == pytest.approx(float(total.detach()))
+        losses = propagate(ViTLearner(model=model, objective=objective, passes=passes), images, 0, "float32")
+        assert sum(weights[name] / 8 * float(loss) for name, loss in losses.items()) == pytest.approx(
+            float(total.detach())
+        )
         for found, expected in zip(model.parameters(), reference.parameters(), strict=True):
             torch.testing.assert_close(found.grad, expected.grad, atol=1e-5, rtol=1e-4)
 
 
 def test_the_sampled_objective_trains_one_granularity_a_step(folder: Path, tmp_path: Path) -> None:
     probabilities = {"S": 1.0, "M": 0.0, "L": 0.0, "XL": 1.0}
-    train(tiny_settings(folder, objective="sampled", probabilities=probabilities), tmp_path / "run")
+    train_vit(tiny_settings(folder, objective="sampled", probabilities=probabilities), tmp_path / "run")
     drawn = [tuple(each["loss"]) for each in records(tmp_path / "run") if "loss" in each]
     assert set(drawn) == {("S",), ("XL",)}
 
 
 def test_alone_a_granularity_is_a_plain_model_of_its_size(folder: Path, tmp_path: Path) -> None:
     settings = replace(tiny_settings(folder, weights="xl-double")).alone("M")
-    model = load_vit(train(settings, tmp_path / "run")).model
+    model = load_vit(train_vit(settings, tmp_path / "run")).model
     assert model.config.widths == (8, 8)
     assert dict(model.config.granularities) == {"XL": 1.0}
 
@@ -179,7 +182,7 @@ def test_a_plain_vit_is_put_in_order_and_fine_tuned(folder: Path, tmp_path: Path
     assert not torch.equal(feed_forwards(after)[0].up_proj.weight, feed_forwards(before)[0].up_proj.weight)
     kept = new_vit(replace(settings, by_importance=False), data)
     assert torch.equal(feed_forwards(kept)[0].up_proj.weight, feed_forwards(before)[0].up_proj.weight)
-    run = train(replace(settings, training=tiny_settings(folder, train="ffn").training), tmp_path / "run")
+    run = train_vit(replace(settings, training=tiny_settings(folder, train="ffn").training), tmp_path / "run")
     tuned = load_vit(run)
     assert tuned.nests
     assert torch.equal(tuned.model.patches.weight, after.patches.weight)
@@ -240,11 +243,6 @@ def test_order_brings_small_submodels_nearer_to_the_universal_one() -> None:
     torch.testing.assert_close(logits_of(model, images.pixels, half), expected, atol=1e-4, rtol=1e-4)
 
 
-def test_images_are_taken_from_first_to_last() -> None:
-    assert spread(make_data().train, 4).labels.tolist() == [0, 1, 1, 2]
-    assert len(spread(make_data().train, 99)) == 30
-
-
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
@@ -276,10 +274,10 @@ def test_the_shipped_configuration_is_what_training_does_without_one() -> None:
 
 def test_a_folder_in_use_and_one_that_holds_nothing_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(LtsRayError, match="add --resume"):
-        train(tiny_settings(folder), folder)
-    with pytest.raises(LtsRayError, match="nothing to resume"):
-        train(None, tmp_path / "nowhere")
+        train_vit(tiny_settings(folder), folder)
+    with pytest.raises(LtsRayError, match="holds no run to resume"):
+        train_vit(None, tmp_path / "nowhere")
     with pytest.raises(LtsRayError, match="is a file"):
-        train(tiny_settings(folder), folder / "a.npz")
+        train_vit(tiny_settings(folder), folder / "a.npz")
     with pytest.raises(LtsRayError, match="no granularity 'Q'"):
         tiny_settings(folder).alone("Q")

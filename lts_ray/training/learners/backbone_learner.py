@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from lts_ray.evaluation.backbone_loss import backbone_loss
 from lts_ray.models.backbones.backbone import Backbone
 from lts_ray.models.backbones.backbone_checkpoint import load_backbone, save_backbone
 from lts_ray.models.backbones.backbone_config import BackboneConfig
-from lts_ray.training.learners.learner import Losses
+from lts_ray.training.learners.learner import Evaluation, Losses, text_evaluation
 
 LOSS = "loss"
 """The name of a backbone's only loss."""
@@ -45,12 +45,12 @@ class BackboneLearner:
         loss = self.model.loss(blocks[:, :-1], blocks[:, 1:])
         yield loss, {LOSS: loss.detach()}
 
-    def evaluate(self, blocks: Tensor) -> dict[str, float]:
+    def evaluate(self, blocks: Tensor) -> Evaluation:
         """In training mode too: there is no dropout."""
-        return {LOSS: backbone_loss(self.model, blocks)}
+        return text_evaluation({LOSS: backbone_loss(self.model, blocks)})
 
-    def save(self, folder: Path, *, dtype: torch.dtype, validation_loss: Mapping[str, float] | None = None) -> None:
-        loss = None if validation_loss is None else validation_loss[LOSS]
+    def save(self, folder: Path, *, dtype: torch.dtype, evaluation: Evaluation | None = None) -> None:
+        loss = None if evaluation is None else evaluation["validation_loss"][LOSS]
         save_backbone(self.model, self.config, folder, dtype=dtype, validation_loss=loss)
 
     def load(self, folder: Path) -> BackboneLearner:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from lts_ray.evaluation.validation_loss import validation_loss as member_loss
+from lts_ray.evaluation.validation_loss import validation_loss
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint, save_checkpoint
 from lts_ray.models.matformer.independent import IndependentModel
 from lts_ray.training.learners.head_loss import head_loss
-from lts_ray.training.learners.learner import Losses
+from lts_ray.training.learners.learner import Evaluation, Losses, text_evaluation
 from lts_ray.training.learners.objective import Objective
 from lts_ray.training.learners.teacher import Teacher, only
 
@@ -40,14 +40,16 @@ class IndependentLearner:
             total, losses = head_loss(hidden, member.output_weight, targets, [share], only(teaching, index))
             yield total, {name: losses[0]}
 
-    def evaluate(self, blocks: Tensor) -> dict[str, float]:
+    def evaluate(self, blocks: Tensor) -> Evaluation:
         members = {name: self.model.member(name) for name in self.model.names}
-        return {name: member_loss(member, blocks, member.config.universal) for name, member in members.items()}
+        return text_evaluation(
+            {name: validation_loss(member, blocks, member.config.universal) for name, member in members.items()}
+        )
 
-    def save(self, folder: Path, *, dtype: torch.dtype, validation_loss: Mapping[str, float] | None = None) -> None:
+    def save(self, folder: Path, *, dtype: torch.dtype, evaluation: Evaluation | None = None) -> None:
         """A plain checkpoint for each granularity, in a folder of its name."""
         for name in self.model.names:
-            loss = None if validation_loss is None else {"XL": validation_loss[name]}
+            loss = None if evaluation is None else {"XL": evaluation["validation_loss"][name]}
             save_checkpoint(self.model.member(name), folder / name, dtype=dtype, validation_loss=loss)
 
     def load(self, folder: Path) -> IndependentLearner:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from lts_ray.evaluation.backbone_loss import backbone_loss
 from lts_ray.models.backbones.backbone_checkpoint import load_backbone, save_backbone
 from lts_ray.models.backbones.supernet import Supernet
 from lts_ray.models.backbones.supernet_config import SupernetConfig
-from lts_ray.training.learners.learner import Losses
+from lts_ray.training.learners.learner import Evaluation, Losses, text_evaluation
 from lts_ray.training.learners.objective import Objective
 
 
@@ -39,16 +39,17 @@ class SupernetLearner:
             loss = self.model.loss(name, blocks[:, :-1], blocks[:, 1:])
             yield share * loss, {name: loss.detach()}
 
-    def evaluate(self, blocks: Tensor) -> dict[str, float]:
+    def evaluate(self, blocks: Tensor) -> Evaluation:
         """In training mode too: there is no dropout."""
-        return {
-            name: self.model.using(name, lambda backbone: backbone_loss(backbone, blocks)) for name in self.model.names
-        }
+        using = self.model.using
+        return text_evaluation(
+            {name: using(name, lambda backbone: backbone_loss(backbone, blocks)) for name in self.model.names}
+        )
 
-    def save(self, folder: Path, *, dtype: torch.dtype, validation_loss: Mapping[str, float] | None = None) -> None:
+    def save(self, folder: Path, *, dtype: torch.dtype, evaluation: Evaluation | None = None) -> None:
         """A plain backbone's checkpoint for each member, in a folder of its name."""
         for name, config in self.model.config.configs.items():
-            loss = None if validation_loss is None else validation_loss[name]
+            loss = None if evaluation is None else evaluation["validation_loss"][name]
             save_backbone(self.model.extract(name), config, folder / name, dtype=dtype, validation_loss=loss)
 
     def load(self, folder: Path) -> SupernetLearner:

@@ -10,11 +10,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lts_ray.evaluation.validation_loss import validation_loss as granularity_loss
+from lts_ray.evaluation.validation_loss import validation_loss
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint, save_checkpoint
 from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.training.learners.head_loss import Teaching, head_loss
-from lts_ray.training.learners.learner import Losses
+from lts_ray.training.learners.learner import Evaluation, Losses, text_evaluation
 from lts_ray.training.learners.objective import Objective
 from lts_ray.training.learners.teacher import Teacher, only
 
@@ -71,12 +71,15 @@ class UniversalLearner:
         total, losses = head_loss(hidden, head, targets, list(shares.values()), teaching)
         return total, dict(zip(shares, losses, strict=True))
 
-    def evaluate(self, blocks: Tensor) -> dict[str, float]:
+    def evaluate(self, blocks: Tensor) -> Evaluation:
         trained = self.model.config.trained
-        return {name: granularity_loss(self.model, blocks, submodel) for name, submodel in trained.items()}
+        return text_evaluation(
+            {name: validation_loss(self.model, blocks, submodel) for name, submodel in trained.items()}
+        )
 
-    def save(self, folder: Path, *, dtype: torch.dtype, validation_loss: Mapping[str, float] | None = None) -> None:
-        save_checkpoint(self.model, folder, dtype=dtype, validation_loss=validation_loss)
+    def save(self, folder: Path, *, dtype: torch.dtype, evaluation: Evaluation | None = None) -> None:
+        losses = None if evaluation is None else evaluation["validation_loss"]
+        save_checkpoint(self.model, folder, dtype=dtype, validation_loss=losses)
 
     def load(self, folder: Path) -> UniversalLearner:
         return replace(self, model=load_checkpoint(folder).model.train())

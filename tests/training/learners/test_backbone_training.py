@@ -21,10 +21,10 @@ from lts_ray.training import found_architecture as found
 from lts_ray.training import loop
 from lts_ray.training.found_architecture import found_architecture
 from lts_ray.training.learners.backbone_learner import BackboneLearner
-from lts_ray.training.loop import make_optimizer, train
-from lts_ray.training.ray_trainer import prepare, start_run
+from lts_ray.training.loop import make_optimizer
 from lts_ray.training.run_folder import RunFolder
 from lts_ray.training.run_settings import ModelSettings, RunSettings, TrainingSettings, load_run_settings
+from lts_ray.training.text_run import prepare_text, start_run, train_text
 from tests.training.runs import losses, tiny_settings
 
 SHAPE = Architecture(d_model=32, n_head=(2, 4), d_inner=(64, 48), d_embed=32)
@@ -46,8 +46,8 @@ def backbone_settings(texts: Path, backbone: str, *, steps: int = 12) -> RunSett
 
 
 def run(settings: RunSettings, folder: Path) -> list[tuple[int, object]]:
-    prepare(settings, RunFolder(folder))
-    train(settings, RunFolder(folder))
+    prepare_text(settings, RunFolder(folder))
+    train_text(settings, RunFolder(folder))
     return losses(folder)
 
 

@@ -22,11 +22,11 @@ from lts_ray.training.learners.independent_learner import IndependentLearner
 from lts_ray.training.learners.learner import Learner
 from lts_ray.training.learners.teacher import Teacher
 from lts_ray.training.learners.universal_learner import UniversalLearner
-from lts_ray.training.loop import CPU, make_optimizer, optimize, propagate, train
+from lts_ray.training.loop import CPU, make_optimizer, optimize, propagate
 from lts_ray.training.new_learner import new_learner
-from lts_ray.training.ray_trainer import prepare, start_run
 from lts_ray.training.run_folder import RunFolder
 from lts_ray.training.run_settings import ModelSettings, RunSettings, TrainingSettings
+from lts_ray.training.text_run import prepare_text, start_run, train_text
 from tests.conftest import make_model
 from tests.training.runs import losses, tiny_settings
 
@@ -224,8 +224,8 @@ def test_weights_that_do_not_fit_the_checkpoint_are_refused_before_the_run(model
 
 
 def run(settings: RunSettings, folder: Path) -> list[tuple[int, object]]:
-    prepare(settings, RunFolder(folder))
-    train(settings, RunFolder(folder))
+    prepare_text(settings, RunFolder(folder))
+    train_text(settings, RunFolder(folder))
     return losses(folder)
 
 

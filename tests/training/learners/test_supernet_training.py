@@ -20,11 +20,11 @@ from lts_ray.models.backbones.supernet_config import SupernetConfig
 from lts_ray.text.batches import blocks_of
 from lts_ray.training import loop
 from lts_ray.training.learners.supernet_learner import SupernetLearner
-from lts_ray.training.loop import CPU, make_optimizer, optimize, propagate, train
+from lts_ray.training.loop import CPU, make_optimizer, optimize, propagate
 from lts_ray.training.new_learner import new_learner
-from lts_ray.training.ray_trainer import prepare, start_run
 from lts_ray.training.run_folder import RunFolder
 from lts_ray.training.run_settings import ModelSettings, RunSettings, TrainingSettings, load_run_settings
+from lts_ray.training.text_run import prepare_text, start_run, train_text
 from tests.models.backbones.supernets import DEEP, SMALL, WIDE, make_supernet, supernet_config
 from tests.training.runs import losses, tiny_settings
 
@@ -55,8 +55,8 @@ def supernet_settings(texts: Path, backbone: str, *, steps: int = 12, **options:
 
 
 def run(settings: RunSettings, folder: Path) -> list[tuple[int, object]]:
-    prepare(settings, RunFolder(folder))
-    train(settings, RunFolder(folder))
+    prepare_text(settings, RunFolder(folder))
+    train_text(settings, RunFolder(folder))
     return losses(folder)
 
 
