@@ -6,14 +6,11 @@ import sys
 
 import typer
 
-from benchmarks.verbs import bench_matformer, bench_scaling
+from benchmarks.verbs import bench_scaling
 from lts_ray.errors import LtsRayError
 
 app = typer.Typer(no_args_is_help=True)
-for benchmark in (
-    bench_matformer.matformer,
-    bench_scaling.scaling,
-):
+for benchmark in (bench_scaling.scaling,):
     app.command()(benchmark)
 
 if __name__ == "__main__":

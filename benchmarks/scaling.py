@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common.machine import Machine
-from benchmarks.matformer import train_scale
-from benchmarks.matformer_scales import Scale
+from benchmarks.common.scale import Scale
+from benchmarks.nested.nested_scales import train_scale
 from benchmarks.scaling_law import Fit, fit
 from benchmarks.scaling_points import KINDS, Kind, ScalingPoint, read_points
 from lts_ray.errors import LtsRayError

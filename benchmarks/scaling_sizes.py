@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from benchmarks.matformer_scales import Scale
+from benchmarks.common.scale import Scale
 from benchmarks.scaling_law import LEAST_SIZES
 from lts_ray.errors import LtsRayError
 from lts_ray.training.run_settings import ModelSettings, TrainingSettings

@@ -7,9 +7,9 @@ import torch
 import typer
 from typer.testing import CliRunner
 
+from benchmarks.nested_training import nested_training
 from benchmarks.speculation import speculation
 from benchmarks.training_step import training_step
-from benchmarks.verbs.bench_matformer import matformer
 from lts_ray.cli.generate import generate
 
 LARGEST = 2**63 - 1
@@ -21,7 +21,7 @@ LARGEST = 2**63 - 1
         (generate, ["--prompt", "a"]),
         (speculation, []),
         (training_step, []),
-        (matformer, ["--output", "nowhere"]),
+        (nested_training, ["--output", "nowhere"]),
     ],
     ids=lambda each: each.__name__ if callable(each) else "",
 )

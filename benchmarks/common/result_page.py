@@ -76,7 +76,10 @@ def leave_result(
 
     machine: None where nothing was measured here.
     """
-    print_tables([table for section in sections for table in section.tables])
+    for section in sections:
+        print_tables(section.tables)
+        if section.text:
+            print(section.text)
     write_json(folder / f"{name}.json", record)
     page = folder / f"{name}.html"
     write_page(

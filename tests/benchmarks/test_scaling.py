@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks import scaling_sizes
-from benchmarks.matformer_scales import UNIVERSAL, baseline
+from benchmarks.common.scale import UNIVERSAL, baseline
 from benchmarks.scaling import fit_points, run
 from benchmarks.scaling_points import read_points
 from benchmarks.scaling_sizes import scales_of

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import matformer_scales
 from benchmarks.common.held_out_text import held_out
-from benchmarks.matformer import Result, run, train_scale
-from benchmarks.matformer_scales import INDEPENDENT, SAMPLED, SAMPLED_EQUAL, UNIVERSAL, baseline
-from benchmarks.verbs.bench_matformer import matformer as verb
+from benchmarks.common.scale import UNIVERSAL, baseline
+from benchmarks.nested import nested_scales
+from benchmarks.nested.nested_scales import INDEPENDENT, SAMPLED, SAMPLED_EQUAL, train_scale
+from benchmarks.nested_training import NestedResult, compare_nested, nested_training
 from lts_ray.errors import LtsRayError
 from lts_ray.evaluation.consistency import Predictor, consistency
 from lts_ray.evaluation.validation_loss import validation_loss
@@ -27,7 +27,7 @@ from lts_ray.files import read_json, read_json_lines
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
 from lts_ray.text.tokenizer import load_tokenizer
 from lts_ray.training.run_folder import RunFolder
-from tests.benchmarks.matformer_runs import tiny_scale
+from tests.benchmarks.nested_runs import tiny_scale
 from tests.conftest import make_text
 
 NAMES = ("S", "M", "L", "XL")
@@ -51,10 +51,10 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bench(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+def bench(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, NestedResult]:
     """A whole bench with all objectives, and its folder."""
     folder = tmp_path_factory.mktemp("bench")
-    return folder, run([tiny_scale(corpus)], folder, objectives=True, evaluations=4, rounds=2)
+    return folder, compare_nested([tiny_scale(corpus)], folder, objectives=True, evaluations=4, rounds=2)
 
 
 def report_text(folder: Path) -> torch.Tensor:
@@ -62,7 +62,7 @@ def report_text(folder: Path) -> torch.Tensor:
     return held_out(np.load(data / "validation.npy"), eos_id=load_tokenizer(data).eos_id, length=16).report
 
 
-def test_each_granularity_is_held_against_a_plain_model_of_its_size(bench: tuple[Path, Result]) -> None:
+def test_each_granularity_is_held_against_a_plain_model_of_its_size(bench: tuple[Path, NestedResult]) -> None:
     folder, result = bench
     quality, text = result.scales[0].quality, report_text(folder)
     universal = load_checkpoint(folder / "small" / UNIVERSAL / "model").model
@@ -78,7 +78,9 @@ def test_each_granularity_is_held_against_a_plain_model_of_its_size(bench: tuple
     assert quality.tokens == text[:, 1:].numel()
 
 
-def test_plain_models_are_as_consistent_as_they_are_with_the_largest_plain_one(bench: tuple[Path, Result]) -> None:
+def test_plain_models_are_as_consistent_as_with_the_largest_plain_one(
+    bench: tuple[Path, NestedResult],
+) -> None:
     folder, result = bench
     small, largest = (load_checkpoint(folder / "small" / baseline(name) / "model").model for name in ("S", "XL"))
     (expected,) = consistency(
@@ -92,7 +94,7 @@ def test_plain_models_are_as_consistent_as_they_are_with_the_largest_plain_one(b
     assert alone[0].kl > 0
 
 
-def test_all_runs_but_those_of_other_length_see_the_same_batches_and_rates(bench: tuple[Path, Result]) -> None:
+def test_all_runs_but_those_of_other_length_see_the_same_batches_and_rates(bench: tuple[Path, NestedResult]) -> None:
     folder, _ = bench
     rates = {}
     for name in (UNIVERSAL, *(baseline(each) for each in NAMES), "large-first", SAMPLED, INDEPENDENT):
@@ -104,7 +106,7 @@ def test_all_runs_but_those_of_other_length_see_the_same_batches_and_rates(bench
     assert all(each == rates[UNIVERSAL] for each in rates.values())
 
 
-def test_mix_n_match_is_held_against_the_lines_between_the_granularities(bench: tuple[Path, Result]) -> None:
+def test_mix_n_match_is_held_against_the_lines_between_the_granularities(bench: tuple[Path, NestedResult]) -> None:
     quality = bench[1].scales[0].quality
     trained = {each.universal.submodel for each in quality.twins}
     assert [each.submodel.widths for each in quality.between] == [(4, 8), (8, 16), (16, 32)]
@@ -117,17 +119,16 @@ def test_mix_n_match_is_held_against_the_lines_between_the_granularities(bench: 
     assert quality.above_line(middle) == pytest.approx(middle.loss - (first.loss + second.loss) / 2)
 
 
-def test_choices_of_one_size_are_of_one_size(bench: tuple[Path, Result]) -> None:
+def test_choices_of_one_size_are_of_one_size(bench: tuple[Path, NestedResult]) -> None:
     size, *_ = sizes = bench[1].scales[0].quality.equal_sizes
     assert [each.least_slope.submodel.widths for each in sizes] == [(4, 8), (8, 16), (16, 32)]
     assert size.count == 2
     assert {each.submodel.widths for each in size.drawn} == {(4, 8), (8, 4)}
-    for each in sizes:
-        all_of_them = (each.least_slope, each.searched, each.random_best, *each.drawn)
-        assert {one.decoder_params for one in all_of_them} == {each.decoder_params}
+    for choice in sizes:
+        assert len({quality.decoder_params for quality in choice.chosen}) == 1
 
 
-def test_objectives_are_compared_at_equal_steps_and_at_equal_compute(bench: tuple[Path, Result]) -> None:
+def test_objectives_are_compared_at_equal_steps_and_at_equal_compute(bench: tuple[Path, NestedResult]) -> None:
     folder, result = bench
     joint, *others = result.scales[0].objectives
     named = {each.name: each for each in others}
@@ -146,19 +147,19 @@ def test_objectives_are_compared_at_equal_steps_and_at_equal_compute(bench: tupl
     )
 
 
-def test_a_finished_run_leaves_its_checkpoint_and_no_snapshots(bench: tuple[Path, Result]) -> None:
+def test_a_finished_run_leaves_its_checkpoint_and_no_snapshots(bench: tuple[Path, NestedResult]) -> None:
     folder, _ = bench
     assert (folder / "small" / UNIVERSAL / "model" / "model.safetensors").exists()
     assert not list(folder.rglob("snapshots"))
 
 
 def test_the_verb_reuses_finished_trainings_and_writes_its_files(
-    bench: tuple[Path, Result], corpus: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    bench: tuple[Path, NestedResult], corpus: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, result = bench
-    monkeypatch.setattr(matformer_scales, "SCALES", {"small": tiny_scale(corpus)})
+    monkeypatch.setattr(nested_scales, "SCALES", {"small": tiny_scale(corpus)})
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("model.safetensors")}
-    verb(
+    nested_training(
         output=folder,
         scale=["small"],
         objectives=True,
@@ -176,8 +177,8 @@ def test_the_verb_reuses_finished_trainings_and_writes_its_files(
     assert (written["schema"], written["evaluations"]) == (1, 4)
     (scale,) = written["scales"]
     mine = result.scales[0].to_json()
-    for key in ("granularities", "mix_n_match", "equal_sizes", "objectives", "tokens"):
-        assert scale[key] == mine[key]
+    for key in ("quality", "objectives"):
+        assert scale[key] == json.loads(json.dumps(mine[key]))
     assert scale["settings"]["training"]["steps"] == 4
     assert scale["time_ratio"] > 0
     page = (folder / "matformer.html").read_text(encoding="utf-8")
@@ -193,11 +194,11 @@ def final_losses(folder: Path) -> dict[str, object]:
 
 
 def test_trainings_killed_in_the_middle_go_on_to_the_same_models(
-    bench: tuple[Path, Result], corpus: Path, tmp_path: Path
+    bench: tuple[Path, NestedResult], corpus: Path, tmp_path: Path
 ) -> None:
     """SIGKILL in the third run, then the same call: what was finished stays as it was, byte for byte."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.benchmarks.matformer_runs", str(corpus), str(tmp_path / "small")],
+        [sys.executable, "-m", "tests.benchmarks.nested_runs", str(corpus), str(tmp_path / "small")],
         stdout=subprocess.DEVNULL,
     )
     third, deadline = RunFolder(tmp_path / "small" / baseline("M")), time.monotonic() + 120
@@ -221,7 +222,7 @@ def test_a_text_that_cannot_be_trained_on_does_not_spoil_the_folder(corpus: Path
     """One that is not there leaves nothing at all; after one that is too short, another may follow."""
     scale, folder = tiny_scale(corpus), tmp_path / "out"
     with pytest.raises(LtsRayError, match="no corpus and no file matches"):
-        run([replace(scale, corpus="nowhere*.txt")], folder)
+        compare_nested([replace(scale, corpus="nowhere*.txt")], folder)
     assert not folder.exists()
     short = tmp_path / "short"
     short.mkdir()
@@ -238,12 +239,12 @@ def test_a_text_that_cannot_be_trained_on_does_not_spoil_the_folder(corpus: Path
 def test_an_output_that_is_a_file_is_refused(corpus: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_text("kept")
     with pytest.raises(LtsRayError, match="file is a file"):
-        run([tiny_scale(corpus)], tmp_path / name)
+        compare_nested([tiny_scale(corpus)], tmp_path / name)
     assert (tmp_path / "file").read_text() == "kept"
 
 
 def test_a_folder_with_other_settings_is_refused_but_other_threads_are_not(
-    bench: tuple[Path, Result], corpus: Path
+    bench: tuple[Path, NestedResult], corpus: Path
 ) -> None:
     scale = tiny_scale(corpus)
     with pytest.raises(LtsRayError, match="other settings"):

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.matformer import train_scale
-from benchmarks.matformer_scales import SCALES, Scale
+from benchmarks.common.scale import Scale
+from benchmarks.nested.nested_scales import SCALES, train_scale
 from lts_ray.training import loop
 
 

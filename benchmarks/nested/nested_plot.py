@@ -8,7 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from benchmarks.matformer_quality import MatFormerQuality, Quality
+from benchmarks.nested.nested_quality import NestedQuality, ScaleQuality
 from lts_ray.report.style import ACCENT, INK, LINES, MUTED, SHOWN_ON_HOVER, styled
 
 AXES = {"loss": "validation loss, nats per token", "agreement": "tokens that agree with the largest model, %"}
@@ -16,7 +16,7 @@ TRAINED, PLAIN = "one universal model", "four plain models, trained alone"
 SLOPE, SEARCHED, DRAWN = "Mix'n'Match, least slope", "Mix'n'Match, searched", "Mix'n'Match, drawn at random"
 
 
-def matformer_figure(quality: MatFormerQuality) -> go.Figure:
+def nested_figure(quality: ScaleQuality) -> go.Figure:
     """Two panels that share their x axis' meaning; a point's hover text has its widths and all its numbers."""
     figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.09)
     for column, axis in enumerate(AXES, start=1):
@@ -29,20 +29,20 @@ def matformer_figure(quality: MatFormerQuality) -> go.Figure:
     return styled(figure, height=460)
 
 
-def _traces(quality: MatFormerQuality, axis: str) -> list[go.Scatter]:
+def _traces(quality: ScaleQuality, axis: str) -> list[go.Scatter]:
     """The granularities last, on top."""
-    names = [each.name for each in quality.twins]
+    names = [twins.name for twins in quality.twins]
     white = {"color": "white", "width": 1}
-    drawn = [one for each in quality.equal_sizes for one in each.drawn]
+    drawn = [point for choice in quality.equal_sizes for point in choice.drawn]
     return [
         _trace(drawn, axis, DRAWN, marker={"color": MUTED, "size": 6, "opacity": 0.7}),
         _trace(
-            [each.baseline for each in quality.twins], axis, PLAIN, names=names, mode="lines+markers",
+            [twins.baseline for twins in quality.twins], axis, PLAIN, names=names, mode="lines+markers",
             line={"color": LINES[1], "width": 1.5, "dash": "dot"},
             marker={"color": LINES[1], "symbol": "square", "size": 9, "line": white},
         ),
         _trace(
-            [each.universal for each in quality.twins], axis, TRAINED, names=names, mode="lines+markers+text",
+            [twins.universal for twins in quality.twins], axis, TRAINED, names=names, mode="lines+markers+text",
             line={"color": ACCENT, "width": 1.5},
             marker={"color": ACCENT, "symbol": "diamond", "size": 11, "line": white},
             text=[f"<b>{name}</b>" for name in names],
@@ -53,34 +53,40 @@ def _traces(quality: MatFormerQuality, axis: str) -> list[go.Scatter]:
             quality.between, axis, SLOPE, marker={"color": "white", "size": 7, "line": {"color": ACCENT, "width": 1.6}}
         ),
         _trace(
-            [each.searched for each in quality.equal_sizes], axis, SEARCHED,
+            [choice.searched for choice in quality.equal_sizes], axis, SEARCHED,
             marker={"color": LINES[2], "symbol": "triangle-up", "size": 8, "line": white},
         ),
     ]  # fmt: skip
 
 
 def _trace(
-    points: Sequence[Quality], axis: str, name: str, *, names: Sequence[str] = (), mode: str = "markers", **style: Any
+    points: Sequence[NestedQuality],
+    axis: str,
+    name: str,
+    *,
+    names: Sequence[str] = (),
+    mode: str = "markers",
+    **style: Any,
 ) -> go.Scatter:
     return go.Scatter(
-        x=[each.decoder_params / 1e6 for each in points],
-        y=[each.loss if axis == "loss" else 100 * each.agreement for each in points],
+        x=[point.decoder_params / 1e6 for point in points],
+        y=[point.loss if axis == "loss" else 100 * point.agreement for point in points],
         mode=mode,
         name=name,
-        hovertext=[_hover(each, names[place] if names else None) for place, each in enumerate(points)],
+        hovertext=[_hover(point, names[place] if names else None) for place, point in enumerate(points)],
         hovertemplate=SHOWN_ON_HOVER,
         **style,
     )
 
 
-def _hover(each: Quality, name: str | None) -> str:
+def _hover(point: NestedQuality, name: str | None) -> str:
     """Runs of one width are written once: a deep model's widths are longer than a figure is wide."""
     lines = [] if name is None else [f"<b>{name}</b>"]
     lines += [
-        _widths(each.submodel.widths),
-        f"{each.decoder_params:,} non-embedding parameters",
-        f"loss {each.loss:.4f}",
-        f"agreement {100 * each.agreement:.2f} %, KL {each.kl:.4f}",
+        _widths(point.submodel.widths),
+        f"{point.decoder_params:,} non-embedding parameters",
+        f"loss {point.loss:.4f}",
+        f"agreement {100 * point.agreement:.2f} %, KL {point.kl:.4f}",
     ]
     return "<br>".join(lines)
 

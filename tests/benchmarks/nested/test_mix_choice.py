@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.matformer_choice import choose, draw, random_choice, searched_choice
+from benchmarks.nested.mix_choice import choose, draw, random_choice, searched_choice
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
 from lts_ray.spaces.equal_size import EqualSize
 from lts_ray.spaces.least_slope import least_slope

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.matformer_scales import DEFAULT_SCALES, SCALES, scale_named
+from benchmarks.nested.nested_scales import DEFAULT_SCALES, SCALES, scale_named
 from lts_ray.errors import LtsRayError
 
 

@@ -1,0 +1,282 @@
+"""Is one nested training as good as four plain ones? Trains both ways, on the same batches, and compares.
+
+At each scale: the universal model and a plain model of each granularity's width, trained alone; then how far each
+granularity is from its plain twin, how consistent the small ones are with the large one, whether Mix'n'Match fills the
+curve between them, which Mix'n'Match is best, and what a joint step costs in time beside the four plain ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from benchmarks.common.command import ALL_CORES, StageProgress, Threads, run_command
+from benchmarks.common.held_out_text import held_out
+from benchmarks.common.machine import Machine
+from benchmarks.common.result_page import Section, Table, leave_result
+from benchmarks.common.scale import UNIVERSAL, Scale, baseline
+from benchmarks.nested.nested_plot import nested_figure
+from benchmarks.nested.nested_quality import ObjectiveQuality, ScaleQuality, judge_objectives, judge_scale
+from benchmarks.nested.nested_scales import DEFAULT_SCALES, scale_named, train_scale
+from benchmarks.training_step import MIXED, StepTimes, compare_steps
+from lts_ray.cli.options import Output, Seed
+from lts_ray.console import shown_progress
+from lts_ray.errors import LtsRayError
+from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
+from lts_ray.text.tokenizer import load_tokenizer
+from lts_ray.training.freed_memory import keep_freed_memory
+from lts_ray.training.loop import device_named
+from lts_ray.training.run_folder import RunFolder, check_output
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleResult:
+    scale: Scale
+    quality: ScaleQuality
+    times: StepTimes
+    objectives: tuple[ObjectiveQuality, ...]
+    """Empty where they were not asked for."""
+
+    @property
+    def time_ratio(self) -> float:
+        """Of one joint step over the steps of the four plain models together."""
+        return self.times.ratio(MIXED)[1]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.scale.name,
+            "settings": {"model": asdict(self.scale.model), "training": asdict(self.scale.training)},
+            "quality": asdict(self.quality),
+            "time_ratio": self.time_ratio,
+            "step_times": self.times.to_json(),
+            "objectives": [asdict(objective) for objective in self.objectives],
+            **self.summary(),
+        }
+
+    def summary(self) -> dict[str, Any]:
+        quality = self.quality
+        return {
+            "relative_difference": {twins.name: round(twins.relative_difference, 4) for twins in quality.twins},
+            "on_or_under_the_line": f"{quality.under_the_line} of {len(quality.between)}",
+            "time_ratio": round(self.time_ratio, 3),
+        }
+
+    def section(self) -> Section:
+        model, training, quality = self.scale.model, self.scale.training, self.quality
+        low, middle, high = self.times.ratio(MIXED)
+        return Section(
+            title=self.scale.name,
+            text=f"{model.n_layer} layers, d_model {model.d_model}, d_ff {model.d_ff}; {training.steps:,} steps of "
+            f"{training.batch_size} × {training.sequence_length} tokens; {quality.tokens:,} held-out tokens. "
+            f"{quality.under_the_line} of {len(quality.between)} least-slope mixes are on or under the line; one joint "
+            f"step takes {middle:.3f} ({low:.3f} – {high:.3f}) of the four plain steps' time.",
+            figure=nested_figure(quality),
+            name=f"matformer-{self.scale.name}",
+            tables=self.tables(),
+        )
+
+    def tables(self) -> list[Table]:
+        name, quality, options = self.scale.name, self.quality, self.times.scale.training
+        twins: list[dict[str, Any]] = [
+            {
+                "granularity": twins.name,
+                "non-embedding params": twins.universal.decoder_params,
+                "loss": twins.universal.loss,
+                "alone": twins.baseline.loss,
+                "difference, %": 100 * twins.relative_difference,
+                "agrees with XL, %": 100 * twins.universal.agreement,
+                "alone, %": 100 * twins.baseline.agreement,
+                "KL": twins.universal.kl,
+                "KL, alone": twins.baseline.kl,
+            }
+            for twins in quality.twins
+        ]
+        mixes = [
+            {
+                "least slope": point.submodel.text,
+                "non-embedding params": point.decoder_params,
+                "loss": point.loss,
+                "above the line, 1e-3 nats": 1e3 * quality.above_line(point),
+                "agrees with XL, %": 100 * point.agreement,
+            }
+            for point in quality.between
+        ]
+        choices = [
+            {
+                "non-embedding params": choice.least_slope.decoder_params,
+                "mixes": choice.count,
+                "least slope": 1e3 * quality.above_line(choice.least_slope),
+                "searched": 1e3 * quality.above_line(choice.searched),
+                "best at random": 1e3 * quality.above_line(choice.random_best),
+                "at random, mean": 1e3 * fmean(map(quality.above_line, choice.drawn)),
+            }
+            for choice in quality.equal_sizes
+        ]
+        objectives = [
+            {"objective": objective.name, "steps": objective.steps, "compute": objective.relative_flops}
+            | {granularity: point.loss for granularity, point in objective.by_granularity.items()}
+            | {
+                "mean": objective.mean_loss,
+                "S agrees with XL, %": 100 * next(iter(objective.by_granularity.values())).agreement,
+            }
+            for objective in self.objectives
+        ]
+        steps = [{"step": step, "median ms": self.times.median_ms(step)} for step in self.times.times_ms]
+        tables = {
+            "granularities, and plain models trained alone": twins,
+            "Mix'n'Match, and the line through the granularities": mixes,
+            "Mix'n'Match choices of one size, 1e-3 nats above the line": choices,
+            "loss by objective; compute over that of the joint one": objectives,
+            f"training steps in turns, {options.device}, {options.threads} threads": steps,
+        }
+        return [Table(title=f"{name}: {title}", rows=rows) for title, rows in tables.items() if rows]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NestedResult:
+    scales: tuple[ScaleResult, ...]
+    seed: int
+    evaluations: int
+    """Submodels that the random and the searched Mix'n'Match each looked at, at each size."""
+    machine: Machine
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "seed": self.seed,
+            "evaluations": self.evaluations,
+            "machine": asdict(self.machine),
+            "scales": [result.to_json() for result in self.scales],
+        }
+
+
+def compare_nested(
+    scales: Sequence[Scale],
+    folder: Path,
+    *,
+    objectives: bool = False,
+    evaluations: int = 24,
+    rounds: int = 15,
+    seed: int = 0,
+    say: Callable[[str], None] = lambda line: None,
+    progress: StageProgress = lambda stage, done, total: None,
+) -> NestedResult:
+    """Train what is not trained yet under folder/SCALE, then compare; killed, the same call goes on.
+
+    objectives: train and compare others than the joint one too. rounds: of the steps that are timed in turns. say:
+    hears which training begins; progress: of all that comes after. Raises LtsRayError for unusable settings, text or
+    folders.
+    """
+    if evaluations < 1:
+        raise LtsRayError(f"a choice looks at at least one submodel; got {evaluations} evaluations")
+    check_output(folder)
+    trained = [(scale, train_scale(scale, folder / scale.name, objectives=objectives, say=say)) for scale in scales]
+    results = []
+    for scale, folders in trained:
+
+        def told(stage: str, done: int, total: int, name: str = scale.name) -> None:
+            progress(f"{name}: {stage}", done, total)
+
+        rng = np.random.default_rng(seed)
+        result = _compare(scale, folders, objectives, evaluations=evaluations, rounds=rounds, rng=rng, progress=told)
+        results.append(result)
+    return NestedResult(scales=tuple(results), seed=seed, evaluations=evaluations, machine=Machine.here())
+
+
+def _compare(
+    scale: Scale,
+    folders: Mapping[str, RunFolder],
+    objectives: bool,
+    *,
+    evaluations: int,
+    rounds: int,
+    rng: np.random.Generator,
+    progress: StageProgress,
+) -> ScaleResult:
+    device = device_named(scale.training.device).type
+    data = folders[UNIVERSAL].data
+    tokenizer = load_tokenizer(data)
+    text = held_out(np.load(data / "validation.npy"), eos_id=tokenizer.eos_id, length=scale.training.sequence_length)
+    universal = load_checkpoint(folders[UNIVERSAL].model, device=device).model
+    baselines = {name: load_checkpoint(folders[baseline(name)].model, device=device).model for name in scale.baselines}
+    quality = judge_scale(universal, baselines, text, evaluations=evaluations, rng=rng, progress=progress)
+    others: tuple[ObjectiveQuality, ...] = ()
+    if objectives:
+        vocab_size = tokenizer.vocab_size
+        others = judge_objectives(scale, folders, text.report, vocab_size=vocab_size, device=device, progress=progress)
+    times = compare_steps(scale, rounds=rounds, progress=lambda done, total: progress("timing steps", done, total))
+    return ScaleResult(scale=scale, quality=quality, times=times, objectives=others)
+
+
+def nested_training(
+    output: Output,
+    scale: Annotated[
+        list[str] | None,
+        typer.Option(help="small, medium; with a GPU paper-78m, paper-180m. Default: small and medium."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Of every training; default: the scale's.")] = None,
+    objectives: Annotated[
+        bool, typer.Option("--objectives", help="Train by other objectives too: four more trainings a scale.")
+    ] = False,
+    evaluations: Annotated[
+        int, typer.Option(min=1, help="Submodels that a search of Mix'n'Match looks at, at each size.")
+    ] = 24,
+    rounds: Annotated[int, typer.Option(min=2, help="Rounds in which training steps are timed.")] = 15,
+    corpus: Annotated[str, typer.Option(help="What to train on.")] = "sotu",
+    seed: Seed = 0,
+    threads: Threads = ALL_CORES,
+    device: Annotated[
+        str | None,
+        typer.Option(help="cpu, cuda, or auto: a GPU where there is one. Default: auto for paper-*, else cpu."),
+    ] = None,
+) -> None:
+    """MatFormer: each granularity beside a plain model of its size, Mix'n'Match between them, and the time it takes.
+
+    Run again, it goes on where it stopped; finished trainings are kept. The default takes about an hour on two cores.
+    """
+    keep_freed_memory()
+    scales = [
+        scale_named(
+            name,
+            steps=steps,
+            corpus=corpus,
+            seed=seed,
+            threads=threads,
+            device=device,  # type: ignore[arg-type]  # checked by the settings, as a file's would be
+        )
+        for name in scale or DEFAULT_SCALES
+    ]
+    with shown_progress() as progress:
+        result = compare_nested(
+            scales,
+            output,
+            objectives=objectives,
+            evaluations=evaluations,
+            rounds=rounds,
+            seed=seed,
+            say=print,
+            progress=progress,
+        )
+    leave_result(
+        output,
+        "matformer",
+        result.to_json(),
+        heading="One nested training beside four plain ones",
+        text="A universal model and a plain model of each granularity's width, trained on the same batches for the "
+        "same steps. Lines join the granularities; a Mix'n'Match submodel on or under the line costs nothing.",
+        sections=[scale_result.section() for scale_result in result.scales],
+        machine=result.machine,
+        summary={scale_result.scale.name: scale_result.summary() for scale_result in result.scales},
+    )
+
+
+if __name__ == "__main__":
+    run_command(nested_training)
