@@ -196,9 +196,12 @@ def decode(
     new_tokens: Annotated[int, typer.Option(min=2, help="Tokens of a response.")] = 64,
     submodels: Annotated[str, typer.Option(help="Granularities or fractions, separated by commas.")] = "M,L,XL",
     rivals: Annotated[
-        str, typer.Option(help="Separated by commas: transformers, transformers-cb, ctranslate2; empty for none.")
+        str,
+        typer.Option(
+            help="Other libraries: transformers, transformers-cb, ctranslate2, separated by commas; empty for none."
+        ),
     ] = "transformers,transformers-cb,ctranslate2",
-    threads: Annotated[int, typer.Option(min=1, help="Of each library.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Threads that each library decodes on.")] = 1,
     rounds: Annotated[int, typer.Option(min=1, help="Turns that each response is timed in; the median counts.")] = 3,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File for the results, as JSON.")] = None,
     seed: Seed = 0,

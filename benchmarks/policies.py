@@ -179,7 +179,7 @@ class On(StrEnum):
 def policies(
     model: Model = DEFAULT_MODEL,
     output: Output = Path("runs/policies"),
-    on: Annotated[On, typer.Option(help="The engine, in real time; simulated steps; or both.")] = On.engine,
+    on: Annotated[On, typer.Option(help="Run the engine, in real time; simulate its steps; or both.")] = On.engine,
     policy: Annotated[
         list[str] | None,
         typer.Option(
@@ -199,12 +199,14 @@ def policies(
             "--load", "-l", help="In multiples of the universal model's saturation; default: 0.5, 0.75, 1, … 2."
         ),
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Of each load.")] = 30.0,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long each load lasts.")] = 30.0,
     seeds: Annotated[int, typer.Option(min=1, help="Loads of each kind; intervals are over them.")] = 3,
     tight: Annotated[float, typer.Option(help="Tight budgets, in multiples of what an idle engine needs.")] = 2.0,
     medium: Annotated[float, typer.Option(help="Medium budgets, in multiples of what an idle engine needs.")] = 4.0,
     loose: Annotated[float, typer.Option(help="Loose budgets, in multiples of what an idle engine needs.")] = 8.0,
-    noise: Annotated[float, typer.Option(min=0, help="Of simulated steps' times: the logarithm's deviation.")] = 0.05,
+    noise: Annotated[
+        float, typer.Option(min=0, help="Of the times of simulated steps: the standard deviation of their logarithm.")
+    ] = 0.05,
     rollouts: Annotated[int, typer.Option(min=1, help="Simulated replays that the oracle has for each load.")] = 40,
     frontier: options.Frontier = None,
     target: options.TargetName = None,

@@ -147,11 +147,15 @@ async def _timed(ask: Ask, prompt: Prompt, tokens: int, due_s: float) -> Timing:
 def serving_overhead(
     url: Annotated[str, typer.Option(help="A server of the same model and settings on this node.")],
     model: Model = DEFAULT_MODEL,
-    rounds: Annotated[int, typer.Option(min=1, help="Of each; they take turns.")] = 5,
-    singles: Annotated[int, typer.Option(min=1, help="Requests of a round for the time to the first token.")] = 10,
-    streams: Annotated[int, typer.Option(min=1, help="Requests at once.")] = 8,
-    prompt_tokens: Annotated[int, typer.Option(min=1, help="Of each request.")] = 32,
-    tokens: Annotated[int, typer.Option(min=2, help="Of each stream.")] = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds in which the server and the engine take turns.")] = 5,
+    singles: Annotated[
+        int, typer.Option(min=1, help="Requests of a round that are sent one by one, for the time to the first token.")
+    ] = 10,
+    streams: Annotated[
+        int, typer.Option(min=1, help="Requests of a round that are sent at once, for the tokens per second.")
+    ] = 8,
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of each prompt, drawn at random.")] = 32,
+    tokens: Annotated[int, typer.Option(min=2, help="Tokens of the response to each request of --streams.")] = 64,
     slots: options.Slots = 8,
     chunk_tokens: options.ChunkTokens = 256,
     threads: options.Threads = None,

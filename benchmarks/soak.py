@@ -157,9 +157,11 @@ def measure_soak(
 
 
 def soak(
-    minutes: Annotated[float, typer.Option("--minutes", "-n", min=0.01, help="How long.")] = 30.0,
-    load: Annotated[float, typer.Option(min=0.01, help="Over the universal model's saturation.")] = LOAD,
-    policy: Annotated[str, typer.Option(help="By its name in the server's configuration.")] = "deadline",
+    minutes: Annotated[float, typer.Option("--minutes", "-n", min=0.01, help="How long the load lasts.")] = 30.0,
+    load: Annotated[
+        float, typer.Option(min=0.01, help="Requests, in multiples of what saturates the universal model.")
+    ] = LOAD,
+    policy: Annotated[str, typer.Option(help="Name of the policy, as in the server's configuration.")] = "deadline",
     model: Model = DEFAULT_MODEL,
     url: Annotated[
         str | None, typer.Option(help="A server of the same model; default: an engine in this process.")
