@@ -27,8 +27,8 @@ from benchmarks.common.speculation_text import SpeculationText, choose_text, tra
 from benchmarks.common.turns import Progress, Responses, timed_responses
 from lts_ray.cli.options import SUBMODEL, Corpus, Model, Seed, Text
 from lts_ray.console import print_rows
-from lts_ray.decoding.draft_costs import LONGEST, measure_costs
-from lts_ray.decoding.draft_length import ADAPTIVE, Adaptive, Costs, Length, parse_length
+from lts_ray.decoding.draft_costs import LONGEST, measure_draft_costs
+from lts_ray.decoding.draft_length import ADAPTIVE, Adaptive, DraftCosts, Length, parse_length
 from lts_ray.decoding.plain_loop import generate
 from lts_ray.decoding.sampling import GREEDY, Sampling
 from lts_ray.decoding.speculative import Round, Statistics, speculate, tokens_of
@@ -65,7 +65,7 @@ def compare_speculation(
         raise LtsRayError("speculation needs at least 2 tokens, a repeat, a draft, a length and a kind of cache")
     submodels = {name: model.config.submodel(name) for name in (*drafts, verifier)}
     prompts = text.prompts.tolist()
-    measured = measure_costs(
+    measured = measure_draft_costs(
         model,
         prompts[0],
         drafts=[submodels[draft] for draft in drafts],
@@ -128,7 +128,7 @@ def compare_speculation(
 
 
 def _row(
-    setting: DraftSetting, decoded: Responses[Round], plain: Responses[Round], plain_s: float, costs: Costs
+    setting: DraftSetting, decoded: Responses[Round], plain: Responses[Round], plain_s: float, costs: DraftCosts
 ) -> DraftSpeed:
     rounds = [step for response in decoded.items for step in response[1:]]
     predicted = sum(step.drafted * costs.draft + costs.verify[step.drafted] for step in rounds)

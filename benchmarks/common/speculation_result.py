@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.common.machine import Machine
-from lts_ray.decoding.draft_length import ADAPTIVE, Costs, Length
+from lts_ray.decoding.draft_length import ADAPTIVE, DraftCosts, Length
 from lts_ray.decoding.sampling import Sampling
 from lts_ray.decoding.speculative import Statistics
 
@@ -58,7 +58,7 @@ class SpeculationResult:
     draft_vocabulary: int | None
     token_ms: float
     """Of the verifier alone."""
-    costs: Mapping[str, Costs]
+    costs: Mapping[str, DraftCosts]
     """By draft, in seconds; the first of `verify` is the verifier's plain step."""
     rows: tuple[DraftSpeed, ...]
     machine: Machine
@@ -83,7 +83,7 @@ class SpeculationResult:
         """For each draft whether it gains here, with which length, and what decides that."""
         return [self._verdict(draft, costs) for draft, costs in self.costs.items()]
 
-    def _verdict(self, draft: str, costs: Costs) -> str:
+    def _verdict(self, draft: str, costs: DraftCosts) -> str:
         best, rows = self.best(draft), self.rows_of(draft)
         length, step = best.setting.length, costs.draft / costs.verify[0]
         stand = max(row.statistics.acceptance for row in rows)

@@ -13,25 +13,25 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lts_ray.decoding.sampling import draw
+from lts_ray.decoding.sampling import draw_index
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """accepted: how many drafted tokens stand. token: the verifier's own, which follows them."""
-
+class DraftVerdict:
     accepted: int
+    """How many drafted tokens stand."""
     token: int
+    """The verifier's own, which follows them."""
 
 
-def accept_greedy(drafted: Sequence[int], logits: Tensor) -> Verdict:
+def accept_greedy(drafted: Sequence[int], logits: Tensor) -> DraftVerdict:
     """logits: [len(drafted) + 1, vocab_size], the verifier's before each drafted token and after the last."""
     best = logits.argmax(-1).tolist()
     accepted = next((place for place, token in enumerate(drafted) if token != best[place]), len(drafted))
-    return Verdict(accepted=accepted, token=best[accepted])
+    return DraftVerdict(accepted=accepted, token=best[accepted])
 
 
-def accept_sampled(drafted: Sequence[int], q: Sequence[Tensor], p: Tensor, generator: torch.Generator) -> Verdict:
+def accept_sampled(drafted: Sequence[int], q: Sequence[Tensor], p: Tensor, generator: torch.Generator) -> DraftVerdict:
     """q: [vocab_size] per drafted token, what it was drawn from. p: [len(drafted) + 1, vocab_size], the verifier's."""
     chances = torch.rand(len(drafted), generator=generator).tolist()
     for place, (token, chance) in enumerate(zip(drafted, chances, strict=True)):
@@ -39,5 +39,5 @@ def accept_sampled(drafted: Sequence[int], q: Sequence[Tensor], p: Tensor, gener
             continue
         left = (p[place] - q[place]).clamp_(min=0)
         # Where p and q agree but for rounding, nothing may be left of the difference: then either will do.
-        return Verdict(accepted=place, token=draw(left if float(left.sum()) > 0 else p[place], generator))
-    return Verdict(accepted=len(drafted), token=draw(p[-1], generator))
+        return DraftVerdict(accepted=place, token=draw_index(left if float(left.sum()) > 0 else p[place], generator))
+    return DraftVerdict(accepted=len(drafted), token=draw_index(p[-1], generator))

@@ -10,7 +10,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from lts_ray.decoding.draft_length import Adaptive, Costs
+from lts_ray.decoding.draft_length import Adaptive, DraftCosts
 from lts_ray.decoding.drafter import Draft, Drafter, check_draft
 from lts_ray.decoding.plain_loop import check_length
 from lts_ray.decoding.sampling import GREEDY, Sampling
@@ -43,7 +43,7 @@ def adaptive_length(
     Takes what `speculate` takes, and raises LtsRayError where that would.
     """
     check_length(len(prompt_ids), max_tokens, model.config.context_length)
-    (costs,) = measure_costs(
+    (costs,) = measure_draft_costs(
         model,
         prompt_ids[:PROMPT],
         drafts=[draft],
@@ -56,7 +56,7 @@ def adaptive_length(
     return Adaptive(costs=costs)
 
 
-def measure_costs(
+def measure_draft_costs(
     model: UniversalModel,
     prompt_ids: Sequence[int],
     *,
@@ -67,14 +67,14 @@ def measure_costs(
     sampling: Sampling = GREEDY,
     repeats: int = 15,
     clock: Clock = time.perf_counter,
-) -> list[Costs]:
-    """Of each drafter with one verifier, in seconds: medians of `repeats` turns behind this prompt, after one unheard.
+) -> list[DraftCosts]:
+    """Of each drafter with one verifier, in seconds: medians of `repeats` turns behind this prompt.
 
-    longest: the longest draft to verify. Raises LtsRayError where it does not fit the context behind the prompt, and
+    A first turn does not count. longest: the longest draft to verify. Raises LtsRayError where it does not fit the context behind the prompt, and
     for a drafter wider than the verifier.
     """
-    for each in drafts:
-        check_draft(model.config.check(each), model.config.check(submodel))
+    for draft in drafts:
+        check_draft(model.config.check(draft), model.config.check(submodel))
     sequence, weight = list(prompt_ids), model.weight
     length = len(sequence) + longest
     if length > model.config.context_length:
@@ -88,14 +88,14 @@ def measure_costs(
     drafters = [
         Drafter(
             model,
-            each,
+            draft,
             cache,
             vocabulary=draft_vocabulary,
             sampling=sampling,
             eos_id=None,
             generator=generator,
         )
-        for each in drafts
+        for draft in drafts
     ]
     with torch.inference_mode():
         model(torch.tensor([sequence], device=weight.device), submodel=submodel, cache=cache, last_only=True)
@@ -106,16 +106,16 @@ def measure_costs(
             for count in range(longest + 1)
         ]
         steps: list[Callable[[], object]] = [
-            *(partial(each.draft, sequence, 1) for each in drafters),
+            *(partial(drafter.draft, sequence, 1) for drafter in drafters),
             *(partial(verifier.judge, sequence, part) for part in parts),
         ]
         times: list[list[float]] = [[] for _ in steps]
         for _ in range(1 + repeats):
-            for step, found in zip(steps, times, strict=True):
+            for step, seconds in zip(steps, times, strict=True):
                 cache.truncate(0, len(sequence) - 1)
                 begin = clock()
                 step()
-                found.append(clock() - begin)
-    medians = [median(found[1:]) for found in times]
+                seconds.append(clock() - begin)
+    medians = [median(seconds[1:]) for seconds in times]
     verify = tuple(medians[len(drafters) :])
-    return [Costs(draft=each, verify=verify) for each in medians[: len(drafters)]]
+    return [DraftCosts(draft=seconds, verify=verify) for seconds in medians[: len(drafters)]]

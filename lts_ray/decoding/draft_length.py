@@ -7,7 +7,7 @@ stand and one of the verifier's own. It costs k drafter steps and a verifier for
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -55,14 +55,16 @@ class FixedLength:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Costs:
-    """In any one unit of time. draft: a drafter's step. verify[k]: the verifier's forward over k + 1 tokens."""
+class DraftCosts:
+    """In any one unit of time."""
 
     draft: float
+    """A drafter's step."""
     verify: tuple[float, ...]
+    """At place k, the verifier's forward over k + 1 tokens."""
 
     def __post_init__(self) -> None:
-        if not self.verify or any(not math.isfinite(each) or each <= 0 for each in (self.draft, *self.verify)):
+        if not self.verify or any(not math.isfinite(cost) or cost <= 0 for cost in (self.draft, *self.verify)):
             raise LtsRayError(f"costs are positive numbers, at least one of them to verify; got {self}")
 
     @property
@@ -101,18 +103,18 @@ def expected_tokens(acceptance: float, length: int) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Adaptive:
-    """The length that pays at the acceptance seen, recent rounds counting most.
+    """The length that pays at the acceptance seen, recent rounds counting most."""
 
-    accepted, rejected: beta counts, which every round multiplies by `memory` before it adds its own. They lie on top
-    of a hopeful prior that does not fade: after a while of plain decoding, a draft is worth another try. It weighs as
-    much as five drafted tokens, so that one that falls early does not end drafting where four of five stand.
-    """
-
-    costs: Costs
+    costs: DraftCosts
     accepted: float = 0.0
+    """How many drafted tokens stood; older rounds count less."""
     rejected: float = 0.0
+    """How many fell."""
     memory: float = 0.98
-    prior: tuple[float, float] = field(default=(4.0, 1.0))
+    """Every round multiplies both counts by it before it adds its own."""
+    prior: tuple[float, float] = (4.0, 1.0)
+    """Added to the counts, and does not fade: after a while of plain decoding, a draft is worth another try. It weighs
+    as much as five drafted tokens, so that one that falls early does not end drafting where four of five stand."""
 
     def __post_init__(self) -> None:
         if not 0 < self.memory <= 1:

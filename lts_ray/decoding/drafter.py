@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lts_ray.decoding.sampling import Sampling, draw, probabilities
+from lts_ray.decoding.sampling import Sampling, draw_index, probabilities
 from lts_ray.errors import LtsRayError
 from lts_ray.models.kv_cache import KVCache
 from lts_ray.models.matformer.matformer import MatFormer
@@ -29,10 +29,9 @@ def most_frequent(tokens: Sequence[int] | Tensor | np.ndarray, size: int) -> Ten
 
 @dataclass(frozen=True, kw_only=True)
 class Draft:
-    """probabilities: [vocab_size] per token, what it was drawn from; none where drafting is greedy."""
-
     tokens: list[int] = field(default_factory=list)
     probabilities: list[Tensor] = field(default_factory=list)
+    """[vocab_size] per token, what it was drawn from; none where drafting is greedy."""
 
 
 class Drafter:
@@ -61,7 +60,7 @@ class Drafter:
         self._sampling, self._eos_id, self._generator = sampling, eos_id, generator
         self._head: Tensor | None = None  # [len(vocabulary), d_model]
         if vocabulary is not None:
-            self._vocabulary = check_vocabulary(vocabulary, model.config.vocab_size)
+            self._vocabulary = _check_vocabulary(vocabulary, model.config.vocab_size)
             self._ids: list[int] = self._vocabulary.tolist()
             if not isinstance(model, MatFormer):
                 raise LtsRayError("a draft vocabulary needs a model whose logits are one product: leave it out")
@@ -80,7 +79,7 @@ class Drafter:
                     chance *= float(torch.softmax(logits.float(), dim=-1)[place])
             else:
                 q = probabilities(logits, self._sampling)
-                place = draw(q, self._generator)
+                place = draw_index(q, self._generator)
                 draft.probabilities.append(self._of_all(q))
                 if self._doubt:
                     chance *= float(q.max())
@@ -113,7 +112,7 @@ def check_draft(draft: Submodel, submodel: Submodel) -> None:
         raise LtsRayError(f"the draft {draft.text} is wider than its verifier {submodel.text}: choose a smaller one")
 
 
-def check_vocabulary(vocabulary: Tensor, vocab_size: int) -> Tensor:
+def _check_vocabulary(vocabulary: Tensor, vocab_size: int) -> Tensor:
     """On the CPU. Raises LtsRayError for ids that the model does not have, or has twice."""
     ids = vocabulary.cpu().long()
     if ids.dim() != 1 or not len(ids) or int(ids.min()) < 0 or int(ids.max()) >= vocab_size:

@@ -17,11 +17,10 @@ from lts_ray.decoding.sampling import Sampling, pick
 
 @dataclass(frozen=True, slots=True)
 class ChosenToken:
-    """top: the most likely tokens with their log probabilities, most likely first, as many as were asked for."""
-
     token: int
     logprob: float | None = None
     top: tuple[tuple[int, float], ...] = ()
+    """The most likely tokens with their log probabilities, most likely first, as many as were asked for."""
 
 
 class Sampler:
@@ -46,7 +45,7 @@ class Sampler:
 
     @property
     def is_argmax(self) -> bool:
-        """Whether it only ever takes the largest logit, and remembers nothing: then anyone may do it instead."""
+        """Whether it only ever takes the largest logit, and remembers nothing: then the caller may do it instead."""
         return self._sampling.temperature == 0 and self._top is None and not self._sampling.edits_logits
 
     def choose(self, logits: Tensor) -> ChosenToken:

@@ -27,24 +27,24 @@ COLDEST = 1e-30
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """temperature: 0 is greedy. top_p: draw from the smallest set of tokens whose probability reaches this.
-
-    top_k: draw from so many most likely tokens, and those as likely as the last; 0 is off. min_p: from those at least
-    so likely, with the most likely one as 1. repetition_penalty: of tokens in prompt or response, positive logits are
-    divided by it and others multiplied. presence_penalty, frequency_penalty: taken off the logits of the response's
-    tokens, once or as often as they came. logit_bias: added to a token's logit. min_tokens: the response does not end
-    before it has as many.
-    """
-
     temperature: float = 0.0
+    """0 is greedy."""
     top_p: float = 1.0
+    """Draw from the smallest set of tokens whose probability reaches this."""
     top_k: int = 0
+    """Draw from so many most likely tokens, and those as likely as the last; 0 is off."""
     min_p: float = 0.0
+    """Draw from tokens at least so likely, with the most likely one as 1."""
     repetition_penalty: float = 1.0
+    """Of tokens in prompt or response, positive logits are divided by it and others multiplied."""
     presence_penalty: float = 0.0
+    """Taken off the logits of the response's tokens, once."""
     frequency_penalty: float = 0.0
+    """Taken off the logits of the response's tokens, as often as they came."""
     logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
+    """Added to a token's logit."""
     min_tokens: int = 0
+    """The response does not end before it has as many."""
 
     def __post_init__(self) -> None:
         if not isfinite(self.temperature) or self.temperature < 0:
@@ -98,7 +98,7 @@ def pick(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
     if sampling.temperature == 0:
         return int(logits.argmax())
     tokens, weights = _candidates(logits.detach().float().cpu(), sampling)
-    place = draw(weights, generator)
+    place = draw_index(weights, generator)
     return place if tokens is None else int(tokens[place])
 
 
@@ -108,25 +108,25 @@ def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
     logits = logits.detach().float().cpu()
     if sampling.top_k == 0 and sampling.min_p == 0 and sampling.top_p == 1:
         return torch.softmax(_scaled(logits, sampling.temperature), dim=-1)
-    found = torch.zeros_like(logits)
-    for row, out in zip(_rows(logits), _rows(found), strict=True):
+    shares = torch.zeros_like(logits)
+    for row, out in zip(_rows(logits), _rows(shares), strict=True):
         tokens, weights = _candidates(row, sampling)
         weights = weights / weights.sum()
         if tokens is None:
             out.copy_(weights)
         else:
             out[tokens] = weights
-    return found
+    return shares
 
 
-def draw(weights: Tensor, generator: torch.Generator) -> int:
+def draw_index(weights: Tensor, generator: torch.Generator) -> int:
     """An index, drawn in proportion to `weights` [n]: one random number, whatever n is."""
     bounds = weights.cumsum(0, dtype=torch.float64)
     total = float(bounds[-1])
     if not 0 < total < float("inf"):  # NaN too
         raise LtsRayError("the model's logits are no numbers, so that no token can be drawn: its weights are broken")
     share = float(torch.rand((), dtype=torch.float64, generator=generator))
-    at = min(share * total, nextafter(total, 0.0))  # rounding must not reach the total, which is nobody's
+    at = min(share * total, nextafter(total, 0.0))  # rounding must not reach the total, which is no token's
     return int(torch.searchsorted(bounds, at, right=True))
 
 

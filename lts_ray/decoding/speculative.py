@@ -28,35 +28,34 @@ from lts_ray.submodel import Submodel
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """What one forward of the verifier gave. The prompt's own is the first, with nothing drafted.
-
-    tokens: at most `accepted` drafted ones and one of the verifier; fewer where the response ended among them.
-    """
+    """What one forward of the verifier gave. The prompt's own is the first, with nothing drafted."""
 
     tokens: tuple[int, ...]
+    """At most `accepted` drafted ones and one of the verifier; fewer where the response ended among them."""
     drafted: int
     accepted: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
-    """Of a response or several, without the prompts' own steps and tokens. fallen: steps at which a draft fell."""
+    """Of a response or several, without the prompts' own steps and tokens."""
 
     tokens: int
     verifier_steps: int
     drafted: int
     accepted: int
     fallen: int
+    """Steps at which a draft fell."""
 
     @classmethod
     def of(cls, responses: Iterable[Sequence[Round]]) -> Statistics:
-        steps = [each for rounds in responses for each in rounds[1:]]
+        steps = [step for rounds in responses for step in rounds[1:]]
         return cls(
-            tokens=sum(len(each.tokens) for each in steps),
+            tokens=sum(len(step.tokens) for step in steps),
             verifier_steps=len(steps),
-            drafted=sum(each.drafted for each in steps),
-            accepted=sum(each.accepted for each in steps),
-            fallen=sum(each.accepted < each.drafted for each in steps),
+            drafted=sum(step.drafted for step in steps),
+            accepted=sum(step.accepted for step in steps),
+            fallen=sum(step.accepted < step.drafted for step in steps),
         )
 
     @property
@@ -124,7 +123,7 @@ def speculate(
 
 def tokens_of(rounds: Iterable[Round]) -> Iterator[int]:
     """The tokens, one by one; `eos_id` is not among them."""
-    return (token for each in rounds for token in each.tokens)
+    return (token for round_ in rounds for token in round_.tokens)
 
 
 def _speculate(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lts_ray.decoding.acceptance import Verdict, accept_greedy, accept_sampled
+from lts_ray.decoding.acceptance import DraftVerdict, accept_greedy, accept_sampled
 from lts_ray.decoding.drafter import Draft
 from lts_ray.decoding.sampling import Sampling, probabilities
 from lts_ray.models.kv_cache import KVCache
@@ -25,7 +25,7 @@ class Verifier:
     sampling: Sampling
     generator: torch.Generator
 
-    def judge(self, sequence: Sequence[int], draft: Draft) -> Verdict:
+    def judge(self, sequence: Sequence[int], draft: Draft) -> DraftVerdict:
         """Runs over what the cache lacks of `sequence`, its last token at least, and over the draft behind it."""
         held = int(self.cache.lengths[0])
         step = torch.tensor([[*sequence[held:], *draft.tokens]], device=self.model.weight.device)

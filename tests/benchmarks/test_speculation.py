@@ -13,7 +13,7 @@ from benchmarks.common.machine import Machine
 from benchmarks.common.speculation_result import DraftSetting, DraftSpeed, SpeculationResult
 from benchmarks.common.speculation_text import SpeculationText, choose_text
 from benchmarks.speculation import compare_speculation, speculation
-from lts_ray.decoding.draft_length import ADAPTIVE, Costs
+from lts_ray.decoding.draft_length import ADAPTIVE, DraftCosts
 from lts_ray.decoding.sampling import GREEDY
 from lts_ray.decoding.speculative import Statistics, speculate
 from lts_ray.errors import LtsRayError
@@ -80,7 +80,7 @@ def test_speed_is_over_the_verifier_alone_and_the_costs_predict_it(
     assert found.rows[0].statistics == Statistics.of(expected)
 
 
-def result(costs: Costs, speeds: dict[tuple[bool, int], float]) -> SpeculationResult:
+def result(costs: DraftCosts, speeds: dict[tuple[bool, int], float]) -> SpeculationResult:
     statistics = Statistics(tokens=100, verifier_steps=50, drafted=80, accepted=60, fallen=20)
     return SpeculationResult(
         verifier="XL",
@@ -107,9 +107,9 @@ def result(costs: Costs, speeds: dict[tuple[bool, int], float]) -> SpeculationRe
 
 
 CHEAP, DEAR, FLAT = (
-    Costs(draft=0.2, verify=(1.0, 1.1, 1.2)),
-    Costs(draft=0.9, verify=(1.0, 1.2, 1.4)),
-    Costs(draft=0.7, verify=(1.0, 1.1, 1.2)),
+    DraftCosts(draft=0.2, verify=(1.0, 1.1, 1.2)),
+    DraftCosts(draft=0.9, verify=(1.0, 1.2, 1.4)),
+    DraftCosts(draft=0.7, verify=(1.0, 1.1, 1.2)),
 )
 
 
@@ -123,7 +123,7 @@ CHEAP, DEAR, FLAT = (
     ],
     ids=["gains", "cannot", "too few stand", "no more than the clock's noise"],
 )
-def test_the_verdict_says_whether_a_draft_gains_and_why(costs: Costs, speed: float, expected: str) -> None:
+def test_the_verdict_says_whether_a_draft_gains_and_why(costs: DraftCosts, speed: float, expected: str) -> None:
     found = result(costs, {(True, 1): speed - 0.2, (True, 2): speed, (False, 2): speed - 0.1})
     (verdict,) = found.verdicts()
     assert re.search(expected, verdict), verdict

@@ -8,7 +8,7 @@ import pytest
 
 from lts_ray.cli.generate import generate
 from lts_ray.decoding import draft_costs
-from lts_ray.decoding.draft_length import Costs
+from lts_ray.decoding.draft_length import DraftCosts
 from lts_ray.errors import LtsRayError
 
 PROMPT = "the law of the people"
@@ -36,13 +36,13 @@ def test_the_draft_length_follows_the_costs_that_are_measured(
 ) -> None:
     """The largest drafts for itself: all of its tokens stand, and the costs alone decide."""
 
-    def drafted(costs: Costs) -> str:
-        monkeypatch.setattr(draft_costs, "measure_costs", lambda *_, **options: [costs])
+    def drafted(costs: DraftCosts) -> str:
+        monkeypatch.setattr(draft_costs, "measure_draft_costs", lambda *_, **options: [costs])
         return run(model_dir, capsys, draft="XL")[1]
 
     # 19 tokens follow the prompt's own: six whole rounds of a draft and the verifier's token, or 19 without a draft
-    assert drafted(Costs(draft=0.1, verify=(1.0, 1.1, 1.2))).startswith("12 tokens drafted, 12 accepted; 2.71")
-    assert drafted(Costs(draft=1.0, verify=(1.0, 1.5, 2.0))).startswith("0 tokens drafted, 0 accepted; 1.00")
+    assert drafted(DraftCosts(draft=0.1, verify=(1.0, 1.1, 1.2))).startswith("12 tokens drafted, 12 accepted; 2.71")
+    assert drafted(DraftCosts(draft=1.0, verify=(1.0, 1.5, 2.0))).startswith("0 tokens drafted, 0 accepted; 1.00")
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from lts_ray.decoding.draft_costs import LONGEST, PROMPT, adaptive_length, measure_costs
-from lts_ray.decoding.draft_length import Costs
+from lts_ray.decoding.draft_costs import LONGEST, PROMPT, adaptive_length, measure_draft_costs
+from lts_ray.decoding.draft_length import DraftCosts
 from lts_ray.decoding.sampling import GREEDY, Sampling
 from lts_ray.errors import LtsRayError
 from lts_ray.models.matformer.matformer import MatFormer
@@ -21,7 +21,7 @@ def test_costs_are_those_of_a_drafters_step_and_of_the_verifiers_forwards(
     model: MatFormer, monkeypatch: pytest.MonkeyPatch, sampling: Sampling
 ) -> None:
     trained = model.config.trained
-    found = measure_costs(
+    found = measure_draft_costs(
         model,
         [3, 1, 4, 1],
         drafts=[trained["S"], trained["L"]],
@@ -31,7 +31,7 @@ def test_costs_are_those_of_a_drafters_step_and_of_the_verifiers_forwards(
         clock=ModelClock(monkeypatch),
     )
     verify = (2.0, 3.0, 4.0, 5.0)
-    assert found == [Costs(draft=1.125, verify=verify), Costs(draft=1.5, verify=verify)]
+    assert found == [DraftCosts(draft=1.125, verify=verify), DraftCosts(draft=1.5, verify=verify)]
 
 
 @pytest.mark.parametrize(("max_tokens", "longest"), [(1, 0), (2, 0), (5, 3), (30, LONGEST)])
@@ -47,7 +47,7 @@ def test_an_adaptive_length_knows_the_costs_of_the_drafts_that_the_response_has_
         max_tokens=max_tokens,
         clock=ModelClock(monkeypatch),
     )
-    assert rule.costs == Costs(draft=1.125, verify=tuple(2.0 + length for length in range(longest + 1)))
+    assert rule.costs == DraftCosts(draft=1.125, verify=tuple(2.0 + length for length in range(longest + 1)))
 
 
 def test_a_long_prompt_is_not_read_twice(model: MatFormer, monkeypatch: pytest.MonkeyPatch) -> None:

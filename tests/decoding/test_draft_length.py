@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lts_ray.decoding.draft_length import Adaptive, Costs, FixedLength, expected_tokens
+from lts_ray.decoding.draft_length import Adaptive, DraftCosts, FixedLength, expected_tokens
 from lts_ray.errors import LtsRayError
 
-CHEAP = Costs(draft=0.2, verify=(1.0, 1.1, 1.15, 1.2, 1.25, 1.3, 1.35))
+CHEAP = DraftCosts(draft=0.2, verify=(1.0, 1.1, 1.15, 1.2, 1.25, 1.3, 1.35))
 
 
 @pytest.mark.parametrize("length", [0, 1, 4])
@@ -38,7 +38,7 @@ def test_the_best_length_is_the_one_of_least_time_per_token(
     acceptance: float, draft: float, verify: list[float]
 ) -> None:
     """Brute force over all lengths whose cost is known."""
-    costs = Costs(draft=draft, verify=tuple(verify))
+    costs = DraftCosts(draft=draft, verify=tuple(verify))
     times = [
         (length * draft + cost) / sum(acceptance**i for i in range(length + 1)) for length, cost in enumerate(verify)
     ]
@@ -46,13 +46,13 @@ def test_the_best_length_is_the_one_of_least_time_per_token(
 
 
 def test_where_no_draft_gains_none_is_drafted() -> None:
-    assert Costs(draft=1.0, verify=(1.0, 1.1, 1.2)).best_length(0.99) == 0
+    assert DraftCosts(draft=1.0, verify=(1.0, 1.1, 1.2)).best_length(0.99) == 0
     assert CHEAP.best_length(0.0) == 0
 
 
 @given(draft=st.floats(0.05, 1.5), per_token=st.floats(0.0, 0.5))
 def test_a_draft_pays_exactly_above_the_break_even(draft: float, per_token: float) -> None:
-    costs = Costs(draft=draft, verify=tuple(1 + per_token * length for length in range(6)))
+    costs = DraftCosts(draft=draft, verify=tuple(1 + per_token * length for length in range(6)))
     if costs.break_even > 1:
         assert costs.best_length(1.0) == 0
     else:
@@ -61,13 +61,13 @@ def test_a_draft_pays_exactly_above_the_break_even(draft: float, per_token: floa
 
 
 def test_one_token_breaks_even_where_its_share_pays_for_its_cost() -> None:
-    assert Costs(draft=0.4, verify=(1.0, 1.2)).break_even == pytest.approx(0.6)
+    assert DraftCosts(draft=0.4, verify=(1.0, 1.2)).break_even == pytest.approx(0.6)
 
 
 def test_speed_is_over_plain_decoding() -> None:
     assert CHEAP.speed(0.5, 0) == 1
     assert CHEAP.speed(0.5, 2) == pytest.approx((1 + 0.5 + 0.25) / (0.4 + 1.15))
-    assert Costs(draft=0.4, verify=(2.0, 2.2)).speed(1.0, 1) == pytest.approx(2 * 2.0 / 2.6)
+    assert DraftCosts(draft=0.4, verify=(2.0, 2.2)).speed(1.0, 1) == pytest.approx(2 * 2.0 / 2.6)
 
 
 def after_rounds(rule: Adaptive, acceptance: float, rounds: int) -> list[int]:
@@ -121,8 +121,8 @@ def test_what_makes_no_sense_is_refused() -> None:
     with pytest.raises(LtsRayError, match="got -1"):
         FixedLength(-1)
     with pytest.raises(LtsRayError, match="positive"):
-        Costs(draft=0.1, verify=())
+        DraftCosts(draft=0.1, verify=())
     with pytest.raises(LtsRayError, match="positive"):
-        Costs(draft=0.0, verify=(1.0,))
+        DraftCosts(draft=0.0, verify=(1.0,))
     with pytest.raises(LtsRayError, match="memory"):
         Adaptive(costs=CHEAP, memory=0.0)

@@ -11,7 +11,7 @@ from scipy.stats import chisquare
 from transformers import LogitsProcessorList, MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper
 from transformers import TopPLogitsWarper as TopP
 
-from lts_ray.decoding.sampling import GREEDY, Sampling, draw, nucleus, probabilities, sample
+from lts_ray.decoding.sampling import GREEDY, Sampling, draw_index, nucleus, probabilities, sample
 from lts_ray.errors import LtsRayError
 
 LOGITS = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
@@ -126,7 +126,7 @@ def test_the_head_holds_the_mass_of_a_peaked_distribution() -> None:
 def test_a_draw_is_in_proportion_and_never_of_weight_zero() -> None:
     weights = torch.tensor([0.0, 1.0, 0.0, 3.0, 0.0, 4.0, 0.0])
     generator = torch.Generator().manual_seed(0)
-    counts = Counter(draw(weights, generator) for _ in range(8000))
+    counts = Counter(draw_index(weights, generator) for _ in range(8000))
     assert set(counts) == {1, 3, 5}
     assert chisquare([counts[1], counts[3], counts[5]], [1000, 3000, 4000]).pvalue > 0.01
 
@@ -137,8 +137,8 @@ def test_a_draw_at_the_very_edge_is_still_of_no_weight_zero(
 ) -> None:
     """Each token has its share from its lower bound, itself included, up to its upper one, which is the next's."""
     monkeypatch.setattr(torch, "rand", lambda *_, **__: torch.tensor(share, dtype=torch.float64))
-    assert draw(torch.tensor([0.0, 1.0, 0.0, 3.0, 0.0, 4.0, 0.0]), torch.Generator()) == token
-    assert draw(torch.tensor([0.0, 1.0, 0.0, 3.0, 0.0, 4.0, 0.0]) / 2**40, torch.Generator()) == token
+    assert draw_index(torch.tensor([0.0, 1.0, 0.0, 3.0, 0.0, 4.0, 0.0]), torch.Generator()) == token
+    assert draw_index(torch.tensor([0.0, 1.0, 0.0, 3.0, 0.0, 4.0, 0.0]) / 2**40, torch.Generator()) == token
 
 
 def test_the_same_seed_draws_the_same_tokens() -> None:

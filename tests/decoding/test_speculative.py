@@ -12,10 +12,10 @@ from scipy.stats import chisquare
 from torch import Tensor
 
 from lts_ray.decoding import verifier
-from lts_ray.decoding.acceptance import Verdict
-from lts_ray.decoding.draft_length import Adaptive, Costs, FixedLength
+from lts_ray.decoding.acceptance import DraftVerdict
+from lts_ray.decoding.draft_length import Adaptive, DraftCosts, FixedLength
 from lts_ray.decoding.plain_loop import generate
-from lts_ray.decoding.sampling import GREEDY, Sampling, draw, probabilities
+from lts_ray.decoding.sampling import GREEDY, Sampling, draw_index, probabilities
 from lts_ray.decoding.speculative import Round, Statistics, speculate, tokens_of
 from lts_ray.errors import LtsRayError
 from lts_ray.models.matformer.matformer import MatFormer
@@ -29,7 +29,7 @@ LENGTHS = [
     FixedLength(1),
     FixedLength(3),
     FixedLength(6),
-    Adaptive(costs=Costs(draft=0.2, verify=(1.0, 1.1, 1.2, 1.3))),
+    Adaptive(costs=DraftCosts(draft=0.2, verify=(1.0, 1.1, 1.2, 1.3))),
 ]
 
 
@@ -196,8 +196,8 @@ def test_samples_have_the_verifiers_distribution(case: dict[str, Any]) -> None:
 def test_accepting_whatever_is_drafted_would_be_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that the test before this one can fail: the drafter's distribution is not the verifier's."""
 
-    def accept_all(drafted: list[int], q: list[Tensor], p: Tensor, generator: torch.Generator) -> Verdict:
-        return Verdict(accepted=len(drafted), token=draw(p[-1], generator))
+    def accept_all(drafted: list[int], q: list[Tensor], p: Tensor, generator: torch.Generator) -> DraftVerdict:
+        return DraftVerdict(accepted=len(drafted), token=draw_index(p[-1], generator))
 
     monkeypatch.setattr(verifier, "accept_sampled", accept_all)
     assert p_value(**CASES["shared"]) < 1e-6
@@ -214,10 +214,10 @@ def test_the_draft_ends_where_the_drafter_is_in_doubt(model: MatFormer) -> None:
 
 
 def test_an_adaptive_length_gives_up_a_drafter_that_never_gains(model: MatFormer) -> None:
-    dear = Adaptive(costs=Costs(draft=1.0, verify=(1.0, 1.5, 2.0)))
+    dear = Adaptive(costs=DraftCosts(draft=1.0, verify=(1.0, 1.5, 2.0)))
     options = {"draft": model.config.universal, "submodel": model.config.universal, "max_tokens": 12}
     assert all(not each.drafted for each in speculate(model, PROMPT, **options, length=dear))
-    cheap = Adaptive(costs=Costs(draft=0.1, verify=(1.0, 1.1, 1.2)))
+    cheap = Adaptive(costs=DraftCosts(draft=0.1, verify=(1.0, 1.1, 1.2)))
     assert max(each.drafted for each in speculate(model, PROMPT, **options, length=cheap)) == 2
 
 
