@@ -68,9 +68,9 @@ def measure_draft_costs(
     repeats: int = 15,
     clock: Clock = time.perf_counter,
 ) -> list[DraftCosts]:
-    """Of each drafter with one verifier, in seconds: medians of `repeats` turns behind this prompt.
+    """Of each drafter with one verifier, in seconds: medians of `repeats` turns behind this prompt, after one more.
 
-    A first turn does not count. longest: the longest draft to verify. Raises LtsRayError where it does not fit the context behind the prompt, and
+    longest: the longest draft to verify. Raises LtsRayError where it does not fit the context behind the prompt, and
     for a drafter wider than the verifier.
     """
     for draft in drafts:

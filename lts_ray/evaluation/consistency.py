@@ -36,15 +36,14 @@ class Predictor:
 
 @dataclass(frozen=True, kw_only=True)
 class Consistency:
-    """Of one submodel with a reference on one text.
-
-    loss: the submodel's own, nats per token. agreement: share of the positions at which both find the same token most
-    likely. kl: mean KL(reference ‖ submodel) in nats: what is lost by coding the reference's tokens with the submodel.
-    """
+    """Of one submodel with a reference on one text."""
 
     loss: float
+    """The submodel's own, nats per token."""
     agreement: float
+    """Share of the positions at which both find the same token most likely."""
     kl: float
+    """Mean KL(reference ‖ submodel) in nats: what is lost by coding the reference's tokens with the submodel."""
 
 
 def consistency(
@@ -71,33 +70,34 @@ def consistency(
             done += len(batch)
             progress(done, len(blocks))
     means = (sums / blocks[:, 1:].numel()).tolist()
-    found = {
-        each: Consistency(loss=loss, agreement=agreement, kl=kl)
-        for each, (loss, agreement, kl) in zip(unique, means, strict=True)
+    of_each = {
+        predictor: Consistency(loss=loss, agreement=agreement, kl=kl)
+        for predictor, (loss, agreement, kl) in zip(unique, means, strict=True)
     }
-    return [found[each] for each in others]
+    return [of_each[predictor] for predictor in others]
 
 
 def _rows(predictors: Sequence[Predictor], blocks: Tensor, batch_size: int) -> int:
     """Blocks in a batch: fewer where many hidden states have to be kept for it."""
-    one = blocks.shape[1] * sum(each.model.config.d_model for each in predictors)
+    one = blocks.shape[1] * sum(predictor.model.config.d_model for predictor in predictors)
     return max(1, min(batch_size, HIDDEN_AT_ONCE // one))
 
 
 def _batch_sums(predictors: Sequence[Predictor], tokens: Tensor) -> Tensor:
-    """Summed over the positions of one batch, for each predictor: [P, 3]. tokens: [B, T + 1]; the first is held to."""
+    """Summed over the positions of one batch, for each predictor: [P, 3]. tokens: [B, T + 1]; the first
+    is what the others are compared with."""
     sums = torch.zeros(len(predictors), 3, dtype=torch.float64)
     targets = tokens[:, 1:].flatten()
-    hidden = [each.hidden(tokens[:, :-1]) for each in predictors]
+    hidden = [predictor.hidden(tokens[:, :-1]) for predictor in predictors]
     for part in token_parts(len(targets), predictors[0].model.config.vocab_size):
         reference = _log_probabilities(predictors[0], hidden[0][part])
         probabilities, choices = reference.exp(), reference.argmax(dim=-1)
-        for place, each in enumerate(predictors):
-            found = reference if place == 0 else _log_probabilities(each, hidden[place][part])
-            sums[place, 0] += float(functional.nll_loss(found, targets[part], reduction="sum"))
-            sums[place, 1] += int((found.argmax(dim=-1) == choices).sum())
+        for place, predictor in enumerate(predictors):
+            own = reference if place == 0 else _log_probabilities(predictor, hidden[place][part])
+            sums[place, 0] += float(functional.nll_loss(own, targets[part], reduction="sum"))
+            sums[place, 1] += int((own.argmax(dim=-1) == choices).sum())
             # in place: at a large vocabulary one more copy is one too many
-            sums[place, 2] += 0.0 if place == 0 else float(found.sub_(reference).mul_(probabilities).sum().neg())
+            sums[place, 2] += 0.0 if place == 0 else float(own.sub_(reference).mul_(probabilities).sum().neg())
     return sums
 
 

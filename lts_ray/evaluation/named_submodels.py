@@ -10,18 +10,21 @@ from lts_ray.frontier import read_frontier
 from lts_ray.models.decoder_config import DecoderConfig
 from lts_ray.submodel import Submodel
 
-NO_POINTS: Mapping[str, Submodel] = {}
 
+def frontier_points(path: Path | None, fingerprint: str, config: DecoderConfig) -> dict[str, Submodel]:
+    """The frontier's submodels by name, smallest first; none without a path.
 
-def frontier_points(path: Path, fingerprint: str, config: DecoderConfig) -> dict[str, Submodel]:
-    """The frontier's submodels by name, smallest first. Raises LtsRayError if it is of another model."""
+    Raises LtsRayError if it is of another model.
+    """
+    if path is None:
+        return {}
     frontier = read_frontier(path)
     frontier.check_model(fingerprint, config)
     ordered = sorted(frontier.points, key=lambda point: (point.decoder_params, point.submodel))
     return {point.name: point.submodel for point in ordered}
 
 
-def submodel_of(config: DecoderConfig, name: str, points: Mapping[str, Submodel] = NO_POINTS) -> Submodel:
+def submodel_of(config: DecoderConfig, name: str, points: Mapping[str, Submodel]) -> Submodel:
     """A frontier's point where there is one of that name, else what the model reads: `XL`, `0.5`, widths.
 
     A point's name has two decimals; 0.6, which is what a parser of numbers leaves of 0.60, means it too.
@@ -40,13 +43,13 @@ def submodel_of(config: DecoderConfig, name: str, points: Mapping[str, Submodel]
 
 
 def submodels_of(
-    config: DecoderConfig, names: Sequence[str] | None, points: Mapping[str, Submodel] = NO_POINTS
+    config: DecoderConfig, names: Sequence[str] | None, points: Mapping[str, Submodel]
 ) -> dict[str, Submodel]:
     """By name, in the order of `names`; None: the granularities, and a frontier's points among them by size."""
     if names is not None:
         return {name: submodel_of(config, name, points) for name in names}
-    found = {**points, **config.trained}
-    return dict(sorted(found.items(), key=lambda item: (config.decoder_params(item[1]), item[1])))
+    known = {**points, **config.trained}
+    return dict(sorted(known.items(), key=lambda item: (config.decoder_params(item[1]), item[1])))
 
 
 def _two_decimals(name: str) -> str:

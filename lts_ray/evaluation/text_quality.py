@@ -12,7 +12,7 @@ from torch import Tensor
 from lts_ray.checkpoints.universal import load_universal, read_universal
 from lts_ray.errors import LtsRayError
 from lts_ray.evaluation.consistency import Predictor, consistency
-from lts_ray.evaluation.named_submodels import NO_POINTS, frontier_points, submodels_of
+from lts_ray.evaluation.named_submodels import frontier_points, submodels_of
 from lts_ray.submodel import Submodel
 from lts_ray.text.batches import blocks_of, tokenize, validation_blocks
 from lts_ray.text.corpus import read_corpus
@@ -24,17 +24,15 @@ LENGTH = 512
 
 @dataclass(frozen=True, kw_only=True)
 class SubmodelQuality:
-    """loss: nats per token over `tokens` tokens.
-
-    agreement, kl: consistency with the universal model: share of the same next tokens, and KL(universal ‖ submodel).
-    """
-
     name: str
     submodel: Submodel
     decoder_params: int
     loss: float
+    """Nats per token over `tokens` tokens."""
     agreement: float
+    """Share of the places at which it and the universal model find the same next token likeliest."""
     kl: float
+    """Mean KL(universal ‖ submodel), nats."""
     tokens: int
 
     @property
@@ -63,12 +61,12 @@ def evaluate(
     """
     checkpoint = load_universal(model_dir)
     model = checkpoint.model
-    points = NO_POINTS if frontier is None else frontier_points(frontier, checkpoint.fingerprint, model.config)
+    points = frontier_points(frontier, checkpoint.fingerprint, model.config)
     submodels = submodels_of(model.config, names, points)
     data = evaluation_blocks(model_dir, text=text, corpus=corpus, count=blocks, length=length)
-    found = consistency(
+    measured = consistency(
         Predictor(model, model.config.universal),
-        [Predictor(model, each) for each in submodels.values()],
+        [Predictor(model, submodel) for submodel in submodels.values()],
         data,
         progress=progress,
     )
@@ -77,12 +75,12 @@ def evaluate(
             name=name,
             submodel=submodel,
             decoder_params=model.config.decoder_params(submodel),
-            loss=each.loss,
-            agreement=each.agreement,
-            kl=each.kl,
+            loss=of_one.loss,
+            agreement=of_one.agreement,
+            kl=of_one.kl,
             tokens=data[:, 1:].numel(),
         )
-        for (name, submodel), each in zip(submodels.items(), found, strict=True)
+        for (name, submodel), of_one in zip(submodels.items(), measured, strict=True)
     ]
 
 

@@ -22,7 +22,7 @@ from lts_ray.evaluation.harness import TASKS as SHIPPED
 from lts_ray.evaluation.harness.paper_tasks import BY_TASK, GROUPS, PAPER_TASKS
 from lts_ray.evaluation.harness.score_table import table_rows
 from lts_ray.evaluation.harness.task_list import load_tasks, task_manager
-from lts_ray.evaluation.harness.task_score import TaskScore, averages, metric_of, scores_of
+from lts_ray.evaluation.harness.task_score import TaskScore, averages, metric_of, task_scores
 from lts_ray.frontier import Frontier, FrontierPoint, write_frontier
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
 from tests.evaluation.conftest import TASKS, THEIRS
@@ -102,7 +102,7 @@ def test_squads_shares_are_of_one_and_the_first_of_several_filters_counts() -> N
         "n-shot": {"squadv2": 1, "mine": 0},
         "n-samples": {name: {"original": 9, "effective": 3} for name in ("squadv2", "mine")},
     }
-    found = scores_of("S", results)
+    found = task_scores("S", results)
     assert [(each.task, each.metric, each.value, each.kind) for each in found] == [
         ("squadv2", "exact", 0.125, "GEN"),
         ("mine", "exact_match", 0.25, "GEN"),
@@ -161,7 +161,7 @@ def test_a_frontiers_points_stand_among_the_granularities(
     """By size; on a text as well."""
     checkpoint = load_checkpoint(model_dir)
     points = tuple(
-        FrontierPoint(name=name, submodel=submodel, decoder_params=number, loss=0.0, costs={}, fronts=())
+        FrontierPoint(name=name, submodel=submodel, decoder_params=number, costs={}, fronts=())
         for number, (name, submodel) in enumerate(
             {
                 "XL": checkpoint.model.config.universal,

@@ -20,9 +20,8 @@ SAMPLING = ("temperature", "top_p", "top_k", "min_p")
 
 @dataclass(frozen=True, kw_only=True)
 class CompletionSettings:
-    """stops: the completion ends before the first of them. max_tokens: at most so many."""
-
     stops: tuple[str, ...]
+    """The completion ends before the first of them."""
     max_tokens: int
     sampling: Sampling
 

@@ -23,7 +23,7 @@ from lts_ray.evaluation.harness import MODEL_NAME
 from lts_ray.evaluation.harness.completion import CompletionSettings, complete
 from lts_ray.evaluation.harness.likelihood import Continuation, likelihoods
 from lts_ray.evaluation.harness.model_arguments import BATCH_SIZE, ModelArguments
-from lts_ray.evaluation.named_submodels import NO_POINTS, frontier_points, submodel_of
+from lts_ray.evaluation.named_submodels import frontier_points, submodel_of
 from lts_ray.models.universal_model import UniversalModel
 from lts_ray.submodel import Submodel
 from lts_ray.text.tokenizer import Tokenizer, load_tokenizer
@@ -54,13 +54,9 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
 
     @classmethod
     def load(cls, arguments: ModelArguments) -> HarnessModel:
-        checkpoint = load_universal(arguments.model, dtype=arguments.dtype, device=arguments.device)
+        checkpoint = load_universal(arguments.model, dtype=getattr(torch, arguments.dtype), device=arguments.device)
         model, config = checkpoint.model, checkpoint.model.config
-        points = (
-            NO_POINTS
-            if arguments.frontier is None
-            else frontier_points(arguments.frontier, checkpoint.fingerprint, config)
-        )
+        points = frontier_points(arguments.frontier, checkpoint.fingerprint, config)
         name = arguments.submodel
         return cls(
             model,
@@ -96,8 +92,8 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
         """What stands before a text without a context: the token of a text's beginning, else that of its end."""
         named = self.tokenizer.settings.get("bos_token")
         text = named.get("content") if isinstance(named, dict) else named
-        found = self.tokenizer.backend.token_to_id(text) if isinstance(text, str) else None
-        return self.eot_token_id if found is None else found
+        token = self.tokenizer.backend.token_to_id(text) if isinstance(text, str) else None
+        return self.eot_token_id if token is None else token
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **unused: object) -> list[int]:
         """With the tokenizer's special tokens, unless the text begins with them, or the caller says."""
@@ -115,8 +111,8 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
         """requests: texts, which lm_eval may cache the results by, with their contexts' and continuations' tokens."""
         texts = [self._continuation(context, continuation) for _, context, continuation in requests]
         with tqdm(total=len(texts), disable=disable_tqdm, desc="Likelihoods") as bar:
-            found = likelihoods(self.model, self.submodel, texts, batch_size=self.batch_size, progress=bar.update)
-        answers = [(each.nats, each.is_greedy) for each in found]
+            scored = likelihoods(self.model, self.submodel, texts, batch_size=self.batch_size, progress=bar.update)
+        answers = [(likelihood.nats, likelihood.is_greedy) for likelihood in scored]
         for (text, _, _), answer in zip(requests, answers, strict=True):
             if text is not None:
                 self.cache_hook.add_partial("loglikelihood", text, answer)
@@ -157,7 +153,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
         What is drawn follows lm_eval's seed for torch.
         """
         generator = torch.Generator().manual_seed(torch.initial_seed())
-        found = []
+        texts = []
         for request in tqdm(requests, disable=disable_tqdm, desc="Completions"):
             prompt, given = request.args
             settings = CompletionSettings.parse(normalize_gen_kwargs(given, min(MAX_GENERATED, self.max_length // 2)))
@@ -175,9 +171,9 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
                 settings=settings,
                 generator=generator,
             )
-            found.append(text)
+            texts.append(text)
             self.cache_hook.add_partial("generate_until", request.args, text)
-        return found
+        return texts
 
     @property
     def tokenizer_name(self) -> str:

@@ -10,8 +10,8 @@ from lm_eval.api.model import LM
 
 from lts_ray.checkpoints.universal import load_universal
 from lts_ray.evaluation.harness.harness_model import HarnessModel
-from lts_ray.evaluation.harness.plain_checkpoint import load_beside
-from lts_ray.evaluation.named_submodels import NO_POINTS, frontier_points, submodels_of
+from lts_ray.evaluation.harness.plain_checkpoint import load_plain_checkpoint
+from lts_ray.evaluation.named_submodels import frontier_points, submodels_of
 from lts_ray.models.decoder_config import DecoderConfig
 from lts_ray.submodel import Submodel
 from lts_ray.text.tokenizer import load_tokenizer
@@ -19,11 +19,10 @@ from lts_ray.text.tokenizer import load_tokenizer
 
 @dataclass(frozen=True, kw_only=True)
 class HarnessSubjects:
-    """models: all of them by name. submodels: those that are some."""
-
     config: DecoderConfig
     submodels: Mapping[str, Submodel]
     models: Mapping[str, LM]
+    """The submodels by name, and the checkpoint beside them."""
 
 
 def load_subjects(
@@ -35,11 +34,11 @@ def load_subjects(
     """
     checkpoint = load_universal(model_dir)
     model, config = checkpoint.model, checkpoint.model.config
-    points = NO_POINTS if frontier is None else frontier_points(frontier, checkpoint.fingerprint, config)
+    points = frontier_points(frontier, checkpoint.fingerprint, config)
     submodels = submodels_of(config, names, points)
     tokenizer = load_tokenizer(model_dir)
-    models: dict[str, LM] = {name: HarnessModel(model, tokenizer, each) for name, each in submodels.items()}
+    models: dict[str, LM] = {name: HarnessModel(model, tokenizer, submodel) for name, submodel in submodels.items()}
     if beside is not None:
         label = beside.resolve().name
-        models[f"{label} (beside)" if label in models else label] = load_beside(beside)
+        models[f"{label} (beside)" if label in models else label] = load_plain_checkpoint(beside)
     return HarnessSubjects(config=config, submodels=submodels, models=models)

@@ -21,18 +21,18 @@ from lts_ray.submodel import Submodel
 
 @dataclass(frozen=True, slots=True)
 class Continuation:
-    """tokens: context and continuation; the last `scored` of them are the continuation, and at least one is not."""
-
     tokens: tuple[int, ...]
+    """Context and continuation."""
     scored: int
+    """So many of the last ones are the continuation; at least one is not."""
 
 
 @dataclass(frozen=True, slots=True)
 class Likelihood:
-    """nats: the continuation's log-probability. is_greedy: whether each of its tokens was the most likely one."""
-
     nats: float
+    """The continuation's log-probability."""
     is_greedy: bool
+    """Whether each of its tokens was the most likely one."""
 
 
 def likelihoods(
@@ -51,15 +51,15 @@ def likelihoods(
     for place, text in enumerate(texts):
         alike[text.tokens[:-1]].append(place)
     longest_first = sorted(alike, key=lambda read: (-len(read), read))
-    found: dict[int, Likelihood] = {}
+    by_place: dict[int, Likelihood] = {}
     for start in range(0, len(longest_first), batch_size):
         rows = longest_first[start : start + batch_size]
         places = [alike[read] for read in rows]
         scored = _batch(model, submodel, rows, [[texts[place] for place in row] for row in places])
         flat = [place for row in places for place in row]
-        found |= zip(flat, scored, strict=True)
+        by_place |= zip(flat, scored, strict=True)
         progress(len(flat))
-    return [found[place] for place in range(len(texts))]
+    return [by_place[place] for place in range(len(texts))]
 
 
 @torch.inference_mode()
@@ -94,7 +94,7 @@ def _scores(model: UniversalModel, hidden: Tensor, targets: Tensor) -> tuple[Ten
     """hidden: [n, d_model]; targets: [n]. Each target's log-probability [n], float64, and whether it is likeliest."""
     nats, greedy = [], []
     for part in token_parts(len(targets), model.config.vocab_size):
-        found = functional.log_softmax(model.logits(hidden[part]).float(), dim=-1)
-        nats.append(found.gather(-1, targets[part, None])[:, 0])
-        greedy.append(found.argmax(dim=-1) == targets[part])
+        log_p = functional.log_softmax(model.logits(hidden[part]).float(), dim=-1)
+        nats.append(log_p.gather(-1, targets[part, None])[:, 0])
+        greedy.append(log_p.argmax(dim=-1) == targets[part])
     return torch.cat(nats).double().cpu(), torch.cat(greedy).cpu()

@@ -11,13 +11,13 @@ Kind = Literal["GEN", "RANK"]
 
 @dataclass(frozen=True)
 class PaperTask:
-    """name: the paper's. task: its name in lm_eval; None: there is none. metric: the one of the
-    task's that is averaged."""
-
     name: str
+    """The paper's."""
     kind: Kind
     task: str | None
+    """Its name in lm_eval; None: there is none."""
     metric: str
+    """The one of the task's that is averaged."""
 
 
 PAPER_TASKS = (
@@ -51,5 +51,5 @@ PAPER_TASKS = (
 GROUPS = {"matformer_gen": "GEN", "matformer_rank": "RANK"}
 """The groups that ship, and which of the paper's they are."""
 
-BY_TASK = {each.task: each for each in PAPER_TASKS if each.task is not None}
+BY_TASK = {paper.task: paper for paper in PAPER_TASKS if paper.task is not None}
 """By lm_eval's name."""

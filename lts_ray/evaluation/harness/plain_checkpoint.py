@@ -10,7 +10,7 @@ from lts_ray.errors import LtsRayError
 from lts_ray.evaluation.harness.model_arguments import BATCH_SIZE
 
 
-def load_beside(folder: Path, *, batch_size: int = BATCH_SIZE) -> LM:
+def load_plain_checkpoint(folder: Path, *, batch_size: int = BATCH_SIZE) -> LM:
     """In float32 on the CPU. Raises LtsRayError for a folder that transformers cannot load.
 
     Without lm_eval's logits_cache: where equal texts end in continuations of two lengths, 0.4.13 gives the shorter one

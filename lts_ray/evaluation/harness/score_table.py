@@ -16,34 +16,34 @@ def json_rows(
     """A model that is none of `submodels` has neither widths nor decoder parameters here."""
     return [
         {
-            "model": each.model,
-            **(submodels[each.model].fields() if each.model in submodels else {"widths": None}),
-            "decoder_params": config.decoder_params(submodels[each.model]) if each.model in submodels else None,
-            "task": each.task,
-            "kind": each.kind,
-            "shots": each.shots,
-            "metric": each.metric,
-            "value": each.value,
-            "documents": each.documents,
+            "model": score.model,
+            **(submodels[score.model].fields() if score.model in submodels else {"widths": None}),
+            "decoder_params": config.decoder_params(submodels[score.model]) if score.model in submodels else None,
+            "task": score.task,
+            "kind": score.kind,
+            "shots": score.shots,
+            "metric": score.metric,
+            "value": score.value,
+            "documents": score.documents,
         }
-        for each in scores
+        for score in scores
     ]
 
 
 def table_rows(scores: Sequence[TaskScore]) -> list[dict[str, Any]]:
     """Shares in percent, GEN before RANK before the rest, averages last."""
     rows: dict[tuple[str, str | None, int], dict[str, Any]] = {}
-    for each in sorted(scores, key=_order):
+    for score in sorted(scores, key=_order):
         row = rows.setdefault(
-            (each.task, each.kind, each.shots),
+            (score.task, score.kind, score.shots),
             {
-                "task": _label(each),
-                "shots": each.shots,
-                "metric": f"{each.metric} %" if each.is_share else each.metric,
-                "of": each.documents,
+                "task": _label(score),
+                "shots": score.shots,
+                "metric": f"{score.metric} %" if score.is_share else score.metric,
+                "of": score.documents,
             },
         )
-        row[each.model] = round(100 * each.value, 2) if each.is_share else each.value
+        row[score.model] = round(100 * score.value, 2) if score.is_share else score.value
     return list(rows.values())
 
 

@@ -40,20 +40,21 @@ def load_tasks(
     Of the groups that ship, a task whose documents cannot be had is left out, and `left_out` is told: one of them is
     not given out without registration. Raises LtsRayError for others, for a missing network, and for no task at all.
     """
-    found: dict[str, Task] = {}
+    tasks: dict[str, Task] = {}
     lost: LtsRayError | None = None
     for name in names:
         for member in _members(manager, name):
             try:
-                found |= {each: task for each, task in manager.load([member])["tasks"].items() if each not in found}
+                loaded = manager.load([member])["tasks"]
+                tasks |= {key: task for key, task in loaded.items() if key not in tasks}
             except Exception as error:  # a task's own code may run here, and reads what others host
                 lost = LtsRayError(f"task {member!r} cannot be loaded: {_reason(error)}")
                 if name not in GROUPS or isinstance(error, ConnectionError):
                     raise lost from None
                 left_out(f"left out: {lost}")
-    if lost is not None and not found:
+    if lost is not None and not tasks:
         raise lost
-    return list(found.values())
+    return list(tasks.values())
 
 
 def _members(manager: TaskManager, name: str) -> list[str]:

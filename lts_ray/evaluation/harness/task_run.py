@@ -14,7 +14,7 @@ from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 
 from lts_ray.evaluation.harness.task_list import check_names, load_tasks
-from lts_ray.evaluation.harness.task_score import ROLLING, TaskScore, scores_of
+from lts_ray.evaluation.harness.task_score import ROLLING, TaskScore, task_scores
 
 SEED = 1234
 """Of the examples before a question, and of what a task draws: lm_eval's own."""
@@ -46,13 +46,13 @@ def evaluate_tasks(
         with quiet():
             loaded = load_tasks(manager, names, left_out=left_out)
         set_shots(loaded, asked)
-        tasks = [each for each in loaded if (each.task_name, each.config.num_fewshot) not in done]
-        done |= {(each.task_name, each.config.num_fewshot) for each in tasks}
+        tasks = [task for task in loaded if (task.task_name, task.config.num_fewshot) not in done]
+        done |= {(task.task_name, task.config.num_fewshot) for task in tasks}
         for place, (name, model) in enumerate(models.items() if tasks else (), start=round_ * len(models) + 1):
             progress(f"{name}, {asked}-shot ({place} of {len(numbers) * len(models)})")
             with quiet():
                 results = results_of(model, tasks, limit=limit)
-            yield scores_of(name, results)
+            yield task_scores(name, results)
 
 
 def set_shots(tasks: Sequence[Task], asked: int) -> None:
@@ -70,24 +70,24 @@ def results_of(
         task.set_fewshot_seed(seed=SEED)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        found: Mapping[str, Any] = evaluate(
+        results: Mapping[str, Any] = evaluate(
             lm=model,
-            task_dict={"tasks": {each.task_name: each for each in tasks}, "groups": {}, "group_map": {}},
+            task_dict={"tasks": {task.task_name: task for task in tasks}, "groups": {}, "group_map": {}},
             limit=limit,
             bootstrap_iters=0,
             log_samples=log_samples,
         )
-    return found
+    return results
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in CHATTY]
-    before = [each.level for each in loggers]
-    for each in loggers:
-        each.setLevel(logging.CRITICAL)
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        for each, level in zip(loggers, before, strict=True):
-            each.setLevel(level)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)

@@ -22,27 +22,27 @@ AVERAGE = "average"
 
 @dataclass(frozen=True, kw_only=True)
 class TaskScore:
-    """task: lm_eval's name, or "average". kind: None counts in neither average. shots: examples before a question.
-
-    value: of a share, up to 1. documents: that it is of; of an average, tasks.
-    """
-
     model: str
     task: str
+    """lm_eval's name, or "average"."""
     kind: Kind | None
+    """None counts in neither average."""
     shots: int
+    """Examples before a question."""
     metric: str
     value: float
+    """Of a share, up to 1."""
     documents: int
+    """How many it is of; of an average, how many tasks."""
 
     @property
     def is_share(self) -> bool:
         return self.metric in SHARES or self.task == AVERAGE
 
 
-def scores_of(model: str, results: Mapping[str, Any]) -> list[TaskScore]:
+def task_scores(model: str, results: Mapping[str, Any]) -> list[TaskScore]:
     """Of each task in what lm_eval's `evaluate` returned, in its order; groups are left out."""
-    found = []
+    scores = []
     for task, metrics in results["results"].items():
         if task not in results["configs"]:
             continue
@@ -52,7 +52,7 @@ def scores_of(model: str, results: Mapping[str, Any]) -> list[TaskScore]:
                 values.setdefault(key.split(",")[0], float(value))
         metric, paper = metric_of(task, list(values)), BY_TASK.get(task)
         kind = results["configs"][task]["output_type"]
-        found.append(
+        scores.append(
             TaskScore(
                 model=model,
                 task=task,
@@ -63,27 +63,27 @@ def scores_of(model: str, results: Mapping[str, Any]) -> list[TaskScore]:
                 documents=int(results["n-samples"][task]["effective"]),
             )
         )
-    return found
+    return scores
 
 
 def metric_of(task: str, metrics: Sequence[str]) -> str:
     """The one that a task is known by, of those that it has."""
     papers = [BY_TASK[task].metric] if task in BY_TASK else []
     wanted = (*papers, *SHARES, *OTHERS, *metrics)
-    return next(each for each in wanted if each in metrics)
+    return next(metric for metric in wanted if metric in metrics)
 
 
 def averages(scores: Sequence[TaskScore]) -> list[TaskScore]:
     """Of all shares, then of GEN and of RANK alone: for each model and number of shots, each task counting once."""
-    found = []
+    means = []
     for kind in (None, "GEN", "RANK"):
         alike: dict[tuple[str, int], list[TaskScore]] = {}
-        for each in scores:
-            if each.is_share and each.kind is not None and kind in (None, each.kind):
-                alike.setdefault((each.model, each.shots), []).append(each)
+        for score in scores:
+            if score.is_share and score.kind is not None and kind in (None, score.kind):
+                alike.setdefault((score.model, score.shots), []).append(score)
         for several in alike.values():
-            value = sum(each.value for each in several) / len(several)
-            found.append(
+            value = sum(score.value for score in several) / len(several)
+            means.append(
                 replace(several[0], task=AVERAGE, kind=kind, metric="mean", value=value, documents=len(several))
             )
-    return found
+    return means
