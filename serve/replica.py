@@ -46,7 +46,6 @@ class Replica:
     def app(self, *, answers_request_id: bool = True) -> FastAPI:
         return create_app(
             self.service,
-            limits=self.args.limits,
             keys=self.keys,
             answers_request_id=answers_request_id,
             metrics=lambda: self.metrics.exposition(self.service.engine.counts()),
@@ -112,7 +111,9 @@ def build_replica(
         observer=metrics if observer is None else Everybody(metrics, observer(args.served_name)),
     )
     engine.start()
-    service = Service(engine=engine, tokenizer=tokenizer, name=args.served_name, created=int(time()))
+    service = Service(
+        engine=engine, tokenizer=tokenizer, name=args.served_name, created=int(time()), limits=args.limits
+    )
     return Replica(args=args, service=service, metrics=metrics, keys=keys)
 
 

@@ -20,7 +20,7 @@ from serve.http.generation import Choices
 logger = logging.getLogger("serve.access")
 
 CLIENT_CLOSED_REQUEST = 499
-"""nginx's status for an answer that nobody waits for."""
+"""nginx's status for a client that has left before its answer."""
 PROBES = ("/health", "/metrics")
 
 
@@ -66,7 +66,7 @@ class AccessLogMiddleware:
 
 
 def entry(scope: Scope, status: int, *, client_gone: bool) -> dict[str, Any]:
-    """All of the line but its times. For several choices, their sums; `met` only if all of them met their budget."""
+    """All of the line but its times. For several choices, their sums; budget_met only if all of them met it."""
     state = scope.get("state", {})
     route = scope.get("route")
     line: dict[str, Any] = {

@@ -107,7 +107,7 @@ class CompletionAnswers(Answers):
         return f'"text":{QUOTE(text or "")}'
 
     def _logprobs(self, pieces: Sequence[TextPiece]) -> dict[str, Any]:
-        """The chosen token is always among the told ones, so there may be one more than was asked for."""
+        """The chosen token is always listed, so there may be one more than was asked for."""
         name = self._spelling.name_of
         tokens = [token for piece in pieces for token in piece.tokens]
         return {

@@ -23,7 +23,6 @@ from serve.http.generation import Choices, TextPiece
 from serve.http.keys import Keys
 from serve.http.openapi import DocumentedApp, error_docs, generation_docs, package_version
 from serve.http.request_id import RequestIdMiddleware
-from serve.http.request_limits import DEFAULT_LIMITS, RequestLimits
 from serve.http.request_schemas import ChatRequest, CompletionRequest, RequestHeaders, parse, refusal_of_header
 from serve.http.response_schemas import (
     ChatChunk,
@@ -47,7 +46,6 @@ GivenKey = Annotated[
 def create_app(
     service: Service,
     *,
-    limits: RequestLimits = DEFAULT_LIMITS,
     keys: Keys | None = None,
     answers_request_id: bool = True,
     metrics: Callable[[], tuple[bytes, str]] | None = None,
@@ -66,7 +64,7 @@ def create_app(
     )
     app.add_middleware(AccessLogMiddleware)
     app.add_middleware(RequestIdMiddleware, answers=answers_request_id)  # the outer one
-    app.include_router(_model_routes(service, limits), dependencies=[] if keys is None else [Depends(_guard(keys))])
+    app.include_router(_model_routes(service), dependencies=[] if keys is None else [Depends(_guard(keys))])
     app.include_router(_open_routes(service, metrics))
     for router in extra_routes:
         app.include_router(router)
@@ -74,7 +72,7 @@ def create_app(
     return app
 
 
-def _model_routes(service: Service, limits: RequestLimits) -> APIRouter:
+def _model_routes(service: Service) -> APIRouter:
     router = APIRouter(prefix="/v1")
 
     async def answer(
@@ -84,10 +82,8 @@ def _model_routes(service: Service, limits: RequestLimits) -> APIRouter:
         shape: type[Answers],
     ) -> Response:
         arrived_s = service.engine.clock()
-        body = parse(kind, await _read(request, limits.max_body_bytes))
-        choices = await service.submit(
-            body, headers, request_id=request.state.request_id, arrived_s=arrived_s, limits=limits
-        )
+        body = parse(kind, await _read(request, service.limits.max_body_bytes))
+        choices = await service.submit(body, headers, request_id=request.state.request_id, arrived_s=arrived_s)
         request.state.choices = choices  # for the access log
         answers = shape(body.model, uuid4().hex, service.spelling, wants_usage=body.wants_usage)
         if body.stream:
@@ -109,8 +105,8 @@ def _model_routes(service: Service, limits: RequestLimits) -> APIRouter:
     @router.get("/models", response_model_exclude_unset=True, responses=error_docs(401, 500))
     async def models() -> ModelList:
         """Every name that a request may use as `model`."""
-        listed = [_served(service, name, option) for name, option in service.models().items()]
-        return ModelList(object="list", data=listed)
+        served = [_served(service, name, option) for name, option in service.models().items()]
+        return ModelList(object="list", data=served)
 
     @router.get("/models/{name:path}", response_model_exclude_unset=True, responses=error_docs(401, 404, 500))
     async def model(name: str) -> ServedModel:
@@ -211,11 +207,11 @@ async def _whole(request: Request, choices: Choices, answers: Answers) -> Respon
 
 
 def _served(service: Service, name: str, option: Option) -> ServedModel:
-    """heads and d_model are told where the submodel has less than all."""
-    told = ServedSubmodel(
+    """heads and d_model stay unset where the submodel has all."""
+    served = ServedSubmodel(
         submodel=option.name,
         **option.submodel.fields(),
         decoder_params=option.decoder_params,
         loss=option.loss,
     )
-    return ServedModel(id=name, created=service.created, object="model", owned_by="lts-ray", lts=told)
+    return ServedModel(id=name, created=service.created, object="model", owned_by="lts-ray", lts=served)

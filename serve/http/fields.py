@@ -98,10 +98,10 @@ _BIAS = {
 MAX_BUDGET_MS = 1e9
 """Eleven days: no client means more, and what is computed from it stays far from a float's end."""
 
-Milliseconds = Annotated[float, Field(gt=0, le=MAX_BUDGET_MS, allow_inf_nan=False)]
+Milliseconds = Annotated[float, Field(gt=0, le=MAX_BUDGET_MS)]
 Count = Annotated[int, Field(ge=1)]
-Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
-Repetition = Annotated[float, Field(ge=MIN_REPETITION_PENALTY, le=2, allow_inf_nan=False)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+Repetition = Annotated[float, Field(ge=MIN_REPETITION_PENALTY, le=2)]
 Text = Annotated[
     str,
     AfterValidator(_is_text),

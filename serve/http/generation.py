@@ -1,4 +1,4 @@
-"""Responses as text: each choice by itself, and all choices of a request in the order in which their text comes."""
+"""Responses as text: one choice by itself, and all choices of a request in the order in which their text comes."""
 
 from __future__ import annotations
 
@@ -16,24 +16,26 @@ from serve.http.response_text import ResponseText
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextPiece:
-    """Text that came at once. index: of its choice. ended: no more comes for this choice; the text may be empty then.
-
-    tokens: those that wrote it, with where each begins in the choice's text (starts); only for log probabilities.
-    trace: only where it was asked for; the text may be empty, while a character is unfinished.
-    """
+    """Text of one choice that came at once."""
 
     index: int
+    """Of the choice."""
     text: str
+    """Empty where a character is unfinished, or the choice ended without more."""
     ended: bool = False
+    """No more comes for this choice."""
     tokens: tuple[Token, ...] = ()
+    """Those that wrote it, only where log probabilities are asked for."""
     starts: tuple[int, ...] = ()
+    """Where each of the tokens begins in the choice's text."""
     trace: ChunkTrace | None = None
+    """Only where it is asked for."""
 
 
 class Generation:
-    """One choice. Iterate for its pieces, the last one `ended`; what it tells of itself is final afterwards.
+    """One choice. Iterate for its pieces, the last one `ended`; its progress and report are final afterwards.
 
-    traced: a piece has the tokens of one submodel, and says which; and every token is in some piece.
+    traced: every token is in a piece, and a piece has the tokens of one submodel and says which.
     """
 
     def __init__(
@@ -69,7 +71,7 @@ class Generation:
 
     @property
     def finish_reason(self) -> Literal["stop", "length"]:
-        """A response that ran into max_tokens with a stop string in its last token has stopped."""
+        """A response whose last token, by max_tokens, ends a stop string has stopped."""
         return "stop" if self._text.stopped or self._response.finish_reason != "length" else "length"
 
     @property
@@ -133,13 +135,11 @@ class Generation:
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    """All that one request of the wire has asked for. Iterate for the pieces of all choices as they come.
-
-    prompt_tokens: each prompt once, however many choices it has.
-    """
+    """All that one request of the wire has asked for. Iterate for the pieces of all choices as they come."""
 
     generations: tuple[Generation, ...]
     prompt_tokens: int
+    """Each prompt's once, however many choices it has."""
 
     async def __aiter__(self) -> AsyncIterator[TextPiece]:
         """Raises what a choice raises, at once. A slow reader gets fewer and longer pieces."""

@@ -1,6 +1,6 @@
 """API keys, of which the server has only the hashes. `python -m serve.http.keys [NAME]` makes one.
 
-A keys file has a line for each key: the hex SHA-256 of the key, and after a blank, if wanted, whose it is. Keys are
+A keys file has a line for each key: the hex SHA-256 of the key, and after a blank, if wanted, a name. Keys are
 random and long, so that a plain hash of one cannot be searched for.
 """
 
@@ -24,9 +24,8 @@ LINE = re.compile(r"([0-9a-fA-F]{64})(?:\s+(\S.*))?")
 
 @dataclass(frozen=True)
 class Keys:
-    """digests: of the keys that are good. They stand in no message and no log, and not in this object's repr."""
-
     digests: tuple[bytes, ...] = field(repr=False)
+    """Of the keys that are good. They stand in no message, no log and no repr."""
 
     @classmethod
     def read(cls, path: Path) -> Keys:
@@ -40,14 +39,14 @@ class Keys:
 
     def accept(self, key: str) -> bool:
         """Takes as long for a wrong key as for a right one, and as long for the first as for the last."""
-        digest, found = _digest(key), False
-        for each in self.digests:
-            found |= hmac.compare_digest(digest, each)
-        return found
+        digest, accepted = _digest(key), False
+        for good in self.digests:
+            accepted |= hmac.compare_digest(digest, good)
+        return accepted
 
 
 def _digests(lines: Iterable[str], path: Path) -> Iterable[bytes]:
-    found = []
+    digests = []
     for number, line in enumerate(lines, 1):
         text = line.strip()
         if not text or text.startswith("#"):
@@ -58,12 +57,12 @@ def _digests(lines: Iterable[str], path: Path) -> Iterable[bytes]:
                 f"keys file {path}, line {number}: must be a key's SHA-256 in hex, and after a blank its name if it "
                 "has one; `python -m serve.http.keys NAME` prints such a line"
             )
-        found.append(bytes.fromhex(match[1]))
-    if not found:
+        digests.append(bytes.fromhex(match[1]))
+    if not digests:
         raise LtsRayError(
-            f"keys file {path} has no key, so nobody could use the server: `python -m serve.http.keys` makes one"
+            f"keys file {path} has no key, so no client could use the server: `python -m serve.http.keys` makes one"
         )
-    return found
+    return digests
 
 
 def make_key() -> str:
@@ -80,7 +79,7 @@ def _digest(key: str) -> bytes:
 
 
 def main(arguments: Sequence[str]) -> int:
-    if len(arguments) > 1 or any(each.startswith("-") or not each.isprintable() for each in arguments):
+    if len(arguments) > 1 or any(name.startswith("-") or not name.isprintable() for name in arguments):
         print("usage: python -m serve.http.keys [NAME]", file=sys.stderr)
         return 2
     key = make_key()

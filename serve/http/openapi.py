@@ -77,8 +77,8 @@ def error_docs(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def generation_docs(kind: type[GenerationRequest], chunk: type[Chunk]) -> dict[str, Any]:
     """The keywords of a route that takes this kind of body, and streams such chunks where the body asks for it."""
-    told = {"anyOf": [_ref(chunk), _ref(ErrorResponse)]}  # after an error comes no further chunk
-    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": told}
+    content = {"anyOf": [_ref(chunk), _ref(ErrorResponse)]}  # after an error comes no further chunk
+    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": content}
     event = {"type": "object", "properties": {"data": {"anyOf": [{"const": "[DONE]"}, data]}}, "required": ["data"]}
     return {
         "response_description": "The answer, or with `stream` its chunks as server-sent events",

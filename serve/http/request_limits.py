@@ -40,7 +40,7 @@ class RequestLimits:
             raise _too_much("stop", f"a text of {longest} characters", f"at most {self.max_stop_chars} are allowed")
         if (body.alternatives or 0) > self.max_top_logprobs:
             name = "logprobs" if isinstance(body, CompletionRequest) else "top_logprobs"
-            raise _too_much(name, f"{body.alternatives}", f"at most {self.max_top_logprobs} tokens a place are told")
+            raise _too_much(name, f"{body.alternatives}", f"at most {self.max_top_logprobs} tokens a place are listed")
         biased = len(body.logit_bias or ())
         if biased > self.max_logit_bias:
             raise _too_much("logit_bias", f"{biased} tokens", f"at most {self.max_logit_bias} are allowed")

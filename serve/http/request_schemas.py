@@ -88,15 +88,19 @@ class GenerationRequest(BaseModel):
     """What both endpoints take: OpenAI's fields first, then vLLM's, then ours."""
 
     model_config = ConfigDict(
-        extra="forbid", strict=True, use_attribute_docstrings=True, json_schema_extra=_document_neutral
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        json_schema_extra=_document_neutral,
     )
 
     model: str
     max_tokens: Count | None = None
     max_completion_tokens: Count | None = None
     n: Count | None = None
-    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     logit_bias: Biases = None
@@ -106,7 +110,7 @@ class GenerationRequest(BaseModel):
     stream_options: StreamOptions | None = None
     user: str | None = None
     top_k: Annotated[int, Field(ge=-1)] | None = None
-    min_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: Repetition | None = None
     min_tokens: Annotated[int, Field(ge=0)] | None = None
     ignore_eos: bool | None = None
@@ -142,7 +146,7 @@ class GenerationRequest(BaseModel):
 
     @property
     def alternatives(self) -> int | None:
-        """How many most likely tokens are to be told at each place; None for no log probabilities at all."""
+        """How many most likely tokens are listed at a place; None for no log probabilities at all."""
         return None
 
 

@@ -10,16 +10,12 @@ from lts_ray.text.tokenizer import Tokenizer
 
 
 class ResponseText:
-    """`push` each token and send what it returns; `finish` returns what is left. A stop string is never sent.
-
-    ends: where, in the text, each token's own ends. released: tokens whose text has been sent, all of it; once a stop
-    string is reached, those that have sent any.
-    """
+    """`push` tokens as they come, and send what it returns; `finish` returns the rest. A stop string is never sent."""
 
     def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = ()) -> None:
         self.stopped = False
-        self.ends: list[int] = []
-        self.released = 0
+        self.ends: list[int] = []  # where, in the text, the text of each token ends
+        self.released = 0  # tokens whose whole text has been sent; once a stop string came, those that have sent any
         self._tokenizer, self._stops = tokenizer, tuple(stops)
         self._stream = tokenizer.stream()
         self._tokens: list[int] = []
@@ -49,9 +45,9 @@ class ResponseText:
             return ""
         end = len(self._decoded)
         if self._stops:
-            found = [at for stop in self._stops if (at := self._decoded.find(stop, self._sent)) >= 0]
-            self.stopped = bool(found)
-            end = min(found) if found else end if final else end - self._possible_stop()
+            places = [at for stop in self._stops if (at := self._decoded.find(stop, self._sent)) >= 0]
+            self.stopped = bool(places)
+            end = min(places) if places else end if final else end - self._possible_stop()
         text = self._decoded[self._sent : end]
         self._sent = end
         if final and not self.stopped:
@@ -82,10 +78,10 @@ class Spelling:
         self._known: dict[int, bytes] = {}
 
     def bytes_of(self, token: int) -> bytes:
-        found = self._known.get(token)
-        if found is None:
-            found = self._known[token] = self._spell(self._backend.id_to_token(token) or "")
-        return found
+        spelled = self._known.get(token)
+        if spelled is None:
+            spelled = self._known[token] = self._spell(self._backend.id_to_token(token) or "")
+        return spelled
 
     def text_of(self, token: int) -> str:
         """With U+FFFD for what is no text."""
@@ -100,8 +96,8 @@ class Spelling:
             return "bytes:" + "".join(f"\\x{byte:02x}" for byte in spelled)
 
     def _spell(self, name: str) -> bytes:
-        if self._bytes_by_character is not None and all(each in self._bytes_by_character for each in name):
-            return bytes(self._bytes_by_character[each] for each in name)
+        if self._bytes_by_character is not None and all(character in self._bytes_by_character for character in name):
+            return bytes(self._bytes_by_character[character] for character in name)
         if len(name) == 6 and name.startswith("<0x") and name.endswith(">"):  # SentencePiece's single bytes
             return bytes([int(name[3:5], 16)])
         return name.replace("▁", " ").encode()

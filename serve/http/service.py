@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 from lts_ray.decoding.sampling import Sampling
@@ -24,16 +24,19 @@ DEFAULT_CHAT_TOKENS = 256
 """OpenAI lets a chat go on as long as it fits; a bound keeps one careless request from holding a row for minutes."""
 LONG_TEXT = 10_000
 """Characters whose tokens are made in another thread, so that no stream waits for them: some milliseconds' work."""
+SAMPLED = {field.name for field in fields(Sampling)}
+"""The fields of a body that Sampling has too, under the same names."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
-    """name: what clients call the model. created: when it came up, in Unix seconds."""
-
     engine: Engine
     tokenizer: Tokenizer
     name: str
+    """What clients call the model."""
     created: int
+    """When it came up, in Unix seconds."""
+    limits: RequestLimits = DEFAULT_LIMITS
 
     @cached_property
     def spelling(self) -> Spelling:
@@ -56,17 +59,10 @@ class Service:
         return options[model]
 
     async def submit(
-        self,
-        body: CompletionRequest | ChatRequest,
-        headers: RequestHeaders,
-        *,
-        request_id: str,
-        arrived_s: float,
-        limits: RequestLimits = DEFAULT_LIMITS,
+        self, body: CompletionRequest | ChatRequest, headers: RequestHeaders, *, request_id: str, arrived_s: float
     ) -> Choices:
-        """Queue all that a body of the wire asks for. Raises ApiError or what Engine.submit raises; all of it or
-        nothing is queued."""
-        requests = await self.requests(body, headers, request_id=request_id, limits=limits)
+        """Queue all that a body asks for, or nothing of it. Raises ApiError, or what Engine.submit raises."""
+        requests = await self._requests(body, headers, request_id)
         generations: list[Generation] = []
         try:
             for index, request in enumerate(requests):
@@ -82,29 +78,23 @@ class Service:
         prompt_tokens = sum(len(request.prompt) for request in requests[:: body.choices])
         return Choices(generations=tuple(generations), prompt_tokens=prompt_tokens)
 
-    async def requests(
-        self,
-        body: CompletionRequest | ChatRequest,
-        headers: RequestHeaders,
-        *,
-        request_id: str,
-        limits: RequestLimits = DEFAULT_LIMITS,
+    async def _requests(
+        self, body: CompletionRequest | ChatRequest, headers: RequestHeaders, request_id: str
     ) -> list[Request]:
-        """Prompt by prompt, each choice's. A seed counts up from choice to choice, anew for each prompt."""
-        limits.check(body)
+        """All choices of the first prompt, then of the next. A seed counts up, anew for each prompt."""
+        self.limits.check(body)
         option = self.option(body.model)
         field = "prompt" if isinstance(body, CompletionRequest) else "messages"
-        budget = body.budget(headers)
         sampling = self._sampling(body)
-        found = []
+        requests = []
         for prompt in await self._prompts(body):
-            limits.check_prompt(len(prompt), field)
+            self.limits.check_prompt(len(prompt), field)
             first = Request(
                 prompt=prompt,
                 max_tokens=self._max_tokens(body, len(prompt), field),
                 sampling=sampling,
                 seed=body.seed,
-                budget=budget,
+                budget=body.budget(headers),
                 pinned=None if body.model == self.name else option,
                 strict=headers.x_slo_strict,
                 label=request_id,
@@ -117,31 +107,21 @@ class Service:
                     param="min_tokens",
                     code="invalid_value",
                 )
-            found.append(first)
-            seeds = [None if body.seed is None else body.seed + n for n in range(1, body.choices)]
-            found += [replace(first, seed=seed) for seed in seeds]
-        return found
+            seeds = (None if body.seed is None else body.seed + count for count in range(body.choices))
+            requests += [replace(first, seed=seed) for seed in seeds]
+        return requests
 
     def _sampling(self, body: GenerationRequest) -> Sampling:
-        size, bias = self.engine.config.vocab_size, body.logit_bias or {}
-        unknown = next((token for token in bias if token >= size), None)
+        size = self.engine.config.vocab_size
+        unknown = next((token for token in body.logit_bias or () if token >= size), None)
         if unknown is not None:
             raise ApiError(
                 f"logit_bias: token id {unknown} is not below the vocabulary's size, {size}",
                 param="logit_bias",
                 code="invalid_value",
             )
-        return Sampling(
-            temperature=1.0 if body.temperature is None else body.temperature,
-            top_p=1.0 if body.top_p is None else body.top_p,
-            top_k=min(max(0, body.top_k or 0), size),
-            min_p=body.min_p or 0.0,
-            repetition_penalty=1.0 if body.repetition_penalty is None else body.repetition_penalty,
-            presence_penalty=body.presence_penalty or 0.0,
-            frequency_penalty=body.frequency_penalty or 0.0,
-            logit_bias=bias,
-            min_tokens=body.min_tokens or 0,
-        )
+        given = {"temperature": 1.0, **body.model_dump(include=SAMPLED, exclude_none=True)}
+        return Sampling(**given | {"top_k": min(max(0, body.top_k or 0), size)})
 
     async def _prompts(self, body: CompletionRequest | ChatRequest) -> list[tuple[int, ...]]:
         if isinstance(body, ChatRequest):
@@ -150,7 +130,9 @@ class Service:
             except LtsRayError as error:
                 raise ApiError(str(error), param="messages") from None
             return [await self._encode(text)]
-        return [await self._encode(each) if isinstance(each, str) else self._known(each) for each in body.prompt]
+        return [
+            await self._encode(prompt) if isinstance(prompt, str) else self._known(prompt) for prompt in body.prompt
+        ]
 
     async def _encode(self, text: str) -> tuple[int, ...]:
         if len(text) < LONG_TEXT:

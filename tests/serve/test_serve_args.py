@@ -83,7 +83,7 @@ def test_build_prints_one_line_and_exits_with_2(capsys: pytest.CaptureFixture[st
 def test_a_replica_serves_the_matching_targets_points_with_costs_of_its_own(
     model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serve.replica.calibrate", lambda runtime, *, seconds: COSTS)
+    monkeypatch.setattr("serve.replica.measure_step_costs", lambda runtime, *, seconds: COSTS)
     path = frontier_file(tmp_path, fingerprint(model_dir))
     args = read_record(ServeArgs, {"model": model_dir, "frontier": path, "name": "tiny"})
     replica = build_replica(args, {"role": "small"})
@@ -97,7 +97,7 @@ def test_a_replica_serves_the_matching_targets_points_with_costs_of_its_own(
 def test_a_replica_changes_its_policy_or_says_why_not_and_keeps_it(
     model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serve.replica.calibrate", lambda runtime, *, seconds: COSTS)
+    monkeypatch.setattr("serve.replica.measure_step_costs", lambda runtime, *, seconds: COSTS)
     replica = build_replica(read_record(ServeArgs, {"model": model_dir}), {})
     engine = replica.service.engine
     try:

@@ -28,7 +28,7 @@ export class Answer {
   }
 
   get count() {
-    return [...this.tokens.values()].reduce((sum, each) => sum + each, 0);
+    return [...this.tokens.values()].reduce((sum, count) => sum + count, 0);
   }
 
   /** By the page's clock, until the server says how long it took. */

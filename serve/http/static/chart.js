@@ -1,5 +1,5 @@
-// The frontier as SVG: loss (parameters, where none was measured) against cost, a point for each submodel, and two rings
-// that move over them.
+// The frontier as SVG: loss (parameters, where none was measured) against cost, a point for every submodel, and two
+// rings that move over them.
 
 import { Submodels } from "./submodels.js";
 
@@ -20,10 +20,10 @@ export class Chart {
     const rings = [this.preview?.dataset.submodel, this.now?.dataset.submodel];
     this.svg.replaceChildren();
     if (options.length === 0) return;
-    const losses = options.map((each) => each.loss).filter((loss) => loss !== null);
+    const losses = options.map((option) => option.loss).filter((loss) => loss !== null);
     const isLoss = losses.length > 0;
-    const height = (each) => (isLoss ? (each.loss ?? Math.min(...losses)) : each.decoder_params);
-    const x = scale(options.map((each) => each[axis]), BOX.left + 8, BOX.right - 12);
+    const height = (option) => (isLoss ? (option.loss ?? Math.min(...losses)) : option.decoder_params);
+    const x = scale(options.map((option) => option[axis]), BOX.left + 8, BOX.right - 12);
     const y = scale(options.map(height), BOX.bottom - 10, BOX.top + 8);
     for (const value of ticks(y.low, y.high)) {
       this.add("line", { class: "grid", x1: BOX.left, x2: BOX.right, y1: y(value), y2: y(value) });
@@ -37,16 +37,16 @@ export class Chart {
     const middle = (BOX.top + BOX.bottom) / 2;
     const title = isLoss ? "validation loss" : "decoder parameters: no loss was measured";
     this.add("text", { transform: `translate(8 ${middle}) rotate(-90)`, "text-anchor": "middle" }, title);
-    this.places = new Map(options.map((each) => [each.name, [x(each[axis]), y(height(each))]]));
-    const front = submodels.elastic.map((each) => this.places.get(each.name).join(","));
+    this.places = new Map(options.map((option) => [option.name, [x(option[axis]), y(height(option))]]));
+    const front = submodels.elastic.map((option) => this.places.get(option.name).join(","));
     this.add("polyline", { class: "front", points: front.join(" ") });
-    for (const each of options) {
-      const [cx, cy] = this.places.get(each.name);
+    for (const option of options) {
+      const [cx, cy] = this.places.get(option.name);
       const dot = this.add("circle", { class: "point", cx, cy, r: 6.5 });
-      dot.classList.toggle("unmeasured", each.loss === null);
-      submodels.paint(dot, each.name);
-      const quality = `loss ${each.loss ?? "not measured"}, ${short(each.decoder_params)} parameters`;
-      this.add("title", {}, `${each.name}: ${quality}, ${each.predicted_tpot_ms.toFixed(2)} ms a token`, dot);
+      dot.classList.toggle("unmeasured", option.loss === null);
+      submodels.paint(dot, option.name);
+      const quality = `loss ${option.loss ?? "not measured"}, ${short(option.decoder_params)} parameters`;
+      this.add("title", {}, `${option.name}: ${quality}, ${option.predicted_tpot_ms.toFixed(2)} ms a token`, dot);
     }
     this.label(options);
     this.preview = this.add("circle", { class: "ring", id: "preview", r: 11 });
@@ -108,10 +108,10 @@ function ticks(low, high) {
   if (!(high > low)) return [low];
   const rough = (high - low) / 6;
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 2.5, 5, 10].map((each) => each * power).find((each) => each >= rough);
-  const found = [];
-  for (let each = Math.ceil(low / step); each * step <= high * (1 + 1e-9); each++) found.push(each * step);
-  return found;
+  const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((size) => size >= rough);
+  const values = [];
+  for (let count = Math.ceil(low / step); count * step <= high * (1 + 1e-9); count++) values.push(count * step);
+  return values;
 }
 
 function short(value) {

@@ -38,16 +38,16 @@ function showBudget() {
   if (running === null) view.slack(limit(), checked("kind"), null, null);
 }
 
-/** Marks on the slider: where each submodel is just fast enough. */
+/** Marks on the slider: where a submodel is just fast enough. */
 function showMarks() {
   const { positionOf } = scale();
   const named = [];
-  const marks = Submodels.byFame(submodels.elastic).map((each) => {
-    const position = positionOf(submodels.predicted(each, checked("kind"), maxTokens()));
-    const mark = submodels.make("span", each.name);
+  const marks = Submodels.byFame(submodels.elastic).map((option) => {
+    const position = positionOf(submodels.predicted(option, checked("kind"), maxTokens()));
+    const mark = submodels.make("span", option.name);
     mark.style.left = `${position}%`;
     if (named.every((other) => Math.abs(other - position) > 3.6)) {
-      mark.textContent = each.name;
+      mark.textContent = option.name;
       named.push(position);
     }
     return mark;
@@ -171,8 +171,8 @@ element("key").addEventListener("change", load);
 element("temperature").addEventListener("input", () => {
   element("temperature-text").value = Number(element("temperature").value).toFixed(1);
 });
-document.querySelectorAll("[name=kind]").forEach((each) => each.addEventListener("change", changeKind));
-document.querySelectorAll("[name=axis]").forEach((each) => each.addEventListener("change", drawFrontier));
+document.querySelectorAll("[name=kind]").forEach((input) => input.addEventListener("change", changeKind));
+document.querySelectorAll("[name=axis]").forEach((input) => input.addEventListener("change", drawFrontier));
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") running?.abort();
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) element("ask").requestSubmit();

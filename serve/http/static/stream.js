@@ -1,6 +1,6 @@
 // Server-sent events of a completion, as objects. Nothing here knows the page.
 
-/** Yields each event's JSON. Throws what the server answers instead of a stream, in one line. */
+/** Yields the events' JSON. Throws what the server answers instead of a stream, in one line. */
 export async function* completion(body, headers, signal) {
   const response = await fetch("v1/completions", {
     method: "POST",
@@ -48,7 +48,7 @@ async function refusal(response) {
 async function* pieces(stream) {
   const reader = stream.getReader(); // not every browser can iterate a stream
   try {
-    for (let each = await reader.read(); !each.done; each = await reader.read()) yield each.value;
+    for (let part = await reader.read(); !part.done; part = await reader.read()) yield part.value;
   } finally {
     reader.cancel().catch(() => {});
   }

@@ -1,4 +1,4 @@
-// The server's submodels as the page needs them: their colours, and what a response that is alone would take of each.
+// The server's submodels as the page needs them: their colours, and what a response that is alone would take of them.
 
 export class Submodels {
   /** frontier: what GET /playground/frontier answers. Options are widest first. */
@@ -6,12 +6,12 @@ export class Submodels {
     this.model = frontier.model;
     this.universal = frontier.universal;
     this.options = frontier.options;
-    this.elastic = frontier.options.filter((each) => each.elastic);
+    this.elastic = frontier.options.filter((option) => option.elastic);
   }
 
   /** An element in the submodel's colour: its place among all, 0 for the narrowest and 1 for the widest. */
   paint(element, name) {
-    const place = this.options.findIndex((each) => each.name === name);
+    const place = this.options.findIndex((option) => option.name === name);
     const weight = place < 0 || this.options.length < 2 ? 1 : 1 - place / (this.options.length - 1);
     element.classList.add("of-submodel");
     element.dataset.submodel = name;
@@ -25,7 +25,7 @@ export class Submodels {
 
   /** In the order in which they get a label where not all of them fit: trained granularities, then shares as 0.62. */
   static byFame(options) {
-    const isShare = (each) => Number(/^[0-9]/.test(each.name));
+    const isShare = (option) => Number(/^[0-9]/.test(option.name));
     return [...options].sort((one, other) => isShare(one) - isShare(other));
   }
 
@@ -38,13 +38,13 @@ export class Submodels {
   /** The widest that keeps the budget when alone, else the narrowest; without a budget the universal model. */
   affordable(ms, kind, maxTokens) {
     if (ms === null) return this.universal;
-    const kept = this.elastic.find((each) => this.predicted(each, kind, maxTokens) <= ms);
+    const kept = this.elastic.find((option) => this.predicted(option, kind, maxTokens) <= ms);
     return (kept ?? this.elastic.at(-1))?.name ?? null;
   }
 
   /** A scale for budgets, from loose to tight: positions are 0 for none, then 1 to 100 in equal ratios. */
   scale(kind, maxTokens) {
-    const times = this.elastic.map((each) => this.predicted(each, kind, maxTokens));
+    const times = this.elastic.map((option) => this.predicted(option, kind, maxTokens));
     const [loose, tight] = times.length ? [3 * Math.max(...times), 0.6 * Math.min(...times)] : [10000, 10];
     return {
       budgetAt: (position) => (position < 1 ? null : loose * (tight / loose) ** ((position - 1) / 99)),

@@ -53,7 +53,7 @@ export class View {
   }
 
   legend(answer) {
-    const used = this.submodels.options.map((each) => each.name).filter((name) => answer.tokens.has(name));
+    const used = this.submodels.options.map((option) => option.name).filter((name) => answer.tokens.has(name));
     const items = used.map((name) => {
       const item = this.submodels.make("li", name);
       const tokens = answer.tokens.get(name);

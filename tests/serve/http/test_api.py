@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -343,7 +344,7 @@ def test_one_likely_token_is_greedy_whatever_the_temperature(client: TestClient)
 
 def test_limits_are_the_servers_own(service: Service) -> None:
     limits = RequestLimits(max_body_bytes=200, max_prompt_tokens=3, max_n=2)
-    with TestClient(create_app(service, limits=limits)) as strict:
+    with TestClient(create_app(replace(service, limits=limits))) as strict:
         assert complete(strict, prompt=[1, 2, 3], n=2).status_code == 200
         assert complete(strict, prompt=[1, 2, 3, 4]).json()["error"]["param"] == "prompt"
         assert complete(strict, prompt="a", n=3).json()["error"]["param"] == "n"
