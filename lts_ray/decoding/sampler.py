@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lts_ray.decoding.sampling import Sampling, pick
+from lts_ray.decoding.sampling import Sampling, pick_token
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Sampler:
 
     def choose(self, logits: Tensor) -> ChosenToken:
         """The next token. logits: [vocab_size], left as they are. Draws on the CPU, as `sampling.sample` does."""
-        token = pick(self._edited(logits), self._sampling, self._generator)
+        token = pick_token(self._edited(logits), self._sampling, self._generator)
         self._produced += 1
         if self._penalties is not None:
             self._penalties.note(token)

@@ -90,10 +90,10 @@ def sample(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> in
     Raises LtsRayError for what only a Sampler can honour, which knows the earlier tokens.
     """
     _check_plain(sampling)
-    return pick(logits, sampling, generator)
+    return pick_token(logits, sampling, generator)
 
 
-def pick(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
+def pick_token(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
     """`sample`, of logits that have been edited already."""
     if sampling.temperature == 0:
         return int(logits.argmax())

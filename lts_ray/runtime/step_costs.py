@@ -17,11 +17,10 @@ what it adds to each step: 1, 1 and 0 unless told otherwise; serve/engine/cost_c
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from operator import attrgetter
-from typing import Any, cast
 
 from lts_ray.errors import LtsRayError
 
@@ -118,12 +117,3 @@ class StepCosts:
         low, high = self.grid[right - 1], self.grid[right]
         share = (rows - low) / (high - low)
         return values[right - 1] + share * (values[right] - values[right - 1])
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> StepCosts:
-        """Of what `to_json` gave, whether or not it was text in between."""
-        columns = {key: tuple(each) if isinstance(each, list) else each for key, each in value.items()}
-        return cls(**cast(dict[str, Any], columns))

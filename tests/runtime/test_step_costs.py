@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lts_ray.errors import LtsRayError
+from lts_ray.record import read_record, record_json
 from lts_ray.runtime.step_costs import Group, StepCosts
 
 COSTS = StepCosts(
@@ -110,7 +111,7 @@ def halves(group: Group) -> list[Group]:
 
 def test_costs_survive_a_file() -> None:
     kept = replace(COSTS, slowdown=1.25, overhead_ms=0.5)
-    assert StepCosts.from_json(json.loads(json.dumps(kept.to_json()))) == kept
+    assert read_record(StepCosts, json.loads(json.dumps(record_json(kept)))) == kept
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def test_a_replica_serves_the_matching_targets_points_with_costs_of_its_own(
     args = read_record(ServeArgs, {"model": model_dir, "frontier": path, "name": "tiny"})
     replica = build_replica(args, {"role": "small"})
     try:
-        assert replica.service.engine.costs.to_json() == COSTS.to_json()
+        assert replica.service.engine.costs == COSTS
         assert list(replica.service.models()) == ["tiny", "tiny:XL"]
     finally:
         replica.service.engine.stop()
