@@ -45,12 +45,13 @@ from lts_ray.errors import LtsRayError
 from lts_ray.files import write_json
 from lts_ray.pretrained import DEFAULT_MODEL
 from lts_ray.runtime.step_costs import StepCosts
+from serve.engine.capacity import Capacity
 from serve.simulate.arrival import Arrival
 from serve.simulate.attainment_score import score
 
+DEFAULTS = PolicySettings()
 CellProgress = Callable[[int, int, Cell | None], None]
 """Told how many cells are done, of how many, and which one runs now."""
-CALIBRATION_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +66,7 @@ def compare_policies(
     output: Path,
     *,
     costs: StepCosts | None = None,
-    calibration_s: float = CALIBRATION_S,
+    calibration_s: float = options.CALIBRATION_S,
     progress: CellProgress = lambda done, total, cell: None,
 ) -> PoliciesResult:
     """Run the cells that `output` does not hold yet. costs: of a step; None: measured here, or those that it holds.
@@ -199,15 +200,23 @@ def policies(
             "--load", "-l", help="In multiples of the universal model's saturation; default: 0.5, 0.75, 1, … 2."
         ),
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, help="How long each load lasts.")] = 30.0,
-    seeds: Annotated[int, typer.Option(min=1, help="Loads of each kind; intervals are over them.")] = 3,
-    tight: Annotated[float, typer.Option(help="Tight budgets, in multiples of what an idle engine needs.")] = 2.0,
-    medium: Annotated[float, typer.Option(help="Medium budgets, in multiples of what an idle engine needs.")] = 4.0,
-    loose: Annotated[float, typer.Option(help="Loose budgets, in multiples of what an idle engine needs.")] = 8.0,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long each load lasts.")] = DEFAULTS.seconds,
+    seeds: Annotated[int, typer.Option(min=1, help="Loads of each kind; intervals are over them.")] = DEFAULTS.seeds,
+    tight: Annotated[
+        float, typer.Option(help="Tight budgets, as multiples of an idle engine's time.")
+    ] = DEFAULTS.classes.tight,
+    medium: Annotated[
+        float, typer.Option(help="Medium budgets, as multiples of an idle engine's time.")
+    ] = DEFAULTS.classes.medium,
+    loose: Annotated[
+        float, typer.Option(help="Loose budgets, as multiples of an idle engine's time.")
+    ] = DEFAULTS.classes.loose,
     noise: Annotated[
         float, typer.Option(min=0, help="Of the times of simulated steps: the standard deviation of their logarithm.")
-    ] = 0.05,
-    rollouts: Annotated[int, typer.Option(min=1, help="Simulated replays that the oracle has for each load.")] = 40,
+    ] = DEFAULTS.noise,
+    rollouts: Annotated[
+        int, typer.Option(min=1, help="Simulated replays that the oracle has a load.")
+    ] = DEFAULTS.rollouts,
     frontier: options.Frontier = None,
     target: options.TargetName = None,
     context: options.Context = options.CONTEXT,
@@ -215,7 +224,7 @@ def policies(
     max_queue: options.MaxQueue = 64,
     chunk_tokens: options.ChunkTokens = 256,
     threads: options.Threads = None,
-    calibration: options.Calibration = 5.0,
+    calibration: options.Calibration = options.CALIBRATION_S,
     costs: options.Costs = None,
     seed: Seed = 0,
 ) -> None:
@@ -232,16 +241,8 @@ def policies(
         noise=noise,
         rollouts=rollouts,
     )
-    local = options.open_model(
-        model,
-        frontier=frontier,
-        target=target,
-        context=context,
-        slots=slots,
-        max_queue=max_queue,
-        chunk_tokens=chunk_tokens,
-        threads=threads,
-    )
+    capacity = Capacity(context_length=context, slots=slots, max_queue=max_queue, chunk_tokens=chunk_tokens)
+    local = LocalModel(model, capacity=capacity, threads=threads, frontier=frontier, target=target)
     bar = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*bar, console=Console(stderr=True), transient=True) as shown:
         task = shown.add_task("measuring steps", total=None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import median
 from time import monotonic
 from typing import Annotated, Any
@@ -28,6 +28,7 @@ from lts_ray.errors import LtsRayError
 from lts_ray.pretrained import DEFAULT_MODEL
 from lts_ray.runtime.step_costs import StepCosts
 from lts_ray.timing import Clock
+from serve.engine.capacity import Capacity
 from serve.policies.budget import NO_BUDGET, Timing
 from serve.policies.fixed import FixedPolicy
 from serve.simulate.arrival import Arrival
@@ -68,14 +69,7 @@ class OverheadResult:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "schema": SCHEMA,
-            "added_ms": round(self.added_ms, 3),
-            "lost": round(self.lost, 4),
-            "streams": self.streams,
-            "ttft_ms": {way: [round(value, 3) for value in values] for way, values in self.ttft_ms.items()},
-            "tokens_s": {way: [round(value, 2) for value in values] for way, values in self.tokens_s.items()},
-        }
+        return {"schema": SCHEMA, "added_ms": self.added_ms, "lost": self.lost, **asdict(self)}
 
 
 def measure_overhead(
@@ -83,11 +77,11 @@ def measure_overhead(
     model: LocalModel,
     *,
     costs: StepCosts,
-    rounds: int = 5,
-    singles: int = 10,
-    streams: int = 8,
-    prompt_tokens: int = 32,
-    tokens: int = 64,
+    rounds: int,
+    singles: int,
+    streams: int,
+    prompt_tokens: int,
+    tokens: int,
     seed: int = 0,
     progress: Progress = lambda done, total: None,
 ) -> OverheadResult:
@@ -159,14 +153,15 @@ def serving_overhead(
     slots: options.Slots = 8,
     chunk_tokens: options.ChunkTokens = 256,
     threads: options.Threads = None,
-    calibration: options.Calibration = 5.0,
+    calibration: options.Calibration = options.CALIBRATION_S,
     costs: options.Costs = None,
     seed: Seed = 0,
 ) -> None:
     """What HTTP and Ray Serve add to the engine's time to the first token, and take of its tokens per second."""
-    local = options.open_model(
-        model, slots=slots, max_queue=max(64, streams), chunk_tokens=chunk_tokens, threads=threads
+    capacity = Capacity(
+        context_length=options.CONTEXT, slots=slots, max_queue=max(64, streams), chunk_tokens=chunk_tokens
     )
+    local = LocalModel(model, capacity=capacity, threads=threads)
     known = options.read_costs(costs) or local.calibrate(calibration)
     with shown_progress("asking") as progress:
         result = measure_overhead(

@@ -30,11 +30,11 @@ from lts_ray.errors import LtsRayError
 from lts_ray.pretrained import DEFAULT_MODEL
 from lts_ray.runtime.step_costs import StepCosts
 from lts_ray.timing import Clock
+from serve.engine.capacity import Capacity
 from serve.policies.named_policies import policy_named
 from serve.simulate.request_outcome import Outcome
 
 SCHEMA = 1
-LOAD = 0.8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +82,8 @@ def measure_soak(
     *,
     costs: StepCosts,
     seconds: float,
-    load: float = LOAD,
-    policy: str = "deadline",
+    load: float,
+    policy: str,
     url: str | None = None,
     pid: int | None = None,
     seed: int = 0,
@@ -160,7 +160,7 @@ def soak(
     minutes: Annotated[float, typer.Option("--minutes", "-n", min=0.01, help="How long the load lasts.")] = 30.0,
     load: Annotated[
         float, typer.Option(min=0.01, help="Requests, in multiples of what saturates the universal model.")
-    ] = LOAD,
+    ] = 0.8,
     policy: Annotated[str, typer.Option(help="Name of the policy, as in the server's configuration.")] = "deadline",
     model: Model = DEFAULT_MODEL,
     url: Annotated[
@@ -174,21 +174,13 @@ def soak(
     max_queue: options.MaxQueue = 64,
     chunk_tokens: options.ChunkTokens = 256,
     threads: options.Threads = None,
-    calibration: options.Calibration = 5.0,
+    calibration: options.Calibration = options.CALIBRATION_S,
     costs: options.Costs = None,
     seed: Seed = 0,
 ) -> None:
     """A steady load for a long time: how much memory grows, and what fails."""
-    local = options.open_model(
-        model,
-        frontier=frontier,
-        target=target,
-        context=context,
-        slots=slots,
-        max_queue=max_queue,
-        chunk_tokens=chunk_tokens,
-        threads=threads,
-    )
+    capacity = Capacity(context_length=context, slots=slots, max_queue=max_queue, chunk_tokens=chunk_tokens)
+    local = LocalModel(model, capacity=capacity, threads=threads, frontier=frontier, target=target)
     known = options.read_costs(costs) or local.calibrate(calibration)
     with shown_progress("soaking") as progress:
         result = measure_soak(

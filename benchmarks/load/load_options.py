@@ -1,4 +1,4 @@
-"""What the commands of endpoint benchmarks share: options, the model in this process, and the costs of its steps."""
+"""What the commands of endpoint benchmarks share: options, and the costs of an engine's steps."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.load.local_model import LocalModel, default_threads
 from benchmarks.load.policies_folder import read_setup
 from lts_ray.runtime.step_costs import StepCosts
-from serve.engine.capacity import Capacity
 
-CONTEXT = 512
+CONTEXT, CALIBRATION_S = 512, 5.0
+"""What --context and --calibration are by themselves."""
 
 Frontier = Annotated[Path | None, typer.Option(help="frontier.json of that model; default: its granularities.")]
 TargetName = Annotated[str | None, typer.Option("--target", help="The frontier's target; default: all its points.")]
@@ -25,21 +24,6 @@ Calibration = Annotated[float, typer.Option(min=0.1, help="Seconds to measure th
 Costs = Annotated[
     Path | None, typer.Option(help="setup.json of an earlier run whose step costs to take; default: measure them.")
 ]
-
-
-def open_model(
-    folder: Path,
-    *,
-    frontier: Path | None = None,
-    target: str | None = None,
-    context: int = CONTEXT,
-    slots: int,
-    max_queue: int,
-    chunk_tokens: int,
-    threads: int | None,
-) -> LocalModel:
-    capacity = Capacity(context_length=context, slots=slots, max_queue=max_queue, chunk_tokens=chunk_tokens)
-    return LocalModel(folder, capacity=capacity, threads=threads or default_threads(), frontier=frontier, target=target)
 
 
 def read_costs(setup: Path | None) -> StepCosts | None:

@@ -24,27 +24,26 @@ from serve.policies.menu import Menu, menu_of_frontier, menu_of_granularities
 from serve.policies.policy import Policy
 
 
-def default_threads() -> int:
-    """A core is left to the client and the event loop, as a replica leaves one."""
-    return max(1, len(os.sched_getaffinity(0)) - 1)
-
-
 class LocalModel:
-    """menu: what the endpoint would offer of this folder. capacity: its context is the model's, if that is shorter."""
+    """`menu` is what the endpoint would offer of the folder; `capacity` has the model's context, if that is less."""
 
     def __init__(
         self,
         folder: Path,
         *,
         capacity: Capacity,
-        threads: int,
+        threads: int | None,
         frontier: Path | None = None,
         target: str | None = None,
     ) -> None:
-        """Does not load the weights. Raises LtsRayError for files that do not fit."""
+        """Does not load the weights. threads: None: all cores but one, which the client and the event loop need.
+
+        Raises LtsRayError for files that do not fit.
+        """
         self.config, self.menu = _menu(folder, frontier=frontier, target=target)
         self.capacity = replace(capacity, context_length=min(capacity.context_length, self.config.context_length))
-        self.threads, self.folder = threads, folder
+        self.threads = threads or max(1, len(os.sched_getaffinity(0)) - 1)
+        self.folder = folder
 
     @property
     def limits(self) -> dict[str, int]:

@@ -98,6 +98,7 @@ def test_a_soak_counts_what_became_of_its_requests(model_dir: Path) -> None:
         costs=COSTS,
         seconds=1.5,
         load=0.8,
+        policy="deadline",
         progress=lambda number, total: done.append(number),
     )
     assert result.requests == len(done) > 0
@@ -113,4 +114,6 @@ def test_a_soak_counts_what_became_of_its_requests(model_dir: Path) -> None:
 
 def test_a_server_elsewhere_is_not_watched_by_mistake(model_dir: Path) -> None:
     with pytest.raises(LtsRayError, match="--pid"):
-        measure_soak(local_model(model_dir), costs=COSTS, seconds=1, url="http://127.0.0.1:9")
+        measure_soak(
+            local_model(model_dir), costs=COSTS, seconds=1, load=0.8, policy="deadline", url="http://127.0.0.1:9"
+        )
