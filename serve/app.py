@@ -33,7 +33,7 @@ class ElasticServer:
     """A replica. Its ASGI app is built late, in the replica's process, around the engine."""
 
     def __init__(self, args: ServeArgs) -> None:
-        log_to_stderr()
+        _log_to_stderr()
         labels = ray.get_runtime_context().get_node_labels()
         self._replica = build_replica(args, labels, observer=lambda name: RayMetrics(model_name=name))
 
@@ -97,7 +97,7 @@ def application(args: ServeArgs) -> Application:
     return built
 
 
-def log_to_stderr() -> None:
+def _log_to_stderr() -> None:
     """A replica is an application of its own: Ray collects its stderr, and nothing else configures our loggers.
 
     Lines of the access log are JSON and nothing else.

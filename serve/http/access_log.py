@@ -62,10 +62,10 @@ class AccessLogMiddleware:
             level = logging.DEBUG if scope["path"] in PROBES else logging.INFO
             if logger.isEnabledFor(level):
                 times = {"time": _iso(self._now()), "duration_ms": round((self._clock() - began_s) * 1e3, 2)}
-                logger.log(level, "%s", json.dumps(times | entry(scope, shown, client_gone=client_gone)))
+                logger.log(level, "%s", json.dumps(times | _entry(scope, shown, client_gone=client_gone)))
 
 
-def entry(scope: Scope, status: int, *, client_gone: bool) -> dict[str, Any]:
+def _entry(scope: Scope, status: int, *, client_gone: bool) -> dict[str, Any]:
     """All of the line but its times. For several choices, their sums; budget_met only if all of them met it."""
     state = scope.get("state", {})
     route = scope.get("route")

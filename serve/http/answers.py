@@ -53,7 +53,7 @@ class Answers(ABC):
             }
             for own, generation in zip(pieces, choices.generations, strict=True)
         ]
-        counted = {"usage": usage(choices), "lts": choices.report()}
+        counted = {"usage": _usage(choices), "lts": choices.report()}
         whole = self.response.model_validate(self._common | {"object": self.whole_object, "choices": texts} | counted)
         return whole.model_dump(mode="json", exclude_unset=True)  # the types have many fields that are not offered
 
@@ -70,7 +70,7 @@ class Answers(ABC):
         return self._chunk(index, self._new_text(None), reason=f'"{reason}"', lts=report)
 
     def usage(self, choices: Choices) -> str:
-        return f'{self._head}],"usage":{QUOTE(usage(choices).to_dict())},"lts":{_lts(choices.report())}}}'
+        return f'{self._head}],"usage":{QUOTE(_usage(choices).to_dict())},"lts":{_lts(choices.report())}}}'
 
     def _chunk(
         self,
@@ -148,7 +148,7 @@ class ChatAnswers(Answers):
         return {"token": self._spelling.text_of(token), "bytes": list(spelled), "logprob": logprob}
 
 
-def usage(choices: Choices) -> CompletionUsage:
+def _usage(choices: Choices) -> CompletionUsage:
     prompt, completion = choices.prompt_tokens, choices.completion_tokens
     return CompletionUsage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
 

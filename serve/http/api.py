@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 from uuid import uuid4
@@ -18,7 +17,7 @@ from lts_ray.errors import LtsRayError
 from serve.http.access_log import CLIENT_CLOSED_REQUEST, AccessLogMiddleware
 from serve.http.answers import Answers, ChatAnswers, CompletionAnswers
 from serve.http.api_error import ApiError, as_api_error
-from serve.http.event_stream import EventStream, gone
+from serve.http.event_stream import EventStream, done_before_client_left
 from serve.http.generation import Choices, TextPiece
 from serve.http.keys import Keys
 from serve.http.openapi import DocumentedApp, error_docs, generation_docs, package_version
@@ -186,23 +185,18 @@ async def _read(request: Request, max_bytes: int) -> bytes:
 
 
 async def _whole(request: Request, choices: Choices, answers: Answers) -> Response:
-    """The whole answer; nothing as soon as the client has gone: no row runs on without a reader."""
+    """The whole answer; nothing as soon as the client has left: no row runs on without a reader."""
     pieces: list[list[TextPiece]] = [[] for _ in choices.generations]
 
     async def collect() -> None:
         async for piece in choices:
             pieces[piece.index].append(piece)
 
-    collecting, leaving = asyncio.create_task(collect()), asyncio.create_task(gone(request.receive))
     try:
-        await asyncio.wait({collecting, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not collecting.done():
+        if not await done_before_client_left(collect(), request.receive):
             return Response(status_code=CLIENT_CLOSED_REQUEST)
-        collecting.result()
     finally:
         choices.cancel()
-        collecting.cancel()
-        leaving.cancel()
     return JSONResponse(answers.whole(pieces, choices))
 
 

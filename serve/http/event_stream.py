@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -19,7 +20,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 class EventStream(Response):
-    """Sends as fast as the client reads; ends as soon as it has gone, whether or not there is anything to send."""
+    """Sends as fast as the client reads; ends as soon as it has left, whether or not there is anything to send."""
 
     media_type = "text/event-stream"
 
@@ -29,17 +30,12 @@ class EventStream(Response):
         self._choices, self._events = choices, events(choices, answers, wants_usage=wants_usage)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        writing, leaving = asyncio.create_task(self._write(send)), asyncio.create_task(gone(receive))
         try:
-            await asyncio.wait({writing, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if writing.done():
-                writing.result()
+            await done_before_client_left(self._write(send), receive)
         except OSError:
-            pass  # what some servers raise for a client that has gone
+            pass  # what some servers raise for a client that has left
         finally:
             self._choices.cancel()
-            writing.cancel()
-            leaving.cancel()
 
     async def _write(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -48,8 +44,20 @@ class EventStream(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def gone(receive: Receive) -> None:
-    """Returns once the client has gone; the request's body must have been read."""
+async def done_before_client_left(work: Coroutine[Any, Any, None], receive: Receive) -> bool:
+    """Run `work`, but not on without a client. The request's body must have been read."""
+    working, leaving = asyncio.create_task(work), asyncio.create_task(_until_disconnect(receive))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+        return working.done()
+    finally:
+        working.cancel()
+        leaving.cancel()
+
+
+async def _until_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 

@@ -8,7 +8,7 @@ from hashlib import sha256
 from typing import Any, Literal
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
 
 from serve.http.api import create_app
 from serve.http.keys import Keys
@@ -341,6 +341,21 @@ def test_the_other_axis_keeps_the_rings_on_their_points(page: Page) -> None:
     expect(page.locator("#frontier")).not_to_contain_text("3.5")  # milliseconds; shares end at 1
     expect_ring(page, "#now", "XL")
     expect_ring(page, "#preview", "XL")
+
+
+def test_where_no_loss_was_measured_the_chart_shows_parameters_and_says_so(page: Page) -> None:
+    def without_losses(route: Route) -> None:
+        body = route.fetch().json()
+        route.fulfill(json=body | {"options": [option | {"loss": None} for option in body["options"]]})
+
+    page.route("**/playground/frontier", without_losses)
+    page.reload()
+    expect(page.locator("#frontier")).to_contain_text("decoder parameters: no loss was measured")
+    page.unroute("**/playground/frontier")
+    assert page.locator("#frontier text").filter(has_text="-").count() == 0  # no number below zero
+    points = page.locator("#frontier .point").evaluate_all("points => points.map((point) => point.cy.baseVal.value)")
+    assert points == sorted(points)
+    assert len(set(points)) == 4  # widest first and highest
 
 
 def test_everything_that_takes_input_has_a_name(page: Page) -> None:
