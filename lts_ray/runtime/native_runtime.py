@@ -177,9 +177,10 @@ class NativeRuntime:
 
 @dataclass(frozen=True)
 class _Shape:
-    """A submodel, as the kernels read it: nothing is left unsaid. widths, heads: [n_layer]."""
+    """A submodel, as the kernels read it: with its heads and d_model also where they are the model's."""
 
     widths: Integers
+    """[n_layer]; so are heads."""
     heads: Integers
     d_model: int
 

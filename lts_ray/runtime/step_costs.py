@@ -48,7 +48,7 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class StepCosts:
-    """See above."""
+    """The parts of the sum above, in milliseconds."""
 
     grid: tuple[int, ...]
     """Numbers of rows, growing from 1."""

@@ -105,7 +105,7 @@ class PrometheusMetrics:
             return [self._family(metric) for metric in METRICS]
 
     def describe(self) -> list[Family]:
-        """The registry checks names for clashes, which the one collector of this registry has not."""
+        """By it a registry finds names that clash: one with a single collector has none."""
         return []
 
     def _take(self, metric: Metric, labels: Labels, value: float, times: int = 1) -> None:

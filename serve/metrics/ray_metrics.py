@@ -28,7 +28,7 @@ class RayGauge(Protocol):
 
 
 class RayMetrics:
-    """An Observer. every_s: steps are recorded together, this long at a time, since Ray takes its time for each value.
+    """An Observer. every_s: steps of so many seconds are recorded together, since each value takes Ray some time.
 
     counter, gauge: how Ray's own are made; given name, description and tag_keys.
     """

@@ -70,7 +70,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
     def create_from_arg_obj(
         cls, arg_dict: Mapping[str, Any], additional_config: Mapping[str, Any] | None = None
     ) -> HarnessModel:
-        """What `--model_args` says stands over lm_eval's own `--batch_size` and `--device`; that is a GPU if unsaid."""
+        """`--model_args` wins over lm_eval's own `--batch_size` and `--device`, which is a GPU unless it is told."""
         beside = {name: value for name, value in (additional_config or {}).items() if value is not None}
         beside.pop("max_batch_size", None)  # of lm_eval's search for what fits
         if str(beside.get("device", "")).startswith("cuda") and not torch.cuda.is_available():
@@ -89,7 +89,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
 
     @property
     def prefix_token_id(self) -> int:
-        """What stands before a text without a context: the token of a text's beginning, else that of its end."""
+        """Stands before a text without a context: the token that begins a text, else the one that ends it."""
         named = self.tokenizer.settings.get("bos_token")
         text = named.get("content") if isinstance(named, dict) else named
         token = self.tokenizer.backend.token_to_id(text) if isinstance(text, str) else None

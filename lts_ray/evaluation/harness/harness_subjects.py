@@ -9,8 +9,9 @@ from pathlib import Path
 from lm_eval.api.model import LM
 
 from lts_ray.checkpoints.universal import load_universal
+from lts_ray.errors import LtsRayError
 from lts_ray.evaluation.harness.harness_model import HarnessModel
-from lts_ray.evaluation.harness.plain_checkpoint import load_plain_checkpoint
+from lts_ray.evaluation.harness.model_arguments import BATCH_SIZE
 from lts_ray.evaluation.named_submodels import frontier_points, submodels_of
 from lts_ray.models.decoder_config import DecoderConfig
 from lts_ray.submodel import Submodel
@@ -40,5 +41,24 @@ def load_subjects(
     models: dict[str, LM] = {name: HarnessModel(model, tokenizer, submodel) for name, submodel in submodels.items()}
     if beside is not None:
         label = beside.resolve().name
-        models[f"{label} (beside)" if label in models else label] = load_plain_checkpoint(beside)
+        models[f"{label} (beside)" if label in models else label] = _plain_checkpoint(beside)
     return HarnessSubjects(config=config, submodels=submodels, models=models)
+
+
+def _plain_checkpoint(folder: Path) -> LM:
+    """Such as OPT's: lm_eval's own model of it, in float32 on the CPU.
+
+    Without lm_eval's logits_cache: where equal texts end in continuations of two lengths, 0.4.13 gives the shorter one
+    the log-probability of another place.
+    """
+    if not folder.is_dir():
+        raise LtsRayError(f"--beside {folder} is not a folder; give a checkpoint that transformers loads")
+    from lm_eval.models.huggingface import HFLM
+
+    try:
+        return HFLM(
+            pretrained=str(folder.resolve()), device="cpu", dtype="float32", batch_size=BATCH_SIZE, logits_cache=False
+        )
+    except Exception as error:  # transformers raises what its many parts raise
+        reason = str(error).strip().split("\n")[0]
+        raise LtsRayError(f"transformers cannot load --beside {folder}: {reason}") from None
