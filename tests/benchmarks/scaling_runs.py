@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.scaling_law import ScalingLaw
+from benchmarks.laws.scaling_law import ScalingLaw
 from lts_ray.files import append_json_line, write_json, write_text
 from lts_ray.models.matformer.hugging_face.checkpoint import hugging_face_config
 from lts_ray.models.matformer.matformer_config import MatFormerConfig

@@ -10,12 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import scaling_sizes
+from benchmarks import scaling as scaling_claim
 from benchmarks.common.scale import UNIVERSAL, baseline
-from benchmarks.scaling import fit_points, run
-from benchmarks.scaling_points import read_points
-from benchmarks.scaling_sizes import scales_of
-from benchmarks.verbs.bench_scaling import scaling as verb
+from benchmarks.laws.scaling_points import read_points
+from benchmarks.scaling import fit_points, scales_of, scaling, train_and_fit
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json
 from lts_ray.models.matformer.hugging_face.checkpoint import read_config
@@ -177,10 +175,10 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_verb_trains_each_size_fits_and_keeps_what_it_trained(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(scaling_sizes, "TRAINING", replace(scaling_sizes.TRAINING, batch_size=2, sequence_length=16))
+    monkeypatch.setattr(scaling_claim, "TRAINING", replace(scaling_claim.TRAINING, batch_size=2, sequence_length=16))
     output = tmp_path / "out"
     asked = {"sizes": "16,32,48,64", "steps": 4, "corpus": str(corpus / "*.txt"), "threads": 1}
-    verb(output=output, **asked)  # type: ignore[arg-type]
+    scaling(output=output, **asked)  # type: ignore[arg-type]
     printed = capsys.readouterr().out
     summary = json.loads(printed.splitlines()[-1])
     assert summary.keys() == {f"{kind} {name}" for kind in ("universal", "baseline") for name in (*NAMES, "all")}
@@ -195,9 +193,9 @@ def test_the_verb_trains_each_size_fits_and_keeps_what_it_trained(
     assert 'id="scaling"' in (output / "scaling.html").read_text(encoding="utf-8")
     before = {path: path.stat().st_mtime_ns for path in output.rglob("model.safetensors")}
     assert len(before) == 20
-    verb(output=output, **asked)  # type: ignore[arg-type]
+    scaling(output=output, **asked)  # type: ignore[arg-type]
     assert {path: path.stat().st_mtime_ns for path in output.rglob("model.safetensors")} == before
-    verb(output=tmp_path / "again", runs=[output])
+    scaling(output=tmp_path / "again", runs=[output])
     again = read_json(tmp_path / "again" / "scaling.json", what="result")
     assert again["fits"] == written["fits"]
     assert written["machine"]["cores"] > 0
@@ -208,12 +206,12 @@ def test_the_verb_trains_each_size_fits_and_keeps_what_it_trained(
 def test_the_verb_refuses_options_that_contradict_each_other_before_it_writes(tmp_path: Path) -> None:
     output = tmp_path / "out"
     with pytest.raises(LtsRayError, match="leave --sizes and --steps out"):
-        verb(output=output, runs=[tmp_path], steps=3)
+        scaling(output=output, runs=[tmp_path], steps=3)
     with pytest.raises(LtsRayError, match="whole numbers with commas"):
-        verb(output=output, sizes="32;48")
+        scaling(output=output, sizes="32;48")
     with pytest.raises(LtsRayError, match="holds no training"):
-        verb(output=output, runs=[tmp_path])
+        scaling(output=output, runs=[tmp_path])
     (tmp_path / "file").write_text("kept")
     with pytest.raises(LtsRayError, match="file is a file"):
-        run(scales_of(), tmp_path / "file")
+        train_and_fit(scales_of(), tmp_path / "file")
     assert not output.exists()

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import nnls
 
-from benchmarks.scaling_law import Fit, ScalingLaw, fit
+from benchmarks.laws.scaling_law import Fit, ScalingLaw, fit
 from lts_ray.errors import LtsRayError
 
 PAPERS = ScalingLaw(a=19.889, b=-0.130, c=1.374)

@@ -7,14 +7,14 @@ on one text, cut into the same tokens, are put side by side.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from benchmarks.common.training_runs import final_losses
 from lts_ray.errors import LtsRayError
-from lts_ray.files import read_json_lines
 from lts_ray.models.elastic import GRANULARITIES
 from lts_ray.models.family import Family
 from lts_ray.models.matformer.hugging_face.checkpoint import read_config
@@ -31,36 +31,28 @@ Key = tuple[Family, int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class ScalingPoint:
-    """params: without embeddings. tokens: that the run trained on. loss: on held-out text, in nats per token."""
-
     kind: Kind
     granularity: str
     d_model: int
     params: int
+    """Without embeddings."""
     tokens: int
+    """That the run trained on."""
     loss: float
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "granularity": self.granularity,
-            "d_model": self.d_model,
-            "params": self.params,
-            "tokens": self.tokens,
-            "loss": self.loss,
-        }
+    """On held-out text, in nats per token."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
-    """Whose plain model a run is: the granularity, and the d_model of all of its size."""
+class _Place:
+    """Whose plain model a run is."""
 
     granularity: str
     d_model: int
+    """Of all of its size."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Text:
+class ScoredText:
     """What losses are on; equal where they can be compared."""
 
     corpus: str
@@ -71,7 +63,7 @@ class Text:
     tokenizer: str
 
     @classmethod
-    def of(cls, settings: RunSettings, model: Path) -> Text:
+    def of(cls, settings: RunSettings, model: Path) -> ScoredText:
         return cls(
             corpus=settings.data.corpus,
             validation_fraction=settings.data.validation_fraction,
@@ -84,13 +76,12 @@ class Text:
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedRun:
-    """losses: by granularity."""
-
     path: Path
     settings: RunSettings
     config: MatFormerConfig
-    losses: dict[str, float]
-    text: Text
+    losses: Mapping[str, float]
+    """By granularity."""
+    text: ScoredText
 
     @property
     def is_universal(self) -> bool:
@@ -115,17 +106,19 @@ class FinishedRun:
 
 def read_points(folders: Sequence[Path]) -> tuple[ScalingPoint, ...]:
     """folders: of runs, or above them at any depth. Raises LtsRayError for runs that cannot be compared."""
-    runs = [_read(each) for each in dict.fromkeys(run for folder in folders for run in _runs_in(folder))]
+    runs = [_read(path) for path in dict.fromkeys(path for folder in folders for path in _runs_in(folder))]
     _check_comparable(runs)
     points = _points(runs)
-    return tuple(sorted(points, key=lambda each: (KINDS.index(each.kind), each.params, each.granularity, each.loss)))
+    return tuple(
+        sorted(points, key=lambda point: (KINDS.index(point.kind), point.params, point.granularity, point.loss))
+    )
 
 
 def _runs_in(folder: Path) -> list[Path]:
-    found = sorted(each.parent for each in folder.rglob("metrics.jsonl"))
-    if not found:
+    paths = sorted(metrics.parent for metrics in folder.rglob("metrics.jsonl"))
+    if not paths:
         raise LtsRayError(f"{folder} holds no training: give folders that `lts-ray train` or a bench wrote")
-    return found
+    return paths
 
 
 def _read(path: Path) -> FinishedRun:
@@ -135,42 +128,41 @@ def _read(path: Path) -> FinishedRun:
         raise LtsRayError(f"the training in {path} is not finished: go on with it, or leave it out")
     if settings.architecture is not None or settings.model.independent:
         raise LtsRayError(f"{path} trained no universal model and no plain one: leave it out")
-    *_, final = (each for each in read_json_lines(folder.metrics, what="metrics") if each.get("final"))
     config, _ = read_config(folder.model)
     return FinishedRun(
         path=path,
         settings=settings,
         config=config,
-        losses=final["validation_loss"],
-        text=Text.of(settings, folder.model),
+        losses=final_losses(folder),
+        text=ScoredText.of(settings, folder.model),
     )
 
 
 def _check_comparable(runs: Sequence[FinishedRun]) -> None:
     first = runs[0]
-    for each in runs:
-        if each.text != first.text:
+    for run in runs:
+        if run.text != first.text:
             raise LtsRayError(
-                f"the losses of {each.path} and {first.path} are on different text or tokens: fit them apart"
+                f"the losses of {run.path} and {first.path} are on different text or tokens: fit them apart"
             )
-    universal = [each for each in runs if each.is_universal]
-    for each in universal:
-        if each.objective != universal[0].objective:
-            raise LtsRayError(f"{each.path} and {universal[0].path} had different objectives: fit them apart")
+    universal = [run for run in runs if run.is_universal]
+    for run in universal:
+        if run.objective != universal[0].objective:
+            raise LtsRayError(f"{run.path} and {universal[0].path} had different objectives: fit them apart")
 
 
 def _points(runs: Sequence[FinishedRun]) -> list[ScalingPoint]:
     """A universal run names its granularities; plain ones of a size without such a run are named by the widest's."""
-    places: dict[Key, Place] = {}
+    places: dict[Key, _Place] = {}
     for run in runs:
         if run.is_universal:
             places |= _places(run.config)
     alone = [run for run in runs if not run.is_universal and _key(run.config, run.config.universal) not in places]
     universal = {run.shape for run in runs if run.is_universal}
     for shape in dict.fromkeys(run.shape for run in alone if run.shape not in universal):
-        widest = max((run.config for run in alone if run.shape == shape), key=lambda each: each.decoder_params())
+        widest = max((run.config for run in alone if run.shape == shape), key=lambda config: config.decoder_params())
         places |= _places(replace(widest, granularities=dict(GRANULARITIES)))
-    found = []
+    points = []
     for run in runs:
         for name, submodel in run.config.trained.items():
             place = places.get(_key(run.config, submodel))
@@ -179,7 +171,7 @@ def _points(runs: Sequence[FinishedRun]) -> list[ScalingPoint]:
                     f"{run.path} has {run.config.decoder_params():,} parameters without embeddings, as no granularity "
                     "of the widest run of its size has: leave it out"
                 )
-            found.append(
+            points.append(
                 ScalingPoint(
                     kind="universal" if run.is_universal else "baseline",
                     granularity=name if run.is_universal else place.granularity,
@@ -189,12 +181,12 @@ def _points(runs: Sequence[FinishedRun]) -> list[ScalingPoint]:
                     loss=run.losses[name],
                 )
             )
-    return found
+    return points
 
 
-def _places(config: MatFormerConfig) -> dict[Key, Place]:
+def _places(config: MatFormerConfig) -> dict[Key, _Place]:
     return {
-        _key(config, submodel): Place(granularity=name, d_model=config.d_model)
+        _key(config, submodel): _Place(granularity=name, d_model=config.d_model)
         for name, submodel in config.trained.items()
     }
 

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.scaling import Result, fit_points
-from benchmarks.scaling_html import write_scaling_page
-from benchmarks.scaling_law import ScalingLaw
-from benchmarks.scaling_plot import KIND_NAMES, PANELS, scaling_figure
-from benchmarks.scaling_points import ScalingPoint
+from benchmarks.laws.scaling_law import ScalingLaw
+from benchmarks.laws.scaling_plot import KIND_NAMES, PANELS, scaling_figure
+from benchmarks.laws.scaling_points import ScalingPoint
+from benchmarks.scaling import ScalingResult, fit_points, scaling
 from lts_ray.report.page import figure_html, write_page
 
 LAWS = {"universal": ScalingLaw(a=20.0, b=-0.2, c=1.5), "baseline": ScalingLaw(a=25.0, b=-0.25, c=1.75)}
@@ -18,7 +17,7 @@ SHARES = {"S": 1, "XL": 2}
 
 
 @pytest.fixture(scope="module")
-def result() -> Result:
+def result() -> ScalingResult:
     return fit_points(
         [
             ScalingPoint(
@@ -36,8 +35,8 @@ def result() -> Result:
     )
 
 
-def test_each_law_is_a_line_solid_or_dashed_through_the_points_it_was_fitted_to(result: Result) -> None:
-    figure = scaling_figure(result)
+def test_each_law_is_a_line_solid_or_dashed_through_the_points_it_was_fitted_to(result: ScalingResult) -> None:
+    figure = scaling_figure(result.fits)
     lines = [each for each in figure.data if each.mode == "lines"]
     markers = [each for each in figure.data if each.mode == "markers"]
     assert len(lines) == len(markers) == 6
@@ -52,29 +51,31 @@ def test_each_law_is_a_line_solid_or_dashed_through_the_points_it_was_fitted_to(
     assert {each.text for each in figure.layout.annotations} == set(PANELS)
 
 
-def test_the_legend_names_each_granularity_and_each_kind_once(result: Result) -> None:
-    figure = scaling_figure(result)
+def test_the_legend_names_each_granularity_and_each_kind_once(result: ScalingResult) -> None:
+    figure = scaling_figure(result.fits)
     shown = [each.name for each in figure.data if each.showlegend]
     assert sorted(shown) == sorted([*SHARES, *KIND_NAMES.values()])
     colours = {each.name: each.line.color for each in figure.data if each.mode == "lines" and each.xaxis == "x"}
     assert len(set(colours.values())) == 2
 
 
-def test_the_page_has_each_law_with_its_numbers_and_each_gap(result: Result, tmp_path: Path) -> None:
-    path = tmp_path / "scaling.html"
-    write_scaling_page(result, path)
-    page = path.read_text(encoding="utf-8")
-    assert page.count("20 · N<sup>-0.2000</sup> + 1.500") == 3
-    assert page.count("25 · N<sup>-0.2500</sup> + 1.750") == 3
+def test_the_page_has_each_law_with_its_numbers_and_each_gap(
+    result: ScalingResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.scaling.read_points", lambda runs: result.points)
+    scaling(output=tmp_path, runs=[tmp_path])
+    page = (tmp_path / "scaling.html").read_text(encoding="utf-8")
+    assert page.count("<td>20</td><td>-0.2</td><td>1.5</td>") == 3
+    assert page.count("<td>25</td><td>-0.25</td><td>1.75</td>") == 3
     gap = LAWS["universal"].loss_at(2 * 800**2) - LAWS["baseline"].loss_at(2 * 800**2)
-    assert f"<td>{gap:+.4f}</td>" in page
+    assert f"<td>{1000 * gap:.4g}</td>" in page
     assert 'id="scaling"' in page
     assert "<script src=" not in page
 
 
-def test_a_page_is_whole_and_text_in_it_stays_text(result: Result, tmp_path: Path) -> None:
+def test_a_page_is_whole_and_text_in_it_stays_text(result: ScalingResult, tmp_path: Path) -> None:
     path = tmp_path / "page.html"
-    figure = figure_html(scaling_figure(result), "one")
+    figure = figure_html(scaling_figure(result.fits), "one")
     write_page(path, "<p>{{ text }}</p>\n{{ figure }}\n", title="a <title>", text="<b>&", figure=figure)
     page = path.read_text(encoding="utf-8")
     assert page.startswith("<!doctype html>")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,14 +28,15 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class ScalingLaw:
-    """c: the loss that no size goes below, in nats; a and c in the loss's unit, N in parameters without embeddings."""
+    """loss = a · N^b + c, in nats; N: parameters without embeddings."""
 
     a: float
     b: float
     c: float
+    """The loss that no size goes below."""
 
     def __post_init__(self) -> None:
-        finite = all(math.isfinite(each) for each in (self.a, self.b, self.c))
+        finite = all(map(math.isfinite, (self.a, self.b, self.c)))
         if not finite or self.a <= 0 or self.b >= 0 or self.c < 0:
             raise LtsRayError(
                 f"a scaling law has a above 0, b below 0 and c of at least 0; got {self.a}, {self.b} and {self.c}"
@@ -47,31 +47,20 @@ class ScalingLaw:
             raise LtsRayError(f"a scaling law is of models with at least one parameter; got {params}")
         return self.a * math.exp(self.b * math.log(params)) + self.c
 
-    def to_json(self) -> dict[str, float]:
-        return {"a": self.a, "b": self.b, "c": self.c}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """rms: of what the points are off the law, in nats. without: the law fitted without each of the sizes, growing."""
-
     law: ScalingLaw
     rms: float
+    """Of what the points are off the law, in nats."""
     points: int
     without: tuple[ScalingLaw, ...]
+    """The law fitted without each of the sizes, growing."""
 
     def spread(self, of: Callable[[ScalingLaw], float]) -> tuple[float, float]:
         """The least and the greatest that `of` is, over the fits that leave a size out."""
-        values = [of(each) for each in self.without]
+        values = [of(law) for law in self.without]
         return min(values), max(values)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            **self.law.to_json(),
-            "rms": self.rms,
-            "points": self.points,
-            "leave_one_out": [each.to_json() for each in self.without],
-        }
 
 
 def fit(params: Sequence[float], losses: Sequence[float]) -> Fit:
@@ -94,7 +83,7 @@ def fit(params: Sequence[float], losses: Sequence[float]) -> Fit:
     order = np.lexsort((losses, params))
     n, nats = np.asarray(params, dtype=float)[order], np.asarray(losses, dtype=float)[order]
     law = _least_squares(n, nats)
-    errors = [law.loss_at(each) - value for each, value in zip(n, nats, strict=True)]
+    errors = [law.loss_at(size) - loss for size, loss in zip(n, nats, strict=True)]
     return Fit(
         law=law,
         rms=math.sqrt(float(np.mean(np.square(errors)))),
@@ -114,16 +103,16 @@ def _least_squares(params: Values, losses: Values) -> ScalingLaw:
 
     def solved(log_slope: float) -> tuple[Values, float]:
         """a and c, and how far off they are: the root of the squared errors' sum."""
-        found, rest = nnls(np.stack([np.exp(-math.exp(log_slope) * x), ones], axis=1), losses)
-        return np.asarray(found, dtype=np.float64), float(rest)
+        factors, rest = nnls(np.stack([np.exp(-math.exp(log_slope) * x), ones], axis=1), losses)
+        return np.asarray(factors, dtype=np.float64), float(rest)
 
     def off(log_slope: float) -> float:
         return solved(log_slope)[1]
 
-    best = int(np.argmin([off(each) for each in LOG_SLOPES]))
+    best = int(np.argmin([off(log_slope) for log_slope in LOG_SLOPES]))
     around = float(LOG_SLOPES[max(best - 1, 0)]), float(LOG_SLOPES[min(best + 1, len(LOG_SLOPES) - 1)])
-    found = minimize_scalar(off, bounds=around, method="bounded", options={"xatol": 1e-12, "maxiter": 200})
-    b = -math.exp(found.x)
-    (a, c), _ = solved(found.x)
+    minimum = minimize_scalar(off, bounds=around, method="bounded", options={"xatol": 1e-12, "maxiter": 200})
+    b = -math.exp(minimum.x)
+    (a, c), _ = solved(minimum.x)
     a = max(float(a), LEAST_FALL * float(np.mean(losses)) * math.exp(-b * float(x.min())))
     return ScalingLaw(a=math.exp(math.log(a) - b * centre), b=b, c=float(c))

@@ -1,0 +1,1 @@
+"""How losses fall with size: points out of finished trainings, laws fitted to them, and the figure of both."""
