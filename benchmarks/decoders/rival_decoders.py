@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils import logging as transformers_logging
 
 from benchmarks.decoders.way import CONTINUOUS, CTRANSLATE2, TRANSFORMERS, Decode, DecodeWork, Prompts, Way
 from lts_ray.checkpoints.extracted import extract_checkpoint
@@ -91,8 +92,7 @@ def ctranslate2_generate(work: DecodeWork, folder: Path, scratch: Path) -> Itera
     from ctranslate2.converters import TransformersConverter
 
     converted = scratch / "ctranslate2"
-    with _quietly():
-        TransformersConverter(str(folder)).convert(str(converted), quantization="float32")
+    TransformersConverter(str(folder)).convert(str(converted), quantization="float32")
     words = json.loads((converted / "vocabulary.json").read_text(encoding="utf-8"))
     generator = ctranslate2.Generator(
         str(converted), device="cpu", compute_type="float32", inter_threads=1, intra_threads=work.threads
@@ -118,16 +118,15 @@ RIVALS: dict[str, tuple[str, Rival]] = {
     "ctranslate2": (CTRANSLATE2, ctranslate2_generate),
 }
 """By the name on the command line: the name in results, and how to open one."""
-MISSING = {
-    "ctranslate2": "CTranslate2 is not installed, and its rows are left out: `pip install 'lts-ray[bench]'`",
-}
 
 
 def why_missing(name: str) -> str | None:
     """Why a rival cannot take part, or None. Raises LtsRayError for one that is none."""
     if name not in RIVALS:
         raise LtsRayError(f"there is no rival {name!r}; there are: {', '.join(RIVALS)}")
-    return MISSING[name] if name in MISSING and find_spec(name) is None else None
+    if name == "ctranslate2" and find_spec(name) is None:
+        return "CTranslate2 is not installed, and its rows are left out: `pip install 'lts-ray[bench]'`"
+    return None
 
 
 @contextmanager
@@ -137,6 +136,7 @@ def open_rivals(names: Sequence[str], source: Path, work: DecodeWork, scratch: P
     scratch: where they may write. Raises LtsRayError where a submodel's widths differ by layer.
     """
     ways: dict[Way, Decode] = {}
+    transformers_logging.disable_progress_bar()  # it would show one for each model that it loads
     with ExitStack() as opened:
         for submodel in work.submodels if names else ():
             folder = scratch / "extracted" / submodel
@@ -161,21 +161,6 @@ def library_versions() -> dict[str, str]:
 def _transformers_model(folder: Path) -> Any:
     from transformers import AutoModelForCausalLM
 
-    with _quietly():
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     model.generation_config.eos_token_id = None
     return model
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Without the progress bars of loading."""
-    from transformers.utils import logging as transformers_logging
-
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()

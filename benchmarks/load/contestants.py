@@ -1,4 +1,4 @@
-"""The policies that a bench compares, by the names that its tables use."""
+"""The policies that a benchmark compares, by the names that its tables use."""
 
 from __future__ import annotations
 
@@ -21,13 +21,11 @@ UNIVERSAL, NARROWEST = "fixed-universal", "fixed-narrowest"
 ORACLE = "oracle"
 SEARCH = 5
 """The stream of random numbers of the oracle's search; see benchmarks.load.load for the others."""
-REGISTERED = ("deadline", "slackfit", "idle-feasible", "smallest")
-DEFAULT = (*REGISTERED, NARROWEST, UNIVERSAL, ORACLE)
+DEFAULT = ("deadline", "slackfit", "idle-feasible", "smallest", NARROWEST, UNIVERSAL, ORACLE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contestant:
-    name: str
     policy: Policy
     menu: Menu
     """What its server offers: all submodels, but for the fixed ones."""
@@ -56,9 +54,9 @@ def contestant(
     check_name(name, menu)
     if name.startswith(FIXED):
         only = {UNIVERSAL: menu.universal, NARROWEST: menu.narrowest}.get(name) or menu.named[name.removeprefix(FIXED)]
-        return Contestant(name=name, policy=FixedPolicy(), menu=replace(menu, universal=only, elastic=(only,)))
+        return Contestant(policy=FixedPolicy(), menu=replace(menu, universal=only, elastic=(only,)))
     if name == ORACLE:
         assert node is not None
         rng = np.random.default_rng([seed, SEARCH])
-        return Contestant(name=name, policy=find_oracle(arrivals, node=node, rng=rng, rollouts=rollouts), menu=menu)
-    return Contestant(name=name, policy=policy_named(name), menu=menu)
+        return Contestant(policy=find_oracle(arrivals, node=node, rng=rng, rollouts=rollouts), menu=menu)
+    return Contestant(policy=policy_named(name), menu=menu)

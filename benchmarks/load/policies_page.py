@@ -121,6 +121,7 @@ def policies_figure(rows: Sequence[PolicyRow]) -> go.Figure:
 def _point(row: PolicyRow, attainment: Mean, policies: Sequence[str], *, first: bool) -> go.Scatter:
     which = policies.index(row.policy)
     color = ACCENT if row.policy == OURS else LINES[1:][which % (len(LINES) - 1)]
+    columns = [f"{name} {text}" for name, text in row.text_columns().items() if name != "policy"]
     return go.Scatter(
         x=[100 * attainment.mean],
         y=[row.loss.mean],
@@ -136,7 +137,7 @@ def _point(row: PolicyRow, attainment: Mean, policies: Sequence[str], *, first: 
             "size": 13 if row.policy == OURS else 9,
             "line": {"color": "white", "width": 1},
         },
-        hovertext=[_hover(row, attainment)],
+        hovertext=["<br>".join([f"<b>{row.policy}</b> at {row.load:g}×", *columns])],
         hovertemplate=SHOWN_ON_HOVER,
     )
 
@@ -145,17 +146,3 @@ def _error(mean: Mean, color: str, *, scale: float = 1.0) -> Mapping[str, Any] |
     if mean.high is None:
         return None
     return {"array": [scale * (mean.high - mean.mean)], "color": color, "thickness": 1.2, "width": 3}
-
-
-def _hover(row: PolicyRow, attainment: Mean) -> str:
-    lines = [
-        f"<b>{row.policy}</b> at {row.load:g}×",
-        f"budgets kept {attainment.text(scale=100)} %",
-        *(f"  {kind} {kept.text(scale=100)} %" for kind, kept in row.by_kind.items() if kept is not None),
-        f"loss {row.loss.text(decimals=4)}",
-        f"goodput {row.goodput_requests_s.text(decimals=2)} requests/s",
-        f"rejected {row.rejected.text(scale=100)} %",
-    ]
-    if row.universal_share is not None:
-        lines.insert(-2, f"universal tokens {row.universal_share.text(scale=100)} %")
-    return "<br>".join(lines)
