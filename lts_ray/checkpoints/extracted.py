@@ -33,10 +33,9 @@ def extract(model: MatFormer, submodel: Submodel) -> MatFormer:
 
 @dataclass(frozen=True, kw_only=True)
 class Extracted:
-    """is_plain: whether transformers has a model like it, and so loads it."""
-
     submodel: Submodel
     is_plain: bool
+    """Whether transformers has a model like it, and so loads it."""
 
 
 def extract_checkpoint(source: Path, submodel: str, output: Path) -> Extracted:

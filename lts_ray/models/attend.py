@@ -1,6 +1,6 @@
 """Where a pass's queries find keys and values: among its own tokens, or in a cache as well.
 
-The seam between a model, which projects, and whoever remembers: a model runs the same whether its past is nothing, a
+The seam between a model, which projects, and what remembers: a model runs the same whether its past is nothing, a
 `KVCache`, or the pages of an engine.
 """
 
@@ -50,14 +50,12 @@ class Attend(Protocol):
 
 
 class OwnTokens:
-    """Every token sees those of its row up to itself, and no pass remembers anything.
-
-    donors: layers whose keys later ones look at; others' are let go at once: all layers' would be as large as a cache.
-    """
+    """Every token sees those of its row up to itself, and no pass remembers anything."""
 
     remembers = False
 
     def __init__(self, donors: Collection[int] = ()) -> None:
+        """donors: layers whose keys later ones look at. Others' are let go: all would be as large as a cache."""
         self._donors = donors
         self._written: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -80,7 +78,7 @@ class OwnTokens:
             self.remember(layer, k, v)
         else:
             k, v = self._written[layer]
-        keys, values = (each[:, : q.shape[1] // group] for each in (k, v))
+        keys, values = (x[:, : q.shape[1] // group] for x in (k, v))
         length = q.shape[2]
         mask = None
         if window is not None and window < length:
@@ -108,7 +106,7 @@ class CachedTokens:
             self._mask = (keys <= positions[..., None])[:, None]  # [B, 1, T, S]
 
     def remember(self, layer: int, k: Tensor, v: Tensor) -> None:
-        append(self._cache, layer, k, v)
+        _append(self._cache, layer, k, v)
 
     def __call__(
         self,
@@ -124,7 +122,7 @@ class CachedTokens:
         if k is not None and v is not None:
             self.remember(layer, k, v)
         used = q.shape[1] // group
-        keys, values = (each[layer, :, :used, : self._end] for each in (self._cache.keys, self._cache.values))
+        keys, values = (x[layer, :, :used, : self._end] for x in (self._cache.keys, self._cache.values))
         mask = self._mask
         if window is not None and window < self._end:
             places = torch.arange(self._end, device=q.device)
@@ -140,7 +138,7 @@ def _visible(own: Tensor, keys: Tensor, window: int) -> Tensor:
     return (keys <= own) & (keys > own - window)
 
 
-def append(cache: KVCache, layer: int, k: Tensor, v: Tensor) -> None:
+def _append(cache: KVCache, layer: int, k: Tensor, v: Tensor) -> None:
     """Write k, v [B, n_kv_head, T, d_head] behind each row's tokens; a layer may have fewer heads than the cache.
 
     Places past a shorter row's end hold what an earlier sequence left there: the mask hides them.

@@ -47,15 +47,15 @@ def read_raw_config(folder: Path) -> dict[str, Any]:
 def read_ours(folder: Path, raw: Mapping[str, Any], schema: int) -> dict[str, Any]:
     """What of config.json is ours: next to nothing where others wrote it. Raises LtsRayError for another schema."""
     ours = raw.get("lts_ray") or {"schema": schema}
-    found = ours.get("schema") if isinstance(ours, dict) else None
-    if not isinstance(ours, dict) or found != schema:
-        raise LtsRayError(f"model {folder} has schema {found}; this version reads {schema}")
+    given = ours.get("schema") if isinstance(ours, dict) else None
+    if not isinstance(ours, dict) or given != schema:
+        raise LtsRayError(f"model {folder} has schema {given}; this version reads {schema}")
     return ours
 
 
 @contextmanager
 def reading(folder: Path) -> Iterator[None]:
-    """While a configuration's values are taken: whatever a malformed one raises is one line that names the folder."""
+    """While a configuration's values are taken: what a malformed one raises becomes one line that names the folder."""
     try:
         yield
     except LtsRayError as error:
@@ -97,12 +97,12 @@ def weight_files(folder: Path) -> list[Path]:
 def check_fit(folder: Path, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Raises LtsRayError, naming the first difference, unless the tensors are those of `model`, which may be empty."""
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in tensors.items()}
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
+    held = {name: tuple(value.shape) for name, value in tensors.items()}
+    for name in sorted(expected.keys() | held.keys()):
+        if expected.get(name) != held.get(name):
             raise LtsRayError(
                 f"checkpoint {folder} does not fit its configuration: {name} should be "
-                f"{expected.get(name, 'absent')} but is {found.get(name, 'absent')}"
+                f"{expected.get(name, 'absent')} but is {held.get(name, 'absent')}"
             )
 
 

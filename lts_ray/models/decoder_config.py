@@ -12,19 +12,21 @@ from lts_ray.submodel import Submodel
 
 @dataclass(frozen=True, kw_only=True)
 class CacheShape:
-    """Of a token's keys, and of its values: layers that remember theirs, heads of a layer, and a head's size."""
+    """Of a token's keys, and of its values."""
 
     n_layer: int
+    """Layers that remember theirs."""
     n_kv_head: int
     d_head: int
 
 
 class DecoderConfig(ElasticConfig, ABC):
-    """The base of frozen dataclasses. context_length: the most tokens a row may hold, prompt and response together."""
+    """The base of frozen dataclasses."""
 
     vocab_size: int
     d_model: int
     context_length: int
+    """The most tokens a row may hold, prompt and response together."""
 
     @property
     @abstractmethod
@@ -53,5 +55,5 @@ class DecoderConfig(ElasticConfig, ABC):
         return sum(submodel.widths) / sum(self.widths)
 
     def neurons(self, submodel: Submodel) -> int:
-        """The submodel's size, in neurons of the FFN over all layers: what the cost of a step grows with."""
+        """The submodel's size, as FFN neurons over all layers: what the cost of a step grows with."""
         return sum(submodel.widths)

@@ -22,7 +22,7 @@ def check_granularities(given: object, *, what: str = "granularities") -> None:
     if not pairs or not all(isinstance(name, str) and type(value) in (int, float) for name, value in pairs):
         raise LtsRayError(f"{what} must be fractions by name, such as {{S: 0.25, XL: 1}}; got {given!r}")
     fractions = [value for _, value in pairs]
-    if fractions != sorted(set(fractions)) or not all(0 < each <= 1 for each in fractions) or fractions[-1] != 1:
+    if fractions != sorted(set(fractions)) or not all(0 < value <= 1 for value in fractions) or fractions[-1] != 1:
         raise LtsRayError(f"{what} must be growing fractions that end at 1; got {fractions}")
 
 
@@ -36,7 +36,7 @@ def check_shares(given: object, granularities: Mapping[str, float], *, what: str
     if unknown:
         raise LtsRayError(f"{what} has unknown granularities {', '.join(unknown)}; known: {', '.join(granularities)}")
     shares = [given.get(name, 1) for name in granularities]
-    if shares != sorted(shares) or not all(0 < each <= 1 for each in shares) or shares[-1] != 1:
+    if shares != sorted(shares) or not all(0 < share <= 1 for share in shares) or shares[-1] != 1:
         raise LtsRayError(f"{what} must be fractions that do not shrink and end at 1; got {shares}")
 
 
@@ -112,7 +112,7 @@ class ElasticConfig:
             raise LtsRayError(f"the submodel asks for {list(submodel.heads)} heads, but this model's do not nest")
         for layer, (heads, most) in enumerate(zip(submodel.heads, full, strict=True)):
             if heads > most or heads % step:
-                allowed = ", ".join(str(each) for each in range(step, most + 1, step))
+                allowed = ", ".join(map(str, range(step, most + 1, step)))
                 raise LtsRayError(f"layer {layer} can have {allowed} heads; the submodel asks for {heads}")
         return submodel.heads
 
@@ -128,10 +128,10 @@ class ElasticConfig:
     def cover(self, submodels: Sequence[Submodel]) -> Submodel:
         """The smallest submodel that has all that any of these has."""
         heads: tuple[int, ...] = ()
-        if all(each.heads for each in submodels):
-            heads = tuple(max(column) for column in zip(*(each.heads for each in submodels), strict=True))
-        widths = tuple(max(column) for column in zip(*(each.widths for each in submodels), strict=True))
-        d_models = [each.d_model for each in submodels]
+        if all(submodel.heads for submodel in submodels):
+            heads = tuple(map(max, zip(*(submodel.heads for submodel in submodels), strict=True)))
+        widths = tuple(map(max, zip(*(submodel.widths for submodel in submodels), strict=True)))
+        d_models = [submodel.d_model for submodel in submodels]
         return self.check(Submodel(widths, heads=heads, d_model=max(d_models) if all(d_models) else 0))
 
     def submodel(self, text: str) -> Submodel:
@@ -175,7 +175,7 @@ class ElasticConfig:
         if part in self.trained:
             named = self.trained[part]
             return named.widths[layer], named.heads[layer] if named.heads else full
-        width, marked, heads = (each.strip() for each in part.partition("/"))
+        width, marked, heads = map(str.strip, part.partition("/"))
         if marked and not self.elastic_heads:
             raise LtsRayError(f"the submodel {text!r} asks for {heads} heads, but this model's do not nest")
         if not width.isdecimal() or (marked and not heads.isdecimal()):
@@ -186,5 +186,5 @@ class ElasticConfig:
         names = ", ".join(self.granularities)
         return LtsRayError(
             f"unknown submodel {text!r}: use one of {names}, a fraction in (0, 1], "
-            f"or {self.n_layer} widths such as {','.join(str(w) for w in self.widths)}"
+            f"or {self.n_layer} widths such as {','.join(map(str, self.widths))}"
         )

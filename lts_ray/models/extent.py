@@ -22,14 +22,12 @@ Widths = int | tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """widths, heads: of each layer; 0 neurons: the row leaves the layer out. d_model: of what runs between layers.
-
-    heads is empty, and d_model 0, where all rows have all of them.
-    """
-
     widths: tuple[Widths, ...]
+    """FFN neurons of each layer; 0: the row leaves the layer out."""
     heads: tuple[Widths, ...] = ()
+    """Of each layer; empty where all rows have all of them."""
     d_model: Widths = 0
+    """Of what runs between layers; 0 where all rows have all of it."""
 
     @classmethod
     def of(cls, submodel: Submodel | Sequence[Submodel], rows: int, config: ElasticConfig) -> Extent:
@@ -40,14 +38,14 @@ class Extent:
         if len(submodel) != rows:
             raise LtsRayError(f"{len(submodel)} submodels for {rows} rows: give one, or one per row")
         checked = {each: config.check(each) for each in set(submodel)}
-        each_row = [checked[each] for each in submodel]
+        of_rows = [checked[each] for each in submodel]
         heads: tuple[Widths, ...] = ()
-        if any(each.heads for each in checked.values()):
-            heads = _columns(each.heads or config.elastic_heads for each in each_row)
+        if any(row.heads for row in of_rows):
+            heads = _columns(row.heads or config.elastic_heads for row in of_rows)
         d_model: Widths = 0
-        if any(each.d_model for each in checked.values()):
-            d_model = _agreed(tuple(each.d_model or config.elastic_d_model for each in each_row))
-        return cls(_columns(each.widths for each in each_row), heads, d_model)
+        if any(row.d_model for row in of_rows):
+            d_model = _agreed(tuple(row.d_model or config.elastic_d_model for row in of_rows))
+        return cls(_columns(row.widths for row in of_rows), heads, d_model)
 
 
 def _columns(rows: Iterable[Sequence[int]]) -> tuple[Widths, ...]:

@@ -5,9 +5,8 @@ A family is data; the modules read it once, when they are built. Everything else
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 from lts_ray.errors import LtsRayError
 
@@ -18,42 +17,28 @@ Positions = Literal["rotary", "learned"]
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """A decoder of pre-norm blocks: attention, then a nested FFN.
-
-    name: the model type under which transformers knows it.
-    activation: "gelu" is the exact one, "gelu_tanh" GPT-2's approximation.
-    gated: whether the FFN multiplies the activation of one projection by another.
-    qkv_bias, out_bias: in attention. ffn_bias: in all projections of the FFN.
-    qk_norm: whether each head's queries and keys are normalised.
-    """
+    """A decoder of pre-norm blocks: attention, then a nested FFN."""
 
     name: str
+    """The model type under which transformers knows it."""
     norm: Norm = "rms"
     activation: Activation = "silu"
+    """'gelu' is the exact one, 'gelu_tanh' GPT-2's approximation."""
     gated: bool = True
+    """Whether the FFN multiplies the activation of one projection by another."""
     positions: Positions = "rotary"
     qkv_bias: bool = False
     out_bias: bool = False
+    """In attention, as qkv_bias."""
     ffn_bias: bool = False
+    """In all projections of the FFN."""
     qk_norm: bool = False
+    """Whether each head's queries and keys are normalised."""
 
     def __post_init__(self) -> None:
-        for key, allowed in (
-            ("norm", get_args(Norm)),
-            ("activation", get_args(Activation)),
-            ("positions", get_args(Positions)),
-        ):
-            if getattr(self, key) not in allowed:
+        for key, kind in (("norm", Norm), ("activation", Activation), ("positions", Positions)):
+            if getattr(self, key) not in (allowed := get_args(kind)):
                 raise LtsRayError(f"a family's {key} is one of {', '.join(allowed)}; got {getattr(self, key)!r}")
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Family:
-        """Of what `dataclasses.asdict` gave. Raises LtsRayError for a key that a family does not have."""
-        known = {each.name for each in fields(cls)}
-        unknown = sorted(value.keys() - known)
-        if unknown:
-            raise LtsRayError(f"a family has no {', '.join(unknown)}; it has {', '.join(sorted(known))}")
-        return cls(**value)
 
 
 LLAMA = Family(name="llama")
@@ -70,13 +55,4 @@ GPT2 = Family(
     out_bias=True,
     ffn_bias=True,
 )
-OPT = Family(
-    name="opt",
-    norm="layer",
-    activation="relu",
-    gated=False,
-    positions="learned",
-    qkv_bias=True,
-    out_bias=True,
-    ffn_bias=True,
-)
+OPT = replace(GPT2, name="opt", activation="relu")

@@ -107,7 +107,7 @@ def _cut(projection: nn.Linear, steps: Sequence[int], d_model: int, *, dim: int)
     rest = weight.shape[dim] - steps[-1]
     weights = torch.split(weight, [*sizes, rest], dim=dim)[: len(sizes)]
     if bias is None or dim == 1:
-        return [(each, None) for each in weights]
+        return [(part, None) for part in weights]
     return list(zip(weights, torch.split(bias, [*sizes, rest])[: len(sizes)], strict=True))
 
 

@@ -70,9 +70,9 @@ class UniversalModel(nn.Module, ABC):
             return self.run(tokens, steps.expand(rows, length), extent, OwnTokens(self.config.key_donors))
         self._check_length(max(cache.lengths.tolist()) + length, min(self.config.context_length, cache.capacity))
         positions = cache.lengths.to(tokens.device)[:, None] + steps
-        found = self.run(tokens, positions, extent, CachedTokens(cache, positions))
+        hidden = self.run(tokens, positions, extent, CachedTokens(cache, positions))
         cache.lengths.add_(length)
-        return found
+        return hidden
 
     @staticmethod
     def _check_length(end: int, limit: int) -> None:

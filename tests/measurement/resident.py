@@ -26,6 +26,7 @@ from lts_ray.errors import LtsRayError
 from lts_ray.measurement.peak_memory import generation
 from lts_ray.measurement.subjects.stand_in import skipped_initialization, stand_in_weights
 from lts_ray.measurement.subjects.subject import BackboneSource, Subject, SubmodelSubject, prepare
+from lts_ray.models.family import Family
 from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
 from lts_ray.record import record_json
@@ -77,7 +78,7 @@ class ExtractedSubmodel:
         return ExtractedSubmodel(config=config, submodel=config.universal)
 
     def to_json(self) -> dict[str, Any]:
-        return {"config": self.config.to_json(), "submodel": self.submodel.to_json()}
+        return {"config": asdict(self.config), "submodel": self.submodel.to_json()}
 
 
 def resident_growth_bytes(candidate: BackboneModel | ExtractedSubmodel, target: Target) -> int:
@@ -106,7 +107,9 @@ def resident_growth_bytes(candidate: BackboneModel | ExtractedSubmodel, target: 
 
 def candidate_from_json(value: Mapping[str, Any]) -> BackboneModel | ExtractedSubmodel:
     if "config" in value:
-        config = MatFormerConfig.from_json(value["config"])
+        given = value["config"]
+        tuples = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+        config = MatFormerConfig(**{**given, **tuples, "family": Family(**given["family"])})
         return ExtractedSubmodel(config=config, submodel=Submodel.from_json(value["submodel"]))
     source = BackboneSource(**value["source"])
     return BackboneModel(source=source, architecture=Architecture.from_json(value["architecture"]))

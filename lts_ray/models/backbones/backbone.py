@@ -72,13 +72,8 @@ class Backbone(nn.Module, ABC):
 
     def empty_cache(self, *, rows: int, length: int) -> BackboneCache:
         """Memory for `rows` rows of `length` tokens, in the parameters' type and on their device."""
-        like = self.embedding.table(0)
-        shape = (self.architecture.n_layer, rows, length, self.architecture.d_model)
-        return BackboneCache(
-            keys=torch.zeros(shape, dtype=like.dtype, device=like.device),
-            values=torch.zeros(shape, dtype=like.dtype, device=like.device),
-            lengths=torch.zeros(rows, dtype=torch.int64),
-        )
+        like = self.embedding.table(0).new_empty(self.architecture.d_model)
+        return BackboneCache.empty(self.architecture.n_layer, rows=rows, length=length, like=like)
 
     def initialize(self, generator: torch.Generator) -> None:
         """Fresh weights: normal, with a spread that `initial_std` names; biases 0, norms 1."""
@@ -108,6 +103,15 @@ def check_heads(d_model: int, n_head: Sequence[int], what: str = "layer") -> Non
             raise LtsRayError(
                 f"d_model must be a multiple of every n_head; {what} {layer} has {heads} heads for d_model {d_model}"
             )
+
+
+def check_plain_embedding(architecture: Architecture, model: str) -> None:
+    """Raises LtsRayError for an embedding that is not as wide as the model, or narrower for rarer words."""
+    if architecture.d_embed != architecture.d_model or architecture.div_val != 1:
+        raise LtsRayError(
+            f"{model} needs d_embed = d_model and div_val 1; got {architecture.d_embed}, {architecture.d_model} "
+            f"and {architecture.div_val}"
+        )
 
 
 def count(module: nn.Module) -> int:

@@ -18,6 +18,7 @@ from lts_ray.models.checkpoint_folder import (
     CONFIG,
     check_fit,
     digest_of,
+    read_ours,
     read_raw_config,
     read_weights,
     write_folder,
@@ -29,16 +30,14 @@ SCHEMA = 1
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneCheckpoint:
-    """A loaded model and what its folder says of it.
-
-    validation_loss: nats per token, as training measured it; None where unknown.
-    fingerprint: SHA-256 of the configuration and weights.
-    """
+    """A loaded model and what its folder says of it."""
 
     model: Backbone
     config: BackboneConfig
     fingerprint: str
+    """SHA-256 of the configuration and weights."""
     validation_loss: float | None = None
+    """Nats per token, as training measured it; None where unknown."""
 
 
 def save_backbone(
@@ -88,12 +87,9 @@ def read_backbone_config(folder: Path) -> tuple[BackboneConfig, float | None]:
     if model_type not in BACKBONE_MODEL_TYPES:
         kind = "a universal model" if model_type in UNIVERSAL_MODEL_TYPES else f"of type {model_type!r}"
         raise LtsRayError(f"model {folder} is {kind}, not a trained backbone ({', '.join(BACKBONES)})")
-    ours = raw.get("lts_ray")
-    schema = ours.get("schema") if isinstance(ours, dict) else None
-    if not isinstance(ours, dict) or schema != SCHEMA:
-        raise LtsRayError(f"model {folder} has schema {schema}; this version reads {SCHEMA}")
+    ours = read_ours(folder, raw, SCHEMA)
     try:
-        config = BackboneConfig.from_json({each.name: ours[each.name] for each in fields(BackboneConfig)})
+        config = BackboneConfig.from_json({field.name: ours[field.name] for field in fields(BackboneConfig)})
         config.skeleton()
         loss = ours.get("validation_loss")
         validation_loss = None if loss is None else float(loss)

@@ -25,12 +25,14 @@ WITH_ENCODERS = ("bert", "t5")
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig:
-    """One model of one backbone. context_length: of a Transformer-XL, whose rows have no limit, that of its memory."""
+    """One model of one backbone."""
 
     backbone: str
+    """One of `BACKBONES`."""
     architecture: Architecture
     vocab_size: int
     context_length: int
+    """In tokens; of a Transformer-XL, whose rows have no limit, that of its memory."""
 
     def __post_init__(self) -> None:
         _check_decoder(self.backbone)
@@ -43,7 +45,7 @@ class BackboneConfig:
 
     @property
     def model_type(self) -> str:
-        return next(each for each, name in BACKBONE_MODEL_TYPES.items() if name == self.backbone)
+        return next(kind for kind, name in BACKBONE_MODEL_TYPES.items() if name == self.backbone)
 
     def build(self) -> Backbone:
         """Weights as the backbone's class leaves them. Raises LtsRayError for what the backbone cannot be."""
@@ -65,7 +67,7 @@ class BackboneConfig:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> BackboneConfig:
         """Unlike in a row of a table, no other key may stand in the architecture. Raises LtsRayError."""
-        _same_keys({each.name for each in fields(cls)}, value, "a backbone")
+        _check_keys({field.name for field in fields(cls)}, value, "a backbone")
         architecture = Architecture.from_json(value["architecture"])
         unknown = sorted(map(str, value["architecture"].keys() - architecture.to_json().keys()))
         if unknown:
@@ -121,8 +123,8 @@ def _check_decoder(name: str) -> None:
         raise LtsRayError(f"unknown backbone {name!r}: use one of {', '.join(BACKBONES)}")
 
 
-def _same_keys(known: set[str], value: Mapping[str, Any], what: str) -> None:
+def _check_keys(known: set[str], value: Mapping[str, Any], what: str) -> None:
     for problem, keys in (("lacks", known - value.keys()), ("has unknown keys", value.keys() - known)):
         if keys:
-            found = ", ".join(sorted(map(str, keys)))
-            raise LtsRayError(f"{what} {problem} {found}; its keys are {', '.join(sorted(known))}")
+            named = ", ".join(sorted(map(str, keys)))
+            raise LtsRayError(f"{what} {problem} {named}; its keys are {', '.join(sorted(known))}")

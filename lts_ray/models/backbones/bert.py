@@ -15,8 +15,9 @@ from torch.nn import functional
 from lts_ray.architecture import Architecture
 from lts_ray.errors import LtsRayError
 from lts_ray.models.backbones.adaptive_embedding import AdaptiveEmbedding
-from lts_ray.models.backbones.backbone import check_heads, count
-from lts_ray.models.backbones.plain_feed_forward import PlainFeedForward
+from lts_ray.models.backbones.backbone import check_heads, check_plain_embedding, count
+from lts_ray.models.backbones.causal_attention import split_heads
+from lts_ray.models.backbones.post_norm_block import PostNormBlock
 
 MAX_POSITIONS = 512
 TOKEN_TYPES = 2
@@ -29,36 +30,19 @@ class BidirectionalAttention(nn.Module):
 
     def __init__(self, d_model: int, n_head: int) -> None:
         super().__init__()
-        self.n_head, self.d_head = n_head, d_model // n_head
+        self.n_head = n_head
         self.qkv = nn.Linear(d_model, 3 * d_model)
         self.out = nn.Linear(d_model, d_model)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [B, T, d_model], and so is the result."""
-        qkv = self.qkv(x).view(*x.shape[:2], 3, self.n_head, self.d_head)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # [B, n_head, T, d_head] each
+        q, k, v = (split_heads(part, self.n_head) for part in self.qkv(x).chunk(3, dim=-1))
         y = functional.scaled_dot_product_attention(q, k, v)
         attended: Tensor = self.out(y.transpose(1, 2).flatten(2))
         return attended
 
 
-class BertBlock(nn.Module):
-    def __init__(self, architecture: Architecture, layer: int) -> None:
-        super().__init__()
-        d_model = architecture.d_model
-        self.attention = BidirectionalAttention(d_model, architecture.n_head[layer])
-        self.attention_norm = nn.LayerNorm(d_model, eps=NORM_EPSILON)
-        self.feed_forward = PlainFeedForward(d_model, architecture.d_inner[layer], functional.gelu)
-        self.feed_forward_norm = nn.LayerNorm(d_model, eps=NORM_EPSILON)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: [B, T, d_model], and so is the result."""
-        x = self.attention_norm(x + self.attention(x))
-        normed: Tensor = self.feed_forward_norm(x + self.feed_forward(x))
-        return normed
-
-
-class Embedding(nn.Module):
+class BertEmbedding(nn.Module):
     """Word, position and type of a token, added up and normed."""
 
     def __init__(self, architecture: Architecture, vocab_size: int) -> None:
@@ -82,17 +66,19 @@ class Bert(nn.Module):
         super().__init__()
         if architecture.encoder is not None:
             raise LtsRayError("BERT has one stack of layers; leave out the architecture's encoder")
-        if architecture.d_embed != architecture.d_model or architecture.div_val != 1:
-            raise LtsRayError(
-                f"BERT needs d_embed = d_model and div_val 1; got {architecture.d_embed}, {architecture.d_model} "
-                f"and {architecture.div_val}"
-            )
+        check_plain_embedding(architecture, "BERT")
         if context_length > MAX_POSITIONS:
             raise LtsRayError(f"BERT has {MAX_POSITIONS} positions; a sequence of {context_length} tokens is too long")
         check_heads(architecture.d_model, architecture.n_head)
         self.architecture, self.vocab_size, self.context_length = architecture, vocab_size, context_length
-        self.embedding = Embedding(architecture, vocab_size)
-        self.layers = nn.ModuleList(BertBlock(architecture, layer) for layer in range(architecture.n_layer))
+        self.embedding = BertEmbedding(architecture, vocab_size)
+        d_model, layers = architecture.d_model, zip(architecture.n_head, architecture.d_inner, strict=True)
+        self.layers = nn.ModuleList(
+            PostNormBlock(
+                BidirectionalAttention(d_model, n_head), d_model, d_inner, functional.gelu, epsilon=NORM_EPSILON
+            )
+            for n_head, d_inner in layers
+        )
 
     def forward(self, tokens: Tensor) -> Tensor:
         """What the last layer makes of tokens [B, T], int64: [B, T, d_model].

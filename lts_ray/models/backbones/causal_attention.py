@@ -14,17 +14,16 @@ from lts_ray.models.backbones.backbone_cache import BackboneCache
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
-    """Where the tokens of one forward pass stand; found once, used by every layer.
-
-    positions: [T], or [B, T] where rows differ. starts: tokens that each row holds already; one 0 without a cache.
-    mask: [T, S] or [B, 1, T, S], true where a token may look; None: every token up to its own place.
-    end: S, the keys of the longest row.
-    """
+    """Where the tokens of one forward pass stand; found once, used by every layer."""
 
     positions: Tensor
+    """[T], or [B, T] where rows differ."""
     starts: tuple[int, ...]
+    """Tokens that each row holds already; one 0 without a cache."""
     mask: Tensor | None
+    """[T, S] or [B, 1, T, S], true where a token may look; None: every token up to its own place."""
     end: int
+    """S, the keys of the longest row."""
 
 
 def find_places(tokens: Tensor, cache: BackboneCache | None, context_length: int | None) -> Places:
@@ -55,7 +54,7 @@ class CausalAttention(nn.Module):
 
     def __init__(self, d_model: int, n_head: int) -> None:
         super().__init__()
-        self.n_head, self.d_head = n_head, d_model // n_head
+        self.n_head = n_head
         self.qkv = nn.Linear(d_model, 3 * d_model)
         self.out = nn.Linear(d_model, d_model)
 
@@ -63,34 +62,28 @@ class CausalAttention(nn.Module):
         """x: [B, T, d_model]. Returns x's shape."""
         q, k, v = self.qkv(x).chunk(3, dim=-1)
         if cache is not None:
-            k, v = append(cache, layer, places, k, v)
-        y = functional.scaled_dot_product_attention(
-            self._heads(q),
-            self._heads(k),
-            self._heads(v),
-            attn_mask=places.mask,
-            is_causal=places.mask is None and x.shape[1] > 1,
-        )
+            k, v = _append(cache, layer, places, k, v)
+        q, k, v = (split_heads(part, self.n_head) for part in (q, k, v))
+        is_causal = places.mask is None and x.shape[1] > 1
+        y = functional.scaled_dot_product_attention(q, k, v, attn_mask=places.mask, is_causal=is_causal)
         attended: Tensor = self.out(y.transpose(1, 2).flatten(2))
         return attended
 
-    def _heads(self, x: Tensor) -> Tensor:
-        """[B, S, d_model] as [B, n_head, S, d_head]."""
-        return x.view(*x.shape[:2], self.n_head, self.d_head).transpose(1, 2)
+
+def split_heads(x: Tensor, n_head: int) -> Tensor:
+    """[B, S, d_model] as [B, n_head, S, d_head]."""
+    return x.view(*x.shape[:2], n_head, -1).transpose(1, 2)
 
 
-def append(cache: BackboneCache, layer: int, places: Places, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+def _append(cache: BackboneCache, layer: int, places: Places, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """Write k, v [B, T, d_model] behind each row's tokens; return all keys and values up to the longest row.
 
     Places past a shorter row's end hold what an earlier sequence left there: the mask hides them.
     """
-    keys, values = cache.keys[layer], cache.values[layer]
     if places.positions.dim() == 1:
-        start = places.starts[0]
-        keys[:, start : places.end] = k
-        values[:, start : places.end] = v
-    else:
-        rows = torch.arange(len(k), device=k.device)[:, None]
-        keys[rows, places.positions] = k
-        values[rows, places.positions] = v
+        return cache.write(layer, places.starts[0], k, v)
+    keys, values = cache.keys[layer], cache.values[layer]
+    rows = torch.arange(len(k), device=k.device)[:, None]
+    keys[rows, places.positions] = k
+    values[rows, places.positions] = v
     return keys[:, : places.end], values[:, : places.end]

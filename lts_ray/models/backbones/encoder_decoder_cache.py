@@ -15,10 +15,10 @@ Memory = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderDecoderCache:
-    """decoded: of the decoder's own tokens. sources: by decoder layer, of the encoder's output; empty until it read."""
-
     decoded: BackboneCache
+    """Of the decoder's own tokens."""
     sources: list[Memory] = field(default_factory=list)
+    """Of the encoder's output, by decoder layer; empty until a source was read."""
 
     @property
     def lengths(self) -> Tensor:
@@ -28,15 +28,9 @@ class EncoderDecoderCache:
     def place(self, tokens: Tensor) -> int:
         """Where tokens [B, T] go. Raises LtsRayError where they fit no row, or not all rows alike."""
         rows, length = tokens.shape
-        starts = set(self.lengths.tolist())
         if not self.sources:
             raise LtsRayError("nothing was read yet: a decoder needs a source to decode from")
-        if len(self.lengths) != rows or len(starts) != 1:
-            raise LtsRayError(
-                f"T5 takes a cache of {rows} rows of one length for {rows} rows of tokens; "
-                f"got lengths {self.lengths.tolist()}"
-            )
-        start = int(starts.pop())
+        start = self.decoded.common_length(rows, "T5")
         if start + length > self.decoded.capacity:
             raise LtsRayError(f"{start + length} tokens do not fit: the cache holds {self.decoded.capacity} tokens")
         return start

@@ -8,32 +8,15 @@ from torch.nn import functional
 from lts_ray.architecture import Architecture
 from lts_ray.errors import LtsRayError
 from lts_ray.models.backbones.adaptive_embedding import AdaptiveEmbedding
-from lts_ray.models.backbones.backbone import Backbone
+from lts_ray.models.backbones.backbone import Backbone, check_plain_embedding
 from lts_ray.models.backbones.backbone_cache import BackboneCache
-from lts_ray.models.backbones.causal_attention import CausalAttention, Places, find_places
-from lts_ray.models.backbones.plain_feed_forward import PlainFeedForward
+from lts_ray.models.backbones.causal_attention import CausalAttention, find_places
+from lts_ray.models.backbones.post_norm_block import PostNormBlock
 from lts_ray.models.backbones.tied_logits import TiedLogits
 
 MAX_POSITIONS = 2048
 POSITION_OFFSET = 2
 """The first two rows of the table of positions are never read; they stem from OPT's padding."""
-
-
-class OPTBlock(nn.Module):
-    def __init__(self, architecture: Architecture, layer: int, dropout: float) -> None:
-        super().__init__()
-        d_model = architecture.d_model
-        self.attention = CausalAttention(d_model, architecture.n_head[layer])
-        self.attention_norm = nn.LayerNorm(d_model)
-        self.feed_forward = PlainFeedForward(d_model, architecture.d_inner[layer], functional.relu)
-        self.feed_forward_norm = nn.LayerNorm(d_model)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor, places: Places, *, cache: BackboneCache | None, layer: int) -> Tensor:
-        """x: [B, T, d_model], and so is the result."""
-        x = self.attention_norm(x + self.dropout(self.attention(x, places, cache=cache, layer=layer)))
-        normed: Tensor = self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
-        return normed
 
 
 class OPT(Backbone):
@@ -45,11 +28,7 @@ class OPT(Backbone):
     def __init__(
         self, architecture: Architecture, *, vocab_size: int, context_length: int, dropout: float = 0.0
     ) -> None:
-        if architecture.d_embed != architecture.d_model or architecture.div_val != 1:
-            raise LtsRayError(
-                f"OPT needs d_embed = d_model and div_val 1; got {architecture.d_embed}, {architecture.d_model} "
-                f"and {architecture.div_val}"
-            )
+        check_plain_embedding(architecture, "OPT")
         if context_length > MAX_POSITIONS:
             raise LtsRayError(f"OPT has {MAX_POSITIONS} positions; a context of {context_length} tokens is too long")
         super().__init__(
@@ -60,7 +39,11 @@ class OPT(Backbone):
             head=TiedLogits(),
         )
         self.positions = nn.Embedding(MAX_POSITIONS + POSITION_OFFSET, architecture.d_model)
-        self.layers = nn.ModuleList(OPTBlock(architecture, layer, dropout) for layer in range(architecture.n_layer))
+        d_model, layers = architecture.d_model, zip(architecture.n_head, architecture.d_inner, strict=True)
+        self.layers = nn.ModuleList(
+            PostNormBlock(CausalAttention(d_model, n_head), d_model, d_inner, functional.relu, dropout=dropout)
+            for n_head, d_inner in layers
+        )
 
     def hidden(self, tokens: Tensor, cache: BackboneCache | None) -> Tensor:
         places = find_places(tokens, cache, self.context_length)

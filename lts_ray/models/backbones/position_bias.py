@@ -33,10 +33,10 @@ class PositionBias(nn.Module):
         places = torch.arange(start, start + queries, device=device)[:, None]
         offsets = torch.arange(keys, device=device) - places  # [queries, keys]: of the key, seen from the query
         buckets = bucket_of(offsets, bidirectional=self.bidirectional)
-        found = {int(name): table(buckets).permute(2, 0, 1)[None] for name, table in self.tables.items()}
+        biases = {int(name): table(buckets).permute(2, 0, 1)[None] for name, table in self.tables.items()}
         if self.bidirectional or queries == 1:  # a single query is the last of the keys: none comes after it
-            return found
-        return {n_head: bias.masked_fill(offsets > 0, float("-inf")) for n_head, bias in found.items()}
+            return biases
+        return {n_head: bias.masked_fill(offsets > 0, float("-inf")) for n_head, bias in biases.items()}
 
 
 def bucket_of(offsets: Tensor, *, bidirectional: bool) -> Tensor:

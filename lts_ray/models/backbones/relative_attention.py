@@ -14,20 +14,20 @@ from torch.nn import functional
 
 from lts_ray.errors import LtsRayError
 from lts_ray.models.backbones.backbone_cache import BackboneCache
+from lts_ray.models.backbones.causal_attention import split_heads
 
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """What a segment of T tokens sees: `memory` tokens before it, and itself; S = memory + T. Used by every layer.
-
-    start: the segment's first place in the cache. distances: [S + 1, d_model], as `distance_table` has them.
-    mask: [T, S], -inf where a key comes after the query, else 0.
-    """
+    """What a segment of T tokens sees: `memory` tokens before it, and itself; S = memory + T. Used by every layer."""
 
     start: int
+    """The segment's first place in the cache."""
     memory: int
     distances: Tensor
+    """[S + 1, d_model], as `distance_table` has them."""
     mask: Tensor
+    """[T, S], -inf where a key comes after the query, else 0."""
 
 
 def distance_table(distances: int, d_model: int) -> Tensor:
@@ -69,8 +69,8 @@ class RelativeAttention(nn.Module):
         """x: [B, T, d_model]. Returns x's shape."""
         q, k, v = self.qkv(x).chunk(3, dim=-1)
         if cache is not None:
-            k, v = remember(cache, layer, window, k, v)
-        q, k, v = self._heads(q), self._heads(k), self._heads(v)  # [B, n_head, T or S, d_head]
+            k, v = _remember(cache, layer, window, k, v)
+        q, k, v = (split_heads(part, self.n_head) for part in (q, k, v))  # [B, n_head, T or S, d_head]
         by_distance = (q + self.distance_bias[:, None]) * self.d_head**-0.5
         # The sum is also a copy, which GPU kernels need: the view's rows begin at odd addresses.
         bias = shift(self._distance_scores(by_distance, window.distances)) + window.mask
@@ -90,21 +90,11 @@ class RelativeAttention(nn.Module):
         projected: Tensor = self.distances(distances).view(rows, self.n_head, self.d_head)
         return q @ projected.permute(1, 2, 0)
 
-    def _heads(self, x: Tensor) -> Tensor:
-        """[B, S, d_model] as [B, n_head, S, d_head]."""
-        return x.view(*x.shape[:2], self.n_head, self.d_head).transpose(1, 2)
-
 
 def make_room(cache: BackboneCache, tokens: Tensor, memory_length: int) -> int:
     """Where tokens [B, T] go in the cache. A full cache first moves the memory to its front and forgets the rest."""
     rows, length = tokens.shape
-    starts = set(cache.lengths.tolist())
-    if len(cache.lengths) != rows or len(starts) != 1:
-        raise LtsRayError(
-            f"Transformer-XL takes a cache of {rows} rows of one length for {rows} rows of tokens; "
-            f"got lengths {cache.lengths.tolist()}"
-        )
-    start = int(starts.pop())
+    start = cache.common_length(rows, "Transformer-XL")
     if start + length <= cache.capacity:
         return start
     kept = min(start, memory_length)
@@ -119,7 +109,7 @@ def make_room(cache: BackboneCache, tokens: Tensor, memory_length: int) -> int:
     return kept
 
 
-def remember(cache: BackboneCache, layer: int, window: Window, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+def _remember(cache: BackboneCache, layer: int, window: Window, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """Write k, v [B, T, d_model] to the cache; return those that the segment sees, [B, S, d_model].
 
     Gradients flow into the segment's own keys and values, never into the memory's.

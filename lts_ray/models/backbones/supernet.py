@@ -19,43 +19,38 @@ from lts_ray.models.backbones.backbone_config import BackboneConfig
 from lts_ray.models.backbones.supernet_config import SupernetConfig
 from lts_ray.models.prefix import prefix
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 STACKED = 3
 """Queries, keys and values are the rows of one matrix."""
 
 
 class Member(nn.Module):
-    """A plain backbone without its weights, which every call hands in; tables that are computed are its own.
-
-    shapes: of its weights, by name.
-    """
+    """A plain backbone without its weights, which every call hands in; tables that are computed are its own."""
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         self.backbone = config.build()
-        self.shapes = {name: parameter.shape for name, parameter in self.backbone.named_parameters()}
+        self.shapes = {name: weight.shape for name, weight in self.backbone.named_parameters()}
         for name in self.shapes:
             owner, _, last = name.rpartition(".")
             self.backbone.get_submodule(owner).register_parameter(last, None)
 
-    def forward(self, use: Callable[[Backbone], Found]) -> Found:
+    def forward(self, use: Callable[[Backbone], Result]) -> Result:
         return use(self.backbone)
 
 
 class Supernet(nn.Module):
-    """weights: a backbone that is only ever run in part; all parameters are its own."""
-
     def __init__(self, config: SupernetConfig) -> None:
         super().__init__()
         self.config = config
         self.names = list(config.members)
-        self.weights = config.fused.build()
-        self.members = nn.ModuleList(Member(each) for each in config.configs.values())
+        self.weights = config.fused.build()  # only ever run in part; all parameters are its own
+        self.members = nn.ModuleList(Member(member) for member in config.configs.values())
 
-    def using(self, name: str, use: Callable[[Backbone], Found]) -> Found:
+    def using(self, name: str, use: Callable[[Backbone], Result]) -> Result:
         """What `use` makes of member `name`, which exists during the call only."""
         weights = {f"backbone.{key}": value for key, value in self.cut(name).items()}
-        return cast(Found, functional_call(self._member(name), weights, (use,)))
+        return cast(Result, functional_call(self._member(name), weights, (use,)))
 
     def loss(self, name: str, tokens: Tensor, targets: Tensor) -> Tensor:
         """Of one member: mean nats of targets [B, T] after tokens [B, T]."""
@@ -64,7 +59,7 @@ class Supernet(nn.Module):
     def cut(self, name: str) -> dict[str, Tensor]:
         """A member's weights as parts of the shared ones: for training it, and for taking it out."""
         held = dict(self.weights.named_parameters())
-        return {key: part(key, held[key], shape).reshape(shape) for key, shape in self._member(name).shapes.items()}
+        return {key: _part(key, held[key], shape).reshape(shape) for key, shape in self._member(name).shapes.items()}
 
     def extract(self, name: str) -> Backbone:
         """A member as a model of its own, its weights copied."""
@@ -77,14 +72,14 @@ class Supernet(nn.Module):
         with torch.no_grad():
             for key, parameter in self.weights.named_parameters():
                 if key in tensors:
-                    place = part(key, parameter, tensors[key].shape)
+                    place = _part(key, parameter, tensors[key].shape)
                     place.copy_(tensors[key].view(place.shape))
 
     def _member(self, name: str) -> Member:
         return cast(Member, self.members[self.names.index(name)])
 
 
-def part(name: str, tensor: Tensor, shape: Sequence[int]) -> Tensor:
+def _part(name: str, tensor: Tensor, shape: Sequence[int]) -> Tensor:
     """The elements of a shared weight that make up a member's, which is of `shape`: a view, to be reshaped to it.
 
     A prefix, but for two kinds. Where queries, keys and values are stacked it is one of each. What has a row for each

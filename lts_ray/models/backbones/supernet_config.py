@@ -17,15 +17,15 @@ from lts_ray.models.backbones.backbone_config import BackboneConfig
 
 @dataclass(frozen=True, kw_only=True)
 class SupernetConfig:
-    """members: by name, which is also that of the folder of its checkpoint. The rest is one for all, as in a backbone.
-
-    Their embeddings must be cut alike: one div_val, and tables as wide as each model or of one d_embed for all.
-    """
+    """Its members' embeddings must be cut alike: one div_val, and tables as wide as each model or of one d_embed."""
 
     backbone: str
     members: Mapping[str, Architecture]
+    """By name, which is also that of the folder of its checkpoint."""
     vocab_size: int
+    """Of all members, as in a `BackboneConfig`."""
     context_length: int
+    """Likewise."""
 
     def __post_init__(self) -> None:
         if len(self.members) < 2:
@@ -35,9 +35,13 @@ class SupernetConfig:
         for name in self.members:
             if not isinstance(name, str) or not name or PurePath(name).name != name or name.startswith("."):
                 raise LtsRayError(f"an architecture's name is to be that of a folder: give {name!r} another")
-        for what, found in (("div_val", self._of_each("div_val")), ("d_embed", self._embedding_widths())):
-            if len(set(found.values())) > 1:
-                given = ", ".join(f"{name}: {value}" for name, value in found.items())
+        members = self.members.items()
+        widths = {  # at div_val 1, a table that is as wide as the model has no projection
+            name: "d_model" if member.d_embed == member.d_model else member.d_embed for name, member in members
+        }
+        for what, values in (("div_val", {name: member.div_val for name, member in members}), ("d_embed", widths)):
+            if len(set(values.values())) > 1:
+                given = ", ".join(f"{name}: {value}" for name, value in values.items())
                 raise LtsRayError(
                     f"architectures that differ in {what} cannot be fused: their embeddings share no weights "
                     f"({given}); choose points of one search"
@@ -55,15 +59,16 @@ class SupernetConfig:
 
         One head a layer: heads only say how a vector over d_model is divided, and this one is never run itself.
         """
-        members, n_layer = list(self.members.values()), max(each.n_layer for each in self.members.values())
+        members, n_layer = list(self.members.values()), max(member.n_layer for member in self.members.values())
         return self._config(
             Architecture(
-                d_model=max(each.d_model for each in members),
+                d_model=max(member.d_model for member in members),
                 n_head=(1,) * n_layer,
                 d_inner=tuple(
-                    max(each.d_inner[layer] for each in members if layer < each.n_layer) for layer in range(n_layer)
+                    max(member.d_inner[layer] for member in members if layer < member.n_layer)
+                    for layer in range(n_layer)
                 ),
-                d_embed=max(each.d_embed for each in members),
+                d_embed=max(member.d_embed for member in members),
                 div_val=members[0].div_val,
             )
         )
@@ -84,15 +89,15 @@ class SupernetConfig:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> SupernetConfig:
         """Raises LtsRayError."""
-        missing = [each.name for each in fields(cls) if each.name not in value]
+        missing = [field.name for field in fields(cls) if field.name not in value]
         if missing:
             raise LtsRayError(f"a supernet lacks {', '.join(missing)}")
         if not isinstance(value["members"], Mapping):
             raise LtsRayError(f"a supernet's members are architectures by name; got {value['members']!r}")
-        others = {key: each for key, each in value.items() if key != "members"}
+        others = {key: setting for key, setting in value.items() if key != "members"}
         members = {
-            name: BackboneConfig.from_json({**others, "architecture": each}).architecture
-            for name, each in value["members"].items()
+            name: BackboneConfig.from_json({**others, "architecture": member}).architecture
+            for name, member in value["members"].items()
         }
         return cls(**{**value, "members": members})
 
@@ -103,12 +108,3 @@ class SupernetConfig:
             vocab_size=self.vocab_size,
             context_length=self.context_length,
         )
-
-    def _of_each(self, name: str) -> dict[str, int]:
-        return {member: getattr(architecture, name) for member, architecture in self.members.items()}
-
-    def _embedding_widths(self) -> dict[str, int | str]:
-        """`d_model` where a table is as wide as the model: at div_val 1 such a one has no projection."""
-        return {
-            name: "d_model" if each.d_embed == each.d_model else each.d_embed for name, each in self.members.items()
-        }

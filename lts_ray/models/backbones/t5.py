@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from lts_ray.architecture import Architecture, Stack
 from lts_ray.errors import LtsRayError
-from lts_ray.models.backbones.backbone import check_heads, count
+from lts_ray.models.backbones.backbone import check_heads, check_plain_embedding, count
 from lts_ray.models.backbones.backbone_cache import BackboneCache
+from lts_ray.models.backbones.causal_attention import split_heads
 from lts_ray.models.backbones.encoder_decoder_cache import EncoderDecoderCache, Memory
 from lts_ray.models.backbones.position_bias import PositionBias
 
@@ -27,7 +27,7 @@ class T5Attention(nn.Module):
 
     def __init__(self, d_model: int, n_head: int) -> None:
         super().__init__()
-        self.n_head, self.d_head = n_head, d_model // n_head
+        self.n_head = n_head
         self.q = nn.Linear(d_model, d_model, bias=False)
         self.kv = nn.Linear(d_model, 2 * d_model, bias=False)
         self.out = nn.Linear(d_model, d_model, bias=False)
@@ -39,16 +39,10 @@ class T5Attention(nn.Module):
 
     def forward(self, x: Tensor, memory: Memory, bias: Tensor | None) -> Tensor:
         """x: [B, T, d_model]; bias: [1, n_head, T, S] or None. Returns x's shape."""
-        k, v = memory
-        y = functional.scaled_dot_product_attention(
-            self._heads(self.q(x)), self._heads(k), self._heads(v), attn_mask=bias, scale=1.0
-        )
+        q, k, v = (split_heads(part, self.n_head) for part in (self.q(x), *memory))
+        y = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)
         attended: Tensor = self.out(y.transpose(1, 2).flatten(2))
         return attended
-
-    def _heads(self, x: Tensor) -> Tensor:
-        """[B, S, d_model] as [B, n_head, S, d_head]."""
-        return x.view(*x.shape[:2], self.n_head, self.d_head).transpose(1, 2)
 
 
 class T5FeedForward(nn.Module):
@@ -82,7 +76,7 @@ class T5Block(nn.Module):
         normed = self.attention_norm(x)
         memory = self.attention.keys_and_values(normed)
         if cache is not None:
-            memory = _append(cache, layer, start, *memory)
+            memory = cache.write(layer, start, *memory)
         x = x + self.attention(normed, memory, bias)
         if self.cross is not None and self.cross_norm is not None:
             assert source is not None, "a decoder needs what it decodes from"
@@ -103,7 +97,7 @@ class T5Stack(nn.Module):
     def sources(self, encoded: Tensor) -> tuple[Memory, ...]:
         """Keys and values of what the encoder made, [B, S, d_model], for every layer of a decoder."""
         crossing = [block.cross for block in self.layers if isinstance(block, T5Block) and block.cross is not None]
-        return tuple(each.keys_and_values(encoded) for each in crossing)
+        return tuple(cross.keys_and_values(encoded) for cross in crossing)
 
     def forward(
         self, x: Tensor, sources: tuple[Memory, ...] = (), cache: BackboneCache | None = None, start: int = 0
@@ -124,11 +118,7 @@ class T5(nn.Module):
         super().__init__()
         if architecture.encoder is None:
             raise LtsRayError("T5 has two stacks of layers: the architecture needs an encoder")
-        if architecture.d_embed != architecture.d_model or architecture.div_val != 1:
-            raise LtsRayError(
-                f"T5 needs d_embed = d_model and div_val 1; got {architecture.d_embed}, {architecture.d_model} "
-                f"and {architecture.div_val}"
-            )
+        check_plain_embedding(architecture, "T5")
         own, encoder = architecture.stacks
         check_heads(architecture.d_model, own.n_head, "the decoder's layer")
         check_heads(architecture.d_model, encoder.n_head, "the encoder's layer")
@@ -143,15 +133,8 @@ class T5(nn.Module):
 
     def empty_cache(self, *, rows: int, length: int) -> EncoderDecoderCache:
         """For `rows` rows of up to `length` decoded tokens, in the parameters' type and on their device."""
-        like = self.embedding.weight
-        shape = (self.architecture.n_layer, rows, length, self.architecture.d_model)
-        return EncoderDecoderCache(
-            decoded=BackboneCache(
-                keys=torch.zeros(shape, dtype=like.dtype, device=like.device),
-                values=torch.zeros(shape, dtype=like.dtype, device=like.device),
-                lengths=torch.zeros(rows, dtype=torch.int64),
-            )
-        )
+        n_layer, like = self.architecture.n_layer, self.embedding.weight
+        return EncoderDecoderCache(decoded=BackboneCache.empty(n_layer, rows=rows, length=length, like=like))
 
     def read(self, source: Tensor, cache: EncoderDecoderCache) -> None:
         """Encode source [B, S] and decode from it from now on; the cache's rows hold no decoded tokens then."""
@@ -186,12 +169,3 @@ class T5(nn.Module):
 
 def _norm(d_model: int) -> nn.RMSNorm:
     return nn.RMSNorm(d_model, eps=NORM_EPSILON)
-
-
-def _append(cache: BackboneCache, layer: int, start: int, k: Tensor, v: Tensor) -> Memory:
-    """Write k, v [B, T, d_model] behind each row's `start` tokens; return all keys and values up to there."""
-    end = start + k.shape[1]
-    keys, values = cache.keys[layer], cache.values[layer]
-    keys[:, start:end] = k
-    values[:, start:end] = v
-    return keys[:, :end], values[:, :end]

@@ -16,29 +16,12 @@ from lts_ray.errors import LtsRayError
 from lts_ray.models.backbones.adaptive_embedding import AdaptiveEmbedding
 from lts_ray.models.backbones.backbone import Backbone
 from lts_ray.models.backbones.backbone_cache import BackboneCache
-from lts_ray.models.backbones.plain_feed_forward import PlainFeedForward
+from lts_ray.models.backbones.post_norm_block import PostNormBlock
 from lts_ray.models.backbones.relative_attention import RelativeAttention, Window, distance_table, make_room
 from lts_ray.models.backbones.tied_logits import AdaptiveSoftmax
 
 CUTOFFS = (19_997, 39_997, 199_997)
 """Where the rarer clusters of WikiText-103's words begin (Dai et al.'s models, and LTS's)."""
-
-
-class TransformerXLBlock(nn.Module):
-    def __init__(self, architecture: Architecture, layer: int, dropout: float) -> None:
-        super().__init__()
-        d_model = architecture.d_model
-        self.attention = RelativeAttention(d_model, architecture.n_head[layer])
-        self.attention_norm = nn.LayerNorm(d_model)
-        self.feed_forward = PlainFeedForward(d_model, architecture.d_inner[layer], functional.relu)
-        self.feed_forward_norm = nn.LayerNorm(d_model)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor, window: Window, *, cache: BackboneCache | None, layer: int) -> Tensor:
-        """x: [B, T, d_model], and so is the result."""
-        x = self.attention_norm(x + self.dropout(self.attention(x, window, cache=cache, layer=layer)))
-        normed: Tensor = self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
-        return normed
 
 
 class TransformerXL(Backbone):
@@ -73,8 +56,10 @@ class TransformerXL(Backbone):
             head=AdaptiveSoftmax(architecture, embedding),
         )
         self.memory_length = memory_length
+        d_model, layers = architecture.d_model, zip(architecture.n_head, architecture.d_inner, strict=True)
         self.layers = nn.ModuleList(
-            TransformerXLBlock(architecture, layer, dropout) for layer in range(architecture.n_layer)
+            PostNormBlock(RelativeAttention(d_model, n_head), d_model, d_inner, functional.relu, dropout=dropout)
+            for n_head, d_inner in layers
         )
         self.dropout = nn.Dropout(dropout)
         # Enough for segments as long as the memory; longer ones compute theirs.

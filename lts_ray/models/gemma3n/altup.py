@@ -48,18 +48,20 @@ class AltUp(nn.Module):
         return weight.clamp(-self.limit, self.limit) if self.training and self.limit is not None else weight
 
 
-def spread(x: Tensor, projections: nn.ModuleList) -> Tensor:
+def spread_streams(x: Tensor, projections: nn.ModuleList) -> Tensor:
     """The streams that a token starts with, all as strong as x [B, T, d_model]: [B, T, n_stream, d_model]."""
     strength = _power(x).sqrt()
-    return torch.stack([x, *(_at_strength(linear(x, each.weight), strength) for each in _linears(projections))], dim=2)
+    others = [_at_strength(linear(x, projection.weight), strength) for projection in _linears(projections)]
+    return torch.stack([x, *others], dim=2)
 
 
-def merge(streams: Tensor, projections: nn.ModuleList) -> Tensor:
+def merge_streams(streams: Tensor, projections: nn.ModuleList) -> Tensor:
     """The mean of the streams [B, T, n_stream, d_model], each brought back and as strong as the first."""
     first, *others = streams.unbind(2)
     strength = _power(first).sqrt()
     back = [
-        _at_strength(linear(x, each.weight), strength) for x, each in zip(others, _linears(projections), strict=True)
+        _at_strength(linear(x, projection.weight), strength)
+        for x, projection in zip(others, _linears(projections), strict=True)
     ]
     return torch.stack([first, *back]).mean(0)
 
@@ -73,4 +75,4 @@ def _at_strength(x: Tensor, strength: Tensor) -> Tensor:
 
 
 def _linears(projections: nn.ModuleList) -> list[nn.Linear]:
-    return [each for each in projections if isinstance(each, nn.Linear)]
+    return [projection for projection in projections if isinstance(projection, nn.Linear)]

@@ -48,11 +48,13 @@ def sliced_config(config: Gemma3nConfig, submodel: Submodel) -> Gemma3nConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """What stays of one tensor. rows, columns: which of its first two dimensions, in order; None: all."""
+    """What stays of one tensor."""
 
     name: str
     rows: Ranges | None = None
+    """Which of its first dimension, in order; None: all."""
     columns: Ranges | None = None
+    """Which of its second one, likewise."""
 
     def shape(self, whole: Sequence[int]) -> tuple[int, ...]:
         """Of what stays of a tensor of shape `whole`."""
@@ -66,9 +68,9 @@ class Cut:
 def cut_of(name: str, config: Gemma3nConfig, submodel: Submodel, *, prefix: str) -> Cut | None:
     """Of the universal model's tensor `name`; None: nothing stays of it. prefix: of the decoder's tensors."""
     kept = [layer for layer, width in enumerate(submodel.widths) if width]
-    found = re.fullmatch(re.escape(prefix) + r"layers\.(\d+)\.(.+)", name)
-    if found:
-        layer, part = int(found[1]), found[2]
+    match = re.fullmatch(re.escape(prefix) + r"layers\.(\d+)\.(.+)", name)
+    if match:
+        layer, part = int(match[1]), match[2]
         if layer not in kept:
             return None
         renamed, first = f"{prefix}layers.{kept.index(layer)}.{part}", ((0, submodel.widths[layer]),)

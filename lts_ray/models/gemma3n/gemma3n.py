@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lts_ray.models.attend import Attend
 from lts_ray.models.extent import Extent
 from lts_ray.models.few_rows import linear
-from lts_ray.models.gemma3n.altup import merge, spread
+from lts_ray.models.gemma3n.altup import merge_streams, spread_streams
 from lts_ray.models.gemma3n.gemma3n_config import Gemma3nConfig
 from lts_ray.models.gemma3n.gemma3n_layer import Gemma3nLayer
 from lts_ray.models.gemma3n.shared_attention import rotary_of
@@ -48,16 +48,16 @@ class Gemma3n(UniversalModel):
         x = _scaled(self.embed_tokens(tokens), math.sqrt(self.config.d_model))
         own = self._own_inputs(tokens, x)
         rotary = rotary_of(positions, self.config, x.dtype)
-        streams = spread(x, self.altup_projections)
+        streams = spread_streams(x, self.altup_projections)
         for layer, (block, widths) in enumerate(zip(self.layers, extent.widths, strict=True)):
             streams = block(streams, own[:, :, layer], rotary, widths=widths, attend=attend)
-        normalised: Tensor = self.norm(merge(streams, self.altup_unembed_projections))
+        normalised: Tensor = self.norm(merge_streams(streams, self.altup_unembed_projections))
         return normalised
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., d_model] to [..., vocab_size], within the cap."""
-        found, cap = linear(hidden, self.embed_tokens.weight), self.config.logit_cap
-        return found if cap is None else torch.tanh(found / cap) * cap
+        logits, cap = linear(hidden, self.embed_tokens.weight), self.config.logit_cap
+        return logits if cap is None else torch.tanh(logits / cap) * cap
 
     def _own_inputs(self, tokens: Tensor, x: Tensor) -> Tensor:
         """What each layer is given of its own, from its table and from the embedding: [B, T, n_layer, d_per_layer].

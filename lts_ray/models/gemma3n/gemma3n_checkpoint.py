@@ -5,7 +5,6 @@ Only the decoder is loaded.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from lts_ray.models.checkpoint_folder import (
     read_raw_config,
     reading,
     refuse_quantized,
-    write_folder,
 )
 from lts_ray.models.gemma3n.cut import prefix_of
 from lts_ray.models.gemma3n.gemma3n import Gemma3n
@@ -30,20 +28,6 @@ from lts_ray.models.matformer.hugging_face.checkpoint import Checkpoint
 
 UNUSED = ("self_attn.k_proj.weight", "self_attn.v_proj.weight", "self_attn.k_norm.weight")
 """Of layers that look at another's keys: the published files have them, and nothing reads them."""
-
-
-def save_gemma3n(
-    model: Gemma3n,
-    folder: Path,
-    *,
-    dtype: torch.dtype = torch.float32,
-    validation_loss: Mapping[str, float] | None = None,
-) -> None:
-    """Write the decoder's folder, as of transformers' Gemma3nForCausalLM; dtype: what its weights are stored in."""
-    config = write_raw(model.config) | {"dtype": str(dtype).removeprefix("torch.")}
-    if validation_loss:
-        config["lts_ray"]["validation_loss"] = dict(validation_loss)
-    write_folder(folder, {f"model.{name}": value for name, value in model.state_dict().items()}, config, dtype=dtype)
 
 
 def load_gemma3n(folder: Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Checkpoint[Gemma3n]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from lts_ray.errors import LtsRayError
 from lts_ray.models.decoder_config import CacheShape, DecoderConfig
@@ -25,16 +25,7 @@ E2B = Submodel(tuple(0 if layer in E2B_LEAVES_OUT else width // 2 for layer, wid
 
 @dataclass(frozen=True, kw_only=True)
 class Gemma3nConfig(DecoderConfig):
-    """A decoder that carries `n_stream` versions of each token's state from layer to layer, of which one is computed.
-
-    widths: full FFN width of each layer. layer_types: what each layer's attention sees: a window, or all.
-    n_shared: so many of the last layers have no keys of their own; they look at those of the last layer before them
-    that is of their type. sparsity: of each layer, the share of its gates that is cut off; 0: none.
-    rope_theta, local_rope_theta: of full and of sliding attention. logit_cap: the largest logit; None: no bound.
-    n_stream, active_stream, coefficient_limit (in training), scales_output: AltUp's. d_laurel: the rank of LAuReL.
-    d_per_layer, per_layer_vocab_size: of the embeddings that each layer has of its own; later tokens use entry 0.
-    granularities: a name that `named` has too is that submodel, whose share of all neurons is the fraction.
-    """
+    """A decoder that carries `n_stream` versions of a token's state from layer to layer, of which one is computed."""
 
     vocab_size: int = 262_400
     d_model: int = 2048
@@ -42,23 +33,37 @@ class Gemma3nConfig(DecoderConfig):
     n_kv_head: int = 2
     d_head: int = 256
     widths: tuple[int, ...] = E4B_WIDTHS
+    """Full FFN width of each layer."""
     layer_types: tuple[LayerType, ...] = ()
+    """What each layer's attention sees: a window, or all."""
     n_shared: int = 15
+    """So many of the last layers have no keys of their own: they look at those of the last layer before them that is of
+    their type."""
     sparsity: tuple[float, ...] = ()
+    """Of each layer, the share of its gates that is cut off; 0: none."""
     context_length: int = 32_768
     window: int = 512
     rope_theta: float = 1_000_000.0
+    """Of full attention."""
     local_rope_theta: float = 10_000.0
+    """Of sliding attention."""
     rms_norm_eps: float = 1e-6
     logit_cap: float | None = 30.0
+    """The largest logit; None: no bound."""
     n_stream: int = 4
     active_stream: int = 0
     coefficient_limit: float | None = 120.0
+    """Of AltUp's coefficients, in training."""
     scales_output: bool = True
+    """Whether AltUp scales what it corrected."""
     d_laurel: int = 64
+    """The rank of LAuReL."""
     d_per_layer: int = 256
+    """Of the embeddings that each layer has of its own."""
     per_layer_vocab_size: int = 262_144
+    """Of these; later tokens use entry 0."""
     granularities: Mapping[str, float] = field(default_factory=dict)
+    """A name that `named` has too is that submodel, whose share of all neurons is the fraction."""
     named: Mapping[str, Submodel] = field(default_factory=dict)
     bos_token_id: int | None = 2
     eos_token_id: int | tuple[int, ...] | None = 1
@@ -101,7 +106,7 @@ class Gemma3nConfig(DecoderConfig):
                 raise LtsRayError(f"{name} needs one value per layer, {self.n_layer}; got {len(values)}")
         if unknown := set(self.layer_types) - set(get_args(LayerType)):
             raise LtsRayError(f"layer_types are {', '.join(get_args(LayerType))}; got {sorted(unknown)}")
-        if not all(0 <= each < 1 for each in self.sparsity):
+        if not all(0 <= share < 1 for share in self.sparsity):
             raise LtsRayError(f"a layer's sparsity is at least 0 and below 1; got {list(self.sparsity)}")
         if not 0 <= self.n_shared < self.n_layer:
             raise LtsRayError(f"of {self.n_layer} layers, 0 to {self.n_layer - 1} can share keys; got {self.n_shared}")
@@ -120,7 +125,7 @@ class Gemma3nConfig(DecoderConfig):
     def donors(self) -> Mapping[LayerType, int]:
         """The layer whose keys the later ones of its type look at; empty where all have their own."""
         own = self.layer_types[: self.first_shared]
-        return {each: layer for layer, each in enumerate(own)} if self.n_shared else {}
+        return {kind: layer for layer, kind in enumerate(own)} if self.n_shared else {}
 
     @property
     def key_donors(self) -> Collection[int]:
@@ -182,6 +187,3 @@ class Gemma3nConfig(DecoderConfig):
         """Of the embedding, and of the kept layers' own."""
         kept = sum(width > 0 for width in submodel.widths)
         return self.vocab_size * self.d_model + self.per_layer_vocab_size * kept * self.d_per_layer
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"named": {name: each.to_json() for name, each in self.named.items()}}

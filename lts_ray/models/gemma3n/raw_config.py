@@ -74,7 +74,7 @@ def read_raw(raw: RawConfig) -> Gemma3nConfig:
         **_read_token_ids(text, raw),
         widths=_read_widths(text),
         layer_types=tuple(text.get("layer_types") or ()),
-        sparsity=tuple(float(each) for each in text.get("activation_sparsity_pattern") or ()),
+        sparsity=tuple(float(share) for share in text.get("activation_sparsity_pattern") or ()),
         granularities=ours_part.get("granularities") or {},
         named={name: Submodel.from_json(value) for name, value in (ours_part.get("submodels") or {}).items()},
     )
@@ -88,37 +88,37 @@ def _read_widths(text: RawConfig) -> tuple[int, ...]:
         return (E4B_WIDTHS[0] if widths is None else int(widths),) * n_layer
     if len(widths) != n_layer:
         raise LtsRayError(f"its configuration has {len(widths)} values of intermediate_size for {n_layer} layers")
-    return tuple(int(each) for each in widths)
+    return tuple(map(int, widths))
 
 
 def _read_rope(text: RawConfig) -> dict[str, Any]:
     """Today a mapping by layer type; before, a key for each type, with rope_scaling beside them."""
     parts: Mapping[str, Any] = text.get("rope_parameters") or {}
-    found: dict[str, Any] = {}
+    thetas: dict[str, Any] = {}
     for ours, kind, old in (
         ("rope_theta", "full_attention", "rope_theta"),
         ("local_rope_theta", "sliding_attention", "rope_local_base_freq"),
     ):
         rope: Mapping[str, Any] = parts.get(kind) or {}
         scaling: Mapping[str, Any] = text.get("rope_scaling") or {}
-        for each in (rope, scaling):
-            if each.get("rope_type", each.get("type", "default")) != "default":
-                raise LtsRayError(f"its configuration has rope {dict(each)}; lts-ray only has default rotary positions")
+        for part in (rope, scaling):
+            if part.get("rope_type", part.get("type", "default")) != "default":
+                raise LtsRayError(f"its configuration has rope {dict(part)}; lts-ray only has default rotary positions")
         theta = rope.get("rope_theta", text.get(old))
         if theta is not None:
-            found[ours] = float(theta)
-    return found
+            thetas[ours] = float(theta)
+    return thetas
 
 
 def _read_token_ids(text: RawConfig, raw: RawConfig) -> dict[str, Any]:
     """The whole model's where it says, as it may end a turn with a token that ends no text."""
-    found: dict[str, Any] = {}
+    ids: dict[str, Any] = {}
     for key in ("bos_token_id", "eos_token_id"):
         for part in (text, raw):
             if key in part:
                 value = part[key]
-                found[key] = tuple(value) if isinstance(value, list) else value
-    return found
+                ids[key] = tuple(value) if isinstance(value, list) else value
+    return ids
 
 
 def write_raw(config: Gemma3nConfig) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def write_raw(config: Gemma3nConfig) -> dict[str, Any]:
     eos = config.eos_token_id
     ours: dict[str, Any] = {"schema": SCHEMA, "granularities": dict(config.granularities)}
     if config.named:
-        ours["submodels"] = {name: each.to_json() for name, each in config.named.items()}
+        ours["submodels"] = {name: submodel.to_json() for name, submodel in config.named.items()}
     return {
         "architectures": ["Gemma3nForCausalLM"],
         "model_type": TEXT_MODEL_TYPE,

@@ -53,12 +53,10 @@ def slice_checkpoint(source: Path, submodel: str, output: Path) -> Submodel:
 
 
 def _write_index(output: Path, by_file: dict[str, list[Written]]) -> None:
-    tensors = [(each, file) for file, inside in by_file.items() for each in inside]
-    total = sum(bytes_of(each.shape, each.dtype) for each, _ in tensors)
-    write_json(
-        output / INDEX,
-        {"metadata": {"total_size": total}, "weight_map": {each.name: file for each, file in tensors}},
-    )
+    tensors = [(tensor, file) for file, inside in by_file.items() for tensor in inside]
+    total = sum(bytes_of(tensor.shape, tensor.dtype) for tensor, _ in tensors)
+    places = {tensor.name: file for tensor, file in tensors}
+    write_json(output / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
 
 
 def _written(stored: Stored, cut: Cut) -> Written:

@@ -19,9 +19,10 @@ from lts_ray.models.few_rows import linear
 
 
 class SparseFeedForward(nn.Module):
-    """gate, up: [width, d_model]; down: [d_model, width]. sparsity: the share of gates that is cut off, in (0, 1)."""
+    """gate, up: [width, d_model]; down: [d_model, width]."""
 
     def __init__(self, d_model: int, width: int, sparsity: float) -> None:
+        """sparsity: the share of gates that is cut off, in (0, 1)."""
         super().__init__()
         quantile = torch.erfinv(torch.tensor(2 * sparsity - 1, device="cpu")) * math.sqrt(2)
         self.deviations = float(quantile)

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,12 @@ ITEM_BYTES: Mapping[str, int] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Stored:
-    """One tensor of an open file. dtype: the file's name for it."""
+    """One tensor of an open file."""
 
     file: str
     shape: tuple[int, ...]
     dtype: str
+    """The file's name for its type."""
     read: Callable[[], Tensor]
     part: Any = field(repr=False)
     """Indexed as a tensor is, it reads that part."""
@@ -42,12 +44,13 @@ class Stored:
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """One tensor to write. pieces: its values in order, each call anew."""
+    """One tensor to write."""
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     pieces: Callable[[], Iterator[Tensor]]
+    """Gives its values in order, each call anew."""
 
 
 class TensorFiles:
@@ -81,19 +84,11 @@ class TensorFiles:
                     file=path.name,
                     shape=tuple(part.get_shape()),
                     dtype=part.get_dtype(),
-                    read=_reader(file, name),
+                    read=partial(file.get_tensor, name),
                     part=part,
                 )
         except (OSError, SafetensorError, struct.error) as error:
             raise LtsRayError(f"weights {path} are corrupt or not safetensors: {error}") from None
-
-
-def _reader(file: Any, name: str) -> Callable[[], Tensor]:
-    def read() -> Tensor:
-        tensor: Tensor = file.get_tensor(name)
-        return tensor
-
-    return read
 
 
 def bytes_of(shape: Sequence[int], dtype: str) -> int:
@@ -106,16 +101,16 @@ def write_tensors(path: Path, tensors: Sequence[Written]) -> None:
     """A safetensors file, as atomically as any: the length of its header, the header, then all values."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
-    for each in tensors:
-        end = offset + bytes_of(each.shape, each.dtype)
-        header[each.name] = {"dtype": each.dtype, "shape": list(each.shape), "data_offsets": [offset, end]}
+    for tensor in tensors:
+        end = offset + bytes_of(tensor.shape, tensor.dtype)
+        header[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # the values are to be aligned
     with replacing(path) as temporary, temporary.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
-        for each in tensors:
-            for piece in each.pieces():
+        for tensor in tensors:
+            for piece in tensor.pieces():
                 file.write(piece.contiguous().reshape(-1).view(torch.uint8).numpy().data)
         written = file.tell() - 8 - len(text)
         assert written == offset, f"{path} has {written} bytes of values instead of {offset}"

@@ -71,7 +71,7 @@ class GroupedAttention(nn.Module):
         y = attend(layer, q, k, v, group=self.group)
         y = y.transpose(1, 2).flatten(2)  # [B, T, own · d_head]
         if isinstance(heads, tuple):
-            y = cut(y, tuple(each * self.d_head for each in heads))
+            y = cut(y, tuple(count * self.d_head for count in heads))
         bias = self.o_proj.bias
         return linear(y, self.o_proj.weight[:d_model, : y.shape[-1]], None if bias is None else bias[:d_model])
 

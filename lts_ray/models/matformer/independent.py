@@ -17,9 +17,8 @@ from lts_ray.models.matformer.matformer_config import MatFormerConfig
 
 
 class IndependentModel(nn.Module):
-    """members: by granularity, smallest first: plain models that hold the same modules, but for their FFN blocks."""
-
     def __init__(self, members: Mapping[str, MatFormer]) -> None:
+        """members: by granularity, smallest first: plain models; all get the last one's modules but for FFN blocks."""
         super().__init__()
         self.names = list(members)
         self.members = nn.ModuleList(members.values())  # not by name: some names are methods of a module

@@ -108,7 +108,8 @@ class MatFormer(UniversalModel):
         """
         rows, length = tokens.shape
         self._check_length(length, self.config.context_length)
-        extent = Extent.of([each for each in submodels for _ in range(rows)], len(submodels) * rows, self.config)
+        of_rows = [submodel for submodel in submodels for _ in range(rows)]
+        extent = Extent.of(of_rows, len(of_rows), self.config)
         if extent.heads or extent.d_model:
             raise LtsRayError("submodels that differ in heads or d_model share no pass: run each alone")
         attend = OwnTokens()
@@ -118,7 +119,7 @@ class MatFormer(UniversalModel):
             assert isinstance(block, MatFormerBlock)
             x = block.attend(x, rotary, extent=extent, attend=attend, layer=layer)
             if layer == 0:
-                y = fan(block.post_attention_layernorm(x), [each.widths[0] for each in submodels], block.mlp)
+                y = fan(block.post_attention_layernorm(x), [submodel.widths[0] for submodel in submodels], block.mlp)
                 x = x.repeat(len(submodels), 1, 1) + y
             else:
                 x = block.transform(x, extent.widths[layer], 0)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 from lts_ray.errors import LtsRayError
 from lts_ray.models.decoder_config import CacheShape, DecoderConfig
@@ -15,37 +14,35 @@ from lts_ray.submodel import Submodel
 
 @dataclass(frozen=True, kw_only=True)
 class MatFormerConfig(DecoderConfig):
-    """A decoder of one family whose FFN blocks nest, and its attention heads and d_model where they are to.
-
-    widths: full FFN width of each layer, in neurons. A trained universal model has one width in all layers;
-    an extracted Mix'n'Match submodel may not.
-    context_length: the most tokens that a row may hold, prompt and response together.
-    rope_theta: read where the family's positions are rotary. rms_norm_eps: of the norms, of either kind.
-    head_dim: of each head; None: d_model / n_head.
-    tied: whether the output matrix is the embedding.
-    nested_heads, nested_d_model: the shares that granularities have, by name; all of it for those without a number,
-    and where there are none.
-    heads: of each layer where they are not n_head in all; an extracted submodel's.
-    bos_token_id, eos_token_id: noted for the files that transformers reads; the model itself has no use for them.
-    """
+    """A decoder of one family whose FFN blocks nest, and its attention heads and d_model where they are to."""
 
     vocab_size: int
     d_model: int
     n_head: int
     n_kv_head: int
     widths: tuple[int, ...]
+    """Full FFN width of each layer, in neurons: one for all layers, except in an extracted Mix'n'Match submodel."""
     context_length: int
+    """The most tokens that a row may hold, prompt and response together."""
     rope_theta: float = 10_000.0
+    """Read where the family's positions are rotary."""
     rms_norm_eps: float = 1e-5
+    """Of the norms, of either kind."""
     granularities: Mapping[str, float] = field(default_factory=lambda: dict(GRANULARITIES))
     family: Family = LLAMA
     head_dim: int | None = None
+    """Of each head; None: d_model / n_head."""
     tied: bool = True
+    """Whether the output matrix is the embedding."""
     bos_token_id: int | None = 0
+    """Noted, as eos_token_id, for the files that transformers reads; the model itself has no use for it."""
     eos_token_id: int | tuple[int, ...] | None = 0
     nested_heads: Mapping[str, float] | None = None
+    """The share of heads that each granularity has; without a number, all. None: heads do not nest."""
     nested_d_model: Mapping[str, float] | None = None
+    """Likewise of d_model."""
     heads: tuple[int, ...] = ()
+    """Of each layer where they are not n_head in all: in an extracted submodel."""
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "d_model", "n_head", "n_kv_head", "context_length"):
@@ -59,7 +56,7 @@ class MatFormerConfig(DecoderConfig):
             raise LtsRayError(f"a head needs an even number of at least 2 dimensions to rotate; got {self.d_head}")
         if self.n_head % self.n_kv_head:
             raise LtsRayError(f"n_head must be a multiple of n_kv_head; got {self.n_head} and {self.n_kv_head}")
-        if any(each % self.head_step or each > self.n_head for each in self.heads):
+        if any(heads % self.head_step or heads > self.n_head for heads in self.heads):
             raise LtsRayError(
                 f"the heads of a layer are a multiple of {self.head_step} up to {self.n_head}; got {list(self.heads)}"
             )
@@ -160,20 +157,3 @@ class MatFormerConfig(DecoderConfig):
         if self.nests_ffn_alone:
             return super().neurons(submodel)
         return max(1, round(self.decoder_params(submodel) / ((3 if self.family.gated else 2) * self.d_model)))
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> MatFormerConfig:
-        """Of what `to_json` gave, whether or not it was text in between."""
-        eos = value["eos_token_id"]
-        return cls(
-            **{
-                **value,
-                "widths": tuple(value["widths"]),
-                "heads": tuple(value.get("heads", ())),
-                "family": Family.from_json(value["family"]),
-                "eos_token_id": tuple(eos) if isinstance(eos, list | tuple) else eos,
-            }
-        )

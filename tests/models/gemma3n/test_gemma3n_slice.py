@@ -25,8 +25,9 @@ from transformers.models.gemma3n import modeling_gemma3n
 from lts_ray.errors import LtsRayError
 from lts_ray.models.gemma3n import sliced_checkpoint as slicing
 from lts_ray.models.gemma3n.gemma3n import Gemma3n
-from lts_ray.models.gemma3n.gemma3n_checkpoint import UNUSED, gemma3n_fingerprint, load_gemma3n, save_gemma3n
+from lts_ray.models.gemma3n.gemma3n_checkpoint import UNUSED, gemma3n_fingerprint, load_gemma3n
 from lts_ray.models.gemma3n.sliced_checkpoint import slice_checkpoint
+from tests.models.gemma3n.saved import save_gemma3n
 from tests.models.gemma3n.tiny import SUBMODELS, TEXT, randomize, save_tiny, their_logits
 
 SKIPPING = SUBMODELS["skipping"]
