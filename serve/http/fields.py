@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from annotated_types import MinLen
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from lts_ray.decoding.sampling import MAX_BIAS, MIN_REPETITION_PENALTY
 
@@ -80,20 +81,12 @@ def _as_content(value: object) -> object:
     return "".join(part["text"] for part in value)
 
 
-_TEXTS = {"type": "array", "items": {"type": "string"}, "minItems": 1}
-_IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
-_STOP = {"anyOf": [{"type": "string", "minLength": 1}, {"type": "array", "items": {"type": "string", "minLength": 1}}]}
-_PART = {
-    "type": "object",
-    "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
-    "required": ["type", "text"],
-    "additionalProperties": False,
-}
-_BIAS = {
-    "type": "object",
-    "propertyNames": {"pattern": "^[0-9]{1,9}$"},
-    "additionalProperties": {"type": "number", "minimum": -MAX_BIAS, "maximum": MAX_BIAS},
-}
+class TextPart(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["text"]
+    text: str
+
 
 MAX_BUDGET_MS = 1e9
 """Eleven days: no client means more, and what is computed from it stays far from a float's end."""
@@ -105,27 +98,20 @@ Repetition = Annotated[float, Field(ge=MIN_REPETITION_PENALTY, le=2)]
 Text = Annotated[
     str,
     AfterValidator(_is_text),
-    BeforeValidator(_as_content),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": _PART, "minItems": 1}]}),
+    BeforeValidator(_as_content, json_schema_input_type=str | Annotated[list[TextPart], MinLen(1)]),
 ]
-Stops = Annotated[
-    tuple[str, ...], BeforeValidator(_as_stops), WithJsonSchema({"anyOf": [*_STOP["anyOf"], {"type": "null"}]})
-]
+_Filled = Annotated[str, MinLen(1)]
+Stops = Annotated[tuple[str, ...], BeforeValidator(_as_stops, json_schema_input_type=_Filled | list[_Filled] | None)]
+_Ids = Annotated[list[Annotated[int, Field(ge=0)]], MinLen(1)]
+_Texts, _ListOfIds = Annotated[list[str], MinLen(1)], Annotated[list[_Ids], MinLen(1)]
 Prompts = Annotated[
     tuple[str | tuple[int, ...], ...],
-    BeforeValidator(_as_prompts),
-    WithJsonSchema(
-        {"anyOf": [{"type": "string", "minLength": 1}, _TEXTS, _IDS, {"type": "array", "items": _IDS, "minItems": 1}]}
-    ),
+    BeforeValidator(_as_prompts, json_schema_input_type=_Filled | _Texts | _Ids | _ListOfIds),
 ]
+_TokenName = Annotated[str, Field(pattern="^[0-9]{1,9}$")]
+_Bias = Annotated[float, Field(ge=-MAX_BIAS, le=MAX_BIAS)]
 Biases = Annotated[
-    dict[int, float] | None, BeforeValidator(_as_bias), WithJsonSchema({"anyOf": [_BIAS, {"type": "null"}]})
+    dict[int, float] | None, BeforeValidator(_as_bias, json_schema_input_type=dict[_TokenName, _Bias] | None)
 ]
-HeaderMilliseconds = Annotated[
-    float | None,
-    BeforeValidator(_as_limit),
-    WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": MAX_BUDGET_MS}),
-]
-HeaderSwitch = Annotated[
-    bool, BeforeValidator(_as_switch), WithJsonSchema({"type": "string", "enum": ["true", "false"]})
-]
+HeaderMilliseconds = Annotated[float | None, BeforeValidator(_as_limit, json_schema_input_type=Milliseconds)]
+HeaderSwitch = Annotated[bool, BeforeValidator(_as_switch, json_schema_input_type=Literal["true", "false"])]

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from serve.policies.budget import Kind
 
-Milliseconds = dict[Kind, float]
+MillisecondsByKind = dict[Kind, float]
 
 
 class OwnShape(BaseModel):
@@ -29,10 +29,10 @@ class Report(OwnShape):
     """Chosen when the request was admitted."""
     tokens: dict[str, int]
     """By the submodel that wrote them."""
-    predicted_ms: Milliseconds | None
+    predicted_ms: MillisecondsByKind | None
     """When it was admitted, counted from the request's arrival."""
-    measured_ms: Milliseconds | None
-    budget_ms: Milliseconds | None
+    measured_ms: MillisecondsByKind | None
+    budget_ms: MillisecondsByKind | None
     """Only the kinds that the request has a limit for; null without any."""
     budget_met: bool | None
     """Null without a budget, or before anything came."""
@@ -140,7 +140,7 @@ class ErrorDetails(OwnShape):
     param: str | None
     """The field or header that is wrong."""
     code: str | None
-    smallest_feasible_budget_ms: Milliseconds | None = None
+    smallest_feasible_budget_ms: MillisecondsByKind | None = None
     """Only where a strict budget was refused."""
 
 
