@@ -147,7 +147,7 @@ def _candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor | None, Tens
 def nucleus(weights: Tensor, top_p: float, *, head: int = HEAD) -> tuple[Tensor, Tensor]:
     """The heaviest tokens [k], and their weights, until they have the share `top_p` of all `weights` [vocab_size].
 
-    Heaviest first, of equals the one with the smaller id. Whatever `head` is: it says how many are sorted first.
+    Heaviest first, of equals the one with the smaller id. head: how many are sorted first, which changes no result.
     """
     wanted = top_p * weights.sum(dtype=torch.float64)
     if head < len(weights):
