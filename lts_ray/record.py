@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import field, fields, is_dataclass
 from functools import wraps
 from types import UnionType
-from typing import Any, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -18,6 +18,9 @@ from pydantic.dataclasses import dataclass
 from lts_ray.errors import LtsRayError
 
 Record = TypeVar("Record")
+Whole = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+Text = Annotated[str, Field(min_length=1)]
 CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 MUST_BE = {
     "int_type": "a whole number",
@@ -67,10 +70,23 @@ def record(*, what: str = "", strict: bool = True) -> Callable[[type[Record]], t
 
 def read_record(kind: type[Record], value: object, *, what: str = "") -> Record:
     """A record out of what a JSON or YAML file says, where lists stand for tuples. what: its name in an LtsRayError."""
+    _check_keys(value, what)
     try:
         return TypeAdapter(kind).validate_json(json.dumps(value, default=str))
     except ValidationError as error:
         raise LtsRayError(worded(error, kind, what)) from None
+
+
+def _check_keys(value: object, where: str) -> None:
+    """JSON would make text of a key that is a number in YAML."""
+    if isinstance(value, list | tuple):
+        for part in value:
+            _check_keys(part, where)
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            if not isinstance(key, str):
+                raise LtsRayError(f"a key of {where or 'the configuration'} must be text; got {key!r}")
+            _check_keys(part, f"{where}.{key}" if where else key)
 
 
 def record_json(value: object) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from lts_ray.files import write_json
 from lts_ray.models.checkpoint_folder import CONFIG
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint, read_config, save_checkpoint
 from lts_ray.models.matformer.matformer import MatFormer
+from lts_ray.record import record_json
 from lts_ray.text.batches import blocks_of
 from lts_ray.text.corpus import check_corpus
 from lts_ray.text.tokenizer import load_tokenizer, save_tokenizer
@@ -108,7 +109,7 @@ def _begun(settings: ElasticizeSettings, folder: ElasticFolder) -> ElasticizeSet
         _check(settings, source)
     check_corpus(settings.data.corpus)
     settings = replace(settings, source=str(source), training=chosen(settings.training))
-    folder.begin(settings.to_json())
+    folder.begin(record_json(settings))
     return settings
 
 

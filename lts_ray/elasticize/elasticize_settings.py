@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any
 
-from lts_ray.config_checks import check_switch, check_text, check_whole
 from lts_ray.errors import LtsRayError
-from lts_ray.files import read_yaml
 from lts_ray.models.elastic import GRANULARITIES, check_granularities
-from lts_ray.training.run_settings import DataSettings, RunSettings, TrainingSettings
+from lts_ray.record import Text, Whole, read_record, record
+from lts_ray.training.run_settings import (
+    DataSettings,
+    RunSettings,
+    Shares,
+    TrainingSettings,
+    given_sections,
+    read_sections,
+)
 
 FINE_TUNING = TrainingSettings(
     steps=200,
@@ -31,30 +37,28 @@ FINE_TUNING = TrainingSettings(
 """For a model that is trained already: few steps, only the FFNs, and the original as the teacher."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@record()
 class ElasticizeSettings:
-    """source: a checkpoint folder or a GGUF file. data: what calibrates, trains and evaluates; by source's tokenizer.
+    """What a run does to one checkpoint."""
 
-    granularities: the FFN fractions to train. by_importance: reorder the neurons first; else they nest as they stand.
-    fine_tune: train after that.
-    calibration_blocks: training sequences that importance is found on; report_blocks: held-out ones in the report.
-    """
-
-    source: str
-    data: DataSettings = field(default_factory=DataSettings)
+    source: Text
+    """A checkpoint folder or a GGUF file."""
+    data: DataSettings = DataSettings()
+    """What calibrates, trains and evaluates; by the tokenizer of `source`."""
     training: TrainingSettings = FINE_TUNING
-    granularities: Mapping[str, float] = field(default_factory=lambda: dict(GRANULARITIES))
+    """How to optimise."""
+    granularities: Shares = field(default_factory=lambda: dict(GRANULARITIES))
+    """The FFN fractions to train, by name."""
     by_importance: bool = True
+    """Sort the neurons by importance first; else they nest as they stand."""
     fine_tune: bool = True
-    calibration_blocks: int = 24
-    report_blocks: int = 32
+    """Train after that."""
+    calibration_blocks: Whole = 24
+    """Training sequences that importance is found on."""
+    report_blocks: Whole = 32
+    """Held-out sequences in the report."""
 
     def __post_init__(self) -> None:
-        check_text(self.source, "source")
-        for name in ("calibration_blocks", "report_blocks"):
-            check_whole(getattr(self, name), name)
-        for name in ("by_importance", "fine_tune"):
-            check_switch(getattr(self, name), name)
         check_granularities(self.granularities)
         if self.data.tokenizer is not None:
             raise LtsRayError("the tokenizer is the original checkpoint's: leave data.tokenizer out")
@@ -67,22 +71,10 @@ class ElasticizeSettings:
         training = replace(self.training, teacher=teacher) if self.training.distillation > 0 else self.training
         return RunSettings(data=self.data, training=training, init_from=start)
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> ElasticizeSettings:
         """Keys that are left out keep their defaults. Raises LtsRayError for unknown or unusable ones."""
-        unknown = sorted(str(key) for key in value.keys() - {each.name for each in fields(cls)})
-        if unknown:
-            raise LtsRayError(
-                f"unknown keys {', '.join(unknown)}; known: {', '.join(each.name for each in fields(cls))}"
-            )
-        training = value.get("training") or {}
-        if not isinstance(training, Mapping):
-            raise LtsRayError(f"section 'training' must be a mapping; got {training!r}")
-        run = RunSettings.from_json({"data": value.get("data"), "training": {**asdict(FINE_TUNING), **training}})
-        return cls(**{**value, "data": run.data, "training": run.training})
+        return read_record(cls, given_sections(value, training=FINE_TUNING))
 
 
 def load_elasticize_settings(
@@ -92,10 +84,8 @@ def load_elasticize_settings(
 
     steps: 0 trains nothing.
     """
-    raw = {} if path is None else read_yaml(path, what="configuration")
-    if not isinstance(raw, dict):
-        raise LtsRayError(f"configuration {path} must be a mapping with the sections data, training and granularities")
-    settings = ElasticizeSettings.from_json({**raw, "source": source})
+    sections = {} if path is None else read_sections(path)
+    settings = ElasticizeSettings.from_json({**sections, "source": source})
     if corpus is not None:
         settings = replace(settings, data=replace(settings.data, corpus=corpus))
     if steps is None:

@@ -7,7 +7,6 @@ from dataclasses import fields
 from pathlib import Path
 
 from lts_ray.architecture import Architecture
-from lts_ray.config_sections import check_known, mapping_of
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json
 from lts_ray.models.backbones.backbone_config import BackboneConfig
@@ -59,20 +58,24 @@ def architecture_of(section: object, *, vocab_size: int, context_length: int) ->
 
     vocab_size, context_length: where the section has none. Raises LtsRayError.
     """
-    section = mapping_of(section, "architecture")
-    given = {"vocab_size": vocab_size, "context_length": context_length, **section}
-    if FROM in section or "points" in section:
-        check_known((FROM, "points", *SIZES), section, WHERE)
-        path, names = section.get(FROM), section.get("points")
-        if not isinstance(path, str) or not isinstance(names, list) or not all(isinstance(each, str) for each in names):
-            raise LtsRayError(
-                f"{WHERE} takes `from`, a search's architectures.json, and `points`, a list of names in it; "
-                f"got {path!r} and {names!r}"
-            )
-        return found_supernet(Path(path), names, **{name: given[name] for name in SIZES})
+    if not isinstance(section, Mapping):
+        raise LtsRayError(f"{WHERE} must be a mapping; got {section!r}")
+    found = FROM in section or "points" in section
     kind: type[BackboneConfig] | type[SupernetConfig] = SupernetConfig if "members" in section else BackboneConfig
-    check_known([each.name for each in fields(kind)], section, WHERE)
-    return kind.from_json(given)
+    known = (FROM, "points", *SIZES) if found else [each.name for each in fields(kind)]
+    unknown = ", ".join(sorted(section.keys() - set(known)))
+    if unknown:
+        raise LtsRayError(f"{WHERE} has unknown keys {unknown}; known: {', '.join(sorted(known))}")
+    given = {"vocab_size": vocab_size, "context_length": context_length, **section}
+    if not found:
+        return kind.from_json(given)
+    path, names = section.get(FROM), section.get("points")
+    if not isinstance(path, str) or not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise LtsRayError(
+            f"{WHERE} takes `from`, a search's architectures.json, and `points`, a list of names in it; "
+            f"got {path!r} and {names!r}"
+        )
+    return found_supernet(Path(path), names, **{name: given[name] for name in SIZES})
 
 
 def _read(path: Path) -> tuple[str, Mapping[str, object], Path]:

@@ -1,21 +1,25 @@
-"""What a training run is asked to do: one frozen record, read from YAML, in which an unknown key is an error."""
+"""What a training run is asked to do: one frozen record, read from YAML, in which an unknown key is an error.
+
+The sections of the file are `model` or `architecture`, `data` and `training`; `init_from` stands beside them.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from lts_ray.config_checks import check_positive, check_switch, check_text, check_whole, is_number
-from lts_ray.config_sections import check_known, section_of
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import PlainSerializer, PlainValidator, SkipValidation, ValidationInfo
+
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_yaml
 from lts_ray.models.backbones.backbone_config import BackboneConfig
 from lts_ray.models.backbones.supernet_config import SupernetConfig
 from lts_ray.models.elastic import GRANULARITIES, check_granularities, check_shares
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
+from lts_ray.record import Positive, Text, Whole, read_record, record, record_json
 from lts_ray.training.found_architecture import architecture_of
 from lts_ray.training.learners import weighting
 from lts_ray.training.learners.learner import Trained
@@ -23,48 +27,42 @@ from lts_ray.training.learners.objective import Kind, Objective
 from lts_ray.training.learners.universal_learner import Passes
 from lts_ray.training.learners.weighting import Weighting
 
-Precision = Literal["auto", "float32", "bfloat16"]
 Device = Literal["auto", "cpu", "cuda"]
-StoredDtype = Literal["float32", "float16", "bfloat16"]
-CHOICES = {
-    "device": get_args(Device),
-    "precision": get_args(Precision),
-    "objective": get_args(Kind),
-    "passes": get_args(Passes),
-    "train": get_args(Trained),
-    "save_dtype": get_args(StoredDtype),
-}
+Shares = Annotated[Mapping[str, float], SkipValidation]
+"""Fractions by the names of granularities, smallest first; checked as a whole."""
 OF_SEVERAL = ("objective", "weights", "probabilities")
 OF_GRANULARITIES = ("passes", "train", "teacher", "distillation")
 TWO_MODELS = "a run trains the universal model of section 'model' or an 'architecture', not both: leave one out"
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(what="model")
 class ModelSettings:
-    """The shape of a fresh universal model; not used when a run starts from a checkpoint.
+    """The shape of a fresh universal model; not used when a run starts from a checkpoint."""
 
-    granularities: the fractions of the FFN to train, by name; None: the paper's four. `{XL: 1}` is a plain model.
-    nested_heads, nested_d_model: the fractions of attention heads and of d_model that these have, by name; those that
-    are left out have all; None: they do not nest.
-    independent: each granularity has FFN blocks of its own, and shares the rest: an ablation, which is not served.
-    """
-
-    vocab_size: int = 2048
-    d_model: int = 256
-    n_head: int = 4
-    n_kv_head: int = 2
-    n_layer: int = 3
-    d_ff: int = 2816
-    context_length: int = 512
-    granularities: Mapping[str, float] | None = None
-    nested_heads: Mapping[str, float] | None = None
-    nested_d_model: Mapping[str, float] | None = None
+    vocab_size: Whole = 2048
+    """Tokens of the tokenizer that is trained."""
+    d_model: Whole = 256
+    """Width of what the layers hand on."""
+    n_head: Whole = 4
+    """Attention heads of each layer."""
+    n_kv_head: Whole = 2
+    """Heads of keys and values, each shared by n_head / n_kv_head heads."""
+    n_layer: Whole = 3
+    """Layers."""
+    d_ff: Whole = 2816
+    """Neurons of each layer's FFN, at full width."""
+    context_length: Whole = 512
+    """The most tokens of a row."""
+    granularities: Shares | None = None
+    """The fractions of the FFN to train, by name; None: the paper's four. `{XL: 1}` is a plain model."""
+    nested_heads: Shares | None = None
+    """The fraction of the attention heads that each granularity has; one left out has all. None: heads do not nest."""
+    nested_d_model: Shares | None = None
+    """The fraction of d_model that each granularity has, likewise. None: d_model does not nest."""
     independent: bool = False
+    """Each granularity has FFN blocks of its own, and shares the rest: an ablation, which is not served."""
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "d_model", "n_head", "n_kv_head", "n_layer", "d_ff", "context_length"):
-            check_whole(getattr(self, name), f"model.{name}")
-        check_switch(self.independent, "model.independent")
         if self.granularities is not None:
             check_granularities(self.granularities, what="model.granularities")
         for axis in ("nested_heads", "nested_d_model"):
@@ -98,95 +96,90 @@ class ModelSettings:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(what="data")
 class DataSettings:
-    """corpus: see `lts_ray.text.corpus`. tokenizer: a folder with a trained one; None trains one (BPE)."""
+    """The text to train on."""
 
-    corpus: str = "sotu"
-    tokenizer: str | None = None
-    validation_fraction: float = 0.05
-    max_documents: int | None = None
-
-    def __post_init__(self) -> None:
-        check_text(self.corpus, "data.corpus")
-        if self.tokenizer is not None:
-            check_text(self.tokenizer, "data.tokenizer")
-        if not is_number(self.validation_fraction) or not 0 < self.validation_fraction < 1:
-            raise LtsRayError(f"data.validation_fraction must be between 0 and 1; got {self.validation_fraction!r}")
-        if self.max_documents is not None:
-            check_whole(self.max_documents, "data.max_documents")
+    corpus: Text = "sotu"
+    """`sotu`, `wikitext-103`, `lm1b`, `pile`, a file, or a glob such as `texts/*.txt`."""
+    tokenizer: Text | None = None
+    """The folder of a trained tokenizer. None: that of `init_from`, or else one that is trained here (BPE)."""
+    validation_fraction: Annotated[float, Gt(0), Lt(1)] = 0.05
+    """The share of the documents that is held out, chosen by a hash of their names."""
+    max_documents: Whole | None = None
+    """Only so many of the corpus, from its beginning. None: all."""
 
 
-@dataclass(frozen=True, kw_only=True)
+def _pair(value: object) -> tuple[float, float]:
+    pair = list(value) if isinstance(value, list | tuple) else []
+    if len(pair) != 2 or not all(type(beta) in (int, float) and 0 <= beta < 1 for beta in pair):
+        raise ValueError("two numbers, of at least 0 and below 1")
+    return pair[0], pair[1]
+
+
+@record(what="training")
 class TrainingSettings:
-    """How to optimise.
+    """How to optimise."""
 
-    batch_size: sequences a step, over all workers. objective: of a universal model: the losses of all granularities by
-    their `weights`, or that of one, drawn for each step by the `probabilities`; both by granularity and relative, or a
-    preset (see `learners.weighting`); a supernet has members in their place. passes: see `UniversalLearner`.
-    train: all parameters or only those of the FFNs. teacher: the folder of a universal model from which all
-    granularities but the universal one learn; the share `distillation` of their loss is KL(teacher ‖ granularity), the
-    rest the text's cross-entropy.
-    device: where model, optimizer and batches are; `auto` takes a GPU where there is one. precision: of the matrix
-    products; `auto` takes bfloat16 where the device multiplies it natively. threads: torch threads of a worker; None
-    shares the machine's cores out. checkpoint_every, evaluate_every, log_every: in steps.
-    evaluation_blocks, final_evaluation_blocks: sequences of the validation set used while training and at its end;
-    None uses all.
-    """
-
-    steps: int = 1000
-    batch_size: int = 4
-    sequence_length: int = 512
-    learning_rate: float = 2e-3
-    final_learning_rate: float = 1e-4
-    warmup_steps: int = 100
-    weight_decay: float = 0.1
-    betas: tuple[float, float] = (0.9, 0.95)
-    gradient_clip: float = 1.0
+    steps: Whole = 1000
+    """Steps of the optimizer."""
+    batch_size: Whole = 4
+    """Sequences (or images) a step, over all workers."""
+    sequence_length: Whole = 512
+    """Tokens of a sequence."""
+    learning_rate: Positive = 2e-3
+    """At its highest, after warm-up."""
+    final_learning_rate: Positive = 1e-4
+    """At the end, to which a cosine leads."""
+    warmup_steps: Annotated[int, Ge(0)] = 100
+    """Steps in which the learning rate grows to its highest."""
+    weight_decay: Annotated[float, Ge(0)] = 0.1
+    """Of AdamW; norms and biases are not decayed."""
+    betas: Annotated[tuple[float, float], PlainValidator(_pair)] = (0.9, 0.95)
+    """Of AdamW's two moments."""
+    gradient_clip: Positive = 1.0
+    """The largest norm of all gradients together."""
     objective: Kind = "joint"
-    weights: Weighting = weighting.EQUAL
-    probabilities: Weighting = weighting.UNIFORM
+    """What a step minimises: `joint`, the losses of all granularities, or `sampled`, that of one, drawn for each step.
+    A supernet has members in the place of granularities."""
+    weights: Annotated[Weighting, SkipValidation] = weighting.EQUAL
+    """Of `joint`: each granularity's weight, relative, by name; or a preset of `learners/weighting.py`."""
+    probabilities: Annotated[Weighting, SkipValidation] = weighting.UNIFORM
+    """Of `sampled`: how likely each granularity is, relative, by name; or a preset."""
     passes: Passes = "mixed"
+    """Of `joint`: all granularities in one pass, or `separate`, a pass for each; see `UniversalLearner`."""
     train: Trained = "all"
-    teacher: str | None = None
-    distillation: float = 0.5
+    """Which parameters learn: all, or `ffn`, only those of the FFNs."""
+    teacher: Text | None = None
+    """The folder of a universal model from which all granularities but the universal one learn. None: no teacher."""
+    distillation: Annotated[float, Ge(0), Le(1)] = 0.5
+    """With a teacher: the share of their loss that is KL(teacher ‖ granularity); the rest is the text's."""
     device: Device = "cpu"
-    precision: Precision = "auto"
-    save_dtype: StoredDtype = "float32"
-    seed: int = 0
-    workers: int = 1
-    threads: int | None = None
-    log_every: int = 10
-    evaluate_every: int = 250
-    evaluation_blocks: int = 32
-    final_evaluation_blocks: int | None = None
-    checkpoint_every: int = 250
+    """Where model, optimizer and batches are; `auto` takes a GPU where there is one."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the matrix products; `auto` takes bfloat16 where the device multiplies it in hardware."""
+    save_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    """What the checkpoint's weights are stored in."""
+    seed: Annotated[int, Ge(0)] = 0
+    """Of the fresh weights, the order of the data and what is drawn for a step."""
+    workers: Whole = 1
+    """Ray Train workers; each takes its share of every batch."""
+    threads: Whole | None = None
+    """Torch threads of a worker. None: the workers share the machine's cores."""
+    log_every: Whole = 10
+    """Steps from one record of losses to the next."""
+    evaluate_every: Whole = 250
+    """Steps from one evaluation on held-out data to the next."""
+    evaluation_blocks: Whole = 32
+    """Held-out sequences in an evaluation while training."""
+    final_evaluation_blocks: Whole | None = None
+    """Held-out sequences in the evaluation at the end. None: all."""
+    checkpoint_every: Whole = 250
+    """Steps from one snapshot, with which a stopped run goes on, to the next."""
 
     def __post_init__(self) -> None:
-        names = ("steps", "batch_size", "sequence_length", "workers")
-        for name in (*names, "log_every", "evaluate_every", "evaluation_blocks", "checkpoint_every"):
-            check_whole(getattr(self, name), f"training.{name}")
-        for name in ("warmup_steps", "seed"):
-            check_whole(getattr(self, name), f"training.{name}", at_least=0)
-        for name in ("threads", "final_evaluation_blocks"):
-            if getattr(self, name) is not None:
-                check_whole(getattr(self, name), f"training.{name}")
-        for name in ("learning_rate", "final_learning_rate", "gradient_clip"):
-            check_positive(getattr(self, name), f"training.{name}")
-        if not is_number(self.weight_decay) or self.weight_decay < 0:
-            raise LtsRayError(f"training.weight_decay must be a number of at least 0; got {self.weight_decay!r}")
-        pair = isinstance(self.betas, tuple) and len(self.betas) == 2
-        if not pair or not all(is_number(each) and 0 <= each < 1 for each in self.betas):
-            raise LtsRayError(f"training.betas must be two numbers, of at least 0 and below 1; got {self.betas!r}")
-        if self.teacher is not None:
-            check_text(self.teacher, "training.teacher")
         if self.batch_size % self.workers:
             raise LtsRayError(f"training.batch_size {self.batch_size} does not divide among {self.workers} workers")
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise LtsRayError(f"training.{name} must be one of {', '.join(choices)}; got {getattr(self, name)!r}")
-        if not is_number(self.distillation) or not 0 <= self.distillation <= 1:
-            raise LtsRayError(f"training.distillation must be between 0 and 1; got {self.distillation!r}")
 
     def objective_of(self, granularities: Collection[str]) -> Objective:
         """What a model with these granularities, smallest first, is to minimise. Raises LtsRayError."""
@@ -200,10 +193,9 @@ class TrainingSettings:
 
     def check_backbone(self, *, fused: bool = False) -> None:
         """Raises LtsRayError where these settings ask a backbone, or several fused ones, for what they cannot do."""
-        for each in fields(self):
-            refused = each.name in OF_GRANULARITIES or (each.name in OF_SEVERAL and not fused)
-            if refused and getattr(self, each.name) != each.default:
-                raise LtsRayError(f"training.{each.name} is for a universal model, not for a backbone: leave it out")
+        for name in (*OF_GRANULARITIES, *(() if fused else OF_SEVERAL)):
+            if getattr(self, name) != getattr(TrainingSettings, name):
+                raise LtsRayError(f"training.{name} is for a universal model, not for a backbone: leave it out")
 
     def learning_rate_at(self, step: int) -> float:
         """Linear warm-up, then a cosine from learning_rate to final_learning_rate. step: from 0."""
@@ -214,23 +206,33 @@ class TrainingSettings:
         return self.final_learning_rate + (self.learning_rate - self.final_learning_rate) * cosine
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunSettings:
-    """A whole run.
+def _architecture(value: object, info: ValidationInfo) -> BackboneConfig | SupernetConfig | None:
+    if value is None or isinstance(value, BackboneConfig | SupernetConfig):
+        return value
+    training = info.data.get("training", TrainingSettings)
+    return architecture_of(value, vocab_size=ModelSettings.vocab_size, context_length=training.sequence_length)
 
-    architecture: what to train in place of a universal model, one or several fused; `model` is then left alone.
-    init_from: a checkpoint folder, of either kind, whose weights, shape and tokenizer the run starts from.
-    """
+
+@record()
+class RunSettings:
+    """A whole run."""
 
     model: ModelSettings = ModelSettings()
-    architecture: BackboneConfig | SupernetConfig | None = None
+    """A fresh universal model."""
     data: DataSettings = DataSettings()
+    """The text."""
     training: TrainingSettings = TrainingSettings()
-    init_from: str | None = None
+    """How to optimise."""
+    architecture: Annotated[
+        BackboneConfig | SupernetConfig | None,
+        PlainValidator(_architecture),
+        PlainSerializer(lambda value: None if value is None else value.to_json()),
+    ] = None
+    """What to train in place of a universal model, one or several fused; `model` is then left alone. None: `model`."""
+    init_from: Text | None = None
+    """A checkpoint folder, of either kind, whose weights, shape and tokenizer the run starts from. None: afresh."""
 
     def __post_init__(self) -> None:
-        if self.init_from is not None:
-            check_text(self.init_from, "init_from")
         if self.architecture is None:
             if self.init_from is None:
                 self.training.objective_of(self.model.names)
@@ -251,41 +253,42 @@ class RunSettings:
         return self.model.vocab_size if self.architecture is None else self.architecture.vocab_size
 
     def to_json(self) -> dict[str, Any]:
-        value = asdict(self)
-        if self.architecture is None:
-            return value
-        return {name: each for name, each in value.items() if name != "model"} | {
-            "architecture": self.architecture.to_json()
-        }
+        value = record_json(self)
+        if self.architecture is not None:
+            del value["model"]
+        return value
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> RunSettings:
-        check_known([each.name for each in fields(cls)], value, "the configuration")
-        section = section_of(TrainingSettings, value, "training")
-        if "objective" not in section and section.get("weights") == dict.fromkeys(GRANULARITIES, 1.0):
-            del section["weights"]  # what runs wrote before `equal` had a name, whatever they trained
-        if isinstance(section.get("betas"), list):
-            section["betas"] = tuple(section["betas"])
-        training = TrainingSettings(**section)
-        architecture = None
-        if value.get("architecture") is not None:
-            if value.get("model") is not None:
-                raise LtsRayError(TWO_MODELS)
-            architecture = architecture_of(
-                value["architecture"], vocab_size=ModelSettings.vocab_size, context_length=training.sequence_length
-            )
-        return cls(
-            model=ModelSettings(**section_of(ModelSettings, value, "model")),
-            architecture=architecture,
-            data=DataSettings(**section_of(DataSettings, value, "data")),
-            training=training,
-            init_from=value.get("init_from"),
-        )
+        """Sections may be empty. Raises LtsRayError."""
+        sections = given_sections(value)
+        if "model" in sections and "architecture" in sections:
+            raise LtsRayError(TWO_MODELS)
+        training = sections.get("training")
+        if isinstance(training, Mapping) and "objective" not in training:
+            # What runs wrote before `equal` had a name, whatever they trained.
+            equal = dict.fromkeys(GRANULARITIES, 1.0)
+            sections["training"] = {key: part for key, part in training.items() if (key, part) != ("weights", equal)}
+        return read_record(cls, sections)
 
 
 def load_run_settings(path: Path) -> RunSettings:
     """Read a run's YAML. Raises LtsRayError for a missing file, bad YAML, or unknown or unusable keys."""
-    raw = read_yaml(path, what="configuration")
-    if not isinstance(raw, dict):
-        raise LtsRayError(f"configuration {path} must be a mapping with the sections model, data and training")
-    return RunSettings.from_json(raw)
+    return RunSettings.from_json(read_sections(path))
+
+
+def read_sections(path: Path) -> Mapping[str, Any]:
+    """Of a configuration in YAML, by name, as they stand there. Raises LtsRayError."""
+    sections = read_yaml(path, what="configuration")
+    if not isinstance(sections, dict):
+        raise LtsRayError(f"configuration {path} must be a mapping of sections, such as `training: {{steps: 100}}`")
+    return sections
+
+
+def given_sections(value: Mapping[str, Any], *, training: TrainingSettings | None = None) -> dict[str, Any]:
+    """Without those that are empty. training: what stands for its keys that are left out."""
+    sections = {name: section for name, section in value.items() if section is not None}
+    given = sections.get("training", {})
+    if training is not None and isinstance(given, Mapping):
+        sections["training"] = {**record_json(training), **given}
+    return sections

@@ -6,16 +6,17 @@ How to optimise is said as for language models, by `TrainingSettings`; the keys 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from lts_ray.config_checks import check_switch, check_text, check_whole
+from annotated_types import Ge
+
 from lts_ray.errors import LtsRayError
-from lts_ray.files import read_yaml
 from lts_ray.models.elastic import GRANULARITIES, check_granularities
 from lts_ray.models.vit.vit_config import MatViTConfig
-from lts_ray.training.run_settings import TrainingSettings
+from lts_ray.record import Text, Whole, read_record, record, record_json
+from lts_ray.training.run_settings import Shares, TrainingSettings, given_sections, read_sections
 from lts_ray.vision.images import DIGITS, ImageData
 
 TRAINING = TrainingSettings(
@@ -31,30 +32,24 @@ TRAINING = TrainingSettings(
     checkpoint_every=250,
 )
 """For the digits, unless told otherwise."""
-OF_TEXT = (
-    "sequence_length",
-    "teacher",
-    "distillation",
-    "workers",
-    "evaluation_blocks",
-    "final_evaluation_blocks",
-)
+OF_TEXT = ("sequence_length", "teacher", "distillation", "workers", "evaluation_blocks", "final_evaluation_blocks")
 """The settings of training that mean nothing here."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(what="model")
 class VisionModelSettings:
     """The shape of a fresh model; image size, channels and classes are those of the images."""
 
-    d_model: int = 64
-    n_head: int = 4
-    n_layer: int = 4
-    d_ff: int = 256
-    patch_size: int = 2
-
-    def __post_init__(self) -> None:
-        for each in fields(self):
-            check_whole(getattr(self, each.name), f"model.{each.name}")
+    d_model: Whole = 64
+    """Width of what the layers hand on."""
+    n_head: Whole = 4
+    """Attention heads of each layer."""
+    n_layer: Whole = 4
+    """Layers."""
+    d_ff: Whole = 256
+    """Neurons of each layer's FFN, at full width."""
+    patch_size: Whole = 2
+    """Height and width of a patch, in pixels."""
 
     def config(self, data: ImageData, granularities: Mapping[str, float]) -> MatViTConfig:
         channels, height, width = data.train.pixels.shape[1:]
@@ -71,42 +66,39 @@ class VisionModelSettings:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(what="images")
 class ImageSettings:
-    """source: `digits` or a folder of .npz files. shift_pixels: how far training moves images each way, at random."""
+    """The images to train on."""
 
-    source: str = DIGITS
-    shift_pixels: int = 1
-
-    def __post_init__(self) -> None:
-        check_text(self.source, "images.source")
-        check_whole(self.shift_pixels, "images.shift_pixels", at_least=0)
+    source: Text = DIGITS
+    """`digits`, or a folder of .npz files."""
+    shift_pixels: Annotated[int, Ge(0)] = 1
+    """How far training moves images each way, at random."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@record()
 class VisionSettings:
-    """A whole run.
-
-    granularities: the FFN fractions to train; `{XL: 1}` is a plain ViT. init_from: a checkpoint folder, ours or
-    transformers', to fine-tune; `model` is then left alone. new_classifier: leave its classifier for a fresh one, of
-    the images' classes. by_importance: put the neurons of a model that does not nest yet in order of importance first,
-    found on `calibration_images` of those to train on.
-    """
+    """A whole run."""
 
     images: ImageSettings = ImageSettings()
+    """The images."""
     model: VisionModelSettings = VisionModelSettings()
-    granularities: Mapping[str, float] = field(default_factory=lambda: dict(GRANULARITIES))
+    """A fresh model."""
+    granularities: Shares = field(default_factory=lambda: dict(GRANULARITIES))
+    """The FFN fractions to train, by name; `{XL: 1}` is a plain ViT."""
     training: TrainingSettings = TRAINING
-    init_from: str | None = None
+    """How to optimise, as for language models, without what speaks of text."""
+    init_from: Text | None = None
+    """A checkpoint folder, ours or transformers', to fine-tune; `model` is then left alone. None: a fresh model."""
     new_classifier: bool = False
+    """Leave that model's classifier for a fresh one, of the images' classes."""
     by_importance: bool = True
-    calibration_images: int = 256
+    """Sort the neurons of a model that does not nest yet by importance first."""
+    calibration_images: Whole = 256
+    """Images to train on that importance is found on."""
 
     def __post_init__(self) -> None:
         check_granularities(self.granularities)
-        for name in ("new_classifier", "by_importance"):
-            check_switch(getattr(self, name), name)
-        check_whole(self.calibration_images, "calibration_images")
         for name in OF_TEXT:
             if getattr(self.training, name) != getattr(TRAINING, name):
                 raise LtsRayError(f"training.{name} is for language models, not for images: leave it out")
@@ -114,9 +106,7 @@ class VisionSettings:
         if self.init_from is None:
             if self.new_classifier:
                 raise LtsRayError("new_classifier is for a model to fine-tune: give init_from, or leave it out")
-            return
-        check_text(self.init_from, "init_from")
-        if self.model != VisionModelSettings():
+        elif self.model != VisionModelSettings():
             raise LtsRayError("the shape is that of init_from: leave the section 'model' out")
 
     def alone(self, name: str) -> VisionSettings:
@@ -139,44 +129,15 @@ class VisionSettings:
         return replace(self, images=replace(self.images, source=source), init_from=start)
 
     def to_json(self) -> dict[str, Any]:
-        training = {name: value for name, value in asdict(self.training).items() if name not in OF_TEXT}
-        return {**asdict(self), "training": training}
+        value = record_json(self)
+        return {**value, "training": {name: part for name, part in value["training"].items() if name not in OF_TEXT}}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> VisionSettings:
         """Keys that are left out keep their defaults. Raises LtsRayError for unknown or unusable ones."""
-        _check_known(cls, value, "the configuration")
-        training = {**asdict(TRAINING), **_section(TrainingSettings, value, "training")}
-        if isinstance(training["betas"], list):
-            training["betas"] = tuple(training["betas"])
-        return cls(
-            **{
-                **value,
-                "images": ImageSettings(**_section(ImageSettings, value, "images")),
-                "model": VisionModelSettings(**_section(VisionModelSettings, value, "model")),
-                "training": TrainingSettings(**training),
-            }
-        )
+        return read_record(cls, given_sections(value, training=TRAINING))
 
 
 def load_vision_settings(path: Path) -> VisionSettings:
     """Read a run's YAML. Raises LtsRayError for a missing file, bad YAML, or unknown or unusable keys."""
-    raw = read_yaml(path, what="configuration")
-    if not isinstance(raw, dict):
-        raise LtsRayError(f"configuration {path} must be a mapping with the sections images, model and training")
-    return VisionSettings.from_json(raw)
-
-
-def _section(kind: type, value: Mapping[str, Any], name: str) -> dict[str, Any]:
-    section = value.get(name) or {}
-    if not isinstance(section, Mapping):
-        raise LtsRayError(f"section {name!r} of the configuration must be a mapping; got {section!r}")
-    _check_known(kind, section, f"section {name!r}")
-    return dict(section)
-
-
-def _check_known(kind: type, value: Mapping[str, Any], where: str) -> None:
-    known = {each.name for each in fields(kind)}
-    unknown = sorted(str(key) for key in value.keys() - known)
-    if unknown:
-        raise LtsRayError(f"{where} has unknown keys {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+    return VisionSettings.from_json(read_sections(path))

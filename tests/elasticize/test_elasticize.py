@@ -17,6 +17,7 @@ from lts_ray.elasticize.elastic_run import elasticize
 from lts_ray.elasticize.elasticize_settings import ElasticizeSettings, load_elasticize_settings
 from lts_ray.errors import LtsRayError
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint, save_checkpoint
+from lts_ray.record import record_json
 from lts_ray.text.tokenizer import load_tokenizer, save_tokenizer
 from lts_ray.training import ray_trainer as trainer
 from lts_ray.training.run_settings import DataSettings, TrainingSettings
@@ -116,15 +117,15 @@ BAD = {
     "granularities: {S: half, XL: 1}": "granularities must be fractions by name",
     "granularities: 5": "granularities must be fractions by name",
     "granularities: {S: 0.25}": "granularities must be growing fractions that end at 1",
-    "calibration_blocks: x": "calibration_blocks must be a whole number of at least 1; got 'x'",
-    "report_blocks: 0": "report_blocks must be a whole number of at least 1; got 0",
+    "calibration_blocks: x": "calibration_blocks must be a whole number; got 'x'",
+    "report_blocks: 0": "report_blocks must be at least 1; got 0",
     "by_importance: sometimes": "by_importance must be true or false; got 'sometimes'",
     "fine_tune: 1": "fine_tune must be true or false; got 1",
     "data: {corpus: 5}": "data.corpus must be text; got 5",
     "data: {tokenizer: folder}": "the tokenizer is the original checkpoint's: leave data.tokenizer out",
-    "data: 5": "section 'data' of the configuration must be a mapping",
+    "data: 5": "data must be a mapping; got 5",
     "training: {betas: 3}": "training.betas must be two numbers",
-    "training: 5": "section 'training' must be a mapping",
+    "training: 5": "training must be a mapping; got 5",
 }
 
 
@@ -205,7 +206,7 @@ def test_a_folder_with_results_is_not_overwritten(settings: ElasticizeSettings, 
 
 
 def test_settings_come_back_from_json_and_unknown_keys_are_named(settings: ElasticizeSettings, tmp_path: Path) -> None:
-    assert ElasticizeSettings.from_json(json.loads(json.dumps(settings.to_json()))) == settings
+    assert ElasticizeSettings.from_json(json.loads(json.dumps(record_json(settings)))) == settings
     file = tmp_path / "elastic.yaml"
     file.write_text("training: {steps: 7}\nimportance: none\n")
     with pytest.raises(LtsRayError, match="importance"):

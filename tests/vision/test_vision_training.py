@@ -248,7 +248,7 @@ def test_order_brings_small_submodels_nearer_to_the_universal_one() -> None:
     [
         ("[1]", "must be a mapping"),
         ("modle: {}", "unknown keys modle"),
-        ("model: {width: 3}", "'model' has unknown keys width"),
+        ("model: {width: 3}", "model has unknown keys width; known: d_ff"),
         ("images: {shift_pixels: -1}", "images.shift_pixels must be"),
         ("training: {steps: 0}", "training.steps must be"),
         ("training: {sequence_length: 9}", "is for language models"),

@@ -3,72 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
+from typing import Annotated
 
-from lts_ray.config_checks import check_positive, check_whole, is_number
+from pydantic import SkipValidation
+
 from lts_ray.errors import LtsRayError
 from lts_ray.models.elastic import GRANULARITIES, ElasticConfig, check_granularities
 from lts_ray.models.family import Activation, Family
+from lts_ray.record import Positive, Whole, record
 from lts_ray.submodel import Submodel
 
 
-@dataclass(frozen=True, kw_only=True)
+@record()
 class MatViTConfig(ElasticConfig):
-    """A vision transformer of pre-norm blocks, read at its class token.
+    """A vision transformer of pre-norm blocks, read at its class token."""
 
-    image_size, patch_size: height and width, in pixels. widths: the full FFN width of each layer. labels: names of the
-    classes. head_dim: None: d_model / n_head. pixel_mean, pixel_std: of each channel (one number: of all), by which
-    pixels in [0, 1] become the model's input.
-    """
-
-    image_size: tuple[int, int]
-    patch_size: tuple[int, int]
-    channels: int
-    d_model: int
-    n_head: int
-    widths: tuple[int, ...]
+    image_size: tuple[Whole, Whole]
+    """Height and width, in pixels."""
+    patch_size: tuple[Whole, Whole]
+    """Height and width, in pixels."""
+    channels: Whole
+    """Colours of a pixel."""
+    d_model: Whole
+    """Width of what the layers hand on."""
+    n_head: Whole
+    """Attention heads of each layer."""
+    widths: tuple[Whole, ...]
+    """The full FFN width of each layer."""
     labels: tuple[str, ...]
-    head_dim: int | None = None
+    """Names of the classes."""
+    head_dim: Whole | None = None
+    """Width of an attention head. None: d_model / n_head."""
     activation: Activation = "gelu"
+    """Of the FFN's neurons."""
     qkv_bias: bool = True
-    layer_norm_eps: float = 1e-12
-    granularities: Mapping[str, float] = field(default_factory=lambda: dict(GRANULARITIES))
+    """Whether queries, keys and values have biases."""
+    layer_norm_eps: Positive = 1e-12
+    """What a norm adds to the variance."""
+    granularities: Annotated[Mapping[str, float], SkipValidation] = field(default_factory=lambda: dict(GRANULARITIES))
+    """The trained FFN fractions by name, smallest first."""
     pixel_mean: tuple[float, ...] = (0.5,)
-    pixel_std: tuple[float, ...] = (0.5,)
+    """Of each channel, or one for all: what is taken from pixels in [0, 1]."""
+    pixel_std: tuple[Positive, ...] = (0.5,)
+    """Of each channel, or one for all: by what they are then divided, to become the model's input."""
 
     def __post_init__(self) -> None:
-        for name in ("channels", "d_model", "n_head"):
-            check_whole(getattr(self, name), name)
-        check_positive(self.layer_norm_eps, "layer_norm_eps")
-        for name in ("image_size", "patch_size"):
-            pair = getattr(self, name)
-            if not isinstance(pair, tuple) or len(pair) != 2:
-                raise LtsRayError(f"{name} is a height and a width; got {pair!r}")
-            for side in pair:
-                check_whole(side, name)
         if any(patch > image for patch, image in zip(self.patch_size, self.image_size, strict=True)):
             raise LtsRayError(f"patches of {self.patch_size} pixels do not fit images of {self.image_size}")
         if not self.widths:
             raise LtsRayError("a model has one layer at least; widths is empty")
-        for width in self.widths:
-            check_whole(width, "an FFN width")
         if not self.labels:
             raise LtsRayError("a classifier has one class at least; labels is empty")
         if self.head_dim is None and self.d_model % self.n_head:
             raise LtsRayError(f"d_model {self.d_model} does not divide among {self.n_head} heads")
-        if self.head_dim is not None:
-            check_whole(self.head_dim, "head_dim")
-        self._check_pixels()
-        check_granularities(self.granularities)
-        object.__setattr__(self, "granularities", {name: float(value) for name, value in self.granularities.items()})
-
-    def _check_pixels(self) -> None:
         for name in ("pixel_mean", "pixel_std"):
             values = getattr(self, name)
-            if len(values) not in (1, self.channels) or not all(is_number(each) for each in values):
+            if len(values) not in (1, self.channels):
                 raise LtsRayError(f"{name} is a number for each of {self.channels} channels; got {values!r}")
-        if min(self.pixel_std) <= 0:
-            raise LtsRayError(f"pixel_std must be positive; got {self.pixel_std!r}")
+        check_granularities(self.granularities)
+        object.__setattr__(self, "granularities", {name: float(value) for name, value in self.granularities.items()})
 
     @property
     def family(self) -> Family:
