@@ -6,7 +6,6 @@ here, with noise: hours of load in minutes, on a machine that others may use mea
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
@@ -20,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmarks.common.command import run_command
 from benchmarks.common.machine import Machine
+from benchmarks.common.result_page import leave_result
 from benchmarks.load import load_options as options
 from benchmarks.load.budget_classes import BudgetClasses
 from benchmarks.load.contestants import DEFAULT, check_name, contestant
@@ -35,14 +35,12 @@ from benchmarks.load.policies_folder import (
     PolicySettings,
     PolicySetup,
 )
-from benchmarks.load.policies_page import describe, write_policies_page
+from benchmarks.load.policies_page import describe, policy_sections
 from benchmarks.load.policy_rows import rows_of
 from benchmarks.load.saturation import saturation_rate
 from benchmarks.load.traces import TRACES, trace_named
 from lts_ray.cli.options import Model, Output, Seed
-from lts_ray.console import print_rows
 from lts_ray.errors import LtsRayError
-from lts_ray.files import write_json
 from lts_ray.pretrained import DEFAULT_MODEL
 from lts_ray.runtime.step_costs import StepCosts
 from serve.engine.capacity import Capacity
@@ -84,7 +82,7 @@ def compare_policies(
         missing = [cell for cell in group if cell not in done]
         if not missing:
             continue
-        arrivals = load_of(missing[0], setup, model)
+        arrivals = _load_of(missing[0], setup, model)
         for cell in missing:
             progress(finished, len(cells), cell)
             done[cell] = _run_cell(cell, arrivals, setup, model)
@@ -94,7 +92,7 @@ def compare_policies(
     return PoliciesResult(setup=setup, cells=tuple(done[cell] for cell in cells))
 
 
-def load_of(cell: Cell, setup: PolicySetup, model: LocalModel) -> tuple[Arrival, ...]:
+def _load_of(cell: Cell, setup: PolicySetup, model: LocalModel) -> tuple[Arrival, ...]:
     """The same for all policies."""
     slowdown = _slowdown(cell, setup)
     return make_load(
@@ -260,15 +258,17 @@ def policies(
             ),
         )
     rows, by_trace = rows_of(result.cells), rows_of(result.cells, by_trace=True)
-    print(describe(result.setup))
-    for mode, at in dict.fromkeys((row.mode, row.load) for row in rows):
-        columns = [row.text_columns() for row in rows if (row.mode, row.load) == (mode, at)]
-        print_rows(columns, as_json=False, title=f"{mode}, {at:g}× the universal model's saturation")
-    results = {**result.setup.to_json(), "rows": [asdict(row) for row in rows]}
-    write_json(output / "policies.json", results | {"rows_by_trace": [asdict(row) for row in by_trace]})
-    write_policies_page(output / "report.html", setup=result.setup, rows=rows)
-    print(f"{output / 'report.html'} and {output / 'policies.json'} have it all")
-    print(json.dumps(results))
+    record = {**result.setup.to_json(), "rows": [asdict(row) for row in rows]}
+    leave_result(
+        output,
+        "policies",
+        record | {"rows_by_trace": [asdict(row) for row in by_trace]},
+        heading="Budgets kept, and at which quality",
+        text=describe(result.setup),
+        sections=policy_sections(rows),
+        machine=result.setup.machine,
+        summary=record,
+    )
 
 
 if __name__ == "__main__":

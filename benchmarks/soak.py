@@ -17,7 +17,7 @@ from benchmarks.common.command import run_command, shown_progress
 from benchmarks.common.turns import Progress
 from benchmarks.load import load_options as options
 from benchmarks.load.budget_classes import BudgetClasses
-from benchmarks.load.clients import Ask, engine_client, replay, server_client
+from benchmarks.load.clients import Ask, engine_client, replay_load, server_client
 from benchmarks.load.load import make_load, make_prompts
 from benchmarks.load.load_trial import engine_slowdown
 from benchmarks.load.local_model import LocalModel
@@ -122,7 +122,7 @@ def measure_soak(
     async def watched(ask: Ask, clock: Clock) -> None:
         watcher = asyncio.create_task(sampled(samples, clock=clock, pid=pid if url else None))
         try:
-            await replay(ask, arrivals, prompts, clock=clock, ended=ended)
+            await replay_load(ask, arrivals, prompts, clock=clock, ended=ended)
         finally:
             watcher.cancel()
             with suppress(asyncio.CancelledError):

@@ -50,7 +50,7 @@ def bare_runtime(runtime: Runtime, submodel: Submodel) -> Decode:
 
 
 @contextmanager
-def engine_decode(
+def _engine_decode(
     runtime: Runtime, costs: StepCosts, work: DecodeWork, *, observer: Observer
 ) -> Iterator[Callable[[Option], Decode]]:
     """An engine that runs as long as the context lasts. Call what it gives with the submodel that all requests name.
@@ -90,7 +90,7 @@ def open_ours(
     runtime: Runtime, costs: StepCosts, submodels: Mapping[str, Submodel], work: DecodeWork, *, observer: Observer
 ) -> Iterator[dict[Way, Decode]]:
     """The runtime and the engine with each submodel, by its name. observer: of the engine's steps."""
-    with engine_decode(runtime, costs, work, observer=observer) as of_engine:
+    with _engine_decode(runtime, costs, work, observer=observer) as of_engine:
         yield {
             **{Way(RUNTIME, name): bare_runtime(runtime, submodel) for name, submodel in submodels.items()},
             **{

@@ -31,7 +31,7 @@ Rival = Callable[[DecodeWork, Path, Path], AbstractContextManager[Decode]]
 
 
 @contextmanager
-def transformers_generate(work: DecodeWork, folder: Path, scratch: Path) -> Iterator[Decode]:
+def _transformers_generate(work: DecodeWork, folder: Path, scratch: Path) -> Iterator[Decode]:
     """`generate` with its growing cache, which on a CPU is faster than a static one."""
     from transformers import GenerationConfig
 
@@ -48,7 +48,7 @@ def transformers_generate(work: DecodeWork, folder: Path, scratch: Path) -> Iter
 
 
 @contextmanager
-def transformers_continuous(work: DecodeWork, folder: Path, scratch: Path) -> Iterator[Decode]:
+def _transformers_continuous(work: DecodeWork, folder: Path, scratch: Path) -> Iterator[Decode]:
     """The manager behind `generate_batch`, kept running: starting it takes seconds. It waits, and does not spin."""
     from transformers import ContinuousBatchingConfig, GenerationConfig
 
@@ -86,7 +86,7 @@ def transformers_continuous(work: DecodeWork, folder: Path, scratch: Path) -> It
 
 
 @contextmanager
-def ctranslate2_generate(work: DecodeWork, folder: Path, scratch: Path) -> Iterator[Decode]:
+def _ctranslate2_generate(work: DecodeWork, folder: Path, scratch: Path) -> Iterator[Decode]:
     """Its own converter and generator, on as many threads within an operation; the prompts as one batch."""
     import ctranslate2
     from ctranslate2.converters import TransformersConverter
@@ -113,9 +113,9 @@ def ctranslate2_generate(work: DecodeWork, folder: Path, scratch: Path) -> Itera
 
 
 RIVALS: dict[str, tuple[str, Rival]] = {
-    "transformers": (TRANSFORMERS, transformers_generate),
-    "transformers-cb": (CONTINUOUS, transformers_continuous),
-    "ctranslate2": (CTRANSLATE2, ctranslate2_generate),
+    "transformers": (TRANSFORMERS, _transformers_generate),
+    "transformers-cb": (CONTINUOUS, _transformers_continuous),
+    "ctranslate2": (CTRANSLATE2, _ctranslate2_generate),
 }
 """By the name on the command line: the name in results, and how to open one."""
 

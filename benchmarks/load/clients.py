@@ -33,7 +33,7 @@ REFUSED = (400, 401, 403, 404, 422)
 CONNECT_S = 10.0
 
 
-async def replay(
+async def replay_load(
     ask: Ask,
     arrivals: Iterable[Arrival],
     prompts: Iterable[Prompt],

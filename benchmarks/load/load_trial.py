@@ -11,7 +11,7 @@ from statistics import median
 import numpy as np
 
 from benchmarks.load.budget_classes import NO_CLASS
-from benchmarks.load.clients import engine_client, replay
+from benchmarks.load.clients import engine_client, replay_load
 from benchmarks.load.contestants import UNIVERSAL, Contestant, contestant
 from benchmarks.load.load import draw_lengths, make_prompts
 from benchmarks.load.local_model import LocalModel
@@ -40,7 +40,9 @@ def on_engine(
     outcomes: dict[int, Outcome] = {}
     engine.start()
     try:
-        asyncio.run(replay(engine_client(engine), arrivals, prompts, clock=engine.clock, ended=outcomes.__setitem__))
+        asyncio.run(
+            replay_load(engine_client(engine), arrivals, prompts, clock=engine.clock, ended=outcomes.__setitem__)
+        )
     finally:
         engine.stop()
     return [outcomes[number] for number in range(len(arrivals))], log.median_error

@@ -1,25 +1,24 @@
-"""report.html: what `python -m benchmarks.policies` found, one self-contained file.
+"""What `python -m benchmarks.policies` shows of its rows: tables, and attainment against quality, a panel a load.
 
-Its figures show attainment against quality, a panel for each load: up and to the right is better.
+In the figures up and to the right is better.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import ceil
-from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from benchmarks.common.result_page import Section, Table
 from benchmarks.load.policies_folder import Mode, PolicySetup
 from benchmarks.load.policy_rows import Mean, PolicyRow
-from lts_ray.report.page import figure_html, write_page
 from lts_ray.report.style import ACCENT, INK, LINES, SHOWN_ON_HOVER, styled
 
 OURS = "deadline"
-"""The policy that the page brings out."""
+"""The policy that the figures bring out."""
 COLUMNS = 3
 SYMBOLS = ("circle", "square", "triangle-up", "triangle-down", "pentagon", "x", "star", "hexagon")
 PANEL_PX, LEGEND_PX = 320, 80
@@ -27,40 +26,22 @@ HEADINGS: Mapping[Mode, str] = {
     "engine": "The engine, in real time",
     "simulated": "Simulated, with this node's step costs",
 }
-BODY = """<h1>Budgets kept, and at which quality</h1>
-<p>{{ setup }}</p>
-{% for mode in modes %}
-<h2>{{ mode.heading }}</h2>
-{{ mode.figure }}
-{% for table in mode.tables %}
-<h3>{{ table.load }}× <span>the universal model's saturation</span></h3>
-<div class="scroll"><table>
-<thead><tr>
-{% for name in table.names %}<th{% if loop.first %} class="text"{% endif %}>{{ name }}</th>{% endfor %}</tr></thead>
-<tbody>
-{% for row in table.rows %}
-<tr{% if row[0] == "deadline" %} class="landmark"{% endif %}>
-{% for value in row %}<td{% if loop.first %} class="text"{% endif %}>{{ value }}</td>{% endfor %}</tr>
-{% endfor %}
-</tbody></table></div>
-{% endfor %}
-{% endfor %}
-<footer>{{ machine }}</footer>
-"""
 
 
-def write_policies_page(path: Path, *, setup: PolicySetup, rows: Sequence[PolicyRow]) -> None:
-    """rows: over all traces."""
-    machine = setup.machine
-    write_page(
-        path,
-        BODY,
-        title="python -m benchmarks.policies",
-        setup=describe(setup),
-        modes=[_section(mode, rows) for mode in dict.fromkeys(row.mode for row in rows)],
-        machine=f"{machine.gpu or machine.cpu}, {machine.cores} cores, torch {machine.torch}, "
-        f"{setup.threads} threads; model {setup.model[:12]}",
-    )
+def policy_sections(rows: Sequence[PolicyRow]) -> list[Section]:
+    """One for each mode. rows: over all traces."""
+    return [
+        _section(mode, [row for row in rows if row.mode == mode]) for mode in dict.fromkeys(row.mode for row in rows)
+    ]
+
+
+def _section(mode: Mode, rows: Sequence[PolicyRow]) -> Section:
+    tables = []
+    for load in sorted({row.load for row in rows}):
+        at, shown = f"{mode}, {load:g}× the universal model's saturation", [row for row in rows if row.load == load]
+        tables.append(Table(title=at, rows=[row.text_columns() for row in shown]))
+        tables.append(Table(title=f"{at}: more", rows=[row.more_text_columns() for row in shown]))
+    return Section(title=HEADINGS[mode], figure=policies_figure(rows), name=f"policies-{mode}", tables=tables)
 
 
 def describe(setup: PolicySetup) -> str:
@@ -74,19 +55,6 @@ def describe(setup: PolicySetup) -> str:
         "requests has none. Rejected requests miss their budgets and count at the narrowest submodel's loss. "
         "Intervals: 95 %, over seeds. Times are in milliseconds."
     )
-
-
-def _section(mode: Mode, rows: Sequence[PolicyRow]) -> dict[str, Any]:
-    chosen = [row for row in rows if row.mode == mode]
-    tables = []
-    for load in sorted({row.load for row in chosen}):
-        shown = [row.all_text_columns() for row in chosen if row.load == load]
-        tables.append({"load": f"{load:g}", "names": [*shown[0]], "rows": [[*row.values()] for row in shown]})
-    return {
-        "heading": HEADINGS[mode],
-        "figure": figure_html(policies_figure(chosen), f"policies-{mode}"),
-        "tables": tables,
-    }
 
 
 def policies_figure(rows: Sequence[PolicyRow]) -> go.Figure:

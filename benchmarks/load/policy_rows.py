@@ -85,10 +85,10 @@ class PolicyRow:
             "ttft p99": _text(self.p99["ttft"], 0),
         }
 
-    def all_text_columns(self) -> dict[str, str]:
+    def more_text_columns(self) -> dict[str, str]:
         latencies = {"p99": self.p99, "p50": self.p50}
         return {
-            **self.text_columns(),
+            "policy": self.policy,
             **{
                 f"{kind} {name}": _text(by_kind[kind], 1 if kind == "tpot" else 0)
                 for name, by_kind in latencies.items()
@@ -116,10 +116,10 @@ def rows_of(cells: Sequence[CellResult], *, by_trace: bool = False) -> list[Poli
 
 def _row(mode: Mode, load: float, trace: str | None, policy: str, cells: Sequence[CellResult]) -> PolicyRow:
     means: dict[str, Any] = {name: _column(cells, name) for name in SCORED}
-    means["rejected"] = seed_mean(
+    means["rejected"] = _seed_mean(
         cells, lambda result: (result.score.rejected + result.score.failed) / max(1, result.score.requests)
     )
-    means["step_error"] = seed_mean(cells, lambda result: result.step_error)
+    means["step_error"] = _seed_mean(cells, lambda result: result.step_error)
     requests = sum(result.score.requests for result in cells)
     return PolicyRow(mode=mode, trace=trace, load=load, policy=policy, requests=requests, **means)
 
@@ -128,15 +128,15 @@ def _column(cells: Sequence[CellResult], name: str) -> Mean | dict[str, Mean | N
     """The mean of a score's column; where the column is several by name, of each."""
     columns = [getattr(result.score, name) for result in cells]
     if not isinstance(columns[0], Mapping):
-        return seed_mean(cells, lambda result: getattr(result.score, name))
+        return _seed_mean(cells, lambda result: getattr(result.score, name))
 
     def part(key: str) -> Mean | None:
-        return seed_mean(cells, lambda result: getattr(result.score, name).get(key))
+        return _seed_mean(cells, lambda result: getattr(result.score, name).get(key))
 
     return {key: part(key) for key in dict.fromkeys(key for column in columns for key in column)}
 
 
-def seed_mean(cells: Iterable[CellResult], value: Callable[[CellResult], float | None]) -> Mean | None:
+def _seed_mean(cells: Iterable[CellResult], value: Callable[[CellResult], float | None]) -> Mean | None:
     """Of each seed the mean over its traces, then over the seeds: traces are chosen, only seeds are drawn."""
     by_seed: dict[int, list[float]] = {}
     for result in cells:

@@ -7,7 +7,7 @@ from time import monotonic
 
 import pytest
 
-from benchmarks.load.clients import Ask, engine_client, replay, server_client
+from benchmarks.load.clients import Ask, engine_client, replay_load, server_client
 from benchmarks.serving_overhead import measure_overhead
 from lts_ray.errors import LtsRayError
 from lts_ray.timing import Clock
@@ -42,7 +42,7 @@ def engine(model_dir: Path) -> Iterator[Engine]:
 async def outcomes_of(ask: Ask, load: Sequence[Arrival], clock: Clock) -> tuple[Outcome, ...]:
     """When all have been answered, in the arrivals' order."""
     outcomes: dict[int, Outcome] = {}
-    await replay(ask, load, prompts(len(load)), clock=clock, ended=outcomes.__setitem__)
+    await replay_load(ask, load, prompts(len(load)), clock=clock, ended=outcomes.__setitem__)
     return tuple(outcomes[number] for number in range(len(load)))
 
 
@@ -57,7 +57,7 @@ async def on_server(url: str, load: Sequence[Arrival]) -> tuple[Outcome, ...]:
 
 async def replayed(ask, count: int) -> list[int]:  # type: ignore[no-untyped-def]
     ended: list[int] = []
-    await replay(
+    await replay_load(
         ask, arrivals(count), prompts(count), clock=monotonic, ended=lambda number, outcome: ended.append(number)
     )
     return ended

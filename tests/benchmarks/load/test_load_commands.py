@@ -14,6 +14,7 @@ from benchmarks.policies import policies
 from benchmarks.serving_overhead import serving_overhead
 from benchmarks.soak import soak
 from lts_ray.errors import LtsRayError
+from lts_ray.record import record_json
 from tests.benchmarks.load.loads import COSTS, local_model
 from tests.serve.conftest import Server
 
@@ -58,11 +59,11 @@ def test_policies_prints_tables_and_json_and_leaves_a_page(model_dir: Path, tmp_
     assert "simulated, 1.5× the universal model's saturation" in text
     found = json.loads(text.splitlines()[-1])
     assert [row["policy"] for row in found["rows"]] == ["deadline", "fixed-universal"]
-    assert found["costs"] == json.loads(json.dumps(COSTS.to_json()))
+    assert found["costs"] == record_json(COSTS)
     saved = json.loads((output / "policies.json").read_text(encoding="utf-8"))
     assert saved["rows"] == found["rows"]
     assert {row["trace"] for row in saved["rows_by_trace"]} == {"poisson"}
-    assert "policies-simulated" in (output / "report.html").read_text(encoding="utf-8")
+    assert "policies-simulated" in (output / "policies.html").read_text(encoding="utf-8")
 
 
 def test_soak_prints_what_became_of_its_requests(model_dir: Path, costs: Path) -> None:

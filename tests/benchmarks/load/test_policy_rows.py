@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from benchmarks.common.machine import Machine
 from benchmarks.load.policies_folder import Cell, CellResult, PolicySettings, PolicySetup
-from benchmarks.load.policies_page import policies_figure, write_policies_page
+from benchmarks.load.policies_page import describe, policies_figure, policy_sections
 from benchmarks.load.policy_rows import PolicyRow, rows_of
 from lts_ray.runtime.step_costs import StepCosts
 from serve.simulate.attainment_score import AttainmentScore
@@ -74,16 +73,30 @@ def test_the_figure_has_a_panel_for_each_load_and_a_point_for_each_policy() -> N
     assert (first.x[0], first.y[0]) == (pytest.approx(20.0), pytest.approx(3.2))
 
 
-def test_tables_have_the_same_columns_for_all_and_fit_a_terminal() -> None:
-    shown = [row.text_columns() for row in rows()]
-    assert len({tuple(columns) for columns in shown}) == 1
-    widths = [max(len(name), *(len(columns[name]) for columns in shown)) for name in shown[0]]
+@pytest.mark.parametrize("columns", ["text_columns", "more_text_columns"])
+def test_tables_have_the_same_columns_for_all_and_fit_a_terminal(columns: str) -> None:
+    shown = [getattr(row, columns)() for row in rows()]
+    assert len({tuple(row) for row in shown}) == 1
+    widths = [max(len(name), *(len(row[name]) for row in shown)) for name in shown[0]]
     assert sum(widths) + 3 * len(widths) + 1 <= 120
-    assert shown[0]["e2e"] == "–"
-    assert list(rows()[0].all_text_columns())[: len(shown[0])] == list(shown[0])
+    assert shown[0]["policy"] == "deadline"
 
 
-def test_the_page_has_figures_and_tables(tmp_path: Path) -> None:
+def test_what_no_request_counts_for_is_a_dash() -> None:
+    assert rows()[0].text_columns()["e2e"] == "–"
+
+
+def test_a_section_has_a_figure_and_tables_for_each_load() -> None:
+    (section,) = policy_sections(rows())
+    assert section.name == "policies-simulated"
+    assert [table.title for table in section.tables][:2] == [
+        "simulated, 0.5× the universal model's saturation", "simulated, 0.5× the universal model's saturation: more",
+    ]  # fmt: skip
+    assert len(section.tables) == 8
+    assert {len(table.rows) for table in section.tables} == {3}
+
+
+def test_what_was_run_is_told_in_a_sentence() -> None:
     setup = PolicySetup(
         settings=PolicySettings(traces=("poisson",), seeds=2),
         model="0123456789abcdef",
@@ -92,13 +105,7 @@ def test_the_page_has_figures_and_tables(tmp_path: Path) -> None:
         costs=StepCosts(grid=(1,), base=(1.0,), neuron=(0.0,), head=(0.0,), attended=0.0),
         rate=4.0,
         losses={"S": 4.0, "XL": 3.0},
-        machine=Machine(cpu="A <fast> one", cores=2, gpu=None, torch="2", commit=None),
+        machine=Machine(cpu="some cpu", cores=2, gpu=None, torch="2", commit=None),
         slowdown=1.25,
     )
-    path = tmp_path / "report.html"
-    write_policies_page(path, setup=setup, rows=rows())
-    page = path.read_text(encoding="utf-8")
-    assert "Load 1 is 4.00 requests/s (3.20 on the engine)" in page
-    assert "A &lt;fast&gt; one" in page
-    assert 'id="policies-simulated"' in page
-    assert page.count("<thead>") == 4
+    assert "Load 1 is 4.00 requests/s (3.20 on the engine)" in describe(setup)
