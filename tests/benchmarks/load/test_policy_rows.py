@@ -2,12 +2,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from benchmarks.common.machine import Machine
 from benchmarks.load.policies_folder import Cell, CellResult, PolicySettings, PolicySetup
 from benchmarks.load.policies_page import describe, policies_figure, policy_sections
-from benchmarks.load.policy_rows import PolicyRow, rows_of
+from benchmarks.load.policy_rows import PolicyRow, mean_of, rows_of
 from lts_ray.runtime.step_costs import StepCosts
 from serve.simulate.attainment_score import AttainmentScore
 
@@ -109,3 +110,29 @@ def test_what_was_run_is_told_in_a_sentence() -> None:
         slowdown=1.25,
     )
     assert "Load 1 is 4.00 requests/s (3.20 on the engine)" in describe(setup)
+
+
+def test_intervals_are_students_t() -> None:
+    """Of 1, 2, 3: 2 ± 4.303 · 1 / √3, by a table of the distribution with two degrees of freedom."""
+    found = mean_of([1.0, 2.0, 3.0])
+    assert found is not None
+    assert (found.mean, found.low, found.high) == pytest.approx(
+        (2.0, 2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5), rel=1e-4
+    )
+    assert mean_of([]) is None
+    alone = mean_of([0.5])
+    assert alone is not None
+    assert alone.high is None
+    assert alone.text(scale=100) == "50.0"
+
+
+def test_the_interval_holds_the_true_mean_nineteen_times_out_of_twenty() -> None:
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(1000):
+        found = mean_of(rng.normal(3.0, 2.0, size=5).tolist())
+        assert found is not None
+        assert found.low is not None
+        assert found.high is not None
+        held += found.low <= 3.0 <= found.high
+    assert held == pytest.approx(950, abs=35)  # five deviations of a share of 1000

@@ -4,10 +4,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 
-import numpy as np
 import pytest
 
-from benchmarks.load.policy_rows import mean_of
 from serve.policies.budget import NO_BUDGET, Budget, Timing
 from serve.simulate.arrival import Arrival
 from serve.simulate.attainment_score import AttainmentScore, score
@@ -81,29 +79,3 @@ def test_requests_without_budgets_leave_attainment_unknown_but_not_quality() -> 
 def test_a_score_survives_json() -> None:
     found = scored(*OUTCOMES)
     assert AttainmentScore(**json.loads(json.dumps(asdict(found)))) == found
-
-
-def test_intervals_are_students_t() -> None:
-    """Of 1, 2, 3: 2 ± 4.303 · 1 / √3, by a table of the distribution with two degrees of freedom."""
-    found = mean_of([1.0, 2.0, 3.0])
-    assert found is not None
-    assert (found.mean, found.low, found.high) == pytest.approx(
-        (2.0, 2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5), rel=1e-4
-    )
-    assert mean_of([]) is None
-    alone = mean_of([0.5])
-    assert alone is not None
-    assert alone.high is None
-    assert alone.text(scale=100) == "50.0"
-
-
-def test_the_interval_holds_the_true_mean_nineteen_times_out_of_twenty() -> None:
-    rng = np.random.default_rng(0)
-    held = 0
-    for _ in range(1000):
-        found = mean_of(rng.normal(3.0, 2.0, size=5).tolist())
-        assert found is not None
-        assert found.low is not None
-        assert found.high is not None
-        held += found.low <= 3.0 <= found.high
-    assert held == pytest.approx(950, abs=35)  # five deviations of a share of 1000
