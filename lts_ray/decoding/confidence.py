@@ -15,7 +15,6 @@ from torch import Tensor
 
 from lts_ray.decoding.plain_loop import check_length
 from lts_ray.decoding.sampling import GREEDY, Sampling, sample
-from lts_ray.models.kv_cache import KVCache
 from lts_ray.models.universal_model import UniversalModel
 from lts_ray.record import record
 from lts_ray.submodel import Submodel
@@ -66,16 +65,14 @@ def decode_with_confidence(
     check_length(len(prompt_ids), max_tokens, config.context_length)
     for submodel in (small, large):
         config.check(submodel)
-    weight = model.weight
-    length = len(prompt_ids) + max_tokens
-    cache = KVCache.empty(config, rows=1, length=length, dtype=weight.dtype, device=weight.device)
+    cache = model.empty_cache(length=len(prompt_ids) + max_tokens)
     generator = torch.Generator() if generator is None else generator
 
     def steps() -> Iterator[Routed]:
         tokens, held = list(prompt_ids), 0
         for place in range(max_tokens):
             with torch.inference_mode():  # around the step only: between yields the mode would leak to the caller
-                step = torch.tensor([tokens], device=weight.device)
+                step = torch.tensor([tokens], device=cache.keys.device)
                 by_universal = place == 0
                 if not by_universal:
                     logits = model(step, submodel=small, cache=cache, last_only=True)[0, -1]

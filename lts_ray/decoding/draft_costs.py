@@ -16,7 +16,6 @@ from lts_ray.decoding.plain_loop import check_length
 from lts_ray.decoding.sampling import GREEDY, Sampling
 from lts_ray.decoding.verifier import Verifier
 from lts_ray.errors import LtsRayError
-from lts_ray.models.kv_cache import KVCache
 from lts_ray.models.universal_model import UniversalModel
 from lts_ray.submodel import Submodel
 from lts_ray.timing import Clock
@@ -75,14 +74,14 @@ def measure_draft_costs(
     """
     for draft in drafts:
         check_draft(model.config.check(draft), model.config.check(submodel))
-    sequence, weight = list(prompt_ids), model.weight
+    sequence = list(prompt_ids)
     length = len(sequence) + longest
     if length > model.config.context_length:
         raise LtsRayError(
             f"{len(sequence)} prompt tokens and drafts of {longest} do not fit the context of "
             f"{model.config.context_length} tokens"
         )
-    cache = KVCache.empty(model.config, rows=1, length=length, dtype=weight.dtype, device=weight.device)
+    cache = model.empty_cache(length=length)
     generator = torch.Generator().manual_seed(0)
     verifier = Verifier(model=model, submodel=submodel, cache=cache, sampling=sampling, generator=generator)
     drafters = [
@@ -98,7 +97,7 @@ def measure_draft_costs(
         for draft in drafts
     ]
     with torch.inference_mode():
-        model(torch.tensor([sequence], device=weight.device), submodel=submodel, cache=cache, last_only=True)
+        model(torch.tensor([sequence], device=cache.keys.device), submodel=submodel, cache=cache, last_only=True)
         cache.truncate(0, len(sequence) - 1)
         given = drafters[0].draft(sequence, longest)
         parts = [

@@ -8,7 +8,6 @@ import torch
 
 from lts_ray.decoding.sampling import GREEDY, Sampling, sample
 from lts_ray.errors import LtsRayError
-from lts_ray.models.kv_cache import KVCache
 from lts_ray.models.universal_model import UniversalModel
 from lts_ray.submodel import Submodel
 
@@ -53,13 +52,11 @@ def _generate(
     eos_id: int | None,
     generator: torch.Generator,
 ) -> Iterator[int]:
-    weight = model.weight
-    length = len(prompt) + max_tokens
-    cache = KVCache.empty(model.config, rows=1, length=length, dtype=weight.dtype, device=weight.device)
+    cache = model.empty_cache(length=len(prompt) + max_tokens)
     tokens = prompt
     for _ in range(max_tokens):
         with torch.inference_mode():  # around the step only: between yields the mode would leak to the caller
-            step = torch.tensor([tokens], device=weight.device)
+            step = torch.tensor([tokens], device=cache.keys.device)
             logits = model(step, submodel=submodel, cache=cache, last_only=True)
             token = sample(logits[0, -1], sampling, generator)
         if token == eos_id:

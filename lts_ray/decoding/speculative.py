@@ -21,7 +21,6 @@ from lts_ray.decoding.plain_loop import check_length
 from lts_ray.decoding.sampling import GREEDY, Sampling
 from lts_ray.decoding.verifier import Verifier
 from lts_ray.errors import LtsRayError
-from lts_ray.models.kv_cache import KVCache
 from lts_ray.models.universal_model import UniversalModel
 from lts_ray.submodel import Submodel
 
@@ -100,11 +99,7 @@ def speculate(
     check_draft(config.check(draft), config.check(submodel))
     if not 0 <= doubt <= 1:
         raise LtsRayError(f"doubt is a probability, from 0 to 1; got {doubt}")
-    weight = model.weight
-    caches = [
-        KVCache.empty(config, rows=1, length=len(prompt_ids) + max_tokens, dtype=weight.dtype, device=weight.device)
-        for _ in range(1 if shared else 2)
-    ]
+    caches = [model.empty_cache(length=len(prompt_ids) + max_tokens) for _ in range(1 if shared else 2)]
     generator = torch.Generator() if generator is None else generator
     drafter = Drafter(
         model,

@@ -40,6 +40,11 @@ class UniversalModel(nn.Module, ABC):
     def weight(self) -> Tensor:
         """Any of the weights: they share one device and dtype."""
 
+    def empty_cache(self, *, rows: int = 1, length: int) -> KVCache:
+        """For so many tokens a row, beside the weights."""
+        weight = self.weight
+        return KVCache.empty(self.config, rows=rows, length=length, dtype=weight.dtype, device=weight.device)
+
     def forward(
         self,
         tokens: Tensor,

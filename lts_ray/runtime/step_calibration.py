@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, count, pairwise
 from statistics import median
@@ -241,14 +241,10 @@ def _measure(
     kept = [step for step in steps if step.rows <= most_rows]
     share_ms = 1e3 * max(seconds - (clock() - started), 0.0) / len(kept)
     for number in range(MAX_ROUNDS):
-        due = kept if number < 2 else list(_due(kept, share_ms))
+        # After two rounds, those that have not had their share of the time.
+        due = kept if number < 2 else [step for step in kept if sum(step.times_ms) + step.took_ms <= share_ms]
         if not due or (number > 0 and clock() - started > (SECOND_ROUND_LIMIT if number < 2 else 1) * seconds):
             break
         for step in due:
             step.times_ms.append(run(step.pieces))
     return kept
-
-
-def _due(steps: Iterable[CalibrationStep], share_ms: float) -> Iterator[CalibrationStep]:
-    """Those that have not had their share of the time."""
-    return (step for step in steps if sum(step.times_ms) + step.took_ms <= share_ms)

@@ -104,10 +104,6 @@ class PrometheusMetrics:
                 self._numbers[metric][()] = median(values) if values else 0.0
             return [self._family(metric) for metric in METRICS]
 
-    def describe(self) -> list[Family]:
-        """By it a registry finds names that clash: one with a single collector has none."""
-        return []
-
     def _take(self, metric: Metric, labels: Labels, value: float, times: int = 1) -> None:
         if metric.kind == "histogram":
             self._histograms[metric][labels].observe(value, times)

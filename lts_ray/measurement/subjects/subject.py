@@ -133,8 +133,7 @@ class SubmodelSubject:
         return config.parameters(widest) * self.model.weight.element_size() + tables
 
     def empty_cache(self, *, rows: int, length: int) -> KVCache:
-        weight = self.model.weight
-        return KVCache.empty(self.model.config, rows=rows, length=length, dtype=weight.dtype, device=weight.device)
+        return self.model.empty_cache(rows=rows, length=length)
 
     def run(self, tokens: Tensor, cache: KVCache) -> None:
         self.model(tokens, submodel=self.submodel, cache=cache, last_only=True)
