@@ -22,7 +22,7 @@ from benchmarks.common.command import StageProgress, Threads, run_command
 from benchmarks.common.machine import Machine
 from lts_ray.architecture import Architecture
 from lts_ray.cli.options import Seed
-from lts_ray.console import print_rows, shown_progress
+from lts_ray.console import print_rows, progress_bars
 from lts_ray.cost import Cost
 from lts_ray.errors import LtsRayError
 from lts_ray.files import write_json
@@ -36,7 +36,7 @@ from lts_ray.proxies.architecture_cost import (
     CostName,
     RelativeError,
     check_has_steps,
-    fit,
+    fit_costs,
 )
 from lts_ray.proxies.layer_design import design
 from lts_ray.record import record_json
@@ -153,7 +153,7 @@ def compare(
     started = clock()
     samples = list(zip(stacks, _costs("layers", stacks, cost_of, progress), strict=True))
     measured = clock()
-    model = fit(samples, space)
+    model = fit_costs(samples, space)
     fitted = clock()
     predictions = model.predict(unseen)
     deviations = [getattr(predictions, name).relative_deviation.tolist() for name in COST_NAMES]
@@ -204,7 +204,7 @@ def architecture_costs(
 ) -> None:
     """Cost model: how far its predictions are from what unseen architectures take."""
     target = Target(name="here", local=True, threads=threads)
-    with shown_progress() as progress:
+    with progress_bars() as progress:
         comparison = compare_costs(
             space, target=target, layers=layers, candidates=candidates, seed=seed, progress=progress
         )
@@ -217,8 +217,8 @@ def architecture_costs(
     about = {"schema": SCHEMA, "target": record_json(target), "seed": seed, "machine": asdict(Machine.here())}
     summary = about | comparison.summary()
     if output is not None:
-        measured = {"rows": [asdict(row) for row in comparison.rows], "model": comparison.model.to_json()}
-        write_json(output, summary | measured)
+        samples = [{"architecture": each.to_json(), **asdict(cost)} for each, cost in comparison.model.samples]
+        write_json(output, summary | {"rows": [asdict(row) for row in comparison.rows], "samples": samples})
     print(json.dumps(summary))
 
 

@@ -26,7 +26,7 @@ from benchmarks.common.scale import run_flops, warmed_up
 from benchmarks.common.submodel_times import PREFILL_TOKENS, ROWS, time_submodels
 from benchmarks.common.training_runs import train_runs
 from lts_ray.cli.options import Output, Seed
-from lts_ray.console import shown_progress
+from lts_ray.console import progress_bars
 from lts_ray.evaluation.validation_loss import validation_loss
 from lts_ray.measurement.steps import Regime
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
@@ -251,7 +251,7 @@ def axes(
     """
     keep_freed_memory()
     runs = runs_of_equal_compute(steps=steps, seed=seed, threads=threads, corpus=corpus)
-    with shown_progress() as progress:
+    with progress_bars() as progress:
         result = compare_axes(runs, output, rounds=rounds, say=print, progress=progress)
     leave_result(
         output,

@@ -26,7 +26,7 @@ from benchmarks.nested.nested_quality import ObjectiveQuality, ScaleQuality, jud
 from benchmarks.nested.nested_scales import DEFAULT_SCALES, scale_named, train_scale
 from benchmarks.training_step import MIXED, StepTimes, compare_steps
 from lts_ray.cli.options import Output, Seed
-from lts_ray.console import shown_progress
+from lts_ray.console import progress_bars
 from lts_ray.errors import LtsRayError
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
 from lts_ray.text.tokenizer import load_tokenizer
@@ -254,7 +254,7 @@ def nested_training(
         )
         for name in scale or DEFAULT_SCALES
     ]
-    with shown_progress() as progress:
+    with progress_bars() as progress:
         result = compare_nested(
             scales,
             output,

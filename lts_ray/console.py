@@ -30,7 +30,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool, title: str |
 
 
 @contextmanager
-def shown_progress(*, disable: bool = False) -> Iterator[Callable[[str, int, int], None]]:
+def progress_bars(*, disable: bool = False) -> Iterator[Callable[[str, int, int], None]]:
     """Bars on stderr, gone at the end. Gives a function to call with what is done, how much of it, and of how much."""
     with Progress(console=Console(stderr=True), transient=True, disable=disable) as bars:
         tasks: dict[str, TaskID] = {}

@@ -35,7 +35,7 @@ def run_command(command: Callable[..., None]) -> None:
 @contextmanager
 def shown_progress(task: str) -> Iterator[Progress]:
     """A bar on stderr; call what it gives with how many are done, and of how many."""
-    with console.shown_progress() as tell:
+    with console.progress_bars() as tell:
         yield partial(tell, task)
 
 

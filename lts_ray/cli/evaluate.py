@@ -82,10 +82,10 @@ def _on_text(
     length: int | None,
     as_json: bool,
 ) -> None:
-    from lts_ray.console import print_rows, shown_progress
+    from lts_ray.console import print_rows, progress_bars
     from lts_ray.evaluation.text_quality import evaluate as run
 
-    with shown_progress(disable=as_json) as progress:
+    with progress_bars(disable=as_json) as progress:
         results = run(
             model,
             names,

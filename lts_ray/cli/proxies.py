@@ -35,7 +35,7 @@ def proxies(
     import torch
 
     from lts_ray.architecture import Architecture
-    from lts_ray.console import print_rows, shown_progress
+    from lts_ray.console import print_rows, progress_bars
     from lts_ray.models.backbones.backbone import Backbone
     from lts_ray.models.backbones.backbone_config import backbone_of
     from lts_ray.proxies.proxy_table import Live, compare_proxies, read_trained
@@ -51,7 +51,7 @@ def proxies(
         return model
 
     tokens = random_batch(vocab_size, rows=batch_size, length=length, generator=generator)
-    with shown_progress() as progress:
+    with progress_bars() as progress:
         agreements = compare_proxies(
             read_trained(rows, truth=truth, latency=latency),
             listed(names),

@@ -83,14 +83,14 @@ def evaluate(
 
     Accuracy, loss, and agreement with the universal model: the share of images for which both name the same class.
     """
-    from lts_ray.console import print_rows, shown_progress
+    from lts_ray.console import print_rows, progress_bars
     from lts_ray.models.vit.vit_checkpoint import load_vit
     from lts_ray.vision.accuracy import image_quality
     from lts_ray.vision.images import check_images, read_images
 
     vit, data = load_vit(model).model, read_images(images)
     check_images(data, vit.config)
-    with shown_progress(disable=as_json) as progress:
+    with progress_bars(disable=as_json) as progress:
         names = submodel or list(vit.config.granularities)
         results = image_quality(vit, names, data.held_out, progress=partial(progress, "evaluating"))
     rows = [
@@ -145,7 +145,7 @@ def retrieve(
     The index is the images to train on, the queries are those held out. The table says how often the nearest image is
     of the query's class: a row per submodel that encodes the queries, a column per one that encodes the index.
     """
-    from lts_ray.console import print_rows, shown_progress
+    from lts_ray.console import print_rows, progress_bars
     from lts_ray.models.vit.vit_checkpoint import load_vit
     from lts_ray.vision.images import read_images
     from lts_ray.vision.retrieval import retrieve as run
@@ -153,7 +153,7 @@ def retrieve(
     vit, data = load_vit(model).model, read_images(images)
     storing = vit if index_model is None else load_vit(index_model).model
     queries, indices = query or list(vit.config.granularities), index or list(storing.config.granularities)
-    with shown_progress(disable=as_json) as progress:
+    with progress_bars(disable=as_json) as progress:
         retrievals = run(
             vit,
             data,

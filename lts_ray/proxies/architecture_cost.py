@@ -10,9 +10,9 @@ A sample that contradicts all others is left out: a few measurements of a distur
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from scipy.linalg import solve_triangular
@@ -22,15 +22,13 @@ from lts_ray.architecture import Architecture
 from lts_ray.cost import Cost
 from lts_ray.errors import LtsRayError
 from lts_ray.proxies.architecture_terms import Array, features_of, terms_of
-from lts_ray.proxies.gaussian_process import GaussianProcess, Hyperparameters, condition
-from lts_ray.proxies.gaussian_process import fit as fit_process
+from lts_ray.proxies.gaussian_process import GaussianProcess, Hyperparameters, condition, fit_process
 from lts_ray.spaces.backbone_space import BackboneSpace
 
 CostName = Literal["prefill_ms", "decode_ms", "peak_memory_mb"]
 COST_NAMES: tuple[CostName, ...] = get_args(CostName)
 Sample = tuple[Architecture, Cost]
 
-SCHEMA = 1
 FEWEST = 12
 """Samples that the coefficients are told apart with."""
 OUTLYING = 4.0
@@ -43,10 +41,12 @@ ROUNDS = 4
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prediction:
-    """Of n architectures, in their order: what would be measured, and its relative standard deviation, [n] each."""
+    """Of n architectures, in their order."""
 
     mean: Array
+    """What would be measured, [n]."""
     relative_deviation: Array
+    """Its relative standard deviation, [n]."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,11 +72,13 @@ class RelativeError:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Law:
-    """One fitted cost. coefficients: of this cost's terms, in their order. values: the samples', without outliers."""
+    """One fitted cost."""
 
     coefficients: tuple[float, ...]
+    """Of this cost's terms, in their order."""
     remainder: GaussianProcess
     values: Array
+    """The samples', without outliers."""
 
     def predict(self, terms: Array, features: Array) -> Prediction:
         """terms: [n, terms]; features: [n, features]."""
@@ -89,7 +91,7 @@ class Law:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ArchitectureCost:
-    """Fitted to `samples`. relative_error: per cost."""
+    """All three costs, fitted to `samples`."""
 
     space: BackboneSpace
     samples: tuple[Sample, ...]
@@ -99,55 +101,8 @@ class ArchitectureCost:
     def predict(self, architectures: Sequence[Architecture]) -> Predictions:
         return Predictions(**{name: predict(name, law, architectures, self.space) for name, law in self.laws.items()})
 
-    def refit(self, samples: Sequence[Sample]) -> ArchitectureCost:
-        """Fitted to these samples as well, such as candidates that were measured since."""
-        return fit([*self.samples, *samples], self.space)
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "schema": SCHEMA,
-            "space": self.space.name,
-            "samples": [{"architecture": each.to_json(), **asdict(cost)} for each, cost in self.samples],
-            "laws": {
-                name: {
-                    "coefficients": list(law.coefficients),
-                    "remainder": asdict(law.remainder.hyperparameters),
-                    "values": law.values.tolist(),
-                    "relative_error": asdict(self.relative_error[name]),
-                }
-                for name, law in self.laws.items()
-            },
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any], space: BackboneSpace) -> ArchitectureCost:
-        """Raises LtsRayError for another schema, another space or a malformed record."""
-        if (value.get("schema"), value.get("space")) != (SCHEMA, space.name):
-            raise LtsRayError(
-                f"the cost model has schema {value.get('schema')!r} and is of the space {value.get('space')!r}; "
-                f"expected {SCHEMA} and {space.name!r}"
-            )
-        try:
-            samples = tuple(
-                (Architecture.from_json(each["architecture"]), Cost(**{name: float(each[name]) for name in COST_NAMES}))
-                for each in value["samples"]
-            )
-            laws, errors = {}, {}
-            for name in COST_NAMES:
-                record = value["laws"][name]
-                kept = record["remainder"]
-                table = _Table.of(name, [each for each, _ in samples], record["values"], space)
-                laws[name] = table.law(
-                    tuple(float(each) for each in record["coefficients"]),
-                    Hyperparameters(**{**kept, "length_scales": tuple(kept["length_scales"])}),
-                )
-                errors[name] = RelativeError(**record["relative_error"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise LtsRayError(f"the cost model is malformed: {error!r}") from None
-        return cls(space=space, samples=samples, laws=laws, relative_error=errors)
-
-
-def fit(samples: Sequence[Sample], space: BackboneSpace) -> ArchitectureCost:
+def fit_costs(samples: Sequence[Sample], space: BackboneSpace) -> ArchitectureCost:
     """samples: measured architectures, of layers that are alike or not.
 
     Raises LtsRayError for too few of them, and for encoders, which have no decode step: `learn` takes each cost alone.

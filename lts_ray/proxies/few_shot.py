@@ -16,7 +16,7 @@ import numpy as np
 
 from lts_ray.architecture import Architecture
 from lts_ray.errors import LtsRayError
-from lts_ray.proxies.gaussian_process import Array, GaussianProcess, fit
+from lts_ray.proxies.gaussian_process import Array, GaussianProcess, fit_process
 
 FEATURES = ("d_model", "n_layer", "weights", "n_head", "is_split", "rank_0", "rank_1", "rank_2")
 CLUSTERS = 3  # of the vocabulary, at which the embedding's rank is looked at; the published models have 3 and 4
@@ -37,7 +37,7 @@ class FewShotQuality:
                 f"a few-shot proxy needs a loss for each of at least {FEWEST} trained architectures; "
                 f"got {len(architectures)} architectures and {len(losses)} losses"
             )
-        return cls(process=fit(_matrix(architectures), losses))
+        return cls(process=fit_process(_matrix(architectures), losses))
 
     def predict(self, architectures: Sequence[Architecture]) -> tuple[Array, Array]:
         """Mean and standard deviation of each one's loss after one training, whose own noise is in the latter."""

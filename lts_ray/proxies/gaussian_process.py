@@ -76,7 +76,7 @@ class GaussianProcess:
         return self.hyperparameters.noise * self.output_scale
 
 
-def fit(x: ArrayLike, y: ArrayLike) -> GaussianProcess:
+def fit_process(x: ArrayLike, y: ArrayLike) -> GaussianProcess:
     """The process for y [n] observed at x [n, f]. Raises LtsRayError for other shapes and for values not finite."""
     inputs, outputs, standard = _standardised(x, y)
     features = inputs.shape[1]

@@ -25,16 +25,16 @@ LIST = re.compile(r"[\s,;]+")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
-    """designs: [row][column], all different. objectives: [row][objective], all minimised."""
-
+class DesignTable:
     columns: tuple[str, ...]
     designs: tuple[tuple[Value, ...], ...]
+    """[row][column], all different."""
     objective_names: tuple[str, ...]
     objectives: tuple[Objectives, ...]
+    """[row][objective], all minimised."""
 
 
-def read_designs(path: Path, *, objectives: Sequence[str], columns: Sequence[str] | None = None) -> Table:
+def read_designs(path: Path, *, objectives: Sequence[str], columns: Sequence[str] | None = None) -> DesignTable:
     """Read `objectives`, and the design `columns` (None: those that look like one). Of equal designs the first counts.
 
     Raises LtsRayError for a file that is not there, columns it lacks, and values that are not numbers.
@@ -56,7 +56,7 @@ def read_designs(path: Path, *, objectives: Sequence[str], columns: Sequence[str
     vectors = list(zip(*(measured[name] for name in objectives), strict=True))
     first = {design: row for row, design in reversed(list(enumerate(designs)))}
     kept = sorted(first.values())
-    return Table(
+    return DesignTable(
         columns=chosen,
         designs=tuple(designs[row] for row in kept),
         objective_names=tuple(objectives),

@@ -13,7 +13,7 @@ import numpy as np
 
 from lts_ray.errors import LtsRayError
 from lts_ray.pareto import bounds_of, relative_hypervolume
-from lts_ray.replay.design_table import Table
+from lts_ray.replay.design_table import DesignTable
 from lts_ray.replay.table_space import Places, TableSpace
 from lts_ray.search.algorithms.ask_tell import AskTell
 from lts_ray.search.algorithms.registry import make_algorithm
@@ -26,11 +26,10 @@ MARKS = (50, 100, 200, 400)
 
 @dataclass(frozen=True, kw_only=True)
 class Replay:
-    """hypervolume: by number of evaluations, as a share of that of the whole table."""
-
     algorithm: AlgorithmName
     seed: int
     hypervolume: dict[int, float]
+    """By number of evaluations, as a share of that of the whole table."""
 
     def to_json(self) -> dict[str, Any]:
         marks = {str(count): round(share, 6) for count, share in self.hypervolume.items()}
@@ -38,7 +37,7 @@ class Replay:
 
 
 def replay(
-    table: Table,
+    table: DesignTable,
     *,
     algorithm: AlgorithmName,
     evaluations: int,
@@ -68,12 +67,12 @@ def replay(
         evaluations=evaluations,
         resolve=space.nearest,
     )
-    found, marks = [], {}
+    vectors, marks = [], {}
     while (candidate := search.ask()) is not None:
         vector = table.objectives[space.row(candidate)]
         search.tell(candidate, {TARGET: vector})
-        found.append(vector)
-        if len(found) in MARKS or len(found) == evaluations:
-            marks[len(found)] = relative_hypervolume(found, bounds) / whole
-        show(len(found))
+        vectors.append(vector)
+        if len(vectors) in MARKS or len(vectors) == evaluations:
+            marks[len(vectors)] = relative_hypervolume(vectors, bounds) / whole
+        show(len(vectors))
     return Replay(algorithm=algorithm, seed=seed, hypervolume=marks)

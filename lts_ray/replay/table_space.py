@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lts_ray.errors import LtsRayError
-from lts_ray.replay.design_table import Table, Value
+from lts_ray.replay.design_table import DesignTable, Value
 from lts_ray.spaces.depth_moments import depth_moments
 from lts_ray.spaces.search_space import Gene
 
@@ -29,14 +29,14 @@ WIDE = 4.0
 class TableSpace:
     name = "table"
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: DesignTable) -> None:
         self._table = table
         self._choices: list[tuple[float, ...]] = []  # of each gene
         self._spans: list[tuple[int, int]] = []  # of each column, the genes that it has
         for column in range(len(table.columns)):
             values = [_as_list(design[column]) for design in table.designs]
             start = len(self._choices)
-            distinct = tuple(sorted({each for value in values for each in value}))
+            distinct = tuple(sorted({number for value in values for number in value}))
             self._choices += [distinct] * max(len(value) for value in values)
             self._spans.append((start, len(self._choices)))
         self._places = [self._encode(design) for design in table.designs]
@@ -86,13 +86,13 @@ class TableSpace:
         return self._trim(tuple(drawn))
 
     def crossover(self, first: Places, second: Places, rng: np.random.Generator) -> Places:
-        pairs = zip(first, second, strict=True)
-        mixed = [mine if rng.random() < 0.5 else other for mine, other in pairs]
-        filled = [
-            max(mine, other) if place == ABSENT else place
-            for place, mine, other in zip(mixed, first, second, strict=True)
-        ]
-        return self._trim(tuple(filled))
+        """Where one parent alone has a layer, the child has it as well, unless its depth says otherwise."""
+
+        def either(mine: int, other: int) -> int:
+            place = mine if rng.random() < 0.5 else other
+            return max(mine, other) if place == ABSENT else place
+
+        return self._trim(tuple(map(either, first, second)))
 
     def contains(self, candidate: Places) -> bool:
         """Whether every gene has one of its values; such a design may be in the table or not, see `nearest`."""
@@ -107,7 +107,7 @@ class TableSpace:
         if len(taken) >= len(self._places):
             raise LtsRayError(f"all {len(self._places)} rows of the table are used")
         distances = ((self._scaled - self._scale(candidate)) ** 2).sum(axis=1)
-        distances[[self._rows[each] for each in taken]] = np.inf
+        distances[[self._rows[places] for places in taken]] = np.inf
         return self._places[int(np.argmin(distances))]
 
     def row(self, candidate: Places) -> int:
@@ -128,8 +128,8 @@ class TableSpace:
     def _encode(self, design: Sequence[Value]) -> Places:
         places = [ABSENT] * len(self._choices)
         for (start, _), value in zip(self._spans, design, strict=True):
-            for offset, each in enumerate(_as_list(value)):
-                places[start + offset] = self._choices[start + offset].index(each)
+            for gene, number in enumerate(_as_list(value), start=start):
+                places[gene] = self._choices[gene].index(number)
         return tuple(places)
 
     def _scalars(self, places: Places) -> Places:
@@ -168,7 +168,7 @@ class TableSpace:
             if end - start == 1:
                 numbers.append(scale(_as_list(value)[0]))
             else:
-                numbers += depth_moments([scale(each) for each in _as_list(value)])
+                numbers += depth_moments([scale(number) for number in _as_list(value)])
         return tuple(numbers)
 
 

@@ -8,7 +8,7 @@ from scipy.optimize import approx_fprime
 from scipy.stats import multivariate_normal
 
 from lts_ray.errors import LtsRayError
-from lts_ray.proxies.gaussian_process import JITTER, Hyperparameters, _loss, _prior, condition, fit
+from lts_ray.proxies.gaussian_process import JITTER, Hyperparameters, _loss, _prior, condition, fit_process
 
 
 def matern(distance: float) -> float:
@@ -74,7 +74,7 @@ def test_the_gradient_is_that_of_finite_differences(seed: int) -> None:
 def test_a_fit_predicts_a_smooth_function_between_its_points_and_knows_where_it_does_not() -> None:
     rng = np.random.default_rng(2)
     x = rng.uniform(-1, 1, size=(40, 2))
-    process = fit(x, smooth(x) + 0.01 * rng.normal(size=40))
+    process = fit_process(x, smooth(x) + 0.01 * rng.normal(size=40))
     inside = rng.uniform(-0.9, 0.9, size=(50, 2))
     mean, sd = process.predict(inside)
     assert np.abs(mean - smooth(inside)).max() < 0.05
@@ -85,20 +85,20 @@ def test_a_fit_predicts_a_smooth_function_between_its_points_and_knows_where_it_
 def test_units_of_in_and_outputs_do_not_matter() -> None:
     rng = np.random.default_rng(3)
     x = rng.uniform(-1, 1, size=(15, 2))
-    mean, sd = fit(x, smooth(x)).predict(x + 0.1)
-    other_mean, other_sd = fit(x * 1000 + 5, smooth(x) * 1e-3 - 2).predict((x + 0.1) * 1000 + 5)
+    mean, sd = fit_process(x, smooth(x)).predict(x + 0.1)
+    other_mean, other_sd = fit_process(x * 1000 + 5, smooth(x) * 1e-3 - 2).predict((x + 0.1) * 1000 + 5)
     assert (other_mean + 2) * 1e3 == pytest.approx(mean, rel=1e-3)
     assert other_sd * 1e3 == pytest.approx(sd, rel=1e-2, abs=1e-4)
 
 
 def test_a_feature_that_does_not_matter_gets_a_longer_scale() -> None:
     x = np.random.default_rng(4).uniform(-1, 1, size=(40, 2))
-    short, long = fit(x, np.sin(3 * x[:, 0])).hyperparameters.length_scales
+    short, long = fit_process(x, np.sin(3 * x[:, 0])).hyperparameters.length_scales
     assert long > 3 * short
 
 
 def test_repeated_points_constant_features_and_constant_outputs_do_no_harm() -> None:
-    mean, sd = fit([[1.0, 2.0]] * 5, [3.0] * 5).predict([[1.0, 2.0]])
+    mean, sd = fit_process([[1.0, 2.0]] * 5, [3.0] * 5).predict([[1.0, 2.0]])
     assert mean[0] == pytest.approx(3.0)
     assert np.isfinite(sd).all()
 
@@ -106,8 +106,8 @@ def test_repeated_points_constant_features_and_constant_outputs_do_no_harm() -> 
 def test_wrong_shapes_and_numbers_that_are_not_finite_are_refused() -> None:
     for x, y in (([1.0, 2.0], [1.0, 2.0]), ([[1.0]], [1.0, 2.0]), ([[1.0]], [math.nan]), ([[math.inf]], [1.0])):
         with pytest.raises(LtsRayError, match="Gaussian process needs"):
-            fit(x, y)
+            fit_process(x, y)
     with pytest.raises(LtsRayError, match="fitted on 1 features"):
-        fit([[1.0], [2.0]], [1.0, 2.0]).predict([[1.0, 2.0]])
+        fit_process([[1.0], [2.0]], [1.0, 2.0]).predict([[1.0, 2.0]])
     with pytest.raises(LtsRayError, match="2 length scales for 1 features"):
         condition([[1.0]], [1.0], Hyperparameters(length_scales=(1.0, 1.0), signal=1, linear=1, noise=1))

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lts_ray.errors import LtsRayError
-from lts_ray.replay.design_table import Table, read_designs
+from lts_ray.replay.design_table import DesignTable, read_designs
 from lts_ray.replay.table_space import ABSENT, TableSpace
 from tests.replay.tables import OBJECTIVES, write_table
 
-TINY = Table(
+TINY = DesignTable(
     columns=("width", "ratios"),
     designs=((1.0, (2.0, 4.0)), (1.0, (4.0, 4.0)), (9.0, (2.0, 2.0, 2.0))),
     objective_names=("x", "y"),

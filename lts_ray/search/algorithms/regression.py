@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lts_ray.proxies.gaussian_process import GaussianProcess, condition, fit
+from lts_ray.proxies.gaussian_process import GaussianProcess, condition, fit_process
 
 Array = NDArray[np.float64]
 GROWTH = 1.2
@@ -26,7 +26,7 @@ class Regression:
         is_log = bool((y > 0).all())
         y = np.log(y) if is_log else y
         if self._process is None or is_log != self._is_log or len(y) >= GROWTH * self._fitted_to:
-            self._process, self._fitted_to = fit(x, y), len(y)
+            self._process, self._fitted_to = fit_process(x, y), len(y)
         else:
             self._process = condition(x, y, self._process.hyperparameters)
         self._is_log = is_log
