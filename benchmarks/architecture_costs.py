@@ -62,10 +62,6 @@ class UnseenCandidate:
     """What the model expected to be off by."""
     measured: Cost
 
-    def error(self, name: CostName) -> float:
-        """Relative and signed: positive where too much was predicted."""
-        return float(getattr(self.predicted, name) / getattr(self.measured, name) - 1)
-
 
 @dataclass(frozen=True, kw_only=True)
 class CostComparison:
@@ -78,7 +74,7 @@ class CostComparison:
 
     def error(self, name: CostName) -> RelativeError:
         """Over the unseen candidates."""
-        errors = [abs(row.error(name)) for row in self.rows]
+        errors = [abs(getattr(row.predicted, name) / getattr(row.measured, name) - 1) for row in self.rows]
         return RelativeError(mean=fmean(errors), median=median(errors), largest=max(errors))
 
     def summary(self) -> dict[str, Any]:
@@ -149,7 +145,11 @@ def compare(
     if candidates < 1:
         raise LtsRayError(f"a cost model is compared on at least one candidate; got {candidates}")
     stacks = design(space, count=layers, rng=rng)
-    unseen = _unseen(space, candidates, set(stacks), rng)
+    unseen: list[Architecture] = []
+    while len(unseen) < candidates:
+        candidate = space.sample(rng)
+        if candidate not in stacks:
+            unseen.append(candidate)
     started = clock()
     samples = list(zip(stacks, _costs("layers", stacks, cost_of, progress), strict=True))
     measured = clock()
@@ -176,16 +176,6 @@ def compare(
     )
 
 
-def _unseen(space: BackboneSpace, count: int, seen: set[Architecture], rng: np.random.Generator) -> list[Architecture]:
-    """Random candidates, none of which was measured for the fit."""
-    drawn: list[Architecture] = []
-    while len(drawn) < count:
-        candidate = space.sample(rng)
-        if candidate not in seen:
-            drawn.append(candidate)
-    return drawn
-
-
 def _costs(stage: str, architectures: Sequence[Architecture], cost_of: CostOf, progress: StageProgress) -> list[Cost]:
     costs = []
     for done, architecture in enumerate(architectures, start=1):
@@ -208,12 +198,9 @@ def architecture_costs(
         comparison = compare_costs(
             space, target=target, layers=layers, candidates=candidates, seed=seed, progress=progress
         )
-    rows = []
-    for name in COST_NAMES:
-        error = comparison.error(name)
-        errors = {"mean error, %": error.mean, "median error, %": error.median, "largest, %": error.largest}
-        rows.append({"cost": name} | {kind: 100 * value for kind, value in errors.items()})
-    print_rows(rows, as_json=False, title=f"{space}: {layers} layer configurations, {candidates} unseen candidates")
+    rows = [{"cost": name, **asdict(comparison.error(name))} for name in COST_NAMES]
+    title = f"{space}: relative error of {candidates} unseen candidates, from {layers} layer configurations"
+    print_rows(rows, as_json=False, title=title)
     about = {"schema": SCHEMA, "target": record_json(target), "seed": seed, "machine": asdict(Machine.here())}
     summary = about | comparison.summary()
     if output is not None:

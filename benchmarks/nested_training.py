@@ -7,8 +7,9 @@ curve between them, which Mix'n'Match is best, and what a joint step costs in ti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any
@@ -16,7 +17,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from benchmarks.common.command import ALL_CORES, StageProgress, Threads, run_command
+from benchmarks.common.command import ALL_CORES, Rounds, Threads, TrainingCorpus, run_command
 from benchmarks.common.held_out_text import held_out
 from benchmarks.common.machine import Machine
 from benchmarks.common.result_page import Section, Table, leave_result
@@ -32,7 +33,7 @@ from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
 from lts_ray.text.tokenizer import load_tokenizer
 from lts_ray.training.freed_memory import keep_freed_memory
 from lts_ray.training.loop import device_named
-from lts_ray.training.run_folder import RunFolder, check_output
+from lts_ray.training.run_folder import check_output
 
 SCHEMA = 1
 
@@ -140,24 +141,6 @@ class ScaleResult:
         return [Table(title=f"{name}: {title}", rows=rows) for title, rows in tables.items() if rows]
 
 
-@dataclass(frozen=True, kw_only=True)
-class NestedResult:
-    scales: tuple[ScaleResult, ...]
-    seed: int
-    evaluations: int
-    """Submodels that the random and the searched Mix'n'Match each looked at, at each size."""
-    machine: Machine
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "schema": SCHEMA,
-            "seed": self.seed,
-            "evaluations": self.evaluations,
-            "machine": asdict(self.machine),
-            "scales": [result.to_json() for result in self.scales],
-        }
-
-
 def compare_nested(
     scales: Sequence[Scale],
     folder: Path,
@@ -166,54 +149,44 @@ def compare_nested(
     evaluations: int = 24,
     rounds: int = 15,
     seed: int = 0,
-    say: Callable[[str], None] = lambda line: None,
-    progress: StageProgress = lambda stage, done, total: None,
-) -> NestedResult:
+) -> list[ScaleResult]:
     """Train what is not trained yet under folder/SCALE, then compare; killed, the same call goes on.
 
-    objectives: train and compare others than the joint one too. rounds: of the steps that are timed in turns. say:
-    hears which training begins; progress: of all that comes after. Raises LtsRayError for unusable settings, text or
-    folders.
+    objectives: train and compare others than the joint one too. evaluations: submodels that the random and the
+    searched Mix'n'Match each look at, at each size. rounds: of the steps that are timed in turns. Raises LtsRayError
+    for unusable settings, text or folders.
     """
     if evaluations < 1:
         raise LtsRayError(f"a choice looks at at least one submodel; got {evaluations} evaluations")
     check_output(folder)
-    trained = [(scale, train_scale(scale, folder / scale.name, objectives=objectives, say=say)) for scale in scales]
+    trained = [(scale, train_scale(scale, folder / scale.name, objectives=objectives)) for scale in scales]
     results = []
-    for scale, folders in trained:
-
-        def told(stage: str, done: int, total: int, name: str = scale.name) -> None:
-            progress(f"{name}: {stage}", done, total)
-
-        rng = np.random.default_rng(seed)
-        result = _compare(scale, folders, objectives, evaluations=evaluations, rounds=rounds, rng=rng, progress=told)
-        results.append(result)
-    return NestedResult(scales=tuple(results), seed=seed, evaluations=evaluations, machine=Machine.here())
-
-
-def _compare(
-    scale: Scale,
-    folders: Mapping[str, RunFolder],
-    objectives: bool,
-    *,
-    evaluations: int,
-    rounds: int,
-    rng: np.random.Generator,
-    progress: StageProgress,
-) -> ScaleResult:
-    device = device_named(scale.training.device).type
-    data = folders[UNIVERSAL].data
-    tokenizer = load_tokenizer(data)
-    text = held_out(np.load(data / "validation.npy"), eos_id=tokenizer.eos_id, length=scale.training.sequence_length)
-    universal = load_checkpoint(folders[UNIVERSAL].model, device=device).model
-    baselines = {name: load_checkpoint(folders[baseline(name)].model, device=device).model for name in scale.baselines}
-    quality = judge_scale(universal, baselines, text, evaluations=evaluations, rng=rng, progress=progress)
-    others: tuple[ObjectiveQuality, ...] = ()
-    if objectives:
-        vocab_size = tokenizer.vocab_size
-        others = judge_objectives(scale, folders, text.report, vocab_size=vocab_size, device=device, progress=progress)
-    times = compare_steps(scale, rounds=rounds, progress=lambda done, total: progress("timing steps", done, total))
-    return ScaleResult(scale=scale, quality=quality, times=times, objectives=others)
+    with progress_bars() as progress:
+        for scale, folders in trained:
+            device = device_named(scale.training.device).type
+            models = {name: load_checkpoint(folders[name].model, device=device).model for name in scale.runs}
+            data = folders[UNIVERSAL].data
+            tokenizer, tokens = load_tokenizer(data), np.load(data / "validation.npy")
+            text = held_out(tokens, eos_id=tokenizer.eos_id, length=scale.training.sequence_length)
+            result = ScaleResult(
+                scale=scale,
+                quality=judge_scale(
+                    models[UNIVERSAL],
+                    {name: models[baseline(name)] for name in scale.baselines},
+                    text,
+                    evaluations=evaluations,
+                    rng=np.random.default_rng(seed),
+                    progress=progress,
+                ),
+                objectives=judge_objectives(
+                    scale, folders, text.report, vocab_size=tokenizer.vocab_size, device=device, progress=progress
+                )
+                if objectives
+                else (),
+                times=compare_steps(scale, rounds=rounds, progress=partial(progress, "timing steps")),
+            )
+            results.append(result)
+    return results
 
 
 def nested_training(
@@ -229,8 +202,8 @@ def nested_training(
     evaluations: Annotated[
         int, typer.Option(min=1, help="Submodels that a search of Mix'n'Match looks at, at each size.")
     ] = 24,
-    rounds: Annotated[int, typer.Option(min=2, help="Rounds in which training steps are timed.")] = 15,
-    corpus: Annotated[str, typer.Option(help="What to train on.")] = "sotu",
+    rounds: Rounds = 15,
+    corpus: TrainingCorpus = "sotu",
     seed: Seed = 0,
     threads: Threads = ALL_CORES,
     device: Annotated[
@@ -254,27 +227,19 @@ def nested_training(
         )
         for name in scale or DEFAULT_SCALES
     ]
-    with progress_bars() as progress:
-        result = compare_nested(
-            scales,
-            output,
-            objectives=objectives,
-            evaluations=evaluations,
-            rounds=rounds,
-            seed=seed,
-            say=print,
-            progress=progress,
-        )
+    results = compare_nested(scales, output, objectives=objectives, evaluations=evaluations, rounds=rounds, seed=seed)
+    machine = Machine.here()
+    asked = {"schema": SCHEMA, "seed": seed, "evaluations": evaluations, "machine": asdict(machine)}
     leave_result(
         output,
         "matformer",
-        result.to_json(),
+        asked | {"scales": [result.to_json() for result in results]},
         heading="One nested training beside four plain ones",
         text="A universal model and a plain model of each granularity's width, trained on the same batches for the "
         "same steps. Lines join the granularities; a Mix'n'Match submodel on or under the line costs nothing.",
-        sections=[scale_result.section() for scale_result in result.scales],
-        machine=result.machine,
-        summary={scale_result.scale.name: scale_result.summary() for scale_result in result.scales},
+        sections=[result.section() for result in results],
+        machine=machine,
+        summary={result.scale.name: result.summary() for result in results},
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,23 +36,6 @@ TARGETS = tuple(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Orchestration:
-    algorithm: AlgorithmName
-    evaluations: int
-    """On each node."""
-    measurement_ms: float
-    seconds: float
-    """From the first measurement's begin to the last one's end."""
-    busy_seconds: float
-    """In which the busier node measured."""
-
-    @property
-    def overhead(self) -> float:
-        """What the search took longer than its measurements, as a share of these."""
-        return self.seconds / self.busy_seconds - 1
-
-
 class WaitingActor:
     """A measurement actor that waits and notes when. payload: `seconds` to wait and the file to note it in."""
 
@@ -75,38 +58,26 @@ class WaitingActor:
         )
 
 
-def time_search(
-    *, algorithm: AlgorithmName, evaluations: int, measurement_ms: float, progress: bool = True
-) -> Orchestration:
-    """Takes evaluations · measurement_ms, and half a minute to start the nodes. Raises LtsRayError without Ray."""
+def time_search(algorithm: AlgorithmName, evaluations: int, measurement_ms: float) -> tuple[float, float]:
+    """Seconds from the first measurement's begin to the last one's end, and those in which the busier node measured.
+
+    Takes evaluations · measurement_ms, and half a minute to start the nodes. Raises LtsRayError without Ray.
+    """
     with tempfile.TemporaryDirectory(prefix="lts-ray-bench-") as folder, simulated_cluster(nodes_for(TARGETS)) as where:
-        planned = backbone_job(
-            space=gpt2.SPACE,
-            targets=TARGETS,
-            settings=SearchSettings(evaluations=evaluations, quality="decoder_params", algorithm=algorithm),
-        )
-        job: SearchJob[Architecture] = SearchJob(
-            plan=planned.plan,
-            source=planned.source,
-            results=planned.results,
+        settings = SearchSettings(evaluations=evaluations, quality="decoder_params", algorithm=algorithm)
+        job: SearchJob[Architecture] = replace(
+            backbone_job(space=gpt2.SPACE, targets=TARGETS, settings=settings),
             payload={"seconds": measurement_ms / 1000, "file": folder},
             actor_class=WaitingActor,
         )
-        run_search(job, Path(folder) / "search", address=where, progress=progress)
+        run_search(job, Path(folder) / "search", address=where)
         noted = [read_json_lines(Path(folder) / f"{target.name}.jsonl", what="notes") for target in TARGETS]
-    if any(len(notes) != evaluations for notes in noted):
-        raise LtsRayError(
-            f"{evaluations} evaluations were measured {[len(notes) for notes in noted]} times on the nodes"
-        )
+    counts = [len(notes) for notes in noted]
+    if counts != [evaluations] * len(TARGETS):
+        raise LtsRayError(f"{evaluations} evaluations were measured {counts} times on the nodes")
     begins = [note["begin_s"] for notes in noted for note in notes]
     ends = [note["end_s"] for notes in noted for note in notes]
-    return Orchestration(
-        algorithm=algorithm,
-        evaluations=evaluations,
-        measurement_ms=measurement_ms,
-        seconds=max(ends) - min(begins),
-        busy_seconds=max(sum(note["end_s"] - note["begin_s"] for note in notes) for notes in noted),
-    )
+    return max(ends) - min(begins), max(sum(note["end_s"] - note["begin_s"] for note in notes) for notes in noted)
 
 
 def orchestration(
@@ -115,10 +86,12 @@ def orchestration(
     measurement_ms: Annotated[float, typer.Option(min=1, help="How long one measurement takes.")] = 200.0,
 ) -> None:
     """Orchestration: how much longer a search on two simulated nodes takes than its measurements, which only wait."""
-    result = time_search(algorithm=algorithm, evaluations=evaluations, measurement_ms=measurement_ms)
-    print(f"{result.evaluations} measurements on each of two nodes: {result.busy_seconds:.2f} s")
-    print(f"the search, from first to last:            {result.seconds:.2f} s, {100 * result.overhead:.1f} % more")
-    print(json.dumps({**asdict(result), "nodes": len(TARGETS), "overhead": result.overhead}))
+    seconds, busy_seconds = time_search(algorithm, evaluations, measurement_ms)
+    overhead = seconds / busy_seconds - 1
+    print(f"{evaluations} measurements on each of two nodes: {busy_seconds:.2f} s")
+    print(f"the search, from first to last:            {seconds:.2f} s, {100 * overhead:.1f} % more")
+    asked = {"algorithm": algorithm, "evaluations": evaluations, "nodes": 2, "measurement_ms": measurement_ms}
+    print(json.dumps(asked | {"seconds": seconds, "busy_seconds": busy_seconds, "overhead": overhead}))
 
 
 if __name__ == "__main__":

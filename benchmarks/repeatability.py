@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
 from statistics import median
-from typing import Annotated
+from typing import Annotated, Any
 
-import numpy as np
 import typer
 from rich.progress import track
 
@@ -24,51 +23,34 @@ from lts_ray.pretrained import DEFAULT_MODEL
 from lts_ray.target import Target
 
 
-@dataclass(frozen=True, kw_only=True)
-class Spread:
-    """Of one regime's repeated measurements, in the order they ran."""
-
-    latencies: tuple[Latency, ...]
-
-    @property
-    def median_ms(self) -> float:
-        return median(latency.median_ms for latency in self.latencies)
-
-    @property
-    def relative_range(self) -> float:
-        """Largest minus smallest median, over the middle one."""
-        return relative_range([latency.median_ms for latency in self.latencies])
-
-    @property
-    def uncorrected_range(self) -> float:
-        """What the range would be if the node's slowdowns were not corrected for."""
-        return relative_range([float(np.median(latency.times_ms)) for latency in self.latencies])
-
-    @property
-    def interval_width(self) -> float:
-        """What a single measurement said of itself: its interval's width over its median, the middle one of all."""
-        return median(
-            (latency.interval_ms[1] - latency.interval_ms[0]) / latency.median_ms for latency in self.latencies
-        )
-
-    @property
-    def slowdown(self) -> float:
-        """The worst that stayed in any of the measurements."""
-        return max(latency.slowdown for latency in self.latencies)
-
-
 def measure_repeatedly(
     subject: Subject, reference: Reference, repeats: int, *, seconds: float = 2.0
-) -> dict[Regime, Spread]:
+) -> dict[Regime, list[Latency]]:
     """Measure `subject` `repeats` times in turn against one reference, as a search would."""
     taken: dict[Regime, list[Latency]] = {"prefill": [], "decode": []}
     for _ in range(repeats):
         for regime, latencies in taken.items():
             latencies.append(reference.latency(regime, subject, seconds=seconds / 2))
-    return {regime: Spread(latencies=tuple(latencies)) for regime, latencies in taken.items()}
+    return taken
 
 
-def relative_range(values: list[float]) -> float:
+def spread_of(latencies: Sequence[Latency]) -> dict[str, float]:
+    """How far repeated measurements of one regime are apart: the range of their medians over the middle one.
+
+    uncorrected_range: what it would be if the node's slowdowns were not corrected for. interval: what a single
+    measurement said of itself, the middle one of all. slowdown: the worst that stayed in any of them.
+    """
+    return {
+        "median_ms": median(latency.median_ms for latency in latencies),
+        "range_percent": 100 * _range([latency.median_ms for latency in latencies]),
+        "uncorrected_range_percent": 100 * _range([median(latency.times_ms) for latency in latencies]),
+        "interval_percent": 100
+        * median((latency.interval_ms[1] - latency.interval_ms[0]) / latency.median_ms for latency in latencies),
+        "slowdown": max(latency.slowdown for latency in latencies),
+    }
+
+
+def _range(values: Sequence[float]) -> float:
     return (max(values) - min(values)) / median(values)
 
 
@@ -83,21 +65,11 @@ def repeatability(
     universal = load_checkpoint(model).model
     subjects = UniversalSubjects(prepare(universal, target))
     reference = Reference.of(subjects.reference, target)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in track(submodel or ["S", "XL"], "measuring", transient=True):
         subject = subjects.subject(universal.config.submodel(name))
-        rows += [
-            {
-                "submodel": name,
-                "regime": regime,
-                "median_ms": spread.median_ms,
-                "range_percent": 100 * spread.relative_range,
-                "uncorrected_range_percent": 100 * spread.uncorrected_range,
-                "interval_percent": 100 * spread.interval_width,
-                "slowdown": spread.slowdown,
-            }
-            for regime, spread in measure_repeatedly(subject, reference, repeats).items()
-        ]
+        for regime, latencies in measure_repeatedly(subject, reference, repeats).items():
+            rows.append({"submodel": name, "regime": regime, **spread_of(latencies)})
     print_rows(rows, as_json=False, title=f"{repeats} measurements of each, {threads} of {os.cpu_count()} threads")
     print(json.dumps(rows))
 

@@ -7,19 +7,19 @@ grows, and the steps grow with the parameters while batch, warm-up and the rest 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from benchmarks.common.command import ALL_CORES, Threads, run_command
+from benchmarks.common.command import ALL_CORES, Threads, TrainingCorpus, run_command
 from benchmarks.common.machine import Machine
 from benchmarks.common.result_page import Section, Table, leave_result
 from benchmarks.common.scale import Scale, warmed_up
 from benchmarks.common.training_runs import train_runs
-from benchmarks.laws.scaling_fit import Gap, KindFit, fit_kinds, gaps_between
+from benchmarks.laws.scaling_fit import KindFit, fit_kinds
 from benchmarks.laws.scaling_law import LEAST_SIZES
 from benchmarks.laws.scaling_plot import scaling_figure
 from benchmarks.laws.scaling_points import ScalingPoint, read_points
@@ -93,13 +93,26 @@ def _listed(values: Sequence[int]) -> str:
 class ScalingResult:
     points: tuple[ScalingPoint, ...]
     fits: tuple[KindFit, ...]
-    gaps: tuple[Gap, ...]
     machine: Machine | None = None
     """That the runs were trained on; None where they were there already."""
 
+    @property
+    def gaps(self) -> dict[str, dict[int, float]]:
+        """By granularity and d_model: what the universal model's loss is above the plain one's of as many parameters.
+
+        In nats, where both kinds were trained; of several runs, the last is taken.
+        """
+        alone = {(point.granularity, point.params): point.loss for point in self.points if point.kind == "baseline"}
+        gaps: dict[str, dict[int, float]] = {}
+        for point in self.points:
+            other = alone.get((point.granularity, point.params))
+            if point.kind == "universal" and other is not None:
+                gaps.setdefault(point.granularity, {})[point.d_model] = point.loss - other
+        return gaps
+
     def to_json(self) -> dict[str, Any]:
         fits = [{"kind": fitted.kind, "granularity": fitted.granularity, **asdict(fitted.fit)} for fitted in self.fits]
-        return {"schema": SCHEMA, **asdict(replace(self, fits=())), "fits": fits}
+        return {"schema": SCHEMA, **asdict(replace(self, fits=())), "fits": fits, "gaps": self.gaps}
 
     def summary(self) -> dict[str, Any]:
         """What is claimed, in a line."""
@@ -117,11 +130,11 @@ class ScalingResult:
             for name, (low, high) in {"b": fit.spread(lambda law: law.b), "c": fit.spread(lambda law: law.c)}.items():
                 row[f"{name}, a size left out"] = f"{low:.3f} to {high:.3f}"
             laws.append(row | {"rms, 1e-3 nats": 1e3 * fit.rms, "points": fit.points})
-        sizes = sorted({gap.d_model for gap in self.gaps})
-        nats = {(gap.granularity, gap.d_model): 1e3 * gap.nats for gap in self.gaps}
+        sizes = sorted({size for by_size in self.gaps.values() for size in by_size})
         gaps = [
-            {"granularity": name} | {f"d_model {size}": nats.get((name, size)) for size in sizes}
-            for name in dict.fromkeys(gap.granularity for gap in self.gaps)
+            {"granularity": name}
+            | {f"d_model {size}": 1e3 * by_size[size] if size in by_size else None for size in sizes}
+            for name, by_size in self.gaps.items()
         ]
         tables: dict[str, list[dict[str, Any]]] = {
             "loss = a · N^b + c; N: parameters without embeddings": laws,
@@ -133,15 +146,13 @@ class ScalingResult:
 
 def fit_points(points: Sequence[ScalingPoint]) -> ScalingResult:
     """Raises LtsRayError where a granularity of a kind has fewer than four sizes."""
-    return ScalingResult(points=tuple(points), fits=fit_kinds(points), gaps=gaps_between(points))
+    return ScalingResult(points=tuple(points), fits=fit_kinds(points))
 
 
-def train_and_fit(
-    scales: Sequence[Scale], folder: Path, *, say: Callable[[str], None] = lambda line: None
-) -> ScalingResult:
+def train_and_fit(scales: Sequence[Scale], folder: Path) -> ScalingResult:
     """Train what is not trained yet under folder/SCALE, then fit; killed, the same call goes on. Raises LtsRayError."""
     check_output(folder)
-    folders = [run for scale in scales for run in train_runs(scale.runs, folder / scale.name, say=say).values()]
+    folders = [run for scale in scales for run in train_runs(scale.runs, folder / scale.name).values()]
     return replace(fit_points(read_points([run.path for run in folders])), machine=Machine.here())
 
 
@@ -158,7 +169,7 @@ def scaling(
         list[Path] | None,
         typer.Option(help="Fit these finished runs, or all in these folders, and train nothing. May be repeated."),
     ] = None,
-    corpus: Annotated[str, typer.Option(help="What to train on.")] = "sotu",
+    corpus: TrainingCorpus = "sotu",
     seed: Seed = 0,
     threads: Threads = ALL_CORES,
 ) -> None:
@@ -175,7 +186,7 @@ def scaling(
         keep_freed_memory()
         wanted = SIZES if sizes is None else _sizes(sizes)
         scales = scales_of(wanted, steps=STEPS if steps is None else steps, corpus=corpus, seed=seed, threads=threads)
-        result = train_and_fit(scales, output, say=print)
+        result = train_and_fit(scales, output)
     leave_result(
         output,
         "scaling",

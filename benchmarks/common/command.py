@@ -16,6 +16,8 @@ from lts_ray import console
 from lts_ray.errors import LtsRayError
 
 Threads = Annotated[int, typer.Option(min=1, help="Torch threads.")]
+Rounds = Annotated[int, typer.Option(min=2, help="Rounds in which steps are timed, in turns.")]
+TrainingCorpus = Annotated[str, typer.Option("--corpus", help="What to train on.")]
 ALL_CORES = os.cpu_count() or 1
 StageProgress = Callable[[str, int, int], None]
 """Told of a stage by its name, how much of it is done, and of how much."""

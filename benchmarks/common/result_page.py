@@ -20,7 +20,7 @@ BODY = """<h1>{{ heading }}</h1>
 {% for section, figure in sections %}
 {% if section.title %}<h2>{{ section.title }}</h2>{% endif %}
 {% if section.text %}<p>{{ section.text }}</p>{% endif %}
-{{ figure }}
+{% if figure %}{{ figure }}{% endif %}
 {% for table in section.tables %}
 <h2>{{ table.title }}</h2>
 <div class="tall"><table>
@@ -50,8 +50,8 @@ class Section:
 
     title: str = ""
     text: str = ""
-    figure: Figure
-    name: str
+    figure: Figure | None = None
+    name: str = ""
     """Of the figure's element on the page."""
     tables: Sequence[Table]
 
@@ -88,9 +88,9 @@ def leave_result(
         title=f"benchmarks: {name}",
         heading=heading,
         text=text,
-        sections=[(section, figure_html(section.figure, section.name)) for section in sections],
+        sections=[(section, section.figure and figure_html(section.figure, section.name)) for section in sections],
         cell_text=cell_text,
         footer=machine and f"{machine.gpu or machine.cpu}, {machine.cores} cores, torch {machine.torch}",
     )
-    print(f"The results are in {folder / name}.json; the plot is {page}")
+    print(f"The results are in {folder / name}.json; the page is {page}")
     print(json.dumps(summary))

@@ -6,7 +6,7 @@ Killed at any time, the same call goes on: finished runs are kept, and an unfini
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,10 +31,8 @@ class SharedData(RunFolder):
         return self.shared
 
 
-def train_runs(
-    runs: Mapping[str, RunSettings], folder: Path, *, say: Callable[[str], None] = lambda line: None
-) -> Mapping[str, RunFolder]:
-    """Train each of `runs`, by name, in `folder`; they have one corpus and one tokenizer. `say` hears what begins.
+def train_runs(runs: Mapping[str, RunSettings], folder: Path) -> Mapping[str, RunFolder]:
+    """Train each of `runs`, by name, in `folder`; they have one corpus and one tokenizer.
 
     Raises LtsRayError for a corpus that cannot be read, before anything is written, and where the folder holds runs
     that were started otherwise.
@@ -49,7 +47,7 @@ def train_runs(
         resolved = _begun(settings, run)
         if run.is_finished:
             continue
-        say(f"{folder.name}, {name} ({place} of {len(runs)}): {resolved.training.steps} steps")
+        print(f"{folder.name}, {name} ({place} of {len(runs)}): {resolved.training.steps} steps")
         with torch_threads(resolved.training.threads), watched(run, resolved.training.steps):
             train_text(resolved, run)
         shutil.rmtree(run.snapshots)  # a finished run is not gone on with, and they are six times its checkpoint

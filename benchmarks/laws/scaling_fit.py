@@ -24,17 +24,6 @@ class KindFit:
         return f"{self.kind} {self.granularity or 'all'}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Gap:
-    """Of a granularity at one size."""
-
-    granularity: str
-    d_model: int
-    params: int
-    nats: float
-    """What the universal model's loss is above the baseline's."""
-
-
 def fit_kinds(points: Sequence[ScalingPoint]) -> tuple[KindFit, ...]:
     """Of each kind, the granularities from small to large, and then all together.
 
@@ -56,18 +45,3 @@ def _fitted(kind: Kind, granularity: str | None, points: Sequence[ScalingPoint])
     except LtsRayError as error:
         raise LtsRayError(f"{kind} {granularity or 'all'}: {error}") from None
     return KindFit(kind=kind, granularity=granularity, fit=law, points=tuple(points))
-
-
-def gaps_between(points: Sequence[ScalingPoint]) -> tuple[Gap, ...]:
-    """Where both kinds were trained at a size; of several runs, the last is taken."""
-    alone = {(point.granularity, point.params): point.loss for point in points if point.kind == "baseline"}
-    return tuple(
-        Gap(
-            granularity=point.granularity,
-            d_model=point.d_model,
-            params=point.params,
-            nats=point.loss - alone[point.granularity, point.params],
-        )
-        for point in points
-        if point.kind == "universal" and (point.granularity, point.params) in alone
-    )

@@ -43,45 +43,14 @@ class ScalingPoint:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Place:
-    """Whose plain model a run is."""
-
-    granularity: str
-    d_model: int
-    """Of all of its size."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoredText:
-    """What losses are on; equal where they can be compared."""
-
-    corpus: str
-    validation_fraction: float
-    max_documents: int | None
-    sequence_length: int
-    blocks: int | None
-    tokenizer: str
-
-    @classmethod
-    def of(cls, settings: RunSettings, model: Path) -> ScoredText:
-        return cls(
-            corpus=settings.data.corpus,
-            validation_fraction=settings.data.validation_fraction,
-            max_documents=settings.data.max_documents,
-            sequence_length=settings.training.sequence_length,
-            blocks=settings.training.final_evaluation_blocks,
-            tokenizer=sha256((model / "tokenizer.json").read_bytes()).hexdigest()[:12],
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
 class FinishedRun:
     path: Path
     settings: RunSettings
     config: MatFormerConfig
     losses: Mapping[str, float]
     """By granularity."""
-    text: ScoredText
+    text: tuple[object, ...]
+    """What the losses are on; equal where they can be compared."""
 
     @property
     def is_universal(self) -> bool:
@@ -129,12 +98,17 @@ def _read(path: Path) -> FinishedRun:
     if settings.architecture is not None or settings.model.independent:
         raise LtsRayError(f"{path} trained no universal model and no plain one: leave it out")
     config, _ = read_config(folder.model)
+    data, options = settings.data, settings.training
+    tokenizer = sha256((folder.model / "tokenizer.json").read_bytes()).digest()
     return FinishedRun(
         path=path,
         settings=settings,
         config=config,
         losses=final_losses(folder),
-        text=ScoredText.of(settings, folder.model),
+        text=(
+            *(data.corpus, data.validation_fraction, data.max_documents),
+            *(options.sequence_length, options.final_evaluation_blocks, tokenizer),
+        ),
     )
 
 
@@ -153,7 +127,7 @@ def _check_comparable(runs: Sequence[FinishedRun]) -> None:
 
 def _points(runs: Sequence[FinishedRun]) -> list[ScalingPoint]:
     """A universal run names its granularities; plain ones of a size without such a run are named by the widest's."""
-    places: dict[Key, _Place] = {}
+    places: dict[Key, tuple[str, int]] = {}
     for run in runs:
         if run.is_universal:
             places |= _places(run.config)
@@ -174,8 +148,8 @@ def _points(runs: Sequence[FinishedRun]) -> list[ScalingPoint]:
             points.append(
                 ScalingPoint(
                     kind="universal" if run.is_universal else "baseline",
-                    granularity=name if run.is_universal else place.granularity,
-                    d_model=place.d_model,
+                    granularity=name if run.is_universal else place[0],
+                    d_model=place[1],
                     params=run.config.decoder_params(submodel),
                     tokens=run.tokens,
                     loss=run.losses[name],
@@ -184,11 +158,9 @@ def _points(runs: Sequence[FinishedRun]) -> list[ScalingPoint]:
     return points
 
 
-def _places(config: MatFormerConfig) -> dict[Key, _Place]:
-    return {
-        _key(config, submodel): _Place(granularity=name, d_model=config.d_model)
-        for name, submodel in config.trained.items()
-    }
+def _places(config: MatFormerConfig) -> dict[Key, tuple[str, int]]:
+    """Whose plain model a run is: the granularity, and the d_model of all of its size."""
+    return {_key(config, submodel): (name, config.d_model) for name, submodel in config.trained.items()}
 
 
 def _key(config: MatFormerConfig, submodel: Submodel) -> Key:

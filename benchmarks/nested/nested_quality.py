@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 from typing import TypeVar
 
@@ -120,19 +121,17 @@ def judge_scale(
         lambda submodel: validation_loss(universal, text.selection, submodel),
         evaluations=evaluations,
         rng=rng,
-        progress=lambda done, total: progress("choosing", done, total),
+        progress=partial(progress, "choosing"),
     )
     asked = list(dict.fromkeys([*slope, *(submodel for choice in choices for submodel in choice.chosen)]))
     qualities = _qualities(
         {submodel: Predictor(universal, submodel) for submodel in asked},
         Predictor(universal, config.universal),
         text.report,
-        lambda done, total: progress("Mix'n'Match", done, total),
+        partial(progress, "Mix'n'Match"),
     )
     plain = {name: Predictor(model, model.config.universal) for name, model in baselines.items()}
-    beside = _qualities(
-        plain, list(plain.values())[-1], text.report, lambda done, total: progress("plain models", done, total)
-    )
+    beside = _qualities(plain, list(plain.values())[-1], text.report, partial(progress, "plain models"))
     return ScaleQuality(
         twins=tuple(
             Twins(name=name, universal=qualities[submodel], baseline=beside[name])

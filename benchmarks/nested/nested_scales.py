@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,30 +29,28 @@ def other_objectives(scale: Scale, vocab_size: int) -> dict[str, RunSettings]:
     }
 
 
-def train_scale(
-    scale: Scale, folder: Path, *, objectives: bool = False, say: Callable[[str], None] = lambda line: None
-) -> Mapping[str, RunFolder]:
+def train_scale(scale: Scale, folder: Path, *, objectives: bool = False) -> Mapping[str, RunFolder]:
     """All runs of one scale, in `folder`; those that are finished are not done again. Raises LtsRayError."""
-    folders = dict(train_runs(scale.runs, folder, say=say))
+    folders = dict(train_runs(scale.runs, folder))
     if objectives:
         vocab_size = load_tokenizer(folder / "data").vocab_size
-        folders |= train_runs(other_objectives(scale, vocab_size), folder, say=say)
+        folders |= train_runs(other_objectives(scale, vocab_size), folder)
     return folders
 
 
-def _training(
-    *, steps: int, learning_rate: float = 2e-3, batch_size: int = 4, device: Device = "cpu"
-) -> TrainingSettings:
-    """The schedule of configs/sotu.yaml: warm-up over 5 % of the steps, then a cosine."""
+def _scale(
+    name: str, model: ModelSettings, steps: int, *, batch_size: int = 4, rate: float = 2e-3, device: Device = "cpu"
+) -> Scale:
+    """By the schedule of configs/sotu.yaml: warm-up over 5 % of the steps, then a cosine."""
     training = TrainingSettings(
         batch_size=batch_size,
         sequence_length=512,
-        learning_rate=learning_rate,
-        final_learning_rate=learning_rate / 40,
+        learning_rate=rate,
+        final_learning_rate=rate / 40,
         checkpoint_every=100,
         device=device,
     )
-    return warmed_up(training, steps)
+    return Scale(name=name, model=model, training=warmed_up(training, steps))
 
 
 def _of_the_paper(d_model: int) -> ModelSettings:
@@ -70,26 +68,10 @@ def _of_the_paper(d_model: int) -> ModelSettings:
 SCALES: Mapping[str, Scale] = {
     scale.name: scale
     for scale in (
-        Scale(
-            name="small",
-            model=ModelSettings(d_model=128, n_layer=4, n_head=4, n_kv_head=2, d_ff=1024),
-            training=_training(steps=1000),
-        ),
-        Scale(
-            name="medium",
-            model=ModelSettings(d_model=256, n_layer=4, n_head=4, n_kv_head=2, d_ff=1536),
-            training=_training(steps=500),
-        ),
-        Scale(
-            name="paper-78m",
-            model=_of_the_paper(256),
-            training=_training(steps=1200, batch_size=16, device="auto"),
-        ),
-        Scale(
-            name="paper-180m",
-            model=_of_the_paper(512),
-            training=_training(steps=1200, batch_size=16, learning_rate=1e-3, device="auto"),
-        ),
+        _scale("small", ModelSettings(d_model=128, n_layer=4, d_ff=1024), 1000),
+        _scale("medium", ModelSettings(d_model=256, n_layer=4, d_ff=1536), 500),
+        _scale("paper-78m", _of_the_paper(256), 1200, batch_size=16, device="auto"),
+        _scale("paper-180m", _of_the_paper(512), 1200, batch_size=16, rate=1e-3, device="auto"),
     )
 }
 DEFAULT_SCALES = ("small", "medium")

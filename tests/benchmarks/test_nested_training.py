@@ -19,7 +19,7 @@ from benchmarks.common.held_out_text import held_out
 from benchmarks.common.scale import UNIVERSAL, baseline
 from benchmarks.nested import nested_scales
 from benchmarks.nested.nested_scales import INDEPENDENT, SAMPLED, SAMPLED_EQUAL, train_scale
-from benchmarks.nested_training import NestedResult, compare_nested, nested_training
+from benchmarks.nested_training import ScaleResult, compare_nested, nested_training
 from lts_ray.errors import LtsRayError
 from lts_ray.evaluation.consistency import Predictor, consistency
 from lts_ray.evaluation.validation_loss import validation_loss
@@ -51,7 +51,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bench(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, NestedResult]:
+def bench(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[ScaleResult]]:
     """A whole bench with all objectives, and its folder."""
     folder = tmp_path_factory.mktemp("bench")
     return folder, compare_nested([tiny_scale(corpus)], folder, objectives=True, evaluations=4, rounds=2)
@@ -62,9 +62,9 @@ def report_text(folder: Path) -> torch.Tensor:
     return held_out(np.load(data / "validation.npy"), eos_id=load_tokenizer(data).eos_id, length=16).report
 
 
-def test_each_granularity_is_held_against_a_plain_model_of_its_size(bench: tuple[Path, NestedResult]) -> None:
+def test_each_granularity_is_held_against_a_plain_model_of_its_size(bench: tuple[Path, list[ScaleResult]]) -> None:
     folder, result = bench
-    quality, text = result.scales[0].quality, report_text(folder)
+    quality, text = result[0].quality, report_text(folder)
     universal = load_checkpoint(folder / "small" / UNIVERSAL / "model").model
     assert [twins.name for twins in quality.twins] == list(NAMES)
     for twins in quality.twins:
@@ -79,7 +79,7 @@ def test_each_granularity_is_held_against_a_plain_model_of_its_size(bench: tuple
 
 
 def test_plain_models_are_as_consistent_as_with_the_largest_plain_one(
-    bench: tuple[Path, NestedResult],
+    bench: tuple[Path, list[ScaleResult]],
 ) -> None:
     folder, result = bench
     small, largest = (load_checkpoint(folder / "small" / baseline(name) / "model").model for name in ("S", "XL"))
@@ -88,13 +88,15 @@ def test_plain_models_are_as_consistent_as_with_the_largest_plain_one(
         [Predictor(small, small.config.universal)],
         report_text(folder),
     )
-    alone = [each.baseline for each in result.scales[0].quality.twins]
+    alone = [each.baseline for each in result[0].quality.twins]
     assert (alone[0].agreement, alone[0].kl) == pytest.approx((expected.agreement, expected.kl))
     assert (alone[-1].agreement, alone[-1].kl) == (1.0, 0.0)
     assert alone[0].kl > 0
 
 
-def test_all_runs_but_those_of_other_length_see_the_same_batches_and_rates(bench: tuple[Path, NestedResult]) -> None:
+def test_all_runs_but_those_of_other_length_see_the_same_batches_and_rates(
+    bench: tuple[Path, list[ScaleResult]],
+) -> None:
     folder, _ = bench
     rates = {}
     for name in (UNIVERSAL, *(baseline(each) for each in NAMES), "large-first", SAMPLED, INDEPENDENT):
@@ -106,8 +108,8 @@ def test_all_runs_but_those_of_other_length_see_the_same_batches_and_rates(bench
     assert all(each == rates[UNIVERSAL] for each in rates.values())
 
 
-def test_mix_n_match_is_held_against_the_lines_between_the_granularities(bench: tuple[Path, NestedResult]) -> None:
-    quality = bench[1].scales[0].quality
+def test_mix_n_match_is_held_against_the_lines_between_the_granularities(bench: tuple[Path, list[ScaleResult]]) -> None:
+    quality = bench[1][0].quality
     trained = {each.universal.submodel for each in quality.twins}
     assert [each.submodel.widths for each in quality.between] == [(4, 8), (8, 16), (16, 32)]
     assert len(quality.least_slope) == 7
@@ -119,8 +121,8 @@ def test_mix_n_match_is_held_against_the_lines_between_the_granularities(bench: 
     assert quality.above_line(middle) == pytest.approx(middle.loss - (first.loss + second.loss) / 2)
 
 
-def test_choices_of_one_size_are_of_one_size(bench: tuple[Path, NestedResult]) -> None:
-    size, *_ = sizes = bench[1].scales[0].quality.equal_sizes
+def test_choices_of_one_size_are_of_one_size(bench: tuple[Path, list[ScaleResult]]) -> None:
+    size, *_ = sizes = bench[1][0].quality.equal_sizes
     assert [each.least_slope.submodel.widths for each in sizes] == [(4, 8), (8, 16), (16, 32)]
     assert size.count == 2
     assert {each.submodel.widths for each in size.drawn} == {(4, 8), (8, 4)}
@@ -128,13 +130,13 @@ def test_choices_of_one_size_are_of_one_size(bench: tuple[Path, NestedResult]) -
         assert len({quality.decoder_params for quality in choice.chosen}) == 1
 
 
-def test_objectives_are_compared_at_equal_steps_and_at_equal_compute(bench: tuple[Path, NestedResult]) -> None:
+def test_objectives_are_compared_at_equal_steps_and_at_equal_compute(bench: tuple[Path, list[ScaleResult]]) -> None:
     folder, result = bench
-    joint, *others = result.scales[0].objectives
+    joint, *others = result[0].objectives
     named = {each.name: each for each in others}
     assert (joint.name, joint.relative_flops, joint.steps) == (UNIVERSAL, 1.0, 4)
     assert [each.loss for each in joint.by_granularity.values()] == pytest.approx(
-        [each.universal.loss for each in result.scales[0].quality.twins]
+        [each.universal.loss for each in result[0].quality.twins]
     )
     assert named["large-first"].relative_flops == named[INDEPENDENT].relative_flops == 1.0
     assert named[SAMPLED].steps == 4
@@ -147,14 +149,17 @@ def test_objectives_are_compared_at_equal_steps_and_at_equal_compute(bench: tupl
     )
 
 
-def test_a_finished_run_leaves_its_checkpoint_and_no_snapshots(bench: tuple[Path, NestedResult]) -> None:
+def test_a_finished_run_leaves_its_checkpoint_and_no_snapshots(bench: tuple[Path, list[ScaleResult]]) -> None:
     folder, _ = bench
     assert (folder / "small" / UNIVERSAL / "model" / "model.safetensors").exists()
     assert not list(folder.rglob("snapshots"))
 
 
 def test_the_verb_reuses_finished_trainings_and_writes_its_files(
-    bench: tuple[Path, NestedResult], corpus: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    bench: tuple[Path, list[ScaleResult]],
+    corpus: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder, result = bench
     monkeypatch.setattr(nested_scales, "SCALES", {"small": tiny_scale(corpus)})
@@ -176,7 +181,7 @@ def test_the_verb_reuses_finished_trainings_and_writes_its_files(
     written = read_json(folder / "matformer.json", what="result")
     assert (written["schema"], written["evaluations"]) == (1, 4)
     (scale,) = written["scales"]
-    mine = result.scales[0].to_json()
+    mine = result[0].to_json()
     for key in ("quality", "objectives"):
         assert scale[key] == json.loads(json.dumps(mine[key]))
     assert scale["settings"]["training"]["steps"] == 4
@@ -194,7 +199,7 @@ def final_losses(folder: Path) -> dict[str, object]:
 
 
 def test_trainings_killed_in_the_middle_go_on_to_the_same_models(
-    bench: tuple[Path, NestedResult], corpus: Path, tmp_path: Path
+    bench: tuple[Path, list[ScaleResult]], corpus: Path, tmp_path: Path
 ) -> None:
     """SIGKILL in the third run, then the same call: what was finished stays as it was, byte for byte."""
     process = subprocess.Popen(
@@ -244,7 +249,7 @@ def test_an_output_that_is_a_file_is_refused(corpus: Path, tmp_path: Path, name:
 
 
 def test_a_folder_with_other_settings_is_refused_but_other_threads_are_not(
-    bench: tuple[Path, NestedResult], corpus: Path
+    bench: tuple[Path, list[ScaleResult]], corpus: Path
 ) -> None:
     scale = tiny_scale(corpus)
     with pytest.raises(LtsRayError, match="other settings"):

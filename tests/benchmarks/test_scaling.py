@@ -51,10 +51,10 @@ def test_the_laws_that_trainings_follow_are_found_in_their_folders(folders: list
         assert (each.fit.law.a, each.fit.law.b, each.fit.law.c) == pytest.approx((law.a, law.b, law.c), rel=1e-3)
         assert each.fit.rms < 1e-6
         assert each.fit.points == (16 if each.granularity is None else 4)
-    assert len(result.gaps) == 16
-    for gap in result.gaps:
-        expected = scaling_runs.UNIVERSAL.loss_at(gap.params) - scaling_runs.BASELINE.loss_at(gap.params)
-        assert gap.nats == pytest.approx(expected)
+    assert {name: list(by_size) for name, by_size in result.gaps.items()} == {name: list(SIZES) for name in NAMES}
+    for point in result.points:
+        expected = scaling_runs.UNIVERSAL.loss_at(point.params) - scaling_runs.BASELINE.loss_at(point.params)
+        assert result.gaps[point.granularity][point.d_model] == pytest.approx(expected)
 
 
 def test_a_point_has_the_parameters_of_its_granularity_and_the_tokens_of_its_run(folders: list[Path]) -> None:
