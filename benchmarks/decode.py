@@ -36,7 +36,7 @@ from lts_ray.runtime.build_runtime import build_runtime
 from lts_ray.runtime.step_calibration import measure_step_costs
 from lts_ray.submodel import Submodel
 from lts_ray.timing import torch_threads
-from serve.engine.blocks import blocks_for
+from serve.engine.blocks import blocks_for_batch
 
 SCHEMA = 2
 OTHERS = {"transformers' best": (TRANSFORMERS, CONTINUOUS), CTRANSLATE2: (CTRANSLATE2,)}
@@ -144,7 +144,7 @@ def compare_decoders(
     steps = StepLog()
     with torch_threads(work.threads), tempfile.TemporaryDirectory() as scratch:
         bandwidth = read_bandwidth(threads=work.threads)
-        runtime = build_runtime(model, n_blocks=most * (blocks_for(work.length) + 1), threads=work.threads)
+        runtime = build_runtime(model, n_blocks=blocks_for_batch(most, work.length), threads=work.threads)
         costs = measure_step_costs(runtime)
         present = [name for name, reason in reasons.items() if reason is None]
         with (

@@ -24,6 +24,7 @@ from benchmarks.load import load_options as options
 from benchmarks.load.budget_classes import BudgetClasses
 from benchmarks.load.contestants import DEFAULT, check_name, contestant
 from benchmarks.load.load import make_load
+from benchmarks.load.load_capacity import LoadCapacity
 from benchmarks.load.load_trial import engine_slowdown, node_of, on_engine, simulated
 from benchmarks.load.local_model import LocalModel
 from benchmarks.load.policies_folder import (
@@ -43,7 +44,6 @@ from lts_ray.cli.options import Model, Output, Seed
 from lts_ray.errors import LtsRayError
 from lts_ray.pretrained import DEFAULT_MODEL
 from lts_ray.runtime.step_costs import StepCosts
-from serve.engine.capacity import Capacity
 from serve.simulate.arrival import Arrival
 from serve.simulate.attainment_score import score
 
@@ -218,9 +218,9 @@ def policies(
     frontier: options.Frontier = None,
     target: options.TargetName = None,
     context: options.Context = options.CONTEXT,
-    slots: options.Slots = 8,
-    max_queue: options.MaxQueue = 64,
-    chunk_tokens: options.ChunkTokens = 256,
+    slots: options.Slots = LoadCapacity.slots,
+    max_queue: options.MaxQueue = LoadCapacity.max_queue,
+    chunk_tokens: options.ChunkTokens = LoadCapacity.chunk_tokens,
     threads: options.Threads = None,
     calibration: options.Calibration = options.CALIBRATION_S,
     costs: options.Costs = None,
@@ -239,7 +239,7 @@ def policies(
         noise=noise,
         rollouts=rollouts,
     )
-    capacity = Capacity(context_length=context, slots=slots, max_queue=max_queue, chunk_tokens=chunk_tokens)
+    capacity = LoadCapacity(context_length=context, slots=slots, max_queue=max_queue, chunk_tokens=chunk_tokens)
     local = LocalModel(model, capacity=capacity, threads=threads, frontier=frontier, target=target)
     bar = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*bar, console=Console(stderr=True), transient=True) as shown:

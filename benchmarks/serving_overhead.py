@@ -22,13 +22,13 @@ from benchmarks.common.turns import Progress, turns
 from benchmarks.load import load_options as options
 from benchmarks.load.budget_classes import NO_CLASS
 from benchmarks.load.clients import Ask, Prompt, engine_client, server_client
+from benchmarks.load.load_capacity import LoadCapacity
 from benchmarks.load.local_model import LocalModel
 from lts_ray.cli.options import Model, Seed
 from lts_ray.errors import LtsRayError
 from lts_ray.pretrained import DEFAULT_MODEL
 from lts_ray.runtime.step_costs import StepCosts
 from lts_ray.timing import Clock
-from serve.engine.capacity import Capacity
 from serve.policies.budget import NO_BUDGET, Timing
 from serve.policies.fixed import FixedPolicy
 from serve.simulate.arrival import Arrival
@@ -150,15 +150,15 @@ def serving_overhead(
     ] = 8,
     prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of each prompt, drawn at random.")] = 32,
     tokens: Annotated[int, typer.Option(min=2, help="Tokens of the response to each request of --streams.")] = 64,
-    slots: options.Slots = 8,
-    chunk_tokens: options.ChunkTokens = 256,
+    slots: options.Slots = LoadCapacity.slots,
+    chunk_tokens: options.ChunkTokens = LoadCapacity.chunk_tokens,
     threads: options.Threads = None,
     calibration: options.Calibration = options.CALIBRATION_S,
     costs: options.Costs = None,
     seed: Seed = 0,
 ) -> None:
     """What HTTP and Ray Serve add to the engine's time to the first token, and take of its tokens per second."""
-    capacity = Capacity(
+    capacity = LoadCapacity(
         context_length=options.CONTEXT, slots=slots, max_queue=max(64, streams), chunk_tokens=chunk_tokens
     )
     local = LocalModel(model, capacity=capacity, threads=threads)

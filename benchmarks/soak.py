@@ -19,6 +19,7 @@ from benchmarks.load import load_options as options
 from benchmarks.load.budget_classes import BudgetClasses
 from benchmarks.load.clients import Ask, engine_client, replay_load, server_client
 from benchmarks.load.load import make_load, make_prompts
+from benchmarks.load.load_capacity import LoadCapacity
 from benchmarks.load.load_trial import engine_slowdown
 from benchmarks.load.local_model import LocalModel
 from benchmarks.load.resident_memory import Growth, growth, sampled
@@ -30,7 +31,6 @@ from lts_ray.errors import LtsRayError
 from lts_ray.pretrained import DEFAULT_MODEL
 from lts_ray.runtime.step_costs import StepCosts
 from lts_ray.timing import Clock
-from serve.engine.capacity import Capacity
 from serve.policies.named_policies import policy_named
 from serve.simulate.request_outcome import Outcome
 
@@ -170,16 +170,16 @@ def soak(
     frontier: options.Frontier = None,
     target: options.TargetName = None,
     context: options.Context = options.CONTEXT,
-    slots: options.Slots = 8,
-    max_queue: options.MaxQueue = 64,
-    chunk_tokens: options.ChunkTokens = 256,
+    slots: options.Slots = LoadCapacity.slots,
+    max_queue: options.MaxQueue = LoadCapacity.max_queue,
+    chunk_tokens: options.ChunkTokens = LoadCapacity.chunk_tokens,
     threads: options.Threads = None,
     calibration: options.Calibration = options.CALIBRATION_S,
     costs: options.Costs = None,
     seed: Seed = 0,
 ) -> None:
     """A steady load for a long time: how much memory grows, and what fails."""
-    capacity = Capacity(context_length=context, slots=slots, max_queue=max_queue, chunk_tokens=chunk_tokens)
+    capacity = LoadCapacity(context_length=context, slots=slots, max_queue=max_queue, chunk_tokens=chunk_tokens)
     local = LocalModel(model, capacity=capacity, threads=threads, frontier=frontier, target=target)
     known = options.read_costs(costs) or local.calibrate(calibration)
     with shown_progress("soaking") as progress:

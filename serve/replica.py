@@ -19,8 +19,8 @@ from lts_ray.runtime.build_runtime import build_runtime
 from lts_ray.runtime.step_calibration import measure_step_costs
 from lts_ray.text.tokenizer import load_tokenizer
 from serve.engine.engine import Engine
-from serve.engine.kv_budget import blocks_for
-from serve.engine.observer import Everybody, Observer
+from serve.engine.kv_memory import blocks_that_fit
+from serve.engine.observer import Observer
 from serve.http.api import create_app
 from serve.http.keys import Keys
 from serve.http.playground import playground_router
@@ -55,7 +55,7 @@ class Replica:
     def reconfigure(self, given: Mapping[str, object]) -> None:
         """From the next step on. Raises LtsRayError, and changes nothing, for what does not fit."""
         config = read_record(UserConfig, given, what="user_config")
-        self.service.engine.policy = config.build()
+        self.service.engine.use_policy(config.build())
         logger.info("the policy is %s", record_json(config))
 
 
@@ -85,7 +85,7 @@ def build_replica(
     # A core is left for the proxy and the event loops: with torch on all of them each step waits for its last thread.
     share = max(1, ((os.cpu_count() or 1) - 1) // args.num_replicas)
     threads = args.threads or (share if target is None else target.threads)
-    n_blocks = blocks_for(config, rows=args.max_batch_size, budget_mb=args.kv_cache_mb)
+    n_blocks = blocks_that_fit(config, rows=args.max_batch_size, budget_mb=args.kv_cache_mb)
     runtime = build_runtime(checkpoint.model, n_blocks=n_blocks, threads=threads)
     del checkpoint  # the runtime has the weights packed: they need not be held twice
     costs = measure_step_costs(runtime, seconds=CALIBRATION_S)
@@ -104,11 +104,9 @@ def build_replica(
         costs=costs,
         policy=UserConfig(policy=args.policy).build(),
         eos_ids=frozenset() if tokenizer.eos_id is None else frozenset({tokenizer.eos_id}),
-        max_batch_size=args.max_batch_size,
-        max_queue=args.max_queue,
-        chunk_tokens=args.chunk_tokens,
+        capacity=args.capacity,
         prefix_cache=args.prefix_cache,
-        observer=metrics if observer is None else Everybody(metrics, observer(args.served_name)),
+        observers=[metrics] if observer is None else [metrics, observer(args.served_name)],
     )
     engine.start()
     service = Service(

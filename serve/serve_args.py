@@ -16,9 +16,10 @@ from lts_ray.frontier import Frontier, read_frontier
 from lts_ray.record import record
 from lts_ray.target import Target
 from lts_ray.text.tokenizer import load_tokenizer
-from serve.engine.kv_budget import blocks_for
+from serve.engine.kv_memory import blocks_that_fit
 from serve.http.keys import Keys
 from serve.http.request_limits import RequestLimits
+from serve.policies.capacity import Capacity
 from serve.user_config import UserConfig
 
 SHIPPED_MODEL = Path(lts_ray.__file__).parent / "pretrained" / "sotu"
@@ -50,14 +51,14 @@ class ServeArgs:
     """Place the replicas on any node all the same, to try on one machine what was searched on a simulated cluster."""
     threads: Count | None = None
     """Torch's, in a replica. None: the target's, or an equal share of the node's cores but one."""
-    max_batch_size: Count = 8
+    max_batch_size: Count = Capacity.slots
     """Requests that run together."""
-    max_queue: Annotated[int, Field(ge=1, le=MAX_QUEUE)] = 64
+    max_queue: Annotated[int, Field(ge=1, le=MAX_QUEUE)] = Capacity.max_queue
     """Requests that wait beyond those."""
-    chunk_tokens: Count = 256
+    chunk_tokens: Count = Capacity.chunk_tokens
     """The most tokens of one step, pieces of prompts included."""
     kv_cache_mb: Annotated[float, Field(gt=0)] | None = None
-    """Memory for keys and values, in 1e6 bytes; None: see serve.engine.kv_budget."""
+    """Memory for keys and values, in 1e6 bytes; None: see serve.engine.kv_memory."""
     prefix_cache: bool = True
     """Reuse the keys and values of prompts that begin alike."""
     policy: str = UserConfig.policy
@@ -82,11 +83,6 @@ class ServeArgs:
 
     def check(self) -> Target | None:
         """Raise LtsRayError for what cannot be served. Returns the named target. The weights are not loaded."""
-        if self.chunk_tokens < self.max_batch_size:
-            raise LtsRayError(
-                f"chunk_tokens={self.chunk_tokens} is below max_batch_size={self.max_batch_size}: a step has a token "
-                "of each request that runs"
-            )
         config, _ = read_universal(self.model)
         weights = self.model / "model.safetensors"
         try:
@@ -101,7 +97,7 @@ class ServeArgs:
                 f"{tokenizer.vocab_size} tokens: it is another model's tokenizer"
             )
         UserConfig(policy=self.policy).build()
-        blocks_for(config, rows=self.max_batch_size, budget_mb=self.kv_cache_mb)
+        blocks_that_fit(config, rows=self.capacity.slots, budget_mb=self.kv_cache_mb)
         self.read_keys()
         frontier = self.read_frontier()
         if frontier is None:
@@ -116,6 +112,10 @@ class ServeArgs:
 
     def read_keys(self) -> Keys | None:
         return None if self.keys is None else Keys.read(self.keys)
+
+    @property
+    def capacity(self) -> Capacity:
+        return Capacity(slots=self.max_batch_size, max_queue=self.max_queue, chunk_tokens=self.chunk_tokens)
 
     @property
     def limits(self) -> RequestLimits:

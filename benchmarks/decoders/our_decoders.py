@@ -11,12 +11,13 @@ from lts_ray.runtime.runtime import Runtime
 from lts_ray.runtime.segment import Segment
 from lts_ray.runtime.step_costs import StepCosts
 from lts_ray.submodel import Submodel
-from serve.engine.blocks import blocks_for
+from serve.engine.blocks import blocks_needed
 from serve.engine.engine import Engine
 from serve.engine.observer import Observer
-from serve.engine.request import Request
+from serve.policies.capacity import Capacity
 from serve.policies.menu import Option, menu_of_granularities
 from serve.policies.named_policies import policy_named
+from serve.policies.request import Request
 
 
 def bare_runtime(runtime: Runtime, submodel: Submodel) -> Decode:
@@ -24,7 +25,7 @@ def bare_runtime(runtime: Runtime, submodel: Submodel) -> Decode:
 
     def decode(prompts: Prompts, new_tokens: int) -> list[list[int]]:
         responses: list[list[int]] = [[] for _ in prompts]
-        held = blocks_for(max(map(len, prompts)) + new_tokens)
+        held = blocks_needed(max(map(len, prompts)) + new_tokens)
         blocks = [range(held * row, held * (row + 1)) for row in range(len(prompts))]
         pieces: Sequence[Sequence[int]] = prompts
         starts = [0] * len(prompts)
@@ -33,7 +34,7 @@ def bare_runtime(runtime: Runtime, submodel: Submodel) -> Decode:
                 Segment(
                     tokens=piece,
                     start=start,
-                    blocks=row[: blocks_for(start + len(piece))],
+                    blocks=row[: blocks_needed(start + len(piece))],
                     submodel=submodel,
                     wants_logits=True,
                 )
@@ -64,11 +65,9 @@ def _engine_decode(
         costs=costs,
         policy=policy_named("fixed"),
         eos_ids=frozenset(),
-        max_batch_size=batch,
-        max_queue=batch,
-        chunk_tokens=batch * (work.prompt_tokens + 1),
+        capacity=Capacity(slots=batch, max_queue=batch, chunk_tokens=batch * (work.prompt_tokens + 1)),
         prefix_cache=False,
-        observer=observer,
+        observers=[observer],
     )
 
     async def one(option: Option, prompt: tuple[int, ...], new_tokens: int) -> list[int]:

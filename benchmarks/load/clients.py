@@ -19,7 +19,6 @@ from lts_ray.errors import LtsRayError
 from lts_ray.timing import Clock
 from serve.engine.engine import Engine
 from serve.engine.engine_errors import BudgetInfeasibleError, EngineFailedError, QueueFullError
-from serve.engine.request import Request
 from serve.policies.budget import KINDS, Timing
 from serve.simulate.arrival import Arrival
 from serve.simulate.request_outcome import Outcome, refused
@@ -65,9 +64,8 @@ def engine_client(engine: Engine) -> Ask:
     """Its clock is the engine's, which must have been started."""
 
     async def ask(arrival: Arrival, prompt: Prompt, due_s: float) -> Outcome:
-        request = Request(prompt=prompt, max_tokens=arrival.output_tokens, budget=arrival.budget, ignore_eos=True)
         try:
-            response = engine.submit(request, arrived_s=due_s)
+            response = engine.submit(arrival.request(prompt), arrived_s=due_s)
         except (QueueFullError, BudgetInfeasibleError):
             return refused(arrival, "rejected", {})
         except EngineFailedError:

@@ -50,15 +50,7 @@ def on_engine(
 
 def node_of(model: LocalModel, costs: StepCosts) -> SimulatedReplica:
     """The same engine for the simulator."""
-    capacity = model.capacity
-    return SimulatedReplica(
-        menu=model.menu,
-        costs=costs,
-        slots=capacity.slots,
-        max_queue=capacity.max_queue,
-        chunk_tokens=capacity.chunk_tokens,
-        n_blocks=capacity.n_blocks,
-    )
+    return SimulatedReplica(menu=model.menu, costs=costs, capacity=model.capacity, n_blocks=model.capacity.n_blocks)
 
 
 def simulated(one: Contestant, arrivals: Sequence[Arrival], node: SimulatedReplica, *, seed: int) -> Sequence[Outcome]:

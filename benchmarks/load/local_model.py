@@ -9,6 +9,7 @@ from pathlib import Path
 from time import monotonic
 
 from benchmarks.load.budget_classes import Need
+from benchmarks.load.load_capacity import LoadCapacity
 from lts_ray.checkpoints.universal import load_universal, read_universal, universal_fingerprint
 from lts_ray.errors import LtsRayError
 from lts_ray.frontier import read_frontier
@@ -17,9 +18,8 @@ from lts_ray.runtime.build_runtime import build_runtime
 from lts_ray.runtime.runtime import Runtime
 from lts_ray.runtime.step_calibration import measure_step_costs
 from lts_ray.runtime.step_costs import StepCosts
-from serve.engine.capacity import Capacity
 from serve.engine.engine import Engine
-from serve.engine.observer import Observer, Silence
+from serve.engine.observer import Observer
 from serve.policies.menu import Menu, menu_of_frontier, menu_of_granularities
 from serve.policies.policy import Policy
 
@@ -31,7 +31,7 @@ class LocalModel:
         self,
         folder: Path,
         *,
-        capacity: Capacity,
+        capacity: LoadCapacity,
         threads: int | None,
         frontier: Path | None = None,
         target: str | None = None,
@@ -79,10 +79,8 @@ class LocalModel:
             costs=costs,
             policy=policy,
             eos_ids=frozenset(),
-            max_batch_size=self.capacity.slots,
-            max_queue=self.capacity.max_queue,
-            chunk_tokens=self.capacity.chunk_tokens,
-            observer=Silence() if observer is None else observer,
+            capacity=self.capacity,
+            observers=() if observer is None else (observer,),
             clock=lambda: monotonic() - origin_s,
         )
 

@@ -6,17 +6,17 @@ it keeps the queue bounded, one above it does not.
 
 from __future__ import annotations
 
-from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 
 from benchmarks.load.load import draw_lengths
+from benchmarks.load.load_capacity import LoadCapacity
 from lts_ray.runtime.step_costs import StepCosts
-from serve.engine.capacity import Capacity
-from serve.engine.scheduler import Scheduler
-from serve.policies.budget import NO_BUDGET
 from serve.policies.fixed import FixedPolicy
 from serve.policies.menu import Menu, Option
+from serve.policies.request import Request
+from serve.simulate.simulate import SimulatedEngine, SimulatedReplica
 
 REQUESTS = 400
 """The mean of so many lengths is within 3 %."""
@@ -26,7 +26,7 @@ def saturation_rate(
     menu: Menu,
     costs: StepCosts,
     *,
-    capacity: Capacity,
+    capacity: LoadCapacity,
     option: Option | None = None,
     requests: int = REQUESTS,
     seed: int = 0,
@@ -37,32 +37,15 @@ def saturation_rate(
     batch runs empty; requests that are not done by then count by the share of their tokens that they have.
     """
     lengths = draw_lengths(requests, np.random.default_rng(seed), context_length=capacity.context_length)
-    scheduler = Scheduler(
-        menu=menu,
-        policy=FixedPolicy(),
-        slots=capacity.slots,
-        max_queue=capacity.slots,
-        chunk_tokens=capacity.chunk_tokens,
-        n_blocks=capacity.n_blocks,
-        prefix_cache=False,
-    )
-    now_ms, share, come = 0.0, 0.0, 0
-    made: Counter[int] = Counter()
-    while True:
-        while come < requests and len(scheduler.waiting) < capacity.slots:
-            prompt, output = (int(each) for each in lengths[come])
-            scheduler.add(
-                come, prompt=(0,) * prompt, max_tokens=output, budget=NO_BUDGET, pinned=option, arrived_ms=now_ms
-            )
+    node = SimulatedReplica(menu=menu, costs=costs, capacity=replace(capacity, max_queue=capacity.slots))
+    engine = SimulatedEngine(node, FixedPolicy(), longest=capacity.context_length)
+    share, come = 0.0, 0
+    while come < requests or engine.scheduler.waiting:
+        while come < requests and len(engine.scheduler.waiting) < capacity.slots:
+            prompt_tokens, output_tokens = (int(length) for length in lengths[come])
+            request = Request(prompt=(0,) * prompt_tokens, max_tokens=output_tokens, pinned=option)
+            engine.submit(come, request, arrived_ms=engine.now_ms)
             come += 1
-        step = None if come == requests and not scheduler.waiting else scheduler.step(now_ms, costs)
-        if step is None:
-            return 1e3 * share / now_ms
-        now_ms += step.predicted_ms
-        tokens = {part.id: 0 for part in step.parts if part.segment.wants_logits}
-        scheduler.took(step, tokens, now_ms)
-        for id in tokens:
-            made[id] += 1
-            share += 1 / int(lengths[id, 1])
-            if made[id] == lengths[id, 1]:
-                scheduler.remove(id)
+        for part, _ in engine.step():
+            share += 1 / int(lengths[part.id, 1])
+    return 1e3 * share / engine.now_ms

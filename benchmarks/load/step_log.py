@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from serve.engine.observer import Silence, StepRecord
+from serve.engine.observer import Observer, StepRecord
 
 BINS, PER_UNIT = 2001, 1000
 """Relative errors to a tenth of a percent, up to 200 %; the last bin has all beyond."""
 
 
-class StepLog(Silence):
+class StepLog(Observer):
     def __init__(self) -> None:
         self._counts = [0] * BINS
 

@@ -20,8 +20,13 @@ Key = tuple[int, tuple[int, ...], Submodel]
 ROOT = -1
 
 
-def blocks_for(places: int) -> int:
+def blocks_needed(places: int) -> int:
     return -(-places // BLOCK_TOKENS)
+
+
+def blocks_for_batch(rows: int, longest: int) -> int:
+    """So many that `rows` sequences of up to `longest` tokens never wait for one: one for each is kept free beside."""
+    return rows * (blocks_needed(longest) + 1)
 
 
 @dataclass(slots=True, eq=False)
@@ -65,7 +70,7 @@ class Blocks:
         nothing taken, where fewer than `spare` blocks would be left over.
         """
         found = self._find(tokens, writer) if self._prefix_cache else []
-        missing = blocks_for(len(tokens)) - len(found)
+        missing = blocks_needed(len(tokens)) - len(found)
         kept = sum(not self._holders[block] for block in found)
         if missing + kept + spare > self.available:
             return None
@@ -78,7 +83,7 @@ class Blocks:
     def grow(self, id: int, places: int) -> bool:
         """See that the sequence has blocks for so many places. False, and nothing taken, where there are too few."""
         sequence = self._sequences[id]
-        missing = blocks_for(places) - len(sequence.table)
+        missing = blocks_needed(places) - len(sequence.table)
         if missing <= 0:
             return True
         if missing > self.available:

@@ -29,7 +29,7 @@ STALL = 3.0
 """A step counts as at most so many deviations off what was expected: one stall is not the new normal."""
 
 
-class Drift:
+class CostCorrection:
     """`note` every step that has run; `costs` are those of the next one."""
 
     def __init__(self, nominal: StepCosts) -> None:
@@ -52,7 +52,7 @@ class Drift:
         said = (self._unit_ms / nominal_ms, 1.0, float(prompt))
         state, covariance = self._state, self._covariance
         for place, row in enumerate(covariance):
-            row[:] = [each * (1 - FORGETTING) for each in row]
+            row[:] = [value * (1 - FORGETTING) for value in row]
             row[place] += UNCERTAIN[place] * FORGETTING
         shared = [_product(row, said) for row in covariance]
         expected = _product(state, said)
@@ -62,7 +62,7 @@ class Drift:
         for place, row in enumerate(covariance):
             gain = shared[place] / variance
             state[place] += gain * surprise
-            row[:] = [each - gain * other for each, other in zip(row, shared, strict=True)]
+            row[:] = [value - gain * other for value, other in zip(row, shared, strict=True)]
         overhead = max(state[0], 0.0)
         slowdown = _within_limits(state[1])
         with_prompt = _within_limits(state[1] + state[2])

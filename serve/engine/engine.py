@@ -21,17 +21,19 @@ from torch import Tensor
 from lts_ray.decoding.plain_loop import check_length
 from lts_ray.runtime.runtime import Runtime
 from lts_ray.runtime.step_costs import StepCosts
-from serve.engine.cost_correction import Drift
+from serve.engine.active_request import ActiveRequest
+from serve.engine.cost_correction import CostCorrection
 from serve.engine.engine_errors import BudgetInfeasibleError, EngineFailedError, QueueFullError, one_line
-from serve.engine.observer import Observer, Silence
-from serve.engine.request import Active, Request
+from serve.engine.observer import Observer, Refusal, StepRecord, tell
 from serve.engine.response import Admitted, Ended, FinishReason, LeaveReason, Outbox, Response, ResponseFailed, Token
-from serve.engine.sample_rows import choose
-from serve.engine.scheduler import Part, Scheduler, Step
-from serve.engine.teller import Teller
+from serve.engine.sample_rows import sample_rows
+from serve.engine.scheduler import Scheduler
+from serve.engine.step import Part, Step
 from serve.policies.admission import drain_s, judge, on_admission, smallest_feasible_budget_ms
+from serve.policies.capacity import Capacity
 from serve.policies.menu import Menu
-from serve.policies.policy import Policy, Situation
+from serve.policies.policy import Job, Policy, Situation
+from serve.policies.request import Request
 
 logger = logging.getLogger(__name__)
 
@@ -52,38 +54,29 @@ class Engine:
         costs: StepCosts,
         policy: Policy,
         eos_ids: frozenset[int],
-        max_batch_size: int = 8,
-        max_queue: int = 64,
-        chunk_tokens: int = 256,
+        capacity: Capacity,
         prefix_cache: bool = True,
         adapts: bool = True,
-        observer: Observer | None = None,
+        observers: Sequence[Observer] = (),
         clock: Callable[[], float] = monotonic,
     ) -> None:
         """clock: seconds, monotonic. eos_ids: tokens that end a response. adapts: correct costs by the steps that run.
 
-        chunk_tokens: the most tokens of one step. The runtime is this engine's alone.
+        The runtime is this engine's alone.
         """
         self.config, self.menu, self.clock = runtime.config, menu, clock
-        self._runtime, self._eos_ids = runtime, eos_ids
-        self._teller = Teller(Silence() if observer is None else observer)
-        self._drift, self._adapts = Drift(costs), adapts
+        self._runtime, self._eos_ids, self._observers = runtime, eos_ids, observers
+        self._correction, self._adapts = CostCorrection(costs), adapts
         self._ids = itertools.count()
         self._failed_steps, self._stopping = 0, False
         self._refusal: str | None = None
         # The lock guards what both threads change: the scheduler, the active requests, the cancellations.
         self._wake = threading.Condition()
         self._scheduler = Scheduler(
-            menu=menu,
-            policy=policy,
-            slots=max_batch_size,
-            max_queue=max_queue,
-            chunk_tokens=chunk_tokens,
-            n_blocks=runtime.n_blocks,
-            prefix_cache=prefix_cache,
+            menu=menu, policy=policy, capacity=capacity, n_blocks=runtime.n_blocks, prefix_cache=prefix_cache
         )
-        self.policy = policy
-        self._active: dict[int, Active] = {}
+        self.use_policy(policy)
+        self._active: dict[int, ActiveRequest] = {}
         self._cancelled: dict[int, LeaveReason] = {}
         self._outbox = Outbox()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -91,15 +84,14 @@ class Engine:
     @property
     def costs(self) -> StepCosts:
         """Of a step, as corrected by those that have run."""
-        return self._drift.costs
+        return self._correction.costs
 
     @property
     def policy(self) -> Policy:
         return self._scheduler.policy
 
-    @policy.setter
-    def policy(self, policy: Policy) -> None:
-        """From the next step on. Raises LtsRayError for one that does not fit this engine's menu."""
+    def use_policy(self, policy: Policy) -> None:
+        """From the next step on. Tries it first: raises LtsRayError for one that does not fit this engine's menu."""
         with self._wake:
             copy(policy).plan(self._scheduler.situation(self.clock() * 1e3), self.menu, self.costs)
             self._scheduler.policy = policy
@@ -139,29 +131,22 @@ class Engine:
         check_length(len(request.prompt), request.max_tokens, self.config.context_length)
         now = self.clock()
         arrived_s = now if arrived_s is None else arrived_s
-        job = request.job(next(self._ids), arrived_s=arrived_s)
+        job = Job(id=next(self._ids), request=request, arrived_ms=arrived_s * 1e3)
         with self._wake:
             self.check()
             situation, policy = self._scheduler.situation(now * 1e3), copy(self.policy)
-        if len(situation.waiting) >= self._scheduler.max_queue:
+        if len(situation.waiting) >= self._scheduler.capacity.max_queue:
             raise self._full(situation)
-        # To look ahead takes milliseconds where many wait: only for those who ask to be refused rather than be late.
+        # To look ahead takes milliseconds where many wait: only for requests that would be refused rather than be late.
         if request.strict and judge(situation, job, self.menu, self.costs, policy).met is False:
-            self._teller.refused("infeasible")
+            self._refused("infeasible")
             feasible = smallest_feasible_budget_ms(situation, job, self.menu, self.costs, policy)
             raise BudgetInfeasibleError(feasible, retry_after_s=drain_s(situation, self.costs))
         cancel = partial(self.cancel, job.id)
-        active = Active.of(request, id=job.id, arrived_s=arrived_s, eos_ids=self._eos_ids, cancel=cancel)
+        active = ActiveRequest.of(request, id=job.id, arrived_s=arrived_s, eos_ids=self._eos_ids, cancel=cancel)
         with self._wake:
             self.check()
-            if not self._scheduler.add(
-                job.id,
-                prompt=request.prompt,
-                max_tokens=request.max_tokens,
-                budget=request.budget,
-                pinned=request.pinned,
-                arrived_ms=job.arrived_ms,
-            ):
+            if not self._scheduler.add(job):
                 raise self._full(situation)
             self._active[job.id] = active
             self._wake.notify_all()
@@ -178,8 +163,11 @@ class Engine:
                 self._wake.notify_all()
 
     def _full(self, situation: Situation) -> QueueFullError:
-        self._teller.refused("queue_full")
-        return QueueFullError(self._scheduler.max_queue, retry_after_s=drain_s(situation, self.costs))
+        self._refused("queue_full")
+        return QueueFullError(self._scheduler.capacity.max_queue, retry_after_s=drain_s(situation, self.costs))
+
+    def _refused(self, reason: Refusal) -> None:
+        tell(self._observers, lambda observer: observer.refused(reason))
 
     # From here on everything runs in the engine's thread.
 
@@ -234,7 +222,7 @@ class Engine:
     def _take(self, step: Step, logits: Tensor, started: float) -> None:
         """logits: [parts that want them, vocab_size]. started: when the step began."""
         parts = [part for part in step.parts if part.segment.wants_logits]
-        chosen, broken = choose([self._active[part.id] for part in parts], logits)
+        chosen, broken = sample_rows([self._active[part.id] for part in parts], logits)
         for id, error in broken.items():
             self._fail([id], f"choosing a token failed: {one_line(error)}")
         begun = [part for part in step.parts if part.id in self._active and not self._active[part.id].begun]
@@ -268,11 +256,12 @@ class Engine:
         now = self.clock()
         actual_ms = (now - started) * 1e3
         if self._adapts:
-            self._drift.note(step.groups(), actual_ms, prompt=step.reads_prompt)
+            self._correction.note(step.groups(), actual_ms, prompt=step.reads_prompt)
         with self._wake:
-            self._teller.stepped(step, self._scheduler, at_s=now, actual_ms=actual_ms)
+            record = StepRecord.of(step, self._scheduler, at_s=now, actual_ms=actual_ms)
+        tell(self._observers, lambda observer: observer.stepped(record))
 
-    def _push(self, active: Active, event: Admitted | Token | Ended) -> None:
+    def _push(self, active: ActiveRequest, event: Admitted | Token | Ended) -> None:
         active.progress.note(event)
         self._outbox.put(active.response, event)
 
@@ -280,18 +269,19 @@ class Engine:
         for response in self._outbox.send():
             response.cancel()
 
-    def _finish(self, active: Active, reason: FinishReason, now: float) -> None:
+    def _finish(self, active: ActiveRequest, reason: FinishReason, now: float) -> None:
         self._push(active, Ended(reason, now))
         self._leave(active, reason)
 
     def _fail(self, numbers: Iterable[int], message: str) -> None:
         for number in numbers:
-            if (active := self._active.get(number)) is not None:  # who has ended before has an answer already
+            if (active := self._active.get(number)) is not None:  # one that has ended before has an answer already
                 self._outbox.put(active.response, ResponseFailed(message))
                 self._leave(active, None)
 
-    def _leave(self, active: Active, reason: FinishReason | None) -> None:
+    def _leave(self, active: ActiveRequest, reason: FinishReason | None) -> None:
         with self._wake:
             self._scheduler.remove(active.id)
             del self._active[active.id]
-        self._teller.ended(active, reason)
+        active.log_end(reason)
+        tell(self._observers, lambda observer: observer.ended(active.request, active.progress, reason))

@@ -1,37 +1,62 @@
-"""What the engine tells of itself, to whoever counts: metrics, logs, a benchmark."""
+"""What the engine tells of itself: to metrics, to logs, to a benchmark."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
-from serve.engine.request import Request
 from serve.engine.response import FinishReason, Progress
+from serve.engine.scheduler import Scheduler
+from serve.engine.step import Step
+from serve.policies.request import Request
+
+logger = logging.getLogger(__name__)
 
 Refusal = Literal["queue_full", "infeasible"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepRecord:
-    """One step that has run. predicted_ms: by the costs as they were corrected before it.
-
-    decoded: rows that continued a response. prompt_tokens: tokens of prompts that ran; reused_tokens: tokens of prompts
-    admitted in this step that the prefix cache already held. switches: responses whose width changed in the middle.
-    preempted: requests that lost their blocks and will run again. running, waiting: requests, after the step.
-    kv_usage: share of the blocks that running requests hold.
-    """
+    """One step that has run."""
 
     at_s: float
     predicted_ms: float
+    """By the costs as they were corrected before it."""
     actual_ms: float
     decoded: int
+    """Rows that continued a response."""
     prompt_tokens: int
+    """Tokens of prompts that ran."""
     reused_tokens: int
+    """Tokens of prompts admitted in this step that the prefix cache already held."""
     switches: int
+    """Responses whose width changed in the middle."""
     preempted: int
+    """Requests that lost their blocks and will run again."""
     running: int
+    """Requests, after the step; so are those that wait."""
     waiting: int
     kv_usage: float
+    """The share of the blocks that running requests hold."""
+
+    @classmethod
+    def of(cls, step: Step, scheduler: Scheduler, *, at_s: float, actual_ms: float) -> StepRecord:
+        """The scheduler has taken the step."""
+        return cls(
+            at_s=at_s,
+            predicted_ms=step.predicted_ms,
+            actual_ms=actual_ms,
+            decoded=step.decoded,
+            prompt_tokens=step.prompt_tokens,
+            reused_tokens=step.reused_tokens,
+            switches=step.switches,
+            preempted=len(step.preempted),
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting),
+            kv_usage=scheduler.kv_usage,
+        )
 
     @property
     def relative_error(self) -> float | None:
@@ -39,44 +64,22 @@ class StepRecord:
         return abs(self.predicted_ms / self.actual_ms - 1) if self.actual_ms > 0 else None
 
 
-class Observer(Protocol):
-    """Called in the engine's thread, between steps: be quick, and do not raise."""
+class Observer:
+    """Told of it all in the engine's thread, between steps: be quick. A subclass has the methods that it needs."""
 
     def stepped(self, record: StepRecord) -> None: ...
 
     def ended(self, request: Request, progress: Progress, reason: FinishReason | None) -> None:
         """reason: None for a request whose step failed."""
-        ...
 
     def refused(self, reason: Refusal) -> None:
         """A request was not queued. Called on the event loop that asked, which others may share."""
-        ...
 
 
-class Silence:
-    """Nobody counts."""
-
-    def stepped(self, record: StepRecord) -> None: ...
-
-    def ended(self, request: Request, progress: Progress, reason: FinishReason | None) -> None: ...
-
-    def refused(self, reason: Refusal) -> None: ...
-
-
-class Everybody:
-    """Tells several observers."""
-
-    def __init__(self, *observers: Observer) -> None:
-        self._observers = observers
-
-    def stepped(self, record: StepRecord) -> None:
-        for observer in self._observers:
-            observer.stepped(record)
-
-    def ended(self, request: Request, progress: Progress, reason: FinishReason | None) -> None:
-        for observer in self._observers:
-            observer.ended(request, progress, reason)
-
-    def refused(self, reason: Refusal) -> None:
-        for observer in self._observers:
-            observer.refused(reason)
+def tell(observers: Sequence[Observer], what: Callable[[Observer], None]) -> None:
+    """Each of them; one that fails stops neither the others nor what it observes."""
+    for observer in observers:
+        try:
+            what(observer)
+        except Exception:
+            logger.exception("the observer %s failed", type(observer).__name__)

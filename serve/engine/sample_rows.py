@@ -8,13 +8,15 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from lts_ray.decoding.sampler import ChosenToken
-from serve.engine.request import Active
+from serve.engine.active_request import ActiveRequest
 
 logger = logging.getLogger(__name__)
 
 
-def choose(actives: Sequence[Active], logits: Tensor) -> tuple[dict[int, ChosenToken], dict[int, Exception]]:
-    """logits: [len(actives), vocab_size], on the CPU. By id: what was chosen, and for whom choosing failed and why."""
+def sample_rows(
+    actives: Sequence[ActiveRequest], logits: Tensor
+) -> tuple[dict[int, ChosenToken], dict[int, Exception]]:
+    """logits: [len(actives), vocab_size], on the CPU. By id: the tokens, and the errors where choosing one failed."""
     chosen: dict[int, ChosenToken] = {}
     broken: dict[int, Exception] = {}
     # numpy's argmax takes a twentieth of torch's time on a CPU, and gives the first of equals too.

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from serve.engine.request import Request
 from serve.engine.response import Progress, Response, Token
 from serve.http.response_schemas import ChunkTrace, Report, ReportPerChoice
 from serve.http.response_text import ResponseText
+from serve.policies.request import Request
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

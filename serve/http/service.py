@@ -10,13 +10,13 @@ from lts_ray.decoding.sampling import Sampling
 from lts_ray.errors import LtsRayError
 from lts_ray.text.tokenizer import Tokenizer
 from serve.engine.engine import Engine
-from serve.engine.request import Request
 from serve.http.api_error import ApiError
 from serve.http.generation import Choices, Generation
 from serve.http.request_limits import DEFAULT_LIMITS, RequestLimits
 from serve.http.request_schemas import ChatRequest, CompletionRequest, GenerationRequest, RequestHeaders
 from serve.http.response_text import ResponseText, Spelling
 from serve.policies.menu import Option
+from serve.policies.request import Request
 
 DEFAULT_COMPLETION_TOKENS = 16
 """OpenAI's own default."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from serve.engine.request import Request
 from serve.engine.response import FinishReason, Progress
 from serve.policies.budget import Timing
+from serve.policies.request import Request
 
 REASONS: dict[FinishReason | None, str] = {"stop": "stop", "length": "length", "cancelled": "abort", None: "error"}
 """vLLM's words for ours."""

@@ -18,11 +18,11 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 
-from serve.engine.observer import Refusal, StepRecord
-from serve.engine.request import Request
+from serve.engine.observer import Observer, Refusal, StepRecord
 from serve.engine.response import FinishReason, Progress
 from serve.metrics.ended_request import EndedRequest
 from serve.metrics.metrics_table import METRICS, MODEL_LABEL, RUNNING, WAITING, Labels, Metric
+from serve.policies.request import Request
 
 
 class Histogram:
@@ -41,7 +41,7 @@ class Histogram:
         return list(zip([*map(str, map(float, self.bounds)), "+Inf"], accumulate(self.counts), strict=True))
 
 
-class PrometheusMetrics:
+class PrometheusMetrics(Observer):
     """An Observer; `stepped` and `ended` in the engine's thread, all else in any.
 
     model_name: what clients call the model. submodels: those whose tokens are 0 before they have made one; others

@@ -12,11 +12,11 @@ from typing import Any, Protocol
 
 from ray.serve import metrics as ray_serve
 
-from serve.engine.observer import Refusal, StepRecord
-from serve.engine.request import Request
+from serve.engine.observer import Observer, Refusal, StepRecord
 from serve.engine.response import FinishReason, Progress
 from serve.metrics.ended_request import EndedRequest
 from serve.metrics.metrics_table import METRICS, MODEL_LABEL, Labels, Metric
+from serve.policies.request import Request
 
 
 class RayCounter(Protocol):
@@ -27,8 +27,8 @@ class RayGauge(Protocol):
     def set(self, value: float, tags: dict[str, str]) -> None: ...
 
 
-class RayMetrics:
-    """An Observer. every_s: steps of so many seconds are recorded together, since each value takes Ray some time.
+class RayMetrics(Observer):
+    """every_s: steps of so many seconds are recorded together, since each value takes Ray some time.
 
     counter, gauge: how Ray's own are made; given name, description and tag_keys.
     """

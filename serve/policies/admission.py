@@ -36,8 +36,8 @@ def judge(situation: Situation, job: Job, menu: Menu, costs: StepCosts, policy: 
     """What `job` gets if it joins the line now. The policy is left as it is: it may remember what it decided last."""
     joined = replace(situation, waiting=(*situation.waiting, job))
     plan, predicted = _foresee(copy(policy), joined, menu, costs)
-    timing, narrowest = predicted.timing(job.id, 0), predicted.timing(job.id, -1)
-    met = job.budget.holds(timing) and job.budget.holds(narrowest, margin=MARGIN) if job.bounded else None
+    budget, timing, narrowest = job.request.budget, predicted.timing(job.id, 0), predicted.timing(job.id, -1)
+    met = budget.holds(timing) and budget.holds(narrowest, margin=MARGIN) if budget else None
     return Choice(option=plan.options[job.id], predicted=timing, met=met)
 
 
@@ -63,11 +63,12 @@ def smallest_feasible_budget_ms(
     """
     joined = replace(situation, waiting=(*situation.waiting, job))
     plan = copy(policy).plan(joined, menu, costs)
-    fixed = {each.id: plan.options[each.id].neurons for each in _jobs(joined) if not each.elastic}
+    fixed = {other.id: plan.options[other.id].neurons for other in joined.jobs if not other.elastic}
     narrow = forecast(joined, order=plan.order, widths=fixed, caps=[menu.narrowest.neurons], costs=costs)
     bounds = _bounds(job, narrow.timing(job.id))
     for _ in range(MAX_ROUNDS):
-        asking = replace(job, budget=Budget(**{f"{kind}_ms": limit for kind, limit in bounds.items()}))
+        budget = Budget(**{f"{kind}_ms": limit for kind, limit in bounds.items()})
+        asking = replace(job, request=replace(job.request, budget=budget))
         choice = judge(situation, asking, menu, costs, policy)
         if choice.met:
             break
@@ -91,13 +92,9 @@ def _foresee(policy: Policy, situation: Situation, menu: Menu, costs: StepCosts)
     if isinstance(policy, Foreseeing):
         return policy.foresee(situation, menu, costs)
     plan = policy.plan(situation, menu, costs)
-    widths = {job.id: plan.options[job.id].neurons for job in _jobs(situation)}
+    widths = {job.id: plan.options[job.id].neurons for job in situation.jobs}
     return plan, forecast(situation, order=plan.order, widths=widths, caps=[0], costs=costs)
 
 
-def _jobs(situation: Situation) -> tuple[Job, ...]:
-    return (*situation.running, *situation.waiting)
-
-
 def _bounds(job: Job, timing: Timing) -> dict[str, float]:
-    return {kind: ceil(getattr(timing, f"{kind}_ms") * MARGIN * 10) / 10 for kind in job.budget.items()}
+    return {kind: ceil(getattr(timing, f"{kind}_ms") * MARGIN * 10) / 10 for kind in job.request.budget.items()}

@@ -123,10 +123,10 @@ class DeadlinePolicy:
         as long as a short step, and who is behind many others can wait for it."""
         jobs = len(situation.running) + len(situation.waiting)
         passed_ms = situation.now_ms - last.at_ms
-        return jobs > situation.slots and 0 <= passed_ms < self.thresholds.spacing_ms * jobs
+        return jobs > situation.capacity.slots and 0 <= passed_ms < self.thresholds.spacing_ms * jobs
 
     def _decide(self, situation: Situation, menu: Menu, costs: StepCosts) -> tuple[_Decision, Forecast]:
-        jobs = (*situation.running, *situation.waiting)
+        jobs = situation.jobs
         order = line(situation, pace(situation, menu, costs), self.patience)
         holding, predicted, odds = self._hold(situation, order, menu, costs)
         kept = odds.sum(axis=1)
@@ -157,7 +157,7 @@ class DeadlinePolicy:
         self, situation: Situation, order: Sequence[int], menu: Menu, costs: StepCosts
     ) -> tuple[Holding, Forecast, Array]:
         """Whom to hold back, how rarely they run, and what comes of it under each cap: [caps, jobs]."""
-        jobs = (*situation.running, *situation.waiting)
+        jobs = situation.jobs
         widths = {job.id: own_option(job, menu).neurons for job in jobs if not job.elastic}
         caps = [option.neurons for option in menu.elastic[slice(*self.span)]]
 
@@ -191,7 +191,7 @@ class DeadlinePolicy:
     ) -> Option:
         """The widest option for elastic rows that decode, at which the step takes hardly longer than at the cap."""
         rows = sum(job.elastic and job.decodes for job in running)
-        fixed = [_group(job, menu, situation.chunk_tokens) for job in running if not job.elastic]
+        fixed = [_group(job, menu, situation.capacity.chunk_tokens) for job in running if not job.elastic]
         if rows == 0 or all(group.neurons <= cap.neurons for group in fixed):
             return cap
         limit = costs.step_ms([*fixed, Group(cap.neurons, rows, 0, rows)]) * (1 + self.thresholds.free)
@@ -216,7 +216,7 @@ def _plan(decision: _Decision, situation: Situation, menu: Menu) -> Plan:
     held = decision.holding.ids if decision.holding.wait else frozenset()
     decoding = decision.alone if held else decision.together
     options = {}
-    for job in (*situation.running, *situation.waiting):
+    for job in situation.jobs:
         if not job.elastic:
             options[job.id] = own_option(job, menu)
         elif job.decodes:

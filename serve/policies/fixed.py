@@ -34,13 +34,12 @@ def named(menu: Menu, submodel: str) -> Option:
 
 def own_option(job: Job, menu: Menu) -> Option:
     """Of a job that is not elastic."""
-    return menu.universal if job.pinned is None else job.pinned
+    return menu.universal if job.request.pinned is None else job.request.pinned
 
 
 def in_turn(situation: Situation, menu: Menu, option: Option) -> Plan:
     """Everybody in the order of arrival, elastic jobs at `option`."""
-    jobs = (*situation.running, *situation.waiting)
     return Plan(
-        options={job.id: option if job.elastic else own_option(job, menu) for job in jobs},
+        options={job.id: option if job.elastic else own_option(job, menu) for job in situation.jobs},
         order=tuple(job.id for job in situation.waiting),
     )

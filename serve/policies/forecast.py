@@ -39,7 +39,7 @@ class Forecast:
         job, first, last = self.jobs[column], self.first_ms[cap, column], self.last_ms[cap, column]
         return Timing(
             ttft_ms=float(first - job.arrived_ms),
-            tpot_ms=float(last - first) / (job.max_tokens - 1) if job.max_tokens > 1 else 0.0,
+            tpot_ms=float(last - first) / max(1, job.request.max_tokens - 1),
             e2e_ms=float(last - job.arrived_ms),
         )
 
@@ -56,7 +56,7 @@ class Forecast:
         jobs, now = self.jobs, self.now_ms
         came = np.array([job.first_ms is not None for job in jobs])
         arrived = np.array([job.arrived_ms for job in jobs])
-        later = np.array([max(1, job.max_tokens - 1) for job in jobs])
+        later = np.array([max(1, job.request.max_tokens - 1) for job in jobs])
         bounds = np.array([_bounds(job) for job in jobs]).reshape(len(jobs), 3)
         ttft, tpot, e2e = bounds[:, 0], bounds[:, 1], bounds[:, 2]
 
@@ -96,7 +96,7 @@ def forecast(
     fixed = sorted({widths[job.id] for job in jobs if job.id in widths})
     kinds = {neurons: kind for kind, neurons in enumerate(fixed)}
     rows = [RolloutRow(job, kinds.get(widths.get(job.id, -1), len(fixed)), job.id in holding.ids) for job in jobs]
-    rollout = Rollout(kinds=len(fixed) + 1, slots=situation.slots, chunk_tokens=situation.chunk_tokens)
+    rollout = Rollout(kinds=len(fixed) + 1, capacity=situation.capacity)
     begun = len(situation.running)
     rollout.roll(rows[:begun], rows[begun:], holding)
     ends = np.zeros((len(caps), len(rollout.steps) + 1))
@@ -143,7 +143,7 @@ def _extended(grid: Sequence[int], values: Sequence[float]) -> tuple[Array, Arra
 
 
 def _bounds(job: Job) -> tuple[float, float, float]:
-    budget = job.budget
+    budget = job.request.budget
     return (
         NEVER if budget.ttft_ms is None else budget.ttft_ms,
         NEVER if budget.tpot_ms is None else budget.tpot_ms,

@@ -26,11 +26,10 @@ class IdleFeasiblePolicy:
             raise LtsRayError(f"margin must be above 0; got {self.margin:g}")
 
     def plan(self, situation: Situation, menu: Menu, costs: StepCosts) -> Plan:
-        jobs = (*situation.running, *situation.waiting)
         return Plan(
             options={
                 job.id: self._option(job, situation, menu, costs) if job.elastic else own_option(job, menu)
-                for job in jobs
+                for job in situation.jobs
             },
             order=tuple(job.id for job in situation.waiting),
         )
@@ -48,6 +47,6 @@ class IdleFeasiblePolicy:
             costs=costs,
         )
         for cap, option in enumerate(menu.elastic):
-            if job.budget.holds(predicted.timing(job.id, cap), margin=self.margin):
+            if job.request.budget.holds(predicted.timing(job.id, cap), margin=self.margin):
                 return option
         return menu.narrowest

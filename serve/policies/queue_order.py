@@ -42,7 +42,7 @@ class Pace:
 
     def start_by_ms(self, job: Job) -> float:
         """The latest moment at which its prompt may start; infinity where no bound says so."""
-        budget, prompt_ms = job.budget, self.prompt_ms * job.pending
+        budget, prompt_ms = job.request.budget, self.prompt_ms * job.pending
         steps_ms = self.step_ms * (job.remaining - 1)
         starts = []
         if job.first_ms is None:
@@ -51,7 +51,7 @@ class Pace:
             if budget.e2e_ms is not None:
                 starts.append(job.arrived_ms + budget.e2e_ms - prompt_ms - steps_ms)
         else:
-            due = budget.last_token_ms(first_token_ms=job.first_ms - job.arrived_ms, max_tokens=job.max_tokens)
+            due = budget.last_token_ms(first_token_ms=job.first_ms - job.arrived_ms, max_tokens=job.request.max_tokens)
             if due is not None:
                 starts.append(job.arrived_ms + due - prompt_ms - steps_ms)
         return min(starts, default=inf)
@@ -62,7 +62,7 @@ class Pace:
 
 
 def pace(situation: Situation, menu: Menu, costs: StepCosts) -> Pace:
-    rows, chunk, neurons = situation.slots, situation.chunk_tokens, menu.narrowest.neurons
+    rows, chunk, neurons = situation.capacity.slots, situation.capacity.chunk_tokens, menu.narrowest.neurons
     step_ms = costs.step_ms([Group(neurons, rows, 0, rows)])
     chunk_ms = costs.step_ms([Group(neurons, chunk, 0, 1)])
     return Pace(step_ms=step_ms, prompt_ms=chunk_ms / chunk)
@@ -97,7 +97,7 @@ def line(situation: Situation, pace: Pace, patience: Patience) -> tuple[int, ...
 
 def _in_time(situation: Situation, pace: Pace, jobs: Sequence[Job]) -> frozenset[int]:
     """Ids of those that start in time if they take the places in this order and whoever is late makes way."""
-    free = [situation.now_ms] * max(0, situation.slots - len(situation.running))
+    free = [situation.now_ms] * max(0, situation.capacity.slots - len(situation.running))
     free += [situation.now_ms + pace.takes_ms(job) for job in situation.running]
     heapify(free)
     kept = []

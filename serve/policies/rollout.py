@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
+from serve.policies.capacity import Capacity
 from serve.policies.policy import Job
 
 
@@ -86,8 +87,7 @@ class Rollout:
     """
 
     kinds: int
-    slots: int
-    chunk_tokens: int
+    capacity: Capacity
     steps: list[int] = field(default_factory=list)
     rows: list[list[int]] = field(default_factory=list)
     attended: list[float] = field(default_factory=list)
@@ -103,7 +103,7 @@ class Rollout:
         prompts = [row for row in running if not row.decodes]
         newcomers, every, wait = deque(waiting), holding.every, holding.wait
         while True:
-            while newcomers and len(prompts) + free.size + held.size < self.slots:
+            while newcomers and len(prompts) + free.size + held.size < self.capacity.slots:
                 prompts.append(newcomers.popleft())
             if prompts:
                 self._prompts(prompts, free, held if wait == 0 else None)
@@ -122,7 +122,7 @@ class Rollout:
     def _prompts(self, prompts: list[RolloutRow], free: _Crew, held: _Crew | None) -> None:
         """One step with as much of the prompts as fits, from the first on; who is complete decodes from here on."""
         rows, decoded, decoding = _together(free, held)
-        room, done = max(1, self.chunk_tokens - decoding), 0
+        room, done = max(1, self.capacity.chunk_tokens - decoding), 0
         attended, prompt_attended = float(decoded), 0.0
         for row in prompts:
             taken = min(room, row.pending)

@@ -32,22 +32,21 @@ class SlackFitPolicy:
             raise LtsRayError(f"buckets must be at least 1; got {self.buckets}")
 
     def plan(self, situation: Situation, menu: Menu, costs: StepCosts) -> Plan:
-        jobs = (*situation.running, *situation.waiting)
         option = self._option(situation, menu, costs)
         order = sorted(situation.waiting, key=lambda job: (deadline_ms(job), job.arrived_ms, job.id))
         return Plan(
-            options={job.id: option if job.elastic else own_option(job, menu) for job in jobs},
+            options={job.id: option if job.elastic else own_option(job, menu) for job in situation.jobs},
             order=tuple(job.id for job in order),
         )
 
     def _option(self, situation: Situation, menu: Menu, costs: StepCosts) -> Option:
-        jobs = [job for job in (*situation.running, *situation.waiting) if job.bounded]
+        jobs = [job for job in situation.jobs if job.bounded]
         if not jobs:
             return menu.elastic[0]
         head = min(jobs, key=lambda job: (deadline_ms(job), job.arrived_ms, job.id))
-        slack_ms = (deadline_ms(head) - situation.now_ms) / _steps(head, situation.chunk_tokens)
-        limit_ms = self._bucket_ms(slack_ms, situation.slots, menu, costs)
-        rows = max(1, min(situation.slots, len(situation.running) + len(situation.waiting)))
+        slack_ms = (deadline_ms(head) - situation.now_ms) / _steps(head, situation.capacity.chunk_tokens)
+        limit_ms = self._bucket_ms(slack_ms, situation.capacity.slots, menu, costs)
+        rows = max(1, min(situation.capacity.slots, len(situation.running) + len(situation.waiting)))
         for option in menu.elastic:
             if _decode_ms(costs, option, rows) <= limit_ms:
                 return option
@@ -66,16 +65,17 @@ class SlackFitPolicy:
 def deadline_ms(job: Job) -> float:
     """When its next bound is due, on the clock: the first token, then the last one; infinity without either."""
     if job.first_ms is None:
-        bounds: Sequence[float | None] = (job.budget.ttft_ms, job.budget.e2e_ms)
+        bounds: Sequence[float | None] = (job.request.budget.ttft_ms, job.request.budget.e2e_ms)
         return job.arrived_ms + min((bound for bound in bounds if bound is not None), default=inf)
-    due = job.budget.last_token_ms(first_token_ms=job.first_ms - job.arrived_ms, max_tokens=job.max_tokens)
+    first_token_ms = job.first_ms - job.arrived_ms
+    due = job.request.budget.last_token_ms(first_token_ms=first_token_ms, max_tokens=job.request.max_tokens)
     return inf if due is None else job.arrived_ms + due
 
 
 def _steps(job: Job, chunk_tokens: int) -> int:
     """Until that bound is met."""
     prompt = 0 if job.decodes else ceil(job.pending / chunk_tokens)
-    ttft_ms, e2e_ms = job.budget.ttft_ms, job.budget.e2e_ms
+    ttft_ms, e2e_ms = job.request.budget.ttft_ms, job.request.budget.e2e_ms
     if job.first_ms is None and ttft_ms is not None and (e2e_ms is None or ttft_ms <= e2e_ms):
         return prompt
     return max(1, job.remaining if job.decodes else prompt + job.remaining - 1)

@@ -42,7 +42,7 @@ class OraclePolicy:
 
     def plan(self, situation: Situation, menu: Menu, costs: StepCosts) -> Plan:
         if self.start_ms is None:
-            arrived = (job.arrived_ms for job in (*situation.running, *situation.waiting))
+            arrived = (job.arrived_ms for job in situation.jobs)
             self.start_ms = min(arrived, default=situation.now_ms) - self.first_ms
         window = min(max(0, int((situation.now_ms - self.start_ms) // self.window_ms)), len(self.windows) - 1)
         if self.deadline.span != self.windows[window]:

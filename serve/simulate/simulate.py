@@ -14,54 +14,95 @@ from math import exp
 import numpy as np
 
 from lts_ray.runtime.step_costs import StepCosts
-from serve.engine.blocks import blocks_for
+from serve.engine.blocks import blocks_for_batch
 from serve.engine.scheduler import Scheduler
+from serve.engine.step import Part
 from serve.policies.budget import Timing
+from serve.policies.capacity import Capacity
 from serve.policies.menu import Menu
-from serve.policies.policy import Policy
+from serve.policies.policy import Job, Policy
+from serve.policies.request import Request
 from serve.simulate.arrival import Arrival
 from serve.simulate.request_outcome import Outcome, refused
 
 
 @dataclass(frozen=True, kw_only=True)
 class SimulatedReplica:
-    """costs: what steps take. believed: what policies think they do; None: the truth.
-
-    noise: of a step's time, the standard deviation of its logarithm. n_blocks: of the KV cache; None: enough for all.
-    """
-
     menu: Menu
     costs: StepCosts
+    """What steps take."""
     believed: StepCosts | None = None
+    """What policies think that they take; None: the truth."""
     noise: float = 0.0
-    slots: int = 8
-    max_queue: int = 64
-    chunk_tokens: int = 256
+    """Of a step's time: the standard deviation of its logarithm."""
+    capacity: Capacity = field(default_factory=Capacity)
     n_blocks: int | None = None
+    """Of the KV cache; None: enough for every load."""
 
-    def blocks(self, arrivals: Sequence[Arrival]) -> int:
-        if self.n_blocks is not None:
-            return self.n_blocks
-        longest = max((each.prompt_tokens + each.output_tokens for each in arrivals), default=1)
-        return (self.slots + 1) * (blocks_for(longest) + 1)
+
+class SimulatedEngine:
+    """The scheduler under a virtual clock. Every request gets all its tokens, which are 0."""
+
+    def __init__(
+        self, node: SimulatedReplica, policy: Policy, *, longest: int, rng: np.random.Generator | None = None
+    ) -> None:
+        """longest: the most tokens of a request, its prompt's included. rng: for the noise, if there is any."""
+        self.now_ms = 0.0
+        self._node, self._rng = node, rng
+        self._left: dict[int, int] = {}
+        self.scheduler = Scheduler(
+            menu=node.menu,
+            policy=policy,
+            capacity=node.capacity,
+            n_blocks=blocks_for_batch(node.capacity.slots, longest) if node.n_blocks is None else node.n_blocks,
+            prefix_cache=False,  # prompts are made up: what they have in common is chance
+        )
+
+    def submit(self, id: int, request: Request, *, arrived_ms: float) -> bool:
+        """False where the queue is full."""
+        if not self.scheduler.add(Job(id=id, request=request, arrived_ms=arrived_ms)):
+            return False
+        self._left[id] = request.max_tokens
+        return True
+
+    def step(self) -> list[tuple[Part, bool]]:
+        """Run the next step, if there is one. Returns the parts that made a token, and whether it was the last one."""
+        node, scheduler = self._node, self.scheduler
+        step = scheduler.step(self.now_ms, node.costs if node.believed is None else node.believed)
+        if step is None:
+            return []
+        duration_ms = node.costs.step_ms(step.groups())
+        if node.noise:
+            assert self._rng is not None
+            duration_ms *= exp(node.noise * self._rng.standard_normal())
+        self.now_ms += duration_ms
+        made = [part for part in step.parts if part.segment.wants_logits]
+        scheduler.took(step, {part.id: 0 for part in made}, self.now_ms)
+        return [(part, self._ends(part.id)) for part in made]
+
+    def _ends(self, id: int) -> bool:
+        self._left[id] -= 1
+        if self._left[id]:
+            return False
+        del self._left[id]
+        self.scheduler.remove(id)
+        return True
 
 
 @dataclass(kw_only=True, slots=True)
 class _Served:
-    """A request while it runs. first_ms, last_ms: when tokens came, on the virtual clock."""
+    """A request while it runs."""
 
     arrival: Arrival
     first_ms: float = 0.0
-    last_ms: float = 0.0
-    left: int
     submodels: Counter[str] = field(default_factory=Counter)
 
-    def outcome(self) -> Outcome:
+    def outcome(self, last_ms: float) -> Outcome:
         arrival, later = self.arrival, self.arrival.output_tokens - 1
         timing = Timing(
             ttft_ms=self.first_ms - arrival.at_ms,
-            tpot_ms=(self.last_ms - self.first_ms) / later if later else 0.0,
-            e2e_ms=self.last_ms - arrival.at_ms,
+            tpot_ms=(last_ms - self.first_ms) / later if later else 0.0,
+            e2e_ms=last_ms - arrival.at_ms,
         )
         return Outcome(arrival=arrival, status="done", timing=timing, submodels=dict(self.submodels))
 
@@ -70,55 +111,26 @@ def simulate(
     arrivals: Sequence[Arrival], *, node: SimulatedReplica, policy: Policy, rng: np.random.Generator
 ) -> tuple[Outcome, ...]:
     """What becomes of each request, in the order of `arrivals`, which must be that of their times."""
-    scheduler = Scheduler(
-        menu=node.menu,
-        policy=policy,
-        slots=node.slots,
-        max_queue=node.max_queue,
-        chunk_tokens=node.chunk_tokens,
-        n_blocks=node.blocks(arrivals),
-        prefix_cache=False,  # prompts are made up: what they have in common is chance
-    )
-    believed = node.costs if node.believed is None else node.believed
+    longest = max((arrival.prompt_tokens + arrival.output_tokens for arrival in arrivals), default=1)
+    engine = SimulatedEngine(node, policy, longest=longest, rng=rng)
     outcomes: dict[int, Outcome] = {}
     served: dict[int, _Served] = {}
-    now_ms, arrived = 0.0, 0
+    arrived = 0
     while len(outcomes) < len(arrivals):
-        if not scheduler.has_work:
-            now_ms = max(now_ms, arrivals[arrived].at_ms)
-        while arrived < len(arrivals) and arrivals[arrived].at_ms <= now_ms:
+        if not engine.scheduler.has_work:
+            engine.now_ms = max(engine.now_ms, arrivals[arrived].at_ms)
+        while arrived < len(arrivals) and arrivals[arrived].at_ms <= engine.now_ms:
             arrival = arrivals[arrived]
-            if _add(scheduler, arrived, arrival):
-                served[arrived] = _Served(arrival=arrival, left=arrival.output_tokens)
+            if engine.submit(arrived, arrival.request(), arrived_ms=arrival.at_ms):
+                served[arrived] = _Served(arrival=arrival)
             else:
                 outcomes[arrived] = refused(arrival, "rejected", {})
             arrived += 1
-        step = scheduler.step(now_ms, believed)
-        if step is None:
-            continue
-        duration_ms = node.costs.step_ms(step.groups())
-        now_ms += duration_ms * exp(node.noise * rng.standard_normal()) if node.noise else duration_ms
-        made = [part for part in step.parts if part.segment.wants_logits]
-        scheduler.took(step, {part.id: 0 for part in made}, now_ms)
-        for part in made:
-            each = served[part.id]
-            if not each.submodels:
-                each.first_ms = now_ms
-            each.submodels[part.option.name] += 1
-            each.left -= 1
-            if each.left == 0:
-                each.last_ms = now_ms
-                scheduler.remove(part.id)
-                outcomes[part.id] = served.pop(part.id).outcome()
+        for part, ended in engine.step():
+            request = served[part.id]
+            if not request.submodels:
+                request.first_ms = engine.now_ms
+            request.submodels[part.option.name] += 1
+            if ended:
+                outcomes[part.id] = served.pop(part.id).outcome(engine.now_ms)
     return tuple(outcomes[index] for index in range(len(arrivals)))
-
-
-def _add(scheduler: Scheduler, index: int, arrival: Arrival) -> bool:
-    return scheduler.add(
-        index,
-        prompt=(0,) * arrival.prompt_tokens,
-        max_tokens=arrival.output_tokens,
-        budget=arrival.budget,
-        pinned=None,
-        arrived_ms=arrival.at_ms,
-    )

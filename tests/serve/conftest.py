@@ -21,6 +21,7 @@ from lts_ray.text.tokenizer import load_tokenizer
 from serve.engine.engine import Engine
 from serve.http.api import create_app
 from serve.http.service import Service
+from serve.policies.capacity import Capacity
 from serve.policies.menu import menu_of_granularities
 from serve.policies.named_policies import policy_named
 from tests.serve.models import COSTS
@@ -46,8 +47,7 @@ def service(model_dir: Path) -> Iterator[Service]:
         costs=COSTS,
         policy=policy_named("deadline"),
         eos_ids=frozenset({tokenizer.eos_id}),
-        max_batch_size=2,
-        max_queue=4,
+        capacity=Capacity(slots=2, max_queue=4),
         adapts=False,
     )
     engine.start()

@@ -14,11 +14,12 @@ from lts_ray.runtime.runtime import Runtime
 from lts_ray.runtime.step_costs import StepCosts
 from lts_ray.runtime.torch_runtime import TorchRuntime
 from serve.engine.engine import Engine
-from serve.engine.observer import StepRecord
-from serve.engine.request import Request
+from serve.engine.observer import Observer, StepRecord
 from serve.engine.response import FinishReason, Progress, Response
+from serve.policies.capacity import Capacity
 from serve.policies.menu import Menu, menu_of_granularities
 from serve.policies.named_policies import policy_named
+from serve.policies.request import Request
 
 CONFIG = MatFormerConfig(vocab_size=300, d_model=32, n_head=4, n_kv_head=2, widths=(64,) * 3, context_length=96)
 
@@ -46,19 +47,20 @@ def tiny_runtime(model: MatFormer, n_blocks: int = 32) -> Runtime:
 
 
 def tiny_engine(runtime: Runtime, **settings: Any) -> Engine:
-    """Of a tiny model. Not started."""
+    """Of a tiny model. Not started. settings: of Engine, and fields of Capacity."""
+    limits = {name: settings.pop(name) for name in ("slots", "max_queue", "chunk_tokens") if name in settings}
     defaults: dict[str, Any] = {
         "menu": tiny_menu(),
         "costs": COSTS,
         "policy": policy_named("fixed"),
         "eos_ids": frozenset({0}),
-        "max_batch_size": 4,
+        "capacity": Capacity(**({"slots": 4} | limits)),
     }
     return Engine(runtime, **(defaults | settings))
 
 
 @dataclass
-class Notes:
+class Notes(Observer):
     """An observer that keeps everything."""
 
     steps: list[StepRecord] = field(default_factory=list)

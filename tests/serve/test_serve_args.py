@@ -14,7 +14,7 @@ from lts_ray.models.matformer.matformer_config import MatFormerConfig
 from lts_ray.record import read_record
 from lts_ray.target import Target
 from serve.app import ElasticServer, application, build
-from serve.engine.kv_budget import block_bytes, blocks_for
+from serve.engine.kv_memory import block_bytes, blocks_that_fit
 from serve.replica import build_replica
 from serve.serve_args import ServeArgs
 from tests.serve.models import COSTS
@@ -140,19 +140,19 @@ def test_a_cache_for_one_context_holds_one_however_its_megabytes_are_rounded(con
         vocab_size=300, d_model=32, n_head=4, n_kv_head=1, widths=(64,), context_length=context_length
     )
     one = context_length // 16
-    assert blocks_for(config, rows=1, budget_mb=one * block_bytes(config) / 1e6) == one
+    assert blocks_that_fit(config, rows=1, budget_mb=one * block_bytes(config) / 1e6) == one
 
 
 def test_the_cache_holds_all_rows_unless_they_need_more_than_its_default() -> None:
     config = MatFormerConfig(vocab_size=300, d_model=32, n_head=4, n_kv_head=2, widths=(64,) * 3, context_length=96)
     size = 4 * 3 * 2 * 16 * (8 + 16)  # bytes of a block: layers, heads, places, a key and a padded value
     assert block_bytes(config) == size
-    assert blocks_for(config, rows=8, budget_mb=None) == 8 * 6
-    assert blocks_for(config, rows=8, budget_mb=100 * size / 1e6) == 100
+    assert blocks_that_fit(config, rows=8, budget_mb=None) == 8 * 6
+    assert blocks_that_fit(config, rows=8, budget_mb=100 * size / 1e6) == 100
     long = replace(config, context_length=1 << 20)
-    assert blocks_for(long, rows=8, budget_mb=None) == max(1 << 16, int(1024e6 / size))
+    assert blocks_that_fit(long, rows=8, budget_mb=None) == max(1 << 16, int(1024e6 / size))
     with pytest.raises(LtsRayError, match=r"one context of 96 tokens takes 0\.1 MB"):
-        blocks_for(config, rows=8, budget_mb=5 * size / 1e6)
+        blocks_that_fit(config, rows=8, budget_mb=5 * size / 1e6)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_the_cache_holds_all_rows_unless_they_need_more_than_its_default() -> No
         ({"policy": "best"}, "unknown policy 'best'"),
         ({"keys": "no-such-file"}, "keys file .* cannot be read"),
         ({"kv_cache_mb": "0.001"}, "kv_cache_mb=0.001 is too small"),
-        ({"max_batch_size": "9", "chunk_tokens": "8"}, "chunk_tokens=8 is below max_batch_size=9"),
+        ({"max_batch_size": "9", "chunk_tokens": "8"}, "chunk_tokens must be at least the 9 requests .*; got 8"),
     ],
     ids=str,
 )

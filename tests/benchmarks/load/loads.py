@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from benchmarks.load.load_capacity import LoadCapacity
 from benchmarks.load.local_model import LocalModel
 from lts_ray.runtime.step_costs import StepCosts
-from serve.engine.capacity import Capacity
 
 COSTS = StepCosts(grid=(1, 65), base=(2.0, 4.0), neuron=(0.03, 0.06), head=(0.5, 0.5), attended=1e-3)
 """A step of the universal model (192 neurons) takes 8 ms and more: about 25 requests a second with four places."""
 
 
 def local_model(folder: Path, *, max_queue: int = 8) -> LocalModel:
-    capacity = Capacity(context_length=48, slots=4, max_queue=max_queue, chunk_tokens=32)
+    capacity = LoadCapacity(context_length=48, slots=4, max_queue=max_queue, chunk_tokens=32)
     return LocalModel(folder, capacity=capacity, threads=1)

@@ -92,7 +92,7 @@ def test_serving_overhead_says_what_http_adds(model_dir: Path, costs: Path, serv
         (("policies", "--policy", "fast"), "unknown policy 'fast'"),
         (("policies", "--trace", "sunday"), "unknown trace 'sunday'"),
         (("policies", "--tight", "9"), "budgets must be growing multiples"),
-        (("policies", "--slots", "300"), "more than 300 tokens; got 256"),
+        (("policies", "--slots", "300"), "chunk_tokens must be at least the 300 requests .*; got 256"),
         (("policies", "--costs", "nowhere.json"), "nowhere.json does not exist"),
         (("policies", "--target", "edge"), "--target edge needs --frontier"),
         (("policies", "--output", "FILE"), "is not a folder; use another --output"),

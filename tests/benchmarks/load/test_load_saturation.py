@@ -1,35 +1,43 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from benchmarks.load.budget_classes import BudgetClasses, Need
 from benchmarks.load.load import draw_lengths, make_load
+from benchmarks.load.load_capacity import LoadCapacity
 from benchmarks.load.saturation import saturation_rate
 from benchmarks.load.traces import poisson
 from lts_ray.errors import LtsRayError
 from lts_ray.runtime.step_costs import StepCosts
-from serve.engine.capacity import Capacity
 from serve.policies.fixed import FixedPolicy
 from serve.simulate.simulate import SimulatedReplica, simulate
 from tests.serve.models import tiny_menu
 
 A_MILLISECOND = StepCosts(grid=(1, 2), base=(1.0, 1.0), neuron=(0.0, 0.0), head=(0.0, 0.0), attended=0.0)
 BY_WIDTH = StepCosts(grid=(1, 65), base=(0.1, 0.74), neuron=(0.01, 0.02), head=(0.1, 0.1), attended=1e-4)
-CAPACITY = Capacity(context_length=64, slots=4, chunk_tokens=64)
+
+
+def taking(slots: int, chunk_tokens: int) -> LoadCapacity:
+    return LoadCapacity(context_length=64, slots=slots, chunk_tokens=chunk_tokens)
+
+
+CAPACITY = taking(4, 64)
 
 
 def test_one_place_bears_a_request_for_as_many_steps_as_it_has_tokens() -> None:
     """Steps take a millisecond whatever is in them, and a prompt's last step makes the first token."""
     lengths = draw_lengths(400, np.random.default_rng(0), context_length=64)
-    found = saturation_rate(tiny_menu(), A_MILLISECOND, capacity=Capacity(context_length=64, slots=1, chunk_tokens=64))
+    found = saturation_rate(tiny_menu(), A_MILLISECOND, capacity=taking(1, 64))
     assert found == pytest.approx(1000 / np.mean(lengths[:, 1]), rel=0.01)
 
 
 def test_places_work_side_by_side() -> None:
     """Four of them bear four times as much where a step's cost is the same: prompts share steps with responses."""
-    one = saturation_rate(tiny_menu(), A_MILLISECOND, capacity=Capacity(context_length=64, slots=1, chunk_tokens=256))
-    four = saturation_rate(tiny_menu(), A_MILLISECOND, capacity=Capacity(context_length=64, slots=4, chunk_tokens=256))
+    one = saturation_rate(tiny_menu(), A_MILLISECOND, capacity=taking(1, 256))
+    four = saturation_rate(tiny_menu(), A_MILLISECOND, capacity=taking(4, 256))
     assert four == pytest.approx(4 * one, rel=0.02)
 
 
@@ -55,15 +63,15 @@ def test_the_queue_is_bounded_below_the_rate_and_not_above(load: float, rejected
         context_length=64,
         classes=BudgetClasses(),
     )
-    node = SimulatedReplica(menu=menu, costs=BY_WIDTH, slots=4, max_queue=40, chunk_tokens=capacity.chunk_tokens)
+    node = SimulatedReplica(menu=menu, costs=BY_WIDTH, capacity=replace(capacity, max_queue=40))
     outcomes = simulate(arrivals, node=node, policy=FixedPolicy(), rng=np.random.default_rng(0))
     low, high = rejected
     assert low <= np.mean([each.status == "rejected" for each in outcomes]) <= high
 
 
 def test_limits_that_no_engine_can_have_are_refused() -> None:
-    with pytest.raises(LtsRayError, match="must be at least 1 of each"):
-        Capacity(context_length=64, max_queue=0)
-    with pytest.raises(LtsRayError, match="more than 8 tokens; got 8"):
-        Capacity(context_length=64, chunk_tokens=8)
-    assert Capacity(context_length=65, slots=3).n_blocks == 18
+    with pytest.raises(LtsRayError, match=r"capacity\.max_queue must be at least 1; got 0"):
+        LoadCapacity(context_length=64, max_queue=0)
+    with pytest.raises(LtsRayError, match=r"chunk_tokens must be at least the 8 requests .*; got 7"):
+        LoadCapacity(context_length=64, chunk_tokens=7)
+    assert LoadCapacity(context_length=65, slots=3).n_blocks == 18

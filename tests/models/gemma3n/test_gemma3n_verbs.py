@@ -20,8 +20,8 @@ from lts_ray.runtime.build_runtime import build_runtime
 from lts_ray.spaces.mix_n_match import MixNMatch
 from lts_ray.target import Target
 from lts_ray.text.tokenizer import save_tokenizer, train_tokenizer
-from serve.engine.request import Request
 from serve.policies.menu import menu_of_granularities
+from serve.policies.request import Request
 from tests.conftest import make_text
 from tests.models.gemma3n.tiny import their_logits, tiny_model
 from tests.serve.models import alone, collect, tiny_engine

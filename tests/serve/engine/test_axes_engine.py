@@ -13,9 +13,9 @@ from lts_ray.runtime.build_runtime import build_runtime
 from lts_ray.runtime.step_calibration import measure_step_costs
 from lts_ray.runtime.step_costs import Group
 from lts_ray.runtime.torch_runtime import TorchRuntime
-from serve.engine.request import Request
 from serve.http.response_schemas import ServedSubmodel
 from serve.policies.menu import menu_of_granularities
+from serve.policies.request import Request
 from tests.serve.models import CONFIG, alone, collect, tiny_engine
 
 SHAPE = replace(CONFIG, nested_heads={"S": 0.5, "M": 0.5}, nested_d_model={"S": 0.5, "M": 0.75, "L": 0.75})

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lts_ray.runtime.runtime import BLOCK_TOKENS
 from lts_ray.submodel import Submodel
-from serve.engine.blocks import Blocks, blocks_for
+from serve.engine.blocks import Blocks, blocks_needed
 
 WIDE, NARROW = Submodel((8,)), Submodel((4,))
 N = BLOCK_TOKENS
@@ -61,7 +61,7 @@ class Cache:
     def check(self) -> None:
         tables = [self.blocks.table(id) for id in self.tokens]
         for id, table in zip(self.tokens, tables, strict=True):
-            assert len(table) == blocks_for(len(self.tokens[id]))
+            assert len(table) == blocks_needed(len(self.tokens[id]))
             assert len(set(table)) == len(table)
             for place in range(len(self.history[id])):
                 assert self.memory[table[place // N], place % N] == tuple(self.history[id][: place + 1])
@@ -99,7 +99,7 @@ def test_every_sequence_reads_what_it_would_have_written_alone(
                 tokens = [token for word in words for token in word] + [9] * tail
                 opened += 1
                 if not cache.open(opened, tokens, writer):
-                    assert cache.blocks.available < blocks_for(len(tokens))
+                    assert cache.blocks.available < blocks_needed(len(tokens))
             case ("write", int(index), int(n), Submodel() as writer) if alive:
                 cache.write(alive[index % len(alive)], n, writer)
             case ("close", int(index)) if alive:

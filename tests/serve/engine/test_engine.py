@@ -19,12 +19,12 @@ from lts_ray.runtime.build_runtime import build_runtime
 from lts_ray.runtime.step_costs import StepCosts
 from serve.engine.engine import Engine
 from serve.engine.engine_errors import BudgetInfeasibleError
-from serve.engine.request import Request
 from serve.engine.response import Response, Token
 from serve.policies.budget import Budget
 from serve.policies.menu import Menu
 from serve.policies.named_policies import POLICIES, policy_named
 from serve.policies.policy import Plan, Situation
+from serve.policies.request import Request
 from tests.serve.models import CONFIG, COSTS, Notes, alone, collect, tiny_engine, tiny_menu, tiny_model, tiny_runtime
 
 MENU = tiny_menu()
@@ -87,7 +87,7 @@ def test_each_response_is_what_generate_gives_alone_whatever_else_runs(
     model: MatFormer, slots: int, chunk_tokens: int, n_blocks: int, preempts: bool
 ) -> None:
     requests, notes = requests_of_all_kinds(16), Notes()
-    engine = tiny_engine(tiny_runtime(model, n_blocks), max_batch_size=slots, chunk_tokens=chunk_tokens, observer=notes)
+    engine = tiny_engine(tiny_runtime(model, n_blocks), slots=slots, chunk_tokens=chunk_tokens, observers=[notes])
     assert run(engine, requests) == [alone(model, request) for request in requests]
     assert any(record.preempted for record in notes.steps) == preempts
 
@@ -98,7 +98,7 @@ def test_a_common_beginning_is_run_once_and_changes_no_token(model: MatFormer) -
         Request(prompt=(*beginning, 50 + index), max_tokens=6, pinned=MENU.named[NAMES[3 - index % 2]])
         for index in range(8)
     ]
-    engine = tiny_engine(tiny_runtime(model), max_batch_size=2, observer=notes)
+    engine = tiny_engine(tiny_runtime(model), slots=2, observers=[notes])
     assert run(engine, requests) == [alone(model, request) for request in requests]
     # Two at a time, of two widths: the first of each width runs it all, the others take its two whole blocks.
     assert sum(record.reused_tokens for record in notes.steps) == 6 * 32
@@ -217,7 +217,7 @@ def test_log_probabilities_come_with_the_tokens_that_ask_for_them(model: MatForm
 
 def test_who_reads_late_gets_all_that_has_come_at_once(model: MatFormer) -> None:
     notes = Notes()
-    engine = tiny_engine(tiny_runtime(model), observer=notes)
+    engine = tiny_engine(tiny_runtime(model), observers=[notes])
 
     async def main() -> list[int]:
         response = engine.submit(Request(prompt=(5, 6), max_tokens=12, ignore_eos=True))
@@ -233,7 +233,7 @@ def test_who_reads_late_gets_all_that_has_come_at_once(model: MatFormer) -> None
 
 def test_a_step_wakes_the_event_loop_once_for_all_its_tokens(model: MatFormer) -> None:
     notes = Notes()
-    engine = tiny_engine(tiny_runtime(model), observer=notes)
+    engine = tiny_engine(tiny_runtime(model), observers=[notes])
 
     async def main() -> int:
         loop, calls = asyncio.get_running_loop(), []
@@ -274,7 +274,7 @@ def test_every_policy_serves_everybody_and_leaves_alone_who_has_no_budget(model:
         for index, request in enumerate(requests)
     ]
     notes = Notes()
-    engine = tiny_engine(tiny_runtime(model, 8), policy=policy_named(name), chunk_tokens=16, observer=notes)
+    engine = tiny_engine(tiny_runtime(model, 8), policy=policy_named(name), chunk_tokens=16, observers=[notes])
     everybody = [each for pair in zip(requests, hurried, strict=True) for each in pair]
     tokens = run(engine, everybody)
     assert tokens[::2] == [alone(model, request) for request in requests]
@@ -288,7 +288,7 @@ def test_the_policy_changes_while_requests_run(model: MatFormer, engine: Engine)
         engine.start()
         response = engine.submit(request)
         async for _ in response:
-            engine.policy = policy_named("smallest")
+            engine.use_policy(policy_named("smallest"))
         return response
 
     response = asyncio.run(main())
@@ -296,13 +296,13 @@ def test_the_policy_changes_while_requests_run(model: MatFormer, engine: Engine)
     assert next(iter(response.progress.submodels)) == "XL"
     assert response.progress.submodels.keys() <= {"XL", "S"}
     with pytest.raises(LtsRayError, match="XXL"):
-        engine.policy = policy_named("fixed", submodel="XXL")
+        engine.use_policy(policy_named("fixed", submodel="XXL"))
     assert engine.policy.name == "smallest"
 
 
 def test_an_observer_is_told_of_every_step_and_every_end(model: MatFormer) -> None:
     requests, notes = requests_of_all_kinds(6), Notes()
-    tokens = run(tiny_engine(tiny_runtime(model), observer=notes, prefix_cache=False), requests)
+    tokens = run(tiny_engine(tiny_runtime(model), observers=[notes], prefix_cache=False), requests)
     assert {request: progress.tokens for request, progress, _ in notes.ends} == {
         request: len(each) for request, each in zip(requests, tokens, strict=True)
     }

@@ -19,11 +19,11 @@ from lts_ray.runtime.step_costs import StepCosts
 from serve.engine.engine import MAX_FAILED_STEPS
 from serve.engine.engine_errors import EngineFailedError, QueueFullError
 from serve.engine.observer import Refusal, StepRecord
-from serve.engine.request import Request
 from serve.engine.response import Response
 from serve.policies.admission import Choice, judge
 from serve.policies.menu import Menu
 from serve.policies.policy import Plan, Situation
+from serve.policies.request import Request
 from tests.serve.models import Notes, alone, collect, tiny_engine, tiny_model, tiny_runtime
 
 ENDLESS = Request(prompt=(1, 2), max_tokens=60, ignore_eos=True)
@@ -62,7 +62,7 @@ def test_a_failed_step_fails_its_requests_and_nobody_else(model: MatFormer, step
     """Two run, two wait: these get all their tokens, and the blocks of the failed ones are free again."""
     runtime = Failing(tiny_runtime(model, 8), lambda n: RuntimeError("out of\nmemory") if n == step else None)
     notes = Notes()
-    engine = tiny_engine(runtime, max_batch_size=2, observer=notes)
+    engine = tiny_engine(runtime, slots=2, observers=[notes])
 
     async def main() -> list[object]:
         responses = [engine.submit(replace(ENDLESS, prompt=(index,))) for index in range(1, 5)]
@@ -115,7 +115,8 @@ class Confused:
 
 def test_a_policy_that_fails_fails_those_who_are_there_and_can_be_replaced(model: MatFormer) -> None:
     engine = tiny_engine(tiny_runtime(model))
-    fixed, engine.policy = engine.policy, Confused()
+    fixed = engine.policy
+    engine.use_policy(Confused())
 
     async def main() -> None:
         responses = [engine.submit(ENDLESS) for _ in range(2)]
@@ -123,7 +124,7 @@ def test_a_policy_that_fails_fails_those_who_are_there_and_can_be_replaced(model
         for response in responses:
             with pytest.raises(EngineFailedError, match="ZeroDivisionError: nothing to share"):
                 await collect(response)
-        engine.policy = fixed
+        engine.use_policy(fixed)
         assert len(await collect(engine.submit(ENDLESS))) == 60
 
     asyncio.run(main())
@@ -147,9 +148,7 @@ def test_a_request_whose_token_cannot_be_chosen_fails_alone(model: MatFormer) ->
 
 
 def test_a_thread_that_dies_leaves_nobody_waiting(model: MatFormer) -> None:
-    engine = tiny_engine(
-        Failing(tiny_runtime(model), lambda n: SystemExit("killed") if n == 3 else None), max_batch_size=1
-    )
+    engine = tiny_engine(Failing(tiny_runtime(model), lambda n: SystemExit("killed") if n == 3 else None), slots=1)
 
     async def main() -> None:
         responses = [engine.submit(ENDLESS) for _ in range(2)]
@@ -173,7 +172,7 @@ class Grumbling(Notes):
 
 def test_an_observer_that_fails_stops_nobody(model: MatFormer) -> None:
     notes = Grumbling()
-    engine = tiny_engine(tiny_runtime(model), observer=notes)
+    engine = tiny_engine(tiny_runtime(model), observers=[notes])
 
     async def main() -> None:
         engine.start()
@@ -185,7 +184,7 @@ def test_an_observer_that_fails_stops_nobody(model: MatFormer) -> None:
 
 
 def test_a_cancelled_request_frees_its_place_for_the_next_one(model: MatFormer) -> None:
-    engine = tiny_engine(tiny_runtime(model), max_batch_size=1)
+    engine = tiny_engine(tiny_runtime(model), slots=1)
 
     async def main() -> None:
         engine.start()
@@ -207,7 +206,7 @@ def test_a_cancelled_request_frees_its_place_for_the_next_one(model: MatFormer) 
 
 def test_a_client_whose_event_loop_is_gone_is_cancelled(model: MatFormer) -> None:
     notes = Notes()
-    engine = tiny_engine(tiny_runtime(model), observer=notes)
+    engine = tiny_engine(tiny_runtime(model), observers=[notes])
 
     async def submit() -> Response:
         return engine.submit(replace(ENDLESS, max_tokens=90))
@@ -226,7 +225,7 @@ def test_a_client_whose_event_loop_is_gone_is_cancelled(model: MatFormer) -> Non
 
 
 def test_a_full_queue_refuses_and_keeps_nothing(model: MatFormer) -> None:
-    engine = tiny_engine(tiny_runtime(model), max_batch_size=1, max_queue=2)
+    engine = tiny_engine(tiny_runtime(model), slots=1, max_queue=2)
     request = replace(ENDLESS, max_tokens=2)
 
     async def main() -> None:
@@ -255,7 +254,7 @@ def test_a_refusal_is_counted_once_whether_the_queue_fills_before_or_while_a_req
     model: MatFormer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     notes = Refusals()
-    engine = tiny_engine(tiny_runtime(model), max_queue=1, observer=notes)
+    engine = tiny_engine(tiny_runtime(model), max_queue=1, observers=[notes])
 
     def overtaken(*given: Any) -> Choice:
         monkeypatch.undo()
@@ -275,7 +274,7 @@ def test_a_refusal_is_counted_once_whether_the_queue_fills_before_or_while_a_req
 
 @pytest.mark.parametrize("starts", [True, False])
 def test_stop_answers_those_who_are_still_there(model: MatFormer, starts: bool) -> None:
-    engine = tiny_engine(tiny_runtime(model), max_batch_size=1)
+    engine = tiny_engine(tiny_runtime(model), slots=1)
 
     async def main() -> None:
         responses = [engine.submit(replace(ENDLESS, max_tokens=90)) for _ in range(2)]

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from lts_ray.errors import LtsRayError
 from lts_ray.runtime.runtime import BLOCK_TOKENS
 from lts_ray.runtime.step_costs import Group, StepCosts
-from serve.engine.scheduler import Scheduler, Step
-from serve.policies.budget import NO_BUDGET
+from serve.engine.scheduler import Scheduler
+from serve.engine.step import Step
+from serve.policies.capacity import Capacity
 from serve.policies.menu import Menu, Option
-from serve.policies.policy import Plan, Situation
+from serve.policies.policy import Job, Plan, Situation
+from serve.policies.request import Request
 from tests.serve.models import tiny_menu
 
 MENU = tiny_menu()
@@ -51,9 +53,7 @@ def scheduler_of(
     return Scheduler(
         menu=MENU,
         policy=policy or Scripted(),
-        slots=slots,
-        max_queue=max_queue,
-        chunk_tokens=chunk_tokens,
+        capacity=Capacity(slots=slots, max_queue=max_queue, chunk_tokens=chunk_tokens),
         n_blocks=n_blocks,
     )
 
@@ -61,14 +61,8 @@ def scheduler_of(
 def add(
     scheduler: Scheduler, id: int, prompt: Sequence[int], max_tokens: int = 4, arrived_ms: float | None = None
 ) -> bool:
-    return scheduler.add(
-        id,
-        prompt=tuple(prompt),
-        max_tokens=max_tokens,
-        budget=NO_BUDGET,
-        pinned=None,
-        arrived_ms=float(id) if arrived_ms is None else arrived_ms,
-    )
+    request = Request(prompt=tuple(prompt), max_tokens=max_tokens)
+    return scheduler.add(Job(id=id, request=request, arrived_ms=float(id) if arrived_ms is None else arrived_ms))
 
 
 class Twin:
@@ -96,8 +90,8 @@ class Twin:
         if step is None:
             return None
         self.now_ms += step.predicted_ms
-        assert len({part.id for part in step.parts}) == len(step.parts) <= self.scheduler.slots
-        assert sum(len(part.segment.tokens) for part in step.parts) <= self.scheduler.chunk_tokens
+        assert len({part.id for part in step.parts}) == len(step.parts) <= self.scheduler.capacity.slots
+        assert sum(len(part.segment.tokens) for part in step.parts) <= self.scheduler.capacity.chunk_tokens
         assert not {part.id for part in step.parts} & set(step.preempted)
         made = {}
         for part in step.parts:

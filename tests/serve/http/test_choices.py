@@ -11,11 +11,11 @@ import torch
 from fastapi.testclient import TestClient
 
 from lts_ray.models.matformer.matformer import MatFormer
-from serve.engine.request import Request
 from serve.engine.response import Response
 from serve.http.request_schemas import CompletionRequest, RequestHeaders
 from serve.http.response_text import Spelling
 from serve.http.service import Service
+from serve.policies.request import Request
 
 PROMPTS = ["the nation", "of the people", "war"]
 DRAWN = {"model": "tiny", "prompt": PROMPTS[0], "temperature": 1.5, "seed": 40, "max_tokens": 10}

@@ -14,7 +14,6 @@ from openai.types import Completion
 from openai.types.chat import ChatCompletionChunk
 
 from lts_ray.text.tokenizer import Tokenizer, load_tokenizer
-from serve.engine.request import Request
 from serve.engine.response import Admitted, Ended, Event, Response, ResponseFailed, Token
 from serve.http.answers import Answers, ChatAnswers, CompletionAnswers
 from serve.http.event_stream import EventStream, events
@@ -22,6 +21,7 @@ from serve.http.generation import Choices, Generation, TextPiece
 from serve.http.response_schemas import ChunkTrace
 from serve.http.response_text import ResponseText, Spelling
 from serve.policies.budget import Budget, Timing
+from serve.policies.request import Request
 
 TIMING = Timing(ttft_ms=1.0, tpot_ms=2.0, e2e_ms=3.0)
 

@@ -15,13 +15,13 @@ from prometheus_client import Histogram as OfficialHistogram
 from prometheus_client.parser import text_string_to_metric_families
 
 from serve.engine.observer import StepRecord
-from serve.engine.request import Request
 from serve.engine.response import FinishReason, Progress
 from serve.metrics.ended_request import EndedRequest
 from serve.metrics.metrics_table import MEDIAN_STEPS, METRICS, SECONDS, Metric
 from serve.metrics.prometheus_metrics import Histogram, PrometheusMetrics
 from serve.policies.budget import NO_BUDGET, Budget
 from serve.policies.named_policies import policy_named
+from serve.policies.request import Request
 from tests.serve.models import collect, tiny_engine, tiny_menu, tiny_model, tiny_runtime
 
 STEP = StepRecord(
@@ -259,7 +259,7 @@ def test_a_histogram_counts_like_the_official_one(observed: list[tuple[float, in
 
 def test_an_engine_that_is_observed_counts_what_its_responses_say() -> None:
     metrics = PrometheusMetrics(model_name="sotu", submodels=tiny_menu().named)
-    engine = tiny_engine(tiny_runtime(tiny_model()), observer=metrics, policy=policy_named("deadline"))
+    engine = tiny_engine(tiny_runtime(tiny_model()), observers=[metrics], policy=policy_named("deadline"))
     small = tiny_menu().named["S"]
     requests = [
         Request(prompt=(5, 6, 7), max_tokens=6, ignore_eos=True, budget=Budget(e2e_ms=1e7, ttft_ms=1e-3)),

@@ -9,11 +9,11 @@ from typing import Any
 from ray.serve import metrics as ray_serve
 
 from serve.engine.observer import StepRecord
-from serve.engine.request import Request
 from serve.engine.response import Progress
 from serve.metrics.prometheus_metrics import PrometheusMetrics
 from serve.metrics.ray_metrics import RayMetrics
 from serve.policies.budget import Budget
+from serve.policies.request import Request
 from tests.serve.metrics.test_prometheus_metrics import scraped, step
 
 

@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from lts_ray.runtime.step_costs import StepCosts
 from serve.policies.budget import NO_BUDGET, Budget
+from serve.policies.capacity import Capacity
 from serve.policies.menu import Option
 from serve.policies.policy import Job, Situation
+from serve.policies.request import Request
 from tests.serve.models import tiny_menu
 
 MENU = tiny_menu()  # neurons: S 24, M 48, L 96, XL 192
@@ -42,12 +44,13 @@ def waiting_job(
 ) -> Job:
     return Job(
         id=id,
+        request=Request(prompt=(0,) * prompt_tokens, max_tokens=max_tokens, budget=budget, pinned=pinned),
         arrived_ms=arrived_ms,
-        budget=budget,
-        prompt_tokens=prompt_tokens,
-        max_tokens=max_tokens,
-        pinned=pinned,
     )
+
+
+def with_budget(job: Job, budget: Budget) -> Job:
+    return replace(job, request=replace(job.request, budget=budget))
 
 
 def running_job(
@@ -73,7 +76,9 @@ def situation_of(
     slots: int = 4,
     chunk: int = 16,
 ) -> Situation:
-    return Situation(now_ms=now_ms, running=running, waiting=waiting, slots=slots, chunk_tokens=chunk)
+    return Situation(
+        now_ms=now_ms, running=running, waiting=waiting, capacity=Capacity(slots=slots, chunk_tokens=chunk)
+    )
 
 
 def later(job: Job, *, now_ms: float, option: Option) -> Job:
@@ -102,13 +107,13 @@ def jobs(draw: st.DrawFn, id: int, *, runs: bool) -> Job:
         max_tokens=draw(st.integers(1, 30)),
         pinned=draw(pins),
     )
-    produced = draw(st.integers(0, job.max_tokens - 1))
+    produced = draw(st.integers(0, job.request.max_tokens - 1))
     if produced:
         first_ms = job.arrived_ms + draw(st.floats(0, 400))
         job = replace(job, produced=produced, first_ms=first_ms, option=draw(st.sampled_from([S, M, L, XL])))
     if not runs:
         return job
-    whole = job.prompt_tokens + job.produced
+    whole = len(job.request.prompt) + job.produced
     cached = whole - 1 if produced and draw(st.booleans()) else draw(st.integers(0, whole - 1))
     return replace(job, cached=cached)
 
@@ -123,6 +128,5 @@ def situations(draw: st.DrawFn) -> Situation:
         now_ms=draw(st.floats(500, 1500)),
         running=running,
         waiting=waiting,
-        slots=slots,
-        chunk_tokens=draw(st.integers(slots + 1, 24)),
+        capacity=Capacity(slots=slots, chunk_tokens=draw(st.integers(slots + 1, 24))),
     )

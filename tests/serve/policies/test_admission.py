@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +23,7 @@ from tests.serve.policies.situations import (
     situation_of,
     situations,
     waiting_job,
+    with_budget,
 )
 
 IDLE = situation_of()
@@ -108,7 +107,7 @@ def test_the_smallest_feasible_budget_is_feasible(
     )
     feasible = smallest_feasible_budget_ms(situation, job, MENU, RISING, policy_named(name))
     assert feasible.keys() == budget.items().keys()
-    asking = replace(job, budget=Budget(**{f"{kind}_ms": limit for kind, limit in feasible.items()}))
+    asking = with_budget(job, Budget(**{f"{kind}_ms": limit for kind, limit in feasible.items()}))
     assert judge(situation, asking, MENU, RISING, policy_named(name)).met
 
 

@@ -170,7 +170,7 @@ def test_a_plan_says_something_for_everybody_and_holds_only_whom_it_may(situatio
                 assert plan.options[id] == own_option(job, MENU)
             assert plan.options[id] in MENU.elastic
         running = {job.id for job in situation.running}
-        assert plan.held <= {id for id in running if not jobs[id].budget}
+        assert plan.held <= {id for id in running if not jobs[id].request.budget}
         assert not running or plan.held < running
 
 

@@ -49,10 +49,10 @@ def token_by_token(
     running, waiting = [job.id for job in situation.running], list(order)
 
     def decodes(id: int) -> bool:
-        return produced[id] > 0 and cached[id] == by_id[id].prompt_tokens + produced[id] - 1
+        return produced[id] > 0 and cached[id] == len(by_id[id].request.prompt) + produced[id] - 1
 
     while running or waiting:
-        while waiting and len(running) < situation.slots:
+        while waiting and len(running) < situation.capacity.slots:
             running.append(waiting.pop(0))
         prompts = [id for id in running if not decodes(id)]
         decoding = [id for id in running if decodes(id)]
@@ -61,23 +61,23 @@ def token_by_token(
         taking = [id for id in decoding if id not in held or wait == 0 or not apart]
         wait = (wait - 1) % holding.every if apart else 0
         pieces = dict.fromkeys(taking, 1)
-        room = max(1, situation.chunk_tokens - len(taking))
+        room = max(1, situation.capacity.chunk_tokens - len(taking))
         for id in prompts:
             if room:
-                pieces[id] = min(room, by_id[id].prompt_tokens + produced[id] - cached[id])
+                pieces[id] = min(room, len(by_id[id].request.prompt) + produced[id] - cached[id])
                 room -= pieces[id]
         groups = []
         for id, n in pieces.items():
             attended = sum(cached[id] + index + 1 for index in range(n))
             cached[id] += n
-            done = cached[id] == by_id[id].prompt_tokens + produced[id]
+            done = cached[id] == len(by_id[id].request.prompt) + produced[id]
             groups.append(Group(widths.get(id, cap), n, attended, int(done)))
             produced[id] += done
         now_ms += costs.step_ms(groups)
         for id in pieces:
             if produced[id] > by_id[id].produced and id not in first:
                 first[id] = now_ms
-            if produced[id] == by_id[id].max_tokens:
+            if produced[id] == by_id[id].request.max_tokens:
                 last[id] = now_ms
                 running.remove(id)
     return {id: (first[id], last[id]) for id in by_id}

@@ -89,6 +89,6 @@ def test_after_long_enough_nobody_who_comes_is_served_before_those_that_waited(s
     """No starvation: an hour later a newcomer, tight as it is, stands behind all that have a budget."""
     hour = 3_600_000.0
     newcomer = waiting_job(999, arrived_ms=hour, budget=Budget(ttft_ms=10_000))
-    old = tuple(job for job in situation.waiting if job.budget != NO_BUDGET)
+    old = tuple(job for job in situation.waiting if job.request.budget != NO_BUDGET)
     order = line(replace(situation, now_ms=hour, waiting=(*old, newcomer)), pace(situation, MENU, FLAT), Patience())
     assert order[-1] == 999

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -30,6 +29,7 @@ from tests.serve.policies.situations import (
     situation_of,
     situations,
     waiting_job,
+    with_budget,
 )
 
 ANY = Budget(e2e_ms=1e6)
@@ -125,8 +125,8 @@ def test_slackfit_serves_the_earliest_deadline_first_and_those_without_one_last(
 def test_after_the_first_token_the_last_one_is_due() -> None:
     job = running_job(1, budget=Budget(ttft_ms=10, tpot_ms=20), produced=1, remaining=10, first_ms=30)
     assert deadline_ms(job) == 30 + 200
-    assert deadline_ms(replace(job, budget=Budget(tpot_ms=20, e2e_ms=150))) == 150
-    assert deadline_ms(replace(job, budget=NO_BUDGET)) == float("inf")
+    assert deadline_ms(with_budget(job, Budget(tpot_ms=20, e2e_ms=150))) == 150
+    assert deadline_ms(with_budget(job, NO_BUDGET)) == float("inf")
 
 
 def test_thresholds_go_where_they_belong() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from lts_ray.runtime.step_costs import StepCosts
 from serve.policies.budget import NO_BUDGET, Budget, Timing
+from serve.policies.capacity import Capacity
 from serve.policies.named_policies import POLICIES, policy_named
 from serve.policies.policy import Policy
 from serve.simulate.arrival import Arrival
@@ -21,7 +22,7 @@ from tests.serve.models import tiny_menu
 MENU = tiny_menu()
 FLAT = StepCosts(grid=(1, 1000), base=(1.0, 1.0), neuron=(0.1, 0.1), head=(0.0, 0.0), attended=0.0)
 NODE = SimulatedReplica(
-    menu=MENU, costs=FLAT, slots=2, max_queue=4, chunk_tokens=16
+    menu=MENU, costs=FLAT, capacity=Capacity(slots=2, max_queue=4, chunk_tokens=16)
 )  # steps of S 3.4, M 5.8, L 10.6, XL 20.2 ms
 
 
@@ -102,7 +103,7 @@ def test_nobody_is_lost_and_nobody_gets_more_or_less_than_what_was_asked_for(
     arrivals: list[Arrival], name: str, n_blocks: int | None
 ) -> None:
     """Even where the cache is so small that requests must make room for others."""
-    node = replace(NODE, n_blocks=n_blocks, slots=4, noise=0.1)
+    node = replace(NODE, n_blocks=n_blocks, capacity=replace(NODE.capacity, slots=4), noise=0.1)
     outcomes = run(*arrivals, node=node, policy=policy_named(name))
     assert [each.arrival for each in outcomes] == arrivals
     for each in outcomes:

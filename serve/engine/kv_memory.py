@@ -1,4 +1,4 @@
-"""How many blocks of keys and values fit a memory budget."""
+"""How many blocks of keys and values fit into how much memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def block_bytes(config: DecoderConfig) -> int:
     return 4 * of_token.n_layer * of_token.n_kv_head * BLOCK_TOKENS * (of_token.d_head + values)
 
 
-def blocks_for(config: DecoderConfig, *, rows: int, budget_mb: float | None) -> int:
+def blocks_that_fit(config: DecoderConfig, *, rows: int, budget_mb: float | None) -> int:
     """budget_mb, in 1e6 bytes: None for as much as `rows` full contexts need, but not above DEFAULT_MB.
 
     Raises LtsRayError where not even one full context fits: such a request could never run.

@@ -1,0 +1,29 @@
+"""What a client wants: one record, made once, which the scheduler and the policies hold as it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lts_ray.decoding.sampling import GREEDY, Sampling
+from serve.policies.budget import NO_BUDGET, Budget
+from serve.policies.menu import Option
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    prompt: tuple[int, ...]
+    max_tokens: int
+    """The most that it gets; it may end earlier, which cannot be known ahead."""
+    sampling: Sampling = GREEDY
+    seed: int | None = None
+    budget: Budget = NO_BUDGET
+    pinned: Option | None = None
+    """The submodel that the client names, never changed."""
+    strict: bool = False
+    """Refuse it rather than miss its budget."""
+    ignore_eos: bool = False
+    """Go on to max_tokens whatever the model says."""
+    top_logprobs: int | None = None
+    """How many of the most likely tokens come with each; 0: the token's own log probability only; None: neither."""
+    label: str = "-"
+    """What the log calls it; the engine tells requests apart by ids of its own."""
