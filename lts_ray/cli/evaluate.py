@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -46,49 +46,25 @@ def evaluate(
     the same next token most likely, and the KL divergence of the submodel's distribution from the universal one's, in
     nats per token.
     """
-    from lts_ray.errors import LtsRayError
-
-    if tasks is None:
-        if shots or limit is not None or beside is not None or include_path is not None:
-            raise LtsRayError("--shots, --limit, --beside and --include-path are for --tasks: say which tasks")
-        _on_text(model, submodel, frontier, text=text, corpus=corpus, blocks=blocks, length=length, as_json=as_json)
-        return
-    if text is not None or blocks is not None or length is not None:
-        raise LtsRayError("--tasks bring their own texts: leave out --text, --blocks and --length")
-    names = listed(tasks)
-    if not names:
-        raise LtsRayError(f"--tasks is TASK,TASK; got {tasks!r}")
-    _on_tasks(
-        model,
-        submodel,
-        frontier,
-        tasks=names,
-        shots=shots or [0],
-        limit=limit,
-        beside=beside,
-        include_path=include_path,
-        as_json=as_json,
-    )
-
-
-def _on_text(
-    model: Path,
-    names: list[str] | None,
-    frontier: Path | None,
-    *,
-    text: str | None,
-    corpus: str,
-    blocks: int | None,
-    length: int | None,
-    as_json: bool,
-) -> None:
     from lts_ray.console import print_rows, progress_bars
+    from lts_ray.errors import LtsRayError
     from lts_ray.evaluation.text_quality import evaluate as run
 
+    if tasks is not None:
+        if text is not None or blocks is not None or length is not None:
+            raise LtsRayError("--tasks bring their own texts: leave out --text, --blocks and --length")
+        names = listed(tasks)
+        if not names:
+            raise LtsRayError(f"--tasks is TASK,TASK; got {tasks!r}")
+        own: dict[str, Any] = {"shots": shots or [0], "limit": limit, "beside": beside, "include_path": include_path}
+        _on_tasks(model, submodel, frontier, tasks=names, as_json=as_json, **own)
+        return
+    if shots or limit is not None or beside is not None or include_path is not None:
+        raise LtsRayError("--shots, --limit, --beside and --include-path are for --tasks: say which tasks")
     with progress_bars(disable=as_json) as progress:
         results = run(
             model,
-            names,
+            submodel,
             frontier=frontier,
             text=text,
             corpus=corpus,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -54,40 +54,23 @@ def generate(
     universal = load_universal(model).model
     tokenizer = load_tokenizer(model)
     prompt_ids, chosen = tokenizer.encode(prompt), universal.config.submodel(submodel)
-    sampling = Sampling(temperature=temperature, top_p=top_p)
     generator = torch.Generator().manual_seed(seed)
+    wanted: dict[str, Any] = {
+        "submodel": chosen,
+        "max_tokens": max_tokens,
+        "sampling": Sampling(temperature=temperature, top_p=top_p),
+    }
     drafted: Iterable[Round] = ()
     if draft is None:
-        tokens = run(
-            universal,
-            prompt_ids,
-            submodel=chosen,
-            max_tokens=max_tokens,
-            sampling=sampling,
-            eos_id=tokenizer.eos_id,
-            generator=generator,
-        )
+        tokens = run(universal, prompt_ids, **wanted, eos_id=tokenizer.eos_id, generator=generator)
     else:
-        small = universal.config.submodel(draft)
+        wanted["draft"] = universal.config.submodel(draft)
         rule: DraftLength = (
-            FixedLength(length)
-            if isinstance(length, int)
-            else adaptive_length(
-                universal, prompt_ids, draft=small, submodel=chosen, max_tokens=max_tokens, sampling=sampling
-            )
+            FixedLength(length) if isinstance(length, int) else adaptive_length(universal, prompt_ids, **wanted)
         )
-        rounds = speculate(
-            universal,
-            prompt_ids,
-            draft=small,
-            submodel=chosen,
-            length=rule,
-            max_tokens=max_tokens,
-            sampling=sampling,
-            eos_id=tokenizer.eos_id,
-            generator=generator,
+        rounds, drafted = tee(
+            speculate(universal, prompt_ids, **wanted, length=rule, eos_id=tokenizer.eos_id, generator=generator)
         )
-        rounds, drafted = tee(rounds)
         tokens = tokens_of(rounds)
     stream = tokenizer.stream()
     print(prompt, end="", flush=True)

@@ -7,6 +7,7 @@ The seam between a model, which projects, and what remembers: a model runs the s
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -14,6 +15,21 @@ from torch import Tensor
 from torch.nn import functional
 
 from lts_ray.models.kv_cache import KVCache
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How the queries of a layer look at keys; the same in every pass."""
+
+    group: int = 1
+    """Queries that share a key. Where there are fewer queries than the keys serve, the first keys are their own."""
+    window: int | None = None
+    """How many tokens a token sees, itself included; None: all before it."""
+    scale: float | None = None
+    """Of the products; None: 1 / √d_head."""
+
+
+PLAIN = Look()
 
 
 class Attend(Protocol):
@@ -28,23 +44,11 @@ class Attend(Protocol):
         """Keep k and v, [B, n_kv_head, T, d_head], as `layer`'s, though no query asks for them."""
         ...
 
-    def __call__(
-        self,
-        layer: int,
-        q: Tensor,
-        k: Tensor | None,
-        v: Tensor | None,
-        *,
-        group: int = 1,
-        window: int | None = None,
-        scale: float | None = None,
-    ) -> Tensor:
+    def __call__(self, layer: int, q: Tensor, k: Tensor | None, v: Tensor | None, look: Look = PLAIN) -> Tensor:
         """What the queries find. Returns q's shape.
 
         q: [B, n_head, T, d_head]. k, v: [B, n_kv_head, T, d_head], of the same tokens, remembered as `layer`'s; None:
-        that layer's, of an earlier call of this pass. group: queries that share a key; where q has fewer heads than
-        the keys serve, the first keys are its own. window: how many tokens a token sees, itself included; None: all
-        before it. scale: of the products; None: 1 / √d_head.
+        that layer's, of an earlier call of this pass.
         """
         ...
 
@@ -63,29 +67,19 @@ class OwnTokens:
         if layer in self._donors:
             self._written[layer] = (k, v)
 
-    def __call__(
-        self,
-        layer: int,
-        q: Tensor,
-        k: Tensor | None,
-        v: Tensor | None,
-        *,
-        group: int = 1,
-        window: int | None = None,
-        scale: float | None = None,
-    ) -> Tensor:
+    def __call__(self, layer: int, q: Tensor, k: Tensor | None, v: Tensor | None, look: Look = PLAIN) -> Tensor:
         if k is not None and v is not None:
             self.remember(layer, k, v)
         else:
             k, v = self._written[layer]
-        keys, values = (x[:, : q.shape[1] // group] for x in (k, v))
+        keys, values = (x[:, : q.shape[1] // look.group] for x in (k, v))
         length = q.shape[2]
         mask = None
-        if window is not None and window < length:
+        if look.window is not None and look.window < length:
             places = torch.arange(length, device=q.device)
-            mask = _visible(places[:, None], places, window)
+            mask = _visible(places[:, None], places, look.window)
         return functional.scaled_dot_product_attention(
-            q, keys, values, attn_mask=mask, is_causal=mask is None and length > 1, scale=scale, enable_gqa=True
+            q, keys, values, attn_mask=mask, is_causal=mask is None and length > 1, scale=look.scale, enable_gqa=True
         )
 
 
@@ -108,28 +102,18 @@ class CachedTokens:
     def remember(self, layer: int, k: Tensor, v: Tensor) -> None:
         _append(self._cache, layer, k, v)
 
-    def __call__(
-        self,
-        layer: int,
-        q: Tensor,
-        k: Tensor | None,
-        v: Tensor | None,
-        *,
-        group: int = 1,
-        window: int | None = None,
-        scale: float | None = None,
-    ) -> Tensor:
+    def __call__(self, layer: int, q: Tensor, k: Tensor | None, v: Tensor | None, look: Look = PLAIN) -> Tensor:
         if k is not None and v is not None:
             self.remember(layer, k, v)
-        used = q.shape[1] // group
+        used = q.shape[1] // look.group
         keys, values = (x[layer, :, :used, : self._end] for x in (self._cache.keys, self._cache.values))
         mask = self._mask
-        if window is not None and window < self._end:
+        if look.window is not None and look.window < self._end:
             places = torch.arange(self._end, device=q.device)
-            mask = _visible(self._positions[..., None], places, window)[:, None]
+            mask = _visible(self._positions[..., None], places, look.window)[:, None]
         causal = mask is None and q.shape[2] > 1
         return functional.scaled_dot_product_attention(
-            q, keys, values, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=True
+            q, keys, values, attn_mask=mask, is_causal=causal, scale=look.scale, enable_gqa=True
         )
 
 

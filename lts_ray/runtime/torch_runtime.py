@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lts_ray.errors import LtsRayError
+from lts_ray.models.attend import PLAIN, Look
 from lts_ray.models.extent import Extent
 from lts_ray.models.universal_model import UniversalModel
 from lts_ray.runtime.runtime import BLOCK_TOKENS
@@ -70,21 +71,11 @@ class _Pages:
         self.keys[layer][self.layout.blocks, : k.shape[1], self.layout.offsets] = k[:, :, 0]
         self.values[layer][self.layout.blocks, : v.shape[1], self.layout.offsets] = v[:, :, 0]
 
-    def __call__(
-        self,
-        layer: int,
-        q: Tensor,
-        k: Tensor | None,
-        v: Tensor | None,
-        *,
-        group: int = 1,
-        window: int | None = None,
-        scale: float | None = None,
-    ) -> Tensor:
+    def __call__(self, layer: int, q: Tensor, k: Tensor | None, v: Tensor | None, look: Look = PLAIN) -> Tensor:
         """q: [N, n_head, 1, d_head]; k, v: [N, n_kv_head, 1, d_head]."""
         if k is not None and v is not None:
             self.remember(layer, k, v)
-        layout, kept = self.layout, slice(0, q.shape[1] // group)
+        layout, kept = self.layout, slice(0, q.shape[1] // look.group)
         keys, values = self.keys[layer], self.values[layer]
         seen = torch.empty_like(q)
         for sequences in layout.groups:
@@ -94,8 +85,8 @@ class _Pages:
                 q[own].view(rows, length, q.shape[1], q.shape[3]).transpose(1, 2),  # [B, n_head, T, d_head]
                 _gathered(keys[:, kept], sequences),
                 _gathered(values[:, kept], sequences),
-                attn_mask=sequences.visible(window),
-                scale=scale,
+                attn_mask=sequences.visible(look.window),
+                scale=look.scale,
                 enable_gqa=True,
             )
             seen[own] = y.transpose(1, 2).flatten(0, 1)[:, :, None]

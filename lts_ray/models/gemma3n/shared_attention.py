@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from lts_ray.models.attend import Attend
+from lts_ray.models.attend import Attend, Look
 from lts_ray.models.few_rows import linear
 from lts_ray.models.gemma3n.gemma3n_config import Gemma3nConfig, LayerType
 from lts_ray.models.matformer.grouped_attention import rotate
@@ -35,9 +35,9 @@ class Gemma3nAttention(nn.Module):
     def __init__(self, config: Gemma3nConfig, layer: int) -> None:
         super().__init__()
         d_model, d_head, eps = config.d_model, config.d_head, config.rms_norm_eps
-        self.d_head, self.group = d_head, config.n_head // config.n_kv_head
-        self.layer_type = config.layer_types[layer]
-        self.window = config.window if self.layer_type == "sliding_attention" else None
+        self.d_head, self.layer_type = d_head, config.layer_types[layer]
+        window = config.window if self.layer_type == "sliding_attention" else None
+        self.look = Look(config.n_head // config.n_kv_head, window, scale=1.0)
         self.key_layer = config.key_layer(layer)
         self.has_keys = self.key_layer == layer
         self.q_proj = nn.Linear(d_model, config.n_head * d_head, bias=False)
@@ -53,7 +53,7 @@ class Gemma3nAttention(nn.Module):
         """x: [B, T, d_model]. Returns x's shape."""
         q = rotate(self.q_norm(self._heads(x, self.q_proj)), rotary[self.layer_type])
         k, v = self._keys(x, rotary) if self.has_keys else (None, None)
-        y = attend(self.key_layer, q, k, v, group=self.group, window=self.window, scale=1.0)
+        y = attend(self.key_layer, q, k, v, self.look)
         return linear(y.transpose(1, 2).flatten(2), self.o_proj.weight)
 
     def remember(self, x: Tensor, rotary: Rotary, *, attend: Attend) -> None:

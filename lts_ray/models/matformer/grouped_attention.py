@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lts_ray.models.attend import Attend
+from lts_ray.models.attend import Attend, Look
 from lts_ray.models.extent import Widths, cut, most
 from lts_ray.models.few_rows import linear
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
@@ -39,7 +39,7 @@ class GroupedAttention(nn.Module):
     def __init__(self, config: MatFormerConfig, n_head: int) -> None:
         """n_head: of this layer."""
         super().__init__()
-        self.n_head, self.group, self.d_head = n_head, config.head_step, config.d_head
+        self.n_head, self.d_head, self.look = n_head, config.d_head, Look(group=config.head_step)
         family, d_q, d_kv = config.family, n_head * config.d_head, n_head // config.head_step * config.d_head
         self.q_proj = nn.Linear(config.d_model, d_q, bias=family.qkv_bias)
         self.k_proj = nn.Linear(config.d_model, d_kv, bias=family.qkv_bias)
@@ -60,7 +60,7 @@ class GroupedAttention(nn.Module):
         """
         d_model = x.shape[-1]
         own = self.n_head if heads is None else most(heads)
-        kept = (self.n_head if attend.remembers else own) // self.group
+        kept = (self.n_head if attend.remembers else own) // self.look.group
         q = self._heads(x, self.q_proj, own)
         k = self._heads(x, self.k_proj, kept)
         v = self._heads(x, self.v_proj, kept)
@@ -68,7 +68,7 @@ class GroupedAttention(nn.Module):
             q, k = self.q_norm(q), self.k_norm(k)
         if rotary is not None:
             q, k = rotate(q, rotary).to(v.dtype), rotate(k, rotary).to(v.dtype)
-        y = attend(layer, q, k, v, group=self.group)
+        y = attend(layer, q, k, v, self.look)
         y = y.transpose(1, 2).flatten(2)  # [B, T, own · d_head]
         if isinstance(heads, tuple):
             y = cut(y, tuple(count * self.d_head for count in heads))
