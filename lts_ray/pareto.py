@@ -32,7 +32,7 @@ def relative_hypervolume(vectors: Sequence[Objectives], bounds: tuple[Objectives
     """
     if not vectors:
         return 0.0
-    low, high = (np.asarray(each, dtype=np.float64) for each in bounds)
+    low, high = (np.asarray(bound, dtype=np.float64) for bound in bounds)
     span = np.where(high > low, high - low, 1.0)
     scaled = (np.asarray(vectors, dtype=np.float64) - low) / span
     return float(moocore.hypervolume(scaled, ref=np.full(scaled.shape[1], 1.0001)))

@@ -37,8 +37,8 @@ class Extent:
             return cls(chosen.widths, chosen.heads, chosen.d_model)
         if len(submodel) != rows:
             raise LtsRayError(f"{len(submodel)} submodels for {rows} rows: give one, or one per row")
-        checked = {each: config.check(each) for each in set(submodel)}
-        of_rows = [checked[each] for each in submodel]
+        checked = {chosen: config.check(chosen) for chosen in set(submodel)}
+        of_rows = [checked[chosen] for chosen in submodel]
         heads: tuple[Widths, ...] = ()
         if any(row.heads for row in of_rows):
             heads = _columns(row.heads or config.elastic_heads for row in of_rows)

@@ -54,7 +54,7 @@ def front_distance(proxy_front: Sequence[Point], true_front: Sequence[Point]) ->
         raise LtsRayError(f"both fronts need points; got {len(proxy_front)} and {len(true_front)}")
     total = 0.0
     for latency, perplexity in proxy_front:
-        _, reference = min((abs(each - latency), truth) for each, truth in true_front)
+        _, reference = min((abs(other - latency), truth) for other, truth in true_front)
         total += abs(perplexity - reference) / reference
     return total / len(proxy_front)
 

@@ -108,7 +108,7 @@ def fit_costs(samples: Sequence[Sample], space: BackboneSpace) -> ArchitectureCo
     Raises LtsRayError for too few of them, and for encoders, which have no decode step: `learn` takes each cost alone.
     """
     check_has_steps(space)
-    architectures = [each for each, _ in samples]
+    architectures = [architecture for architecture, _ in samples]
     laws, errors = {}, {}
     for name in COST_NAMES:
         measured = [getattr(cost, name) for _, cost in samples]
@@ -180,7 +180,7 @@ class _Table:
         weighted = self.terms / self.values[:, None]
         scale = np.maximum(weighted.max(axis=0), 1e-300)  # columns differ by many orders of magnitude
         solution, _ = nnls(weighted / scale, np.ones_like(self.values))
-        return tuple(float(each) for each in solution / scale)
+        return tuple(map(float, solution / scale))
 
     def remainder(self, coefficients: tuple[float, ...]) -> Array:
         left: Array = np.log(self.values / (self.terms @ np.array(coefficients)))

@@ -20,7 +20,7 @@ MEMORY = "peak_memory_mb"
 def terms_of(name: str, space: BackboneSpace, architectures: Sequence[Architecture]) -> Array:
     """Of the cost of that name, [n, terms]."""
     of: Callable[[BackboneSpace, Architecture], tuple[float, ...]] = _memory_terms if name == MEMORY else _time_terms
-    return np.array([of(space, each) for each in architectures], dtype=np.float64)
+    return np.array([of(space, architecture) for architecture in architectures], dtype=np.float64)
 
 
 def _time_terms(space: BackboneSpace, architecture: Architecture) -> tuple[float, ...]:
@@ -41,7 +41,7 @@ def _memory_terms(space: BackboneSpace, architecture: Architecture) -> tuple[flo
     """Weights; keys and values; and the activations of the layer that needs most, which the others then reuse."""
     d, n = architecture.d_model, architecture.n_layer
     weights, stacks = space.count_total_params(architecture, vocab_size=space.vocab_size), architecture.stacks
-    widest, most_heads = max(max(each.d_inner) for each in stacks), max(max(each.n_head) for each in stacks)
+    widest, most_heads = max(max(stack.d_inner) for stack in stacks), max(max(stack.n_head) for stack in stacks)
     return (weights, n * d, d, widest, most_heads, 1.0)
 
 
@@ -54,18 +54,18 @@ def features_of(name: str, space: BackboneSpace, architectures: Sequence[Archite
     return np.array(
         [
             (
-                log(each.d_model),
+                log(architecture.d_model),
                 *(
                     feature
-                    for stack in each.stacks
+                    for stack in architecture.stacks
                     for feature in (
                         log(stack.n_layer),
                         of(log(width) for width in stack.d_inner),
                         of(log(heads) for heads in stack.n_head),
                     )
                 ),
-                log(space.count_total_params(each, vocab_size=space.vocab_size)),
+                log(space.count_total_params(architecture, vocab_size=space.vocab_size)),
             )
-            for each in architectures
+            for architecture in architectures
         ]
     )

@@ -67,4 +67,4 @@ def features(architecture: Architecture) -> tuple[float, ...]:
 
 
 def _matrix(architectures: Sequence[Architecture]) -> Array:
-    return np.array([features(each) for each in architectures], dtype=np.float64)
+    return np.array([features(architecture) for architecture in architectures], dtype=np.float64)

@@ -32,15 +32,16 @@ ITERATIONS = 40
 
 @dataclass(frozen=True, kw_only=True)
 class Hyperparameters:
-    """In units of standardised in- and outputs. length_scales: one a feature. The others are standard deviations.
-
-    signal: of the Matérn part. linear: of each feature's slope. noise: of an observation.
-    """
+    """In units of standardised in- and outputs; all but the length scales are standard deviations."""
 
     length_scales: tuple[float, ...]
+    """One a feature."""
     signal: float
+    """Of the Matérn part."""
     linear: float
+    """Of each feature's slope."""
     noise: float
+    """Of an observation."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -86,7 +87,7 @@ def fit_process(x: ArrayLike, y: ArrayLike) -> GaussianProcess:
 
 
 def condition(x: ArrayLike, y: ArrayLike, hyperparameters: Hyperparameters) -> GaussianProcess:
-    """As `fit`, with hyperparameters that are known already."""
+    """As `fit_process`, with hyperparameters that are known already."""
     inputs, outputs, standard = _standardised(x, y)
     if len(hyperparameters.length_scales) != inputs.shape[1]:
         raise LtsRayError(f"{len(hyperparameters.length_scales)} length scales for {inputs.shape[1]} features")

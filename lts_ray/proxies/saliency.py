@@ -37,7 +37,7 @@ def fisher(subject: LiveModel, tokens: Tensor) -> float:
         loss = subject.loss(model, tokens)
     gradients = torch.autograd.grad(loss, seen.outputs)
     products = [(a * g).sum(dim=1) for a, g in zip(seen.outputs, gradients, strict=True)]  # [B, channels]
-    return sum(float(0.5 * each.detach().square().mean(dim=0).sum()) for each in products)
+    return sum(float(0.5 * product.detach().square().mean(dim=0).sum()) for product in products)
 
 
 def synflow(subject: LiveModel, tokens: Tensor) -> float:

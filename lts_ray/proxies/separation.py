@@ -50,7 +50,7 @@ def relu_log_det(subject: LiveModel, tokens: Tensor) -> float:
     model = subject.copy()
     with torch.no_grad(), _Switches(rows=len(tokens)) as seen:
         subject.hidden(model, tokens)
-    if not seen.found:
+    if not seen.any:
         raise LtsRayError("relu_log_det needs ReLU, GELU or SiLU activations; the model ran none")
     return float(torch.linalg.slogdet(seen.agreement).logabsdet)
 
@@ -60,14 +60,14 @@ class _Switches(TorchFunctionMode):
 
     def __init__(self, *, rows: int) -> None:
         super().__init__()
-        self.found = False
+        self.any = False
         self.agreement = torch.zeros(rows, rows, dtype=torch.float64)
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         if func in ACTIVATIONS:
-            self.found = True
+            self.any = True
             on = (args[0].detach() > 0).flatten(1).float()
             agreement = on @ on.T + (1 - on) @ (1 - on).T  # [B, B]
             self.agreement += agreement.double().cpu()

@@ -48,15 +48,13 @@ UNIVERSAL_MODEL_TYPES = (*TRANSLATORS, PER_LAYER_MODEL_TYPE)
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint(Generic[Model_co]):
-    """A loaded model and what its folder says of it.
-
-    validation_loss: nats per token by granularity, as training measured it; empty where unknown.
-    fingerprint: SHA-256 of the configuration and weights; a frontier names the model that it is of by this.
-    """
+    """A loaded model and what its folder says of it."""
 
     model: Model_co
     fingerprint: str
+    """SHA-256 of the configuration and weights; a frontier names the model that it is of by this."""
     validation_loss: Mapping[str, float] = field(default_factory=dict)
+    """Nats per token by granularity, as training measured it; empty where unknown."""
 
 
 def save_checkpoint(

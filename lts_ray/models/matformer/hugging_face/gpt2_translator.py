@@ -96,12 +96,12 @@ class GPT2Translator:
         back = renamed(tensors, {ours: theirs for theirs, ours in NAMES.items()})
         result: dict[str, Tensor] = {}
         for name, value in back.items():
-            found = PART.match(name)
-            if found is None:
+            part = PART.match(name)
+            if part is None:
                 result[name] = turned(name, value)
-            elif found[2] == "q":
-                fused = f"{found[1]}{FUSED}{found[3]}"
-                split = [back[f"{found[1]}.self_attn.{letter}_proj.{found[3]}"] for letter in "qkv"]
+            elif part[2] == "q":
+                fused = f"{part[1]}{FUSED}{part[3]}"
+                split = [back[f"{part[1]}.self_attn.{letter}_proj.{part[3]}"] for letter in "qkv"]
                 result[fused] = turned(fused, torch.cat(split))
         return with_prefix(result, "transformer.")
 

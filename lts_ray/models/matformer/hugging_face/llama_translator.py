@@ -34,15 +34,12 @@ NEEDED: Mapping[str, object] = {"use_sliding_window": False, "partial_rotary_fac
 
 @dataclass(frozen=True, kw_only=True)
 class LlamaTranslator:
-    """default_head_dim: where config.json has none; None: hidden_size / num_attention_heads.
-
-    bias_keys: the keys that switch biases on, by the part of the family that they switch.
-    """
-
     family: Family
     architecture: str
     default_head_dim: int | None = None
+    """Where config.json has none; None: hidden_size / num_attention_heads."""
     bias_keys: Mapping[str, tuple[str, ...]]
+    """Keys of config.json that switch biases on, with the parts of the family that each switches."""
 
     def read(self, raw: RawConfig) -> MatFormerConfig:
         refuse(raw, NEEDED)

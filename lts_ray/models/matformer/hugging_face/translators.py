@@ -25,5 +25,5 @@ ALL: tuple[Translator, ...] = (
     GPT2Translator(),
     OPTTranslator(),
 )
-TRANSLATORS: Mapping[str, Translator] = {each.family.name: each for each in ALL}
+TRANSLATORS: Mapping[str, Translator] = {translator.family.name: translator for translator in ALL}
 """By model type, which is the family's name."""
