@@ -26,7 +26,6 @@ from lts_ray.ray_session import nodes_for, simulated_cluster
 from lts_ray.search.algorithms.search_settings import AlgorithmName, SearchSettings
 from lts_ray.search.backbone_search import backbone_job
 from lts_ray.search.on_ray.search_run import run_search
-from lts_ray.search.search_job import SearchJob
 from lts_ray.spaces import gpt2_space as gpt2
 from lts_ray.target import Target
 
@@ -65,12 +64,10 @@ def time_search(algorithm: AlgorithmName, evaluations: int, measurement_ms: floa
     """
     with tempfile.TemporaryDirectory(prefix="lts-ray-bench-") as folder, simulated_cluster(nodes_for(TARGETS)) as where:
         settings = SearchSettings(evaluations=evaluations, quality="decoder_params", algorithm=algorithm)
-        job: SearchJob[Architecture] = replace(
-            backbone_job(space=gpt2.SPACE, targets=TARGETS, settings=settings),
-            payload={"seconds": measurement_ms / 1000, "file": folder},
-            actor_class=WaitingActor,
-        )
-        run_search(job, Path(folder) / "search", address=where)
+        job = backbone_job(space=gpt2.SPACE, targets=TARGETS, settings=settings)
+        payload = {"seconds": measurement_ms / 1000, "file": folder}
+        workload = replace(job.workload, payload=payload, actor_class=WaitingActor)
+        run_search(replace(job, workload=workload), Path(folder) / "search", address=where)
         noted = [read_json_lines(Path(folder) / f"{target.name}.jsonl", what="notes") for target in TARGETS]
     counts = [len(notes) for notes in noted]
     if counts != [evaluations] * len(TARGETS):

@@ -98,7 +98,7 @@ def simulated_cluster(nodes: Sequence[SimulatedNode], *, head_cpus: int = 2) -> 
 
 @contextmanager
 def growing_cluster(nodes: Sequence[SimulatedNode], *, head_cpus: int = 2) -> Iterator[Cluster]:
-    """As `simulated_cluster`, for whoever lets nodes `join` and leave (`Cluster.remove_node`) while it runs."""
+    """As `simulated_cluster`, where nodes may `join` and leave (`Cluster.remove_node`) while it runs."""
     cluster = Cluster(
         initialize_head=True,
         shutdown_at_exit=True,

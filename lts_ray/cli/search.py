@@ -103,11 +103,11 @@ def search(
         print(f"{target.name}: {len(session.front(target.name))} {job.results.noun} on the front")
     if len(chosen) > 1:
         print(f"all targets at once: {len(session.joint_front())} {job.results.noun} on the front")
-    for each in session.sureness:
-        name = session.plan.settings.objective_names[each.objective]
+    for sureness in session.sureness:
+        name = session.plan.settings.objective_names[sureness.objective]
         print(
-            f"the surrogate predicted {name} within {100 * each.mean_error:.1f} % on average; "
-            f"{100 * each.within_95:.0f} % of the results lie in its 95 % intervals"
+            f"the surrogate predicted {name} within {100 * sureness.mean_error:.1f} % on average; "
+            f"{100 * sureness.within_95:.0f} % of the results lie in its 95 % intervals"
         )
     print(f"The results are in {output / job.results.file_name}; the report is {output / REPORT}")
 
@@ -127,7 +127,7 @@ def report(
     from lts_ray.search.read_search import read_search
 
     folder = results[0]
-    (session, described), *others = (read_search(each, model_dir=model) for each in results)
+    (session, described), *others = (read_search(path, model_dir=model) for path in results)
     named = {str(other): session for other, (session, _) in zip(results[1:], others, strict=True)}
     _draw(session, described, folder, others=named)
     print(f"The report is {folder / REPORT}; optuna-dashboard opens {folder / JOURNAL}")

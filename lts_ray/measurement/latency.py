@@ -25,43 +25,46 @@ UNSTEADY = 0.15
 
 @dataclass(frozen=True, kw_only=True)
 class TimedBlock:
-    """Runs timed one right after the other, in milliseconds as the clock gave them. slowdown: of the node then."""
+    """Runs timed one right after the other."""
 
     times_ms: tuple[float, ...]
+    """As the clock gave them."""
     slowdown: float = 1.0
+    """Of the node then."""
 
     @property
     def corrected_ms(self) -> tuple[float, ...]:
         """The times as they would have been at a quiet moment."""
-        return tuple(each / self.slowdown for each in self.times_ms)
+        return tuple(time_ms / self.slowdown for time_ms in self.times_ms)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """All timed runs of one step.
-
-    blocks: in the order they ran. discarded: blocks that ran at a slow moment and were measured again.
-    reference_ms: what the reference takes at a quiet moment, the unit of the slowdowns; None where none was timed.
-    """
+    """All timed runs of one step."""
 
     regime: Regime
     threads: int
     blocks: tuple[TimedBlock, ...]
+    """In the order they ran."""
     discarded: tuple[TimedBlock, ...] = ()
+    """Blocks that ran at a slow moment and were measured again."""
     reference_ms: float | None = None
+    """What the reference takes at a quiet moment, the unit of the slowdowns; None where none was timed."""
 
     def __post_init__(self) -> None:
-        if not self.blocks or any(not each.times_ms or each.slowdown <= 0 for each in (*self.blocks, *self.discarded)):
+        if not self.blocks or any(
+            not block.times_ms or block.slowdown <= 0 for block in (*self.blocks, *self.discarded)
+        ):
             raise LtsRayError("a latency needs blocks, each with times and a positive slowdown")
 
     @property
     def times_ms(self) -> tuple[float, ...]:
         """Of all blocks, as the clock gave them."""
-        return tuple(each for block in self.blocks for each in block.times_ms)
+        return tuple(time_ms for block in self.blocks for time_ms in block.times_ms)
 
     @cached_property
     def corrected_ms(self) -> tuple[float, ...]:
-        return tuple(each for block in self.blocks for each in block.corrected_ms)
+        return tuple(time_ms for block in self.blocks for time_ms in block.corrected_ms)
 
     @cached_property
     def median_ms(self) -> float:
@@ -104,7 +107,7 @@ class Latency:
         return {
             "median_ms": round(self.median_ms, 4),
             "iqr_ms": round(self.iqr_ms, 4),
-            "interval_ms": [round(each, 4) for each in self.interval_ms],
+            "interval_ms": [round(bound_ms, 4) for bound_ms in self.interval_ms],
             "slowdown": round(self.slowdown, 4),
             "threads": self.threads,
             "reference_ms": self.reference_ms,
@@ -116,20 +119,20 @@ class Latency:
     def from_json(cls, regime: Regime, value: Mapping[str, Any]) -> Latency:
         """Raises LtsRayError, KeyError, TypeError or ValueError. A record of times without blocks is one block."""
         if "blocks" not in value:
-            times = tuple(float(each) for each in value["times_ms"])
+            times = tuple(map(float, value["times_ms"]))
             return cls(regime=regime, threads=int(value["threads"]), blocks=(TimedBlock(times_ms=times),))
         reference = value["reference_ms"]
         return cls(
             regime=regime,
             threads=int(value["threads"]),
-            blocks=tuple(_block_from_json(each) for each in value["blocks"]),
-            discarded=tuple(_block_from_json(each) for each in value["discarded"]),
+            blocks=tuple(_block_from_json(block) for block in value["blocks"]),
+            discarded=tuple(_block_from_json(block) for block in value["discarded"]),
             reference_ms=None if reference is None else float(reference),
         )
 
 
 def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Bounds that hold the median of whatever `values` are drawn from with at least this probability.
+    """Bounds that hold the median of what `values` are drawn from with at least this probability.
 
     The k-th smallest and k-th largest value miss it only when fewer than k of n values fall on one side of it, which
     is a fair coin's chance whatever the distribution. Five values or fewer give all there is, their range, which is
@@ -148,4 +151,4 @@ def _block_to_json(block: TimedBlock) -> dict[str, Any]:
 
 
 def _block_from_json(value: Mapping[str, Any]) -> TimedBlock:
-    return TimedBlock(slowdown=float(value["slowdown"]), times_ms=tuple(float(each) for each in value["times_ms"]))
+    return TimedBlock(slowdown=float(value["slowdown"]), times_ms=tuple(map(float, value["times_ms"])))

@@ -30,10 +30,9 @@ class Failed:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """decode: None of an encoder, which has no decode step."""
-
     prefill: Latency
     decode: Latency | None
+    """None of an encoder, which has no decode step."""
     peak_memory_bytes: int
 
     @property

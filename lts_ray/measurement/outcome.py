@@ -1,4 +1,4 @@
-"""One candidate's evaluation on all targets, and the seam between a search and whoever evaluates for it."""
+"""One candidate's evaluation on all targets, as a search gets it and its log has it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from lts_ray.measurement.measurement import Failed, Measurement
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """loss: higher is worse: validation loss in nats per token, or minus the decoder parameters."""
-
     loss: float
+    """Higher is worse: validation loss in nats per token, or minus the parameters where these stand for quality."""
     measurements: Mapping[str, Measurement]
+    """By target."""
 
     def __post_init__(self) -> None:
         if not isfinite(self.loss):
@@ -25,7 +25,7 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         return {
             "loss": self.loss,
-            "measurements": {target: each.to_json() for target, each in self.measurements.items()},
+            "measurements": {target: measured.to_json() for target, measured in self.measurements.items()},
         }
 
     @classmethod
@@ -34,7 +34,7 @@ class Evaluation:
             return cls(
                 loss=float(value["loss"]),
                 measurements={
-                    str(target): Measurement.from_json(each) for target, each in value["measurements"].items()
+                    str(target): Measurement.from_json(measured) for target, measured in value["measurements"].items()
                 },
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -19,11 +19,12 @@ from lts_ray.timing import Clock, torch_threads, waiter
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """Its yardsticks keep their baselines from one candidate to the next. decode: None of an encoder's."""
+    """Its yardsticks keep their baselines from one candidate to the next."""
 
     target: Target
     prefill: Yardstick
     decode: Yardstick | None
+    """None of an encoder's."""
 
     @classmethod
     def of(cls, subject: Subject, target: Target, *, clock: Clock = time.perf_counter) -> Reference:

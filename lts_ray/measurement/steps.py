@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 
 from lts_ray.errors import LtsRayError
-from lts_ray.measurement.subjects.subject import Cache, Subject
+from lts_ray.measurement.subjects.subject import Subject
 from lts_ray.target import Target
 from lts_ray.timing import Step
 
@@ -39,32 +39,32 @@ def step_of(regime: Regime, subject: Subject, target: Target) -> Step:
     return decode_step(subject, rows=target.batch_size, context=decode_context(subject, target.sequence_length))
 
 
-def prefill_step(subject: Subject, *, rows: int, tokens: int, cache: Cache | None = None) -> Step:
+def prefill_step(subject: Subject, *, rows: int, tokens: int) -> Step:
     """A step that fills an empty cache of `rows` rows with `tokens` tokens each."""
-    used = subject.empty_cache(rows=rows, length=tokens) if cache is None else cache
+    cache = subject.empty_cache(rows=rows, length=tokens)
     inputs = random_tokens(subject, rows, tokens)
 
     def run() -> None:
-        used.lengths.zero_()
-        subject.run(inputs, used)
+        cache.lengths.zero_()
+        subject.run(inputs, cache)
 
     return run
 
 
-def decode_step(subject: Subject, *, rows: int, context: int, cache: Cache | None = None) -> Step:
+def decode_step(subject: Subject, *, rows: int, context: int) -> Step:
     """A step of one more token for each of `rows` rows, which hold `context` tokens before it.
 
-    A cache that is given is taken as filled. One made here gets its context from a prefill: memory that was never
-    written is one page of zeros, which is read faster than keys and values are.
+    The context comes from a prefill: memory that was never written is one page of zeros, which is read faster than
+    keys and values are.
     """
-    used = subject.empty_cache(rows=rows, length=context + 1) if cache is None else cache
-    if cache is None and context:
-        subject.run(random_tokens(subject, rows, context), used)
+    cache = subject.empty_cache(rows=rows, length=context + 1)
+    if context:
+        subject.run(random_tokens(subject, rows, context), cache)
     inputs = random_tokens(subject, rows, 1)
 
     def run() -> None:
-        used.lengths.fill_(context)
-        subject.run(inputs, used)
+        cache.lengths.fill_(context)
+        subject.run(inputs, cache)
 
     return run
 

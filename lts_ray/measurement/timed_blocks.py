@@ -15,25 +15,34 @@ from lts_ray.measurement.latency import Latency, TimedBlock, median_interval
 from lts_ray.measurement.steps import Regime
 from lts_ray.timing import Clock, Step, timed
 
+# The warm-up ends once AGREEING runs in a row differ by no more than the share AGREEMENT.
 AGREEING = 3
 AGREEMENT = 0.05
-"""Warm-up ends once this many runs in a row differ by no more than this share."""
+
+# A step is timed in blocks, at least MIN_BLOCKS: the range of six blocks' medians holds the median with 95 %, that of
+# fewer does not. Timing stops once the median's interval is within the share STEADY of it.
 MIN_BLOCKS, MAX_BLOCKS = 6, 24
-"""Six blocks are the fewest whose medians' range holds the median with 95 %."""
-MIN_RUNS, MAX_RUNS = 2, 20
-"""Of one block."""
-SHARE = 0.05
-"""Of the time there is, for one block."""
 STEADY = 0.03
-"""Timing stops once the median's interval is within this share of it."""
+
+# A block is this many runs, as many as fit the share BLOCK_SHARE of the time there is.
+MIN_RUNS, MAX_RUNS = 2, 20
+BLOCK_SHARE = 0.05
+
+# Before and after a block the reference is timed, for READING_S at least and for the share READING_SHARE of the block.
+READING_S = 0.01
+READING_SHARE = 0.2
+
+# A reading that is further from the baseline than the share TOLERANCE says that the node was slow, or, below it, that
+# the baseline was taken at a slow moment. Slow blocks are measured again, MAX_REPEATS of them at most, and no more
+# once PATIENCE of them in a row were slow again.
 TOLERANCE = 0.05
-"""How far the reference may be from its baseline before a block is measured again, or the baseline is taken anew."""
-MAX_REPEATS, PATIENCE = 6, 3
-"""Blocks measured again at most, and how many of them in a row may be slow again."""
-READING_S, READING_SHARE = 0.01, 0.2
-"""How long the reference is timed before and after a block: at least so long, and so much of the block's own time."""
-READINGS, QUIET_READINGS, BASELINE_S = 12, 4, 3.0
-"""For a baseline: readings, how many of them must be quiet, and the time for more when they are not."""
+MAX_REPEATS = 6
+PATIENCE = 3
+
+# A baseline takes READINGS readings, and more for up to BASELINE_S until QUIET_READINGS of them are quiet.
+READINGS = 12
+QUIET_READINGS = 4
+BASELINE_S = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +95,7 @@ class Yardstick:
         started, readings, quiet = self._clock(), list(seen_ms), [0.0]
         while len(readings) < READINGS or (len(quiet) < QUIET_READINGS and self._clock() - started < BASELINE_S):
             readings.append(median(block_times(self._step, runs, wait=self._wait, clock=self._clock)))
-            quiet = [each for each in readings if each <= (1 + TOLERANCE) * min(readings)]
+            quiet = [reading for reading in readings if reading <= (1 + TOLERANCE) * min(readings)]
         return round(median(quiet), 4)
 
 
@@ -106,7 +115,7 @@ def time_step(
     """
     started = clock()
     typical_ms = warm_up(step, wait=wait, clock=clock, seconds=seconds / 4)
-    runs = runs_within(SHARE * seconds, typical_ms, least=MIN_RUNS, most=MAX_RUNS)
+    runs = runs_within(BLOCK_SHARE * seconds, typical_ms, least=MIN_RUNS, most=MAX_RUNS)
 
     def read_ms() -> float:
         return yardstick.read_ms(seconds=READING_SHARE * runs * typical_ms / 1000, step_ms=typical_ms)
@@ -125,15 +134,15 @@ def time_step(
     return Latency(
         regime=regime,
         threads=threads,
-        blocks=tuple(each.block(baseline_ms) for each in samples),
-        discarded=tuple(each.block(baseline_ms) for each in discarded),
+        blocks=tuple(sample.block(baseline_ms) for sample in samples),
+        discarded=tuple(sample.block(baseline_ms) for sample in discarded),
         reference_ms=baseline_ms,
     )
 
 
 def is_known(samples: Sequence[Sample], baseline_ms: float) -> bool:
     """The median's interval is narrow."""
-    medians = [median(each.block(baseline_ms).corrected_ms) for each in samples]
+    medians = [median(sample.block(baseline_ms).corrected_ms) for sample in samples]
     low, high = median_interval(medians)
     return high - low <= STEADY * median(medians)
 
@@ -143,7 +152,7 @@ def measure_again(samples: list[Sample], sample: Callable[[], Sample], yardstick
     left_over: list[Sample] = []
     patience = PATIENCE
     while patience and len(left_over) < MAX_REPEATS:
-        place, worst = max(enumerate(samples), key=lambda each: each[1].worst_ms)
+        place, worst = max(enumerate(samples), key=lambda pair: pair[1].worst_ms)
         if worst.worst_ms <= (1 + TOLERANCE) * yardstick.baseline_ms:
             break
         again = sample()

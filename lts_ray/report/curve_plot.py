@@ -13,9 +13,9 @@ from lts_ray.report.style import LINES, styled
 def curve_figure(data: ReportData, target: str) -> go.Figure:
     """Searches by one algorithm share its colour; this report's own search is the thick line."""
     curves = data.curves[target]
-    colours = {name: LINES[i % len(LINES)] for i, name in enumerate(dict.fromkeys(each.algorithm for each in curves))}
+    colours = {name: LINES[i % len(LINES)] for i, name in enumerate(dict.fromkeys(curve.algorithm for curve in curves))}
     figure = go.Figure()
-    for curve in sorted(curves, key=lambda each: each.is_this):  # the last one lies on top
+    for curve in sorted(curves, key=lambda curve: curve.is_this):  # the last one lies on top
         name = html.escape(curve.name)
         figure.add_trace(
             go.Scatter(

@@ -14,16 +14,14 @@ from lts_ray.spaces.search_space import Candidate
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """One search's hypervolume on one target. values: after each evaluation, the failed ones included.
-
-    An evaluation that failed, or breaks a limit, adds nothing and was paid for.
-    is_this: the search that the report is about.
-    """
+    """One search's hypervolume on one target."""
 
     name: str
     algorithm: str
     values: tuple[float, ...]
+    """After each evaluation. One that failed, or breaks a limit, adds nothing and was paid for."""
     is_this: bool
+    """Of the search that the report is about."""
 
 
 def hypervolume_curves(
@@ -41,11 +39,11 @@ def hypervolume_curves(
     return tuple(
         Curve(
             name=name,
-            algorithm=each.plan.settings.algorithm,
-            values=() if box is None else _values(each, target, box),
-            is_this=each is session,
+            algorithm=search.plan.settings.algorithm,
+            values=() if box is None else _values(search, target, box),
+            is_this=search is session,
         )
-        for name, each in searches.items()
+        for name, search in searches.items()
     )
 
 
@@ -74,22 +72,22 @@ def _box(
     seeds = [every[seed] for seed in session.plan.space.seeds() if seed in every]
     if len(seeds) > 1:
         return bounds_of(seeds)
-    vectors = [vector for each in (session, *others.values()) for vector in each.vectors(target).values()]
+    vectors = [vector for search in (session, *others.values()) for vector in search.vectors(target).values()]
     return bounds_of(vectors) if vectors else None
 
 
 def _names(session: SearchSession[Any], others: Mapping[str, SearchSession[Any]]) -> list[str]:
     """Algorithm and seed; where these are the same twice, with the name that the other search was given by."""
     names: list[str] = []
-    for key, each in [("this search", session), *others.items()]:
-        settings = each.plan.settings
+    for key, search in [("this search", session), *others.items()]:
+        settings = search.plan.settings
         name = f"{settings.algorithm}, seed {settings.seed}"
         names.append(name if name not in names else f"{name} ({key})")
     return names
 
 
 def _check_same(session: SearchSession[Any], other: SearchSession[Any], name: str) -> None:
-    mine, theirs = ({**each.plan.to_json(), **each.plan.settings.to_json()} for each in (session, other))
+    mine, theirs = ({**search.plan.to_json(), **search.plan.settings.to_json()} for search in (session, other))
     different = [key for key in ("space", "subject", "targets", "quality", "latency") if mine[key] != theirs[key]]
     if different:
         raise LtsRayError(

@@ -27,39 +27,41 @@ def front_figure(data: ReportData, target: str) -> go.Figure:
         figure.add_trace(_evaluated_trace(data, target, axis, legend=first), row=1, col=column)
         figure.add_trace(_joined_trace(data, front, target, axis), row=1, col=column)
         figure.add_trace(_front_trace(data, front, target, axis, legend=first), row=1, col=column)
-        if any(each.is_landmark for each in data.evaluated):
+        if any(candidate.is_landmark for candidate in data.evaluated):
             figure.add_trace(_landmark_trace(data, target, axis, legend=first), row=1, col=column)
         figure.update_xaxes(title_text=AXES[axis], row=1, col=column)
     figure.update_yaxes(title_text=data.scale.title, row=1, col=1)
     return styled(figure, height=430)
 
 
-def _latency(each: Shown, target: str, axis: Axis) -> float:
-    return float(getattr(each.measured[target].cost, axis))
+def _latency(candidate: Shown, target: str, axis: Axis) -> float:
+    return float(getattr(candidate.measured[target].cost, axis))
 
 
 def _evaluated_trace(data: ReportData, target: str, axis: Axis, *, legend: bool) -> go.Scatter:
-    rest = [each for each in data.evaluated if target not in each.fronts]
+    rest = [candidate for candidate in data.evaluated if target not in candidate.fronts]
     return go.Scatter(
-        x=[_latency(each, target, axis) for each in rest],
-        y=[data.scale.value(each) for each in rest],
+        x=[_latency(candidate, target, axis) for candidate in rest],
+        y=[data.scale.value(candidate) for candidate in rest],
         mode="markers",
         name="evaluated",
         legendgroup="evaluated",
         showlegend=legend,
         marker={"color": MUTED, "size": 6, "opacity": 0.45},
-        hovertext=[hover_text(data, each, target) for each in rest],
+        hovertext=[hover_text(data, candidate, target) for candidate in rest],
         hovertemplate=SHOWN_ON_HOVER,
     )
 
 
 def _joined_trace(data: ReportData, front: Sequence[Shown], target: str, axis: Axis) -> go.Scatter:
     """Joins those front points that also lead in this plot's two dimensions: the others are there for what is not."""
-    pairs = [(data.scale.minimised(each), _latency(each, target, axis)) for each in front]
-    leading = sorted((front[index] for index in non_dominated(pairs)), key=lambda each: _latency(each, target, axis))
+    pairs = [(data.scale.minimised(candidate), _latency(candidate, target, axis)) for candidate in front]
+    leading = sorted(
+        (front[index] for index in non_dominated(pairs)), key=lambda candidate: _latency(candidate, target, axis)
+    )
     return go.Scatter(
-        x=[_latency(each, target, axis) for each in leading],
-        y=[data.scale.value(each) for each in leading],
+        x=[_latency(candidate, target, axis) for candidate in leading],
+        y=[data.scale.value(candidate) for candidate in leading],
         mode="lines",
         line={"color": ACCENT, "width": 1.5},
         showlegend=False,
@@ -69,14 +71,14 @@ def _joined_trace(data: ReportData, front: Sequence[Shown], target: str, axis: A
 
 def _front_trace(data: ReportData, front: Sequence[Shown], target: str, axis: Axis, *, legend: bool) -> go.Scatter:
     return go.Scatter(
-        x=[_latency(each, target, axis) for each in front],
-        y=[data.scale.value(each) for each in front],
+        x=[_latency(candidate, target, axis) for candidate in front],
+        y=[data.scale.value(candidate) for candidate in front],
         mode="markers",
         name="front",
         legendgroup="front",
         showlegend=legend,
         marker={
-            "color": [each.measured[target].cost.peak_memory_mb for each in front],
+            "color": [candidate.measured[target].cost.peak_memory_mb for candidate in front],
             "colorscale": MEMORY_SCALE,
             "size": 9,
             "line": {"color": "white", "width": 1},
@@ -87,21 +89,21 @@ def _front_trace(data: ReportData, front: Sequence[Shown], target: str, axis: Ax
                 "outlinewidth": 0,
             },
         },
-        hovertext=[hover_text(data, each, target) for each in front],
+        hovertext=[hover_text(data, candidate, target) for candidate in front],
         hovertemplate=SHOWN_ON_HOVER,
     )
 
 
 def _landmark_trace(data: ReportData, target: str, axis: Axis, *, legend: bool) -> go.Scatter:
-    landmarks = [each for each in data.evaluated if each.is_landmark]
+    landmarks = [candidate for candidate in data.evaluated if candidate.is_landmark]
     return go.Scatter(
-        x=[_latency(each, target, axis) for each in landmarks],
-        y=[data.scale.value(each) for each in landmarks],
+        x=[_latency(candidate, target, axis) for candidate in landmarks],
+        y=[data.scale.value(candidate) for candidate in landmarks],
         mode="markers+text",
         name="trained granularity",
         legendgroup="landmark",
         showlegend=legend,
-        text=[f"<b>{html.escape(each.name or '')}</b>" for each in landmarks],
+        text=[f"<b>{html.escape(candidate.name or '')}</b>" for candidate in landmarks],
         textposition="bottom left" if data.scale.is_loss else "top left",  # where nothing can lie
         textfont={"size": 13, "color": INK},
         marker={"symbol": "diamond-open", "size": 14, "color": INK, "line": {"width": 1.8}},

@@ -23,8 +23,8 @@ def latency_axis(data: ReportData) -> Axis:
 def front_figure_3d(data: ReportData, target: str) -> go.Figure:
     figure = go.Figure()
     front = data.front(target)
-    rest = [each for each in data.evaluated if target not in each.fronts]
-    landmarks = [each for each in data.evaluated if each.is_landmark]
+    rest = [candidate for candidate in data.evaluated if target not in candidate.fronts]
+    landmarks = [candidate for candidate in data.evaluated if candidate.is_landmark]
     figure.add_trace(_trace(data, target, rest, name="evaluated", marker={"color": MUTED, "size": 2.5, "opacity": 0.5}))
     figure.add_trace(
         _trace(
@@ -33,7 +33,7 @@ def front_figure_3d(data: ReportData, target: str) -> go.Figure:
             list(front),
             name="front",
             marker={
-                "color": [each.measured[target].cost.peak_memory_mb for each in front],
+                "color": [candidate.measured[target].cost.peak_memory_mb for candidate in front],
                 "colorscale": MEMORY_SCALE,
                 "size": 5,
                 "line": {"color": "white", "width": 0.5},
@@ -45,7 +45,7 @@ def front_figure_3d(data: ReportData, target: str) -> go.Figure:
         trace = _trace(data, target, landmarks, name="trained granularity", marker=marker)
         trace.update(
             mode="markers+text",
-            text=[f"<b>{html.escape(each.name or '')}</b>" for each in landmarks],
+            text=[f"<b>{html.escape(candidate.name or '')}</b>" for candidate in landmarks],
             textposition="top center",
             textfont={"size": 13, "color": INK, "family": FONT},
         )
@@ -74,13 +74,13 @@ def front_figure_3d(data: ReportData, target: str) -> go.Figure:
 def _trace(data: ReportData, target: str, shown: list[Shown], *, name: str, marker: dict[str, object]) -> go.Scatter3d:
     axis = latency_axis(data)
     return go.Scatter3d(
-        x=[getattr(each.measured[target].cost, axis) for each in shown],
-        y=[each.measured[target].cost.peak_memory_mb for each in shown],
-        z=[data.scale.value(each) for each in shown],
+        x=[getattr(candidate.measured[target].cost, axis) for candidate in shown],
+        y=[candidate.measured[target].cost.peak_memory_mb for candidate in shown],
+        z=[data.scale.value(candidate) for candidate in shown],
         mode="markers",
         name=name,
         marker=marker,
-        hovertext=[hover_text(data, each, target) for each in shown],
+        hovertext=[hover_text(data, candidate, target) for candidate in shown],
         hovertemplate=SHOWN_ON_HOVER,
     )
 

@@ -11,12 +11,12 @@ WRAP = 56
 """Characters to a line of a hover text: fifteen layers' lists are longer than a figure is wide."""
 
 
-def hover_text(data: ReportData, each: Shown, target: str | None = None) -> str:
+def hover_text(data: ReportData, candidate: Shown, target: str | None = None) -> str:
     """Name, what it is, quality and size; with a target, also what it costs there. Plotly reads it as HTML."""
-    name = [] if each.name is None else [f"<b>{html.escape(each.name)}</b>"]
-    lines = [*name, *_wrapped(each.description), *_quality(data, each)]
+    name = [] if candidate.name is None else [f"<b>{html.escape(candidate.name)}</b>"]
+    lines = [*name, *_wrapped(candidate.description), *_quality(data, candidate)]
     if target is not None:
-        measured = each.measured[target]
+        measured = candidate.measured[target]
         cost = measured.cost
         decode = "" if cost.decode_ms is None else f"decode {cost.decode_ms:.3f} ms"
         lines += [
@@ -28,11 +28,11 @@ def hover_text(data: ReportData, each: Shown, target: str | None = None) -> str:
     return "<br>".join(lines)
 
 
-def _quality(data: ReportData, each: Shown) -> list[str]:
-    params = f"{each.decoder_params:,} {data.stacks} parameters"
+def _quality(data: ReportData, candidate: Shown) -> list[str]:
+    params = f"{candidate.decoder_params:,} {data.stacks} parameters"
     if not data.scale.is_loss:
         return [params]
-    return [f"{data.scale.word} {each.loss:.4f}, perplexity {perplexity_text(each.loss)}", params]
+    return [f"{data.scale.word} {candidate.loss:.4f}, perplexity {perplexity_text(candidate.loss)}", params]
 
 
 def _interval(interval_ms: tuple[float, float] | None, decimals: int) -> str:

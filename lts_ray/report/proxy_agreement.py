@@ -21,12 +21,13 @@ LATENCIES: dict[LatencyRegime, tuple[str, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ProxyAgreement:
-    """count: candidates compared. distances: d_avg by target, then by the latency that is an objective."""
-
     count: int
+    """Candidates compared."""
     spearman: float
     common_ratios: Mapping[int, float]
+    """By the per cent that are best."""
     distances: Mapping[str, Mapping[str, float]]
+    """d_avg by target, then by the latency that is an objective."""
 
 
 def proxy_agreement(
@@ -35,8 +36,8 @@ def proxy_agreement(
     """None for fewer than two candidates, which have no order to agree on."""
     if len(evaluations) < 2:
         return None
-    truth = [-each.loss for each in evaluations]
-    perplexities = [math.exp(min(each.loss, HIGHEST_LOSS)) for each in evaluations]
+    truth = [-evaluation.loss for evaluation in evaluations]
+    perplexities = [math.exp(min(evaluation.loss, HIGHEST_LOSS)) for evaluation in evaluations]
     return ProxyAgreement(
         count=len(evaluations),
         spearman=spearman(decoder_params, truth),
@@ -44,7 +45,9 @@ def proxy_agreement(
         distances={
             target: {
                 name: proxy_front_distance(
-                    latencies=[getattr(each.measurements[target].cost, f"{name}_ms") for each in evaluations],
+                    latencies=[
+                        getattr(evaluation.measurements[target].cost, f"{name}_ms") for evaluation in evaluations
+                    ],
                     proxy=decoder_params,
                     perplexities=perplexities,
                 )

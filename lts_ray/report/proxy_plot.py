@@ -12,8 +12,8 @@ from lts_ray.report.style import ACCENT, MUTED, SHOWN_ON_HOVER, styled
 def proxy_figure(data: ReportData) -> go.Figure:
     """Marked: what is on the front of any target."""
     figure = go.Figure()
-    rest = [each for each in data.evaluated if not each.fronts]
-    front = [each for each in data.evaluated if each.fronts]
+    rest = [candidate for candidate in data.evaluated if not candidate.fronts]
+    front = [candidate for candidate in data.evaluated if candidate.fronts]
     figure.add_trace(_trace(data, rest, name="evaluated", marker={"color": MUTED, "size": 6, "opacity": 0.5}))
     marker = {"color": ACCENT, "size": 9, "line": {"color": "white", "width": 1}}
     figure.add_trace(_trace(data, front, name="on a front", marker=marker))
@@ -24,11 +24,11 @@ def proxy_figure(data: ReportData) -> go.Figure:
 
 def _trace(data: ReportData, shown: list[Shown], *, name: str, marker: dict[str, object]) -> go.Scatter:
     return go.Scatter(
-        x=[each.decoder_params / 1e6 for each in shown],
-        y=[each.loss for each in shown],
+        x=[candidate.decoder_params / 1e6 for candidate in shown],
+        y=[candidate.loss for candidate in shown],
         mode="markers",
         name=name,
         marker=marker,
-        hovertext=[hover_text(data, each) for each in shown],
+        hovertext=[hover_text(data, candidate) for candidate in shown],
         hovertemplate=SHOWN_ON_HOVER,
     )

@@ -22,24 +22,26 @@ class HasQuality(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class QualityScale:
-    """title: of an axis. short: where there is little room. word: within a sentence. is_loss: lower is better."""
-
     title: str
+    """Of an axis."""
     short: str
+    """Where there is little room."""
     word: str
+    """Within a sentence."""
     is_loss: bool
+    """Lower is better."""
 
     def of(self, stacks: str) -> QualityScale:
         """As of a backbone whose parameters are those of these stacks of layers, such as "encoder"."""
         return replace(self, title=self.title.replace("decoder", stacks), word=self.word.replace("decoder", stacks))
 
-    def value(self, each: HasQuality) -> float:
+    def value(self, candidate: HasQuality) -> float:
         """What is drawn: nats per token, or millions of decoder parameters."""
-        return each.loss if self.is_loss else each.decoder_params / 1e6
+        return candidate.loss if self.is_loss else candidate.decoder_params / 1e6
 
-    def minimised(self, each: HasQuality) -> float:
+    def minimised(self, candidate: HasQuality) -> float:
         """The same, turned so that lower is better."""
-        return self.value(each) if self.is_loss else -self.value(each)
+        return self.value(candidate) if self.is_loss else -self.value(candidate)
 
 
 SCALES: dict[Quality, QualityScale] = {

@@ -1,4 +1,4 @@
-"""What a report shows, as plain data: taken from a search's session, drawn by the plots, laid out by `html`."""
+"""What a report shows, as plain data: taken from a search's session, drawn by the plots, laid out by the page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lts_ray.report.curves import Curve, hypervolume_curves
 from lts_ray.report.proxy_agreement import ProxyAgreement, proxy_agreement
 from lts_ray.report.quality_scale import SCALES, QualityScale
 from lts_ray.search.algorithms.search_settings import LatencyRegime
-from lts_ray.search.search_results import Found, Results, found
+from lts_ray.search.search_results import KeptPoint, Results, kept_points
 from lts_ray.search.search_session import SearchSession
 from lts_ray.spaces.search_space import Candidate
 from lts_ray.target import Target
@@ -36,51 +36,53 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """One candidate that could be evaluated.
-
-    name: None for one that is neither on a front nor a landmark. parts: what it is made of, by column.
-    fronts: targets on whose front it lies. is_joint: on the front of all targets at once.
-    """
+    """One candidate that could be evaluated."""
 
     name: str | None
+    """None for one that is neither on a front nor a landmark."""
     description: str
     parts: Mapping[str, str]
+    """What it is made of, by column."""
     decoder_params: int
     loss: float
     measured: Mapping[str, Measured]
+    """By target."""
     fronts: tuple[str, ...]
+    """Targets on whose front it lies."""
     is_joint: bool
+    """On the front of all targets at once."""
     is_landmark: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class Steadiness:
-    """unsteady: candidates with a doubtful latency. worst_slowdown: of the node; None where no reference was timed."""
-
     unsteady: int
+    """Candidates with a doubtful latency."""
     worst_slowdown: float | None
+    """Of the node; None where no reference was timed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportData:
-    """evaluated: in the order they finished. points: those with a name, best quality first.
-
-    curves, steadiness: by target. proxy: None where no truth was measured. subject: what candidates are of.
-    """
-
     noun: str
     space: str
     subject: Mapping[str, str]
+    """What candidates are of."""
     algorithm: str
     seed: int
     quality: Quality
     latency: LatencyRegime
     targets: tuple[Target, ...]
     evaluated: tuple[Shown, ...]
+    """In the order they finished."""
     points: tuple[Shown, ...]
+    """Those with a name, best quality first."""
     curves: Mapping[str, tuple[Curve, ...]]
+    """By target."""
     steadiness: Mapping[str, Steadiness]
+    """By target."""
     proxy: ProxyAgreement | None
+    """None where no truth was measured."""
     failed: int
     planned: int
     exhausted: bool
@@ -93,21 +95,23 @@ class ReportData:
     @property
     def stacks(self) -> str:
         """Of what stacks of layers the parameters are that are counted."""
-        both = any(ENCODER_LAYERS in each.parts for each in self.evaluated)
+        both = any(ENCODER_LAYERS in candidate.parts for candidate in self.evaluated)
         return "encoder and decoder" if both else "decoder" if self.can_decode else "encoder"
 
     @property
     def can_decode(self) -> bool:
         """Whether there are decode latencies: of all candidates, or, in a space of encoders, of none."""
-        return all(cost.cost.decode_ms is not None for each in self.evaluated for cost in each.measured.values())
+        return all(
+            cost.cost.decode_ms is not None for candidate in self.evaluated for cost in candidate.measured.values()
+        )
 
     @property
     def joint(self) -> tuple[Shown, ...]:
-        return tuple(each for each in self.points if each.is_joint)
+        return tuple(point for point in self.points if point.is_joint)
 
     def front(self, target: str) -> tuple[Shown, ...]:
         """Best quality first."""
-        return tuple(each for each in self.points if target in each.fronts)
+        return tuple(point for point in self.points if target in point.fronts)
 
 
 def report_data(
@@ -121,10 +125,13 @@ def report_data(
     """
     plan, evaluated = session.plan, session.evaluated
     settings, targets = plan.settings, plan.targets
-    points = {each.candidate: each for each in found(session, results)}
-    shown = {each: _shown(each, evaluated[each], points.get(each), session, results) for each in evaluated}
+    points = {point.candidate: point for point in kept_points(session, results)}
+    shown = {
+        candidate: _shown(candidate, evaluated[candidate], points.get(candidate), session, results)
+        for candidate in evaluated
+    }
     is_measured = settings.quality == "validation_loss"
-    params = [each.decoder_params for each in shown.values()]
+    params = [candidate.decoder_params for candidate in shown.values()]
     return ReportData(
         noun=results.noun,
         space=plan.space.name,
@@ -135,10 +142,10 @@ def report_data(
         latency=settings.latency,
         targets=targets,
         evaluated=tuple(shown.values()),
-        points=tuple(shown[each] for each in points),
+        points=tuple(shown[candidate] for candidate in points),
         curves={target.name: hypervolume_curves(session, others or {}, target.name) for target in targets},
         steadiness={
-            target.name: _steadiness(each.measurements[target.name] for each in evaluated.values())
+            target.name: _steadiness(evaluation.measurements[target.name] for evaluation in evaluated.values())
             for target in targets
         },
         proxy=proxy_agreement(params, list(evaluated.values()), settings.latency) if is_measured else None,
@@ -152,7 +159,7 @@ def report_data(
 def _shown(
     candidate: Candidate,
     evaluation: Evaluation,
-    point: Found[Candidate] | None,
+    point: KeptPoint[Candidate] | None,
     session: SearchSession[Candidate],
     results: Results[Candidate],
 ) -> Shown:
@@ -163,7 +170,7 @@ def _shown(
         parts=_parts(candidate, description),
         decoder_params=session.plan.space.decoder_params(candidate),
         loss=evaluation.loss,
-        measured={name: _measured(each) for name, each in evaluation.measurements.items()},
+        measured={name: _measured(measurement) for name, measurement in evaluation.measurements.items()},
         fronts=() if point is None else point.fronts,
         is_joint=point is not None and point.is_joint,
         is_landmark=candidate in results.landmarks,
@@ -196,14 +203,14 @@ def _measured(measurement: Measurement) -> Measured:
         cost=measurement.cost,
         prefill_interval_ms=measurement.prefill.interval_ms,
         decode_interval_ms=None if measurement.decode is None else measurement.decode.interval_ms,
-        is_unsteady=any(each.is_unsteady for each in measurement.latencies),
+        is_unsteady=any(latency.is_unsteady for latency in measurement.latencies),
     )
 
 
 def _steadiness(measurements: Iterable[Measurement]) -> Steadiness:
-    latencies = [each.latencies for each in measurements]
-    slowdowns = [each.worst_slowdown for both in latencies for each in both if each.reference_ms is not None]
+    latencies = [measurement.latencies for measurement in measurements]
+    slowdowns = [latency.worst_slowdown for both in latencies for latency in both if latency.reference_ms is not None]
     return Steadiness(
-        unsteady=sum(any(each.is_unsteady for each in both) for both in latencies),
+        unsteady=sum(any(latency.is_unsteady for latency in both) for both in latencies),
         worst_slowdown=max(slowdowns, default=None),
     )

@@ -73,13 +73,15 @@ def _latencies(data: ReportData) -> str:
 def _finding(data: ReportData, target: Target) -> dict[str, Any]:
     """One target in numbers: its front, what that spans, and how far to trust it."""
     name = target.name
-    costs = [each.measured[name].cost for each in data.front(name)]
+    costs = [point.measured[name].cost for point in data.front(name)]
     steadiness = data.steadiness[name]
     labels = ", ".join(f"{key}: {value}" for key, value in target.label_selector.items())
     spans = {}
     for cost in _costs(data):
-        values = [getattr(each, cost) for each in costs]
-        decimals = _decimals([getattr(each.cost, cost) for point in data.points for each in point.measured.values()])
+        values = [getattr(of_point, cost) for of_point in costs]
+        decimals = _decimals(
+            [getattr(measured.cost, cost) for point in data.points for measured in point.measured.values()]
+        )
         spans[cost] = f"{min(values):,.{decimals}f} – {max(values):,.{decimals}f}" if values else "–"
     return {
         "name": name,
@@ -115,20 +117,20 @@ def _agreement(data: ReportData) -> list[tuple[str, str, str]]:
 def _rows(data: ReportData) -> list[dict[str, Any]]:
     names, costs = [target.name for target in data.targets], _costs(data)
     decimals = {
-        (name, cost): _decimals([getattr(each.measured[name].cost, cost) for each in data.points])
+        (name, cost): _decimals([getattr(point.measured[name].cost, cost) for point in data.points])
         for name in names
         for cost in costs
     }
 
-    def row(each: Shown) -> dict[str, Any]:
+    def row(point: Shown) -> dict[str, Any]:
         return {
-            "point": each,
-            "loss": f"{each.loss:.4f}",
-            "perplexity": perplexity_text(each.loss),
+            "point": point,
+            "loss": f"{point.loss:.4f}",
+            "perplexity": perplexity_text(point.loss),
             "costs": [
                 {
-                    "text": f"{getattr(each.measured[name].cost, cost):,.{decimals[name, cost]}f}",
-                    "on_front": name in each.fronts,
+                    "text": f"{getattr(point.measured[name].cost, cost):,.{decimals[name, cost]}f}",
+                    "on_front": name in point.fronts,
                     "first": cost == costs[0],
                 }
                 for name in names
@@ -136,7 +138,7 @@ def _rows(data: ReportData) -> list[dict[str, Any]]:
             ],
         }
 
-    return [row(each) for each in data.points]
+    return [row(point) for point in data.points]
 
 
 def _costs(data: ReportData) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ BODY = """\
 {%- if data.exhausted %}, all there are{% endif %}</div>
 {% if data.failed %}<div><b>{{ data.failed }}</b>failed</div>{% endif %}
 <div><b>{{ data.points | length }}</b>kept</div>
-{% for each in findings %}<div><b>{{ each.points }}</b>on the front of {{ each.name }}</div>{% endfor %}
+{% for finding in findings %}<div><b>{{ finding.points }}</b>on the front of {{ finding.name }}</div>{% endfor %}
 {% if several %}<div><b>{{ data.joint | length }}</b>on the joint front</div>{% endif %}
 </div>
 <div class="scroll"><table>
@@ -23,22 +23,23 @@ BODY = """\
 
 <th>memory, MB</th><th>hypervolume</th></tr></thead>
 <tbody>
-{% for each in findings %}
-<tr><td class="text"><b>{{ each.name }}</b></td><td class="text">{{ each.where }}</td>
-<td class="text wrap">{{ each.setup }}</td><td>{{ each.points }} points</td><td>{{ each.spans.prefill_ms }}</td>
-{% if data.can_decode %}<td>{{ each.spans.decode_ms }}</td>{% endif %}
+{% for finding in findings %}
+<tr><td class="text"><b>{{ finding.name }}</b></td><td class="text">{{ finding.where }}</td>
+<td class="text wrap">{{ finding.setup }}</td><td>{{ finding.points }} points</td>
+<td>{{ finding.spans.prefill_ms }}</td>
+{% if data.can_decode %}<td>{{ finding.spans.decode_ms }}</td>{% endif %}
 
-<td>{{ each.spans.peak_memory_mb }}</td><td>{{ each.hypervolume }}</td></tr>
+<td>{{ finding.spans.peak_memory_mb }}</td><td>{{ finding.hypervolume }}</td></tr>
 {% endfor %}
 </tbody></table></div>
-{% for each in findings %}
-<h2>{{ each.name }}</h2>
+{% for finding in findings %}
+<h2>{{ finding.name }}</h2>
 <p>{{ "Lower" if data.scale.is_loss else "Upper" }} left is better. Coloured points are on the front of
 {{ dimensions }}; the line joins those that lead in a plot's two dimensions alone.</p>
 {{ fronts[loop.index0] }}
 <div class="two">
 <div><h3>In three dimensions <span>· drag to turn</span></h3>{{ scenes[loop.index0] }}</div>
-<div><h3>Hypervolume {{ each.hypervolume }} <span>· and after each evaluation</span></h3>
+<div><h3>Hypervolume {{ finding.hypervolume }} <span>· and after finding evaluation</span></h3>
 {{ curves[loop.index0] }}</div>
 </div>
 {% endfor %}
@@ -66,7 +67,7 @@ where a candidate beats the box.</p>
 {% if alone %}{{ alone }} of them, outlined in blue, {{ "is" if alone == 1 else "are" }} on no single target's front:
 compromises.{% else %}Each of them is on some target's own front as well.{% endif %}</p>
 <div class="names">
-{% for each in data.joint %}<span{% if not each.fronts %} class="alone"{% endif %}>{{ each.name }}</span>{% endfor %}
+{% for point in data.joint %}<span{% if not point.fronts %} class="alone"{% endif %}>{{ point.name }}</span>{% endfor %}
 </div>
 {% endif %}
 <h2>The {{ data.noun }} kept</h2>
@@ -110,8 +111,8 @@ that a reference step saw; times are corrected for it, and the worst are taken a
 <div class="scroll"><table style="width: auto">
 <thead><tr><th class="text">target</th><th>unsteady</th><th>worst slowdown</th></tr></thead>
 <tbody>
-{% for each in findings %}
-<tr><td class="text"><b>{{ each.name }}</b></td><td>{{ each.unsteady }}</td><td>{{ each.slowdown }}</td></tr>
+{% for finding in findings %}
+<tr><td class="text"><b>{{ finding.name }}</b></td><td>{{ finding.unsteady }}</td><td>{{ finding.slowdown }}</td></tr>
 {% endfor %}
 </tbody></table></div>
 <footer>

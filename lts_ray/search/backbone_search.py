@@ -14,6 +14,7 @@ from lts_ray.architecture import Architecture, Stack
 from lts_ray.errors import LtsRayError
 from lts_ray.files import write_json
 from lts_ray.measurement.subjects.subject import BackboneSource
+from lts_ray.measurement.workload import Workload
 from lts_ray.models.backbones.backbone_config import model_of
 from lts_ray.proxies.few_shot import FewShotQuality
 from lts_ray.proxies.proxy_table import Trained
@@ -22,7 +23,7 @@ from lts_ray.search.algorithms.cost_forecast import CostForecast
 from lts_ray.search.algorithms.search_settings import SearchSettings
 from lts_ray.search.search_job import SearchJob
 from lts_ray.search.search_plan import SearchPlan
-from lts_ray.search.search_results import found
+from lts_ray.search.search_results import kept_points
 from lts_ray.search.search_session import SearchSession
 from lts_ray.spaces.backbone_space import BackboneSpace
 from lts_ray.target import Target
@@ -51,11 +52,13 @@ def backbone_job(
     subject = {
         "vocab_size": vocab_size,
         "context_length": context_length,
-        "trained": [{"architecture": each.architecture.to_json(), "perplexity": each.truth} for each in trained],
+        "trained": [{"architecture": row.architecture.to_json(), "perplexity": row.truth} for row in trained],
     }
     return SearchJob(
         plan=backbone_plan(space=space, subject=subject, targets=targets, settings=settings),
-        source=BackboneSource(backbone=space.backbone, vocab_size=vocab_size, context_length=context_length),
+        workload=Workload(
+            source=BackboneSource(backbone=space.backbone, vocab_size=vocab_size, context_length=context_length)
+        ),
         results=BackboneResults(space=space),
     )
 
@@ -76,7 +79,7 @@ def backbone_plan(
         )
     quality: Callable[[Architecture], float] = Parameters(space)
     if subject["trained"]:
-        rows = [(Architecture.from_json(each["architecture"]), log(each["perplexity"])) for each in subject["trained"]]
+        rows = [(Architecture.from_json(row["architecture"]), log(row["perplexity"])) for row in subject["trained"]]
         quality = Learned(FewShotQuality.fit(*zip(*rows, strict=True)))
     return SearchPlan(
         space=space,
@@ -133,10 +136,10 @@ class BackboneResults:
         """By millions of parameters in the layers, told apart by a number where equal."""
         names: dict[Architecture, str] = {}
         counts: dict[str, int] = {}
-        for each in sorted(candidates, key=lambda each: (self.space.decoder_params(each), each)):
-            base = f"{self.space.decoder_params(each) / 1e6:.1f}M"
+        for candidate in sorted(candidates, key=lambda candidate: (self.space.decoder_params(candidate), candidate)):
+            base = f"{self.space.decoder_params(candidate) / 1e6:.1f}M"
             counts[base] = counts.get(base, 0) + 1
-            names[each] = base if counts[base] == 1 else f"{base}-{counts[base]}"
+            names[candidate] = base if counts[base] == 1 else f"{base}-{counts[base]}"
         return names
 
     def describe(self, candidate: Architecture) -> str:
@@ -158,22 +161,22 @@ class BackboneResults:
             "targets": {target.name: record_json(target) for target in plan.targets},
             "points": [
                 {
-                    "name": each.name,
-                    "architecture": each.candidate.to_json(),
-                    **self.space.stack_params(each.candidate),
+                    "name": point.name,
+                    "architecture": point.candidate.to_json(),
+                    **self.space.stack_params(point.candidate),
                     "total_params": self.space.count_total_params(
-                        each.candidate, vocab_size=int(plan.subject["vocab_size"])
+                        point.candidate, vocab_size=int(plan.subject["vocab_size"])
                     ),
-                    "loss": each.loss,
-                    "costs": {name: record_json(cost) for name, cost in each.costs.items()},
-                    "fronts": list(each.fronts),
-                    "joint": each.is_joint,
+                    "loss": point.loss,
+                    "costs": {name: record_json(cost) for name, cost in point.costs.items()},
+                    "fronts": list(point.fronts),
+                    "joint": point.is_joint,
                 }
-                for each in found(session, self)
+                for point in kept_points(session, self)
             ],
         }
 
 
 def _layers(stack: Stack) -> str:
-    heads, inner = (" ".join(map(str, each)) for each in (stack.n_head, stack.d_inner))
+    heads, inner = (" ".join(map(str, values)) for values in (stack.n_head, stack.d_inner))
     return f"heads {heads}, d_inner {inner}"

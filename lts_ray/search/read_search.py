@@ -8,6 +8,7 @@ from typing import Any
 from lts_ray.checkpoints.universal import read_universal, universal_fingerprint
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json_lines
+from lts_ray.record import read_record
 from lts_ray.search.algorithms.search_settings import SearchSettings
 from lts_ray.search.backbone_search import BackboneResults, backbone_plan
 from lts_ray.search.search_log import LOG
@@ -29,8 +30,8 @@ def read_search(folder: Path, *, model_dir: Path) -> tuple[SearchSession[Any], R
     header = records[0]
     try:
         space, subject = header["space"], header["subject"]
-        settings = SearchSettings.from_json(header["settings"])
-        targets = tuple(read_target(each) for each in header["targets"])
+        settings = read_record(SearchSettings, header["settings"], what=f"{folder / LOG}: settings")
+        targets = tuple(read_target(target) for target in header["targets"])
         if space in BACKBONE_SPACES:
             chosen = BACKBONE_SPACES[space]
             architectures = backbone_plan(space=chosen, subject=subject, targets=targets, settings=settings)

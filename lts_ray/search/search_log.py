@@ -43,13 +43,13 @@ def whole_records(log: Path) -> list[dict[str, Any]]:
     return read_json_lines(log, what="search log")
 
 
-def check_same(found: Mapping[str, Any], wanted: Mapping[str, Any], log: Path) -> None:
-    if found.get("kind") != "search" or found.get("schema") != SCHEMA:
+def check_same(logged: Mapping[str, Any], wanted: Mapping[str, Any], log: Path) -> None:
+    if logged.get("kind") != "search" or logged.get("schema") != SCHEMA:
         raise LtsRayError(f"{log} is not a search log of schema {SCHEMA}: name another folder")
-    changed = [key for key in wanted if found.get(key) != wanted[key]]
+    changed = [key for key in wanted if logged.get(key) != wanted[key]]
     for key in ("settings", "subject"):
         if key in changed:
-            before, now = found[key], wanted[key]
+            before, now = logged[key], wanted[key]
             changed.remove(key)
             changed += [
                 f"{name} ({_short(before.get(name))} then, {_short(now[name])} now)"

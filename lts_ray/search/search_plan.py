@@ -15,19 +15,15 @@ from lts_ray.target import Target
 
 @dataclass(frozen=True, kw_only=True)
 class SearchPlan(Generic[Candidate]):
-    """What is searched.
-
-    subject: what candidates are of, and measured with: names and fingerprints, as JSON.
-    exact_quality: computes the loss of a candidate; None where it is measured.
-    forecast: predicts costs; None where they are measured only.
-    """
-
     space: SearchSpace[Candidate]
     subject: Mapping[str, Any]
+    """What candidates are of, and measured with: names and fingerprints, as JSON."""
     targets: tuple[Target, ...]
     settings: SearchSettings
     exact_quality: Callable[[Candidate], float] | None = None
+    """Computes what stands for a candidate's loss; None where it is measured."""
     forecast: ObjectiveForecast[Candidate] | None = None
+    """Predicts costs; None where they are measured only."""
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -13,16 +13,19 @@ from lts_ray.spaces.search_space import Candidate
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found(Generic[Candidate]):
-    """fronts: targets on whose front it lies. is_joint: on the front where the costs on all targets count at once."""
-
+class KeptPoint(Generic[Candidate]):
     name: str
     candidate: Candidate
     decoder_params: int
+    """Of all its layers, an encoder's among them."""
     loss: float
+    """What was minimised as quality: a loss in nats per token, or minus the parameters."""
     costs: Mapping[str, Cost]
+    """By target."""
     fronts: tuple[str, ...]
+    """Targets on whose front it lies."""
     is_joint: bool
+    """On the front where the costs on all targets count at once."""
 
 
 class Results(Protocol[Candidate]):
@@ -54,28 +57,28 @@ class Results(Protocol[Candidate]):
         ...
 
 
-def found(session: SearchSession[Candidate], results: Results[Candidate]) -> list[Found[Candidate]]:
+def kept_points(session: SearchSession[Candidate], results: Results[Candidate]) -> list[KeptPoint[Candidate]]:
     """Best quality first. Raises LtsRayError when nothing could be evaluated."""
     session.check_something_evaluated()
     evaluated, space = session.evaluated, session.plan.space
     fronts = {target.name: session.front(target.name) for target in session.plan.targets}
     joint = session.joint_front()
     kept = [
-        each
-        for each in evaluated
-        if each in joint or each in results.landmarks or any(each in front for front in fronts.values())
+        candidate
+        for candidate in evaluated
+        if candidate in joint or candidate in results.landmarks or any(candidate in front for front in fronts.values())
     ]
     names = results.names(kept)
     points = [
-        Found(
-            name=names[each],
-            candidate=each,
-            decoder_params=space.decoder_params(each),
-            loss=evaluated[each].loss,
-            costs={name: measured.cost for name, measured in evaluated[each].measurements.items()},
-            fronts=tuple(name for name, front in fronts.items() if each in front),
-            is_joint=each in joint,
+        KeptPoint(
+            name=names[candidate],
+            candidate=candidate,
+            decoder_params=space.decoder_params(candidate),
+            loss=evaluated[candidate].loss,
+            costs={name: measured.cost for name, measured in evaluated[candidate].measurements.items()},
+            fronts=tuple(name for name, front in fronts.items() if candidate in front),
+            is_joint=candidate in joint,
         )
-        for each in kept
+        for candidate in kept
     ]
     return sorted(points, key=lambda point: (point.loss, point.name))

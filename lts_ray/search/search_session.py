@@ -58,8 +58,8 @@ class SearchSession(Generic[Candidate]):
         return self._again.pop(0) if self._again else self._search.ask()
 
     def claim(self, candidate: Candidate) -> None:
-        """Take a candidate that `ask` would give again after a resume: someone is on it already."""
-        self._again = [each for each in self._again if each != candidate]
+        """Take a candidate that `ask` would give again after a resume: a trial has it already."""
+        self._again = [asked for asked in self._again if asked != candidate]
 
     def record(self, candidate: Candidate, outcome: Outcome) -> None:
         """Log an outcome, then go on with it. A second one for the same candidate is ignored."""
@@ -77,7 +77,7 @@ class SearchSession(Generic[Candidate]):
     def vectors(self, target: str) -> dict[Candidate, Objectives]:
         """Objectives of every evaluated candidate on `target`, in the order they finished."""
         results = self._search.results
-        return {each: results[each][target] for each in self.evaluated}  # type: ignore[index]  # evaluated: not Failed
+        return {candidate: results[candidate][target] for candidate in self.evaluated}  # type: ignore[index]  # evaluated: not Failed
 
     def admitted(self, target: str) -> Mapping[Candidate, Objectives]:
         """Of `vectors`, those that keep the limits."""

@@ -15,11 +15,12 @@ from lts_ray.errors import LtsRayError
 from lts_ray.frontier import MEASURED, Frontier, FrontierPoint, point_names, write_frontier
 from lts_ray.measurement.steps import check_fits
 from lts_ray.measurement.subjects.subject import UniversalSource
+from lts_ray.measurement.workload import Workload
 from lts_ray.models.decoder_config import DecoderConfig
 from lts_ray.search.algorithms.search_settings import SearchSettings
-from lts_ray.search.search_job import MeasuredLoss, SearchJob
+from lts_ray.search.search_job import SearchJob
 from lts_ray.search.search_plan import SearchPlan
-from lts_ray.search.search_results import found
+from lts_ray.search.search_results import kept_points
 from lts_ray.search.search_session import SearchSession
 from lts_ray.spaces.named_spaces import submodel_space
 from lts_ray.submodel import Submodel
@@ -55,10 +56,12 @@ def submodel_job(
     )
     return SearchJob(
         plan=plan,
-        source=UniversalSource(model.config),
+        workload=Workload(
+            source=UniversalSource(model.config),
+            payload={name: value.numpy() for name, value in model.state_dict().items()},
+            blocks=None if blocks is None else blocks.numpy(),
+        ),
         results=SubmodelResults(config=model.config, model_fingerprint=checkpoint.fingerprint),
-        payload={name: value.numpy() for name, value in model.state_dict().items()},
-        loss=None if blocks is None else MeasuredLoss(config=model.config, blocks=blocks),
     )
 
 
@@ -74,7 +77,7 @@ def submodel_plan(
     chosen = submodel_space(space, config)
     if settings.quality == "few_shot":
         raise LtsRayError("the quality few_shot is for spaces of backbones: a universal model's loss is measured")
-    exact = None if settings.quality == "validation_loss" else lambda each: -float(chosen.decoder_params(each))
+    exact = None if settings.quality == "validation_loss" else lambda submodel: -float(chosen.decoder_params(submodel))
     return SearchPlan(
         space=chosen,
         subject={"model_fingerprint": model_fingerprint, "validation_fingerprint": validation_fingerprint},
@@ -106,15 +109,15 @@ class SubmodelResults:
         plan = session.plan
         points = [
             FrontierPoint(
-                name=each.name,
-                submodel=each.candidate,
-                decoder_params=each.decoder_params,
-                loss=each.loss if plan.settings.quality == MEASURED else None,
-                costs=each.costs,
-                fronts=each.fronts,
+                name=point.name,
+                submodel=point.candidate,
+                decoder_params=point.decoder_params,
+                loss=point.loss if plan.settings.quality == MEASURED else None,
+                costs=point.costs,
+                fronts=point.fronts,
             )
-            for each in found(session, self)
-            if each.fronts or each.candidate in self.landmarks
+            for point in kept_points(session, self)
+            if point.fronts or point.candidate in self.landmarks
         ]
         return Frontier(
             model_fingerprint=self.model_fingerprint,

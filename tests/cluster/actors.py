@@ -1,6 +1,6 @@
 """Measurement actors with behaviour: real Ray actors that measure nothing.
 
-source: not looked at. payload: the path of a file, or None.
+source: not looked at. payload: of use where it is the path of a file.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from tests.search.fake_evaluator import FakeEvaluator, latency_of
 class QuickActor:
     """Measures at once; raises for a submodel of width 13."""
 
-    def __init__(self, target: Target, source: object, payload: str | None) -> None:
-        self.target, self.file = target, Path(payload or "none")
+    def __init__(self, target: Target, source: object, payload: object) -> None:
+        self.target, self.file = target, Path(payload if isinstance(payload, str) else "none")
 
     def start(self) -> str | Failed:
         return host_identity()

@@ -17,8 +17,10 @@ import torch
 from lts_ray.errors import LtsRayError
 from lts_ray.evaluation.validation_loss import validation_loss
 from lts_ray.measurement.measurement import Failed
-from lts_ray.measurement.on_ray.pool import LOSS, LossWorkload, MeasurementPool, Workload, start_pool
+from lts_ray.measurement.on_ray.pool import LOSS, MeasurementPool, start_pool
 from lts_ray.measurement.outcome import Evaluation
+from lts_ray.measurement.subjects.subject import UniversalSource
+from lts_ray.measurement.workload import Workload
 from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.ray_session import connected
 from lts_ray.submodel import Submodel
@@ -33,8 +35,7 @@ def driver(cluster: str) -> Iterator[None]:
 
 
 def workload(actor_class: type, file: Path | None = None) -> Workload:
-    payload = None if file is None else ray.put(str(file))
-    return Workload(source=None, payload=payload, targets=TARGETS, loss=None, actor_class=actor_class)
+    return Workload(source=None, payload=None if file is None else str(file), actor_class=actor_class)
 
 
 def evaluate(pool: Any, count: int = 1) -> list[Evaluation | Failed]:
@@ -45,7 +46,7 @@ def evaluate(pool: Any, count: int = 1) -> list[Evaluation | Failed]:
 
 
 def test_a_loss_that_is_no_number_or_missing_is_found_out_before_anything_is_measured() -> None:
-    pool = MeasurementPool(Workload(source=None, payload=None, targets=TARGETS, loss=None), "")
+    pool = MeasurementPool(Workload(source=None), TARGETS, "")
     assert asyncio.run(pool.evaluate(Submodel((8,)), float("nan"))) == Failed(reason="its loss is nan")
     with pytest.raises(LtsRayError, match="this pool computes no loss"):
         asyncio.run(pool.evaluate(Submodel((8,))))
@@ -55,7 +56,7 @@ def test_a_loss_that_is_no_number_or_missing_is_found_out_before_anything_is_mea
 def test_measurements_on_nodes_of_one_host_take_turns(tmp_path: Path) -> None:
     """Five candidates at once on two targets: without the lock, the two actors' intervals overlap."""
     record = tmp_path / "record"
-    pool = start_pool(workload(RecordingActor, record))
+    pool = start_pool(workload(RecordingActor, record), TARGETS)
     results = evaluate(pool, 5)
     assert all(isinstance(each, Evaluation) and set(each.measurements) == {"edge", "server"} for each in results)
     assert all(isinstance(each, Evaluation) and each.loss == 2.5 for each in results)
@@ -67,12 +68,12 @@ def test_measurements_on_nodes_of_one_host_take_turns(tmp_path: Path) -> None:
     assert ray.get(pool.slots.remote()) == 2
     status = ray.get(pool.status.remote())
     assert status.messages == ()
-    assert [(each.target, each.state, each.measured) for each in status.seats] == [
+    assert [(each.target, each.state, each.measured) for each in status.workers] == [
         ("edge", "idle", 5),
         ("server", "idle", 5),
     ]
-    assert [each.labels for each in status.seats] == [{"role": "edge"}, {"role": "server"}]
-    assert all(0 < each.utilisation < 1 for each in status.seats)
+    assert [each.labels for each in status.workers] == [{"role": "edge"}, {"role": "server"}]
+    assert all(0 < each.utilisation < 1 for each in status.workers)
     ray.kill(pool)
 
 
@@ -80,7 +81,7 @@ def test_measurements_on_nodes_of_one_host_take_turns(tmp_path: Path) -> None:
 def test_an_actor_that_died_is_started_again_and_asked_again_and_one_that_raised_is_not(tmp_path: Path) -> None:
     deaths = tmp_path / "deaths"
     deaths.write_text("1", encoding="utf-8")
-    pool = start_pool(workload(MortalActor, deaths))
+    pool = start_pool(workload(MortalActor, deaths), TARGETS)
     (result,) = evaluate(pool)
     assert isinstance(result, Evaluation)
     deaths.write_text("4", encoding="utf-8")  # both targets' actors, twice each
@@ -98,16 +99,17 @@ def test_an_actor_that_died_is_started_again_and_asked_again_and_one_that_raised
 @pytest.mark.usefixtures("driver")
 def test_the_pool_computes_losses_again_after_its_loss_actor_died(universal: MatFormer) -> None:
     blocks = torch.randint(300, (2, 17), generator=torch.Generator().manual_seed(0))
-    weights = ray.put({name: value.numpy() for name, value in universal.state_dict().items()})
-    loss = LossWorkload(config=universal.config, weights=weights, blocks=ray.put(blocks.numpy()))
-    pool = start_pool(replace(workload(QuickActor), loss=loss))
+    weights = {name: value.numpy() for name, value in universal.state_dict().items()}
+    source = UniversalSource(universal.config)
+    work = Workload(source=source, payload=weights, blocks=blocks.numpy(), actor_class=QuickActor)
+    pool = start_pool(work, TARGETS)
     actors = ray._private.state.actors().values()
     (pid,) = (each["Pid"] for each in actors if "LossActor" in each["ActorClassName"] and each["State"] == "ALIVE")
     os.kill(pid, signal.SIGKILL)
     submodel = Submodel((64, 32, 16))
     result = ray.get(pool.evaluate.remote(submodel))
     assert result.loss == pytest.approx(validation_loss(universal, blocks, submodel))
-    assert [each.target for each in ray.get(pool.status.remote()).seats] == [LOSS, "edge", "server"]
+    assert [each.target for each in ray.get(pool.status.remote()).workers] == [LOSS, "edge", "server"]
     ray.kill(pool)
 
 
@@ -116,7 +118,7 @@ def test_a_target_without_a_node_is_one_clear_line() -> None:
     lost = replace(TARGETS[0], name="gpu", label_selector={"role": "gpu"})
     begin = time.monotonic()
     with pytest.raises(LtsRayError, match=r"target 'gpu': no node matches label_selector \{'role': 'gpu'\}") as raised:
-        start_pool(replace(workload(QuickActor), targets=(*TARGETS, lost)))
+        start_pool(workload(QuickActor), (*TARGETS, lost))
     assert time.monotonic() - begin < 10
     assert "{'role': 'edge'}" in str(raised.value)
     assert "{'role': 'server'}" in str(raised.value)
@@ -124,7 +126,7 @@ def test_a_target_without_a_node_is_one_clear_line() -> None:
 
 @pytest.mark.usefixtures("driver")
 def test_a_node_that_another_search_holds_is_waited_for_and_then_named() -> None:
-    pool = start_pool(workload(QuickActor))
+    pool = start_pool(workload(QuickActor), TARGETS)
     with pytest.raises(LtsRayError, match="are in use, by another target or another job"):
-        start_pool(workload(QuickActor))
+        start_pool(workload(QuickActor), TARGETS)
     ray.kill(pool)

@@ -12,8 +12,9 @@ import ray
 from ray.cluster_utils import Cluster
 
 from lts_ray.measurement.on_ray.pinned_worker import PoolStatus
-from lts_ray.measurement.on_ray.pool import Workload, start_pool
+from lts_ray.measurement.on_ray.pool import start_pool
 from lts_ray.measurement.outcome import Evaluation
+from lts_ray.measurement.workload import Workload
 from lts_ray.ray_session import SimulatedNode, connected, growing_cluster, join
 from lts_ray.submodel import Submodel
 from lts_ray.target import Target
@@ -47,7 +48,7 @@ def status(pool: Any) -> PoolStatus:
 
 
 def states(pool: Any) -> list[str]:
-    return [seat.state for seat in status(pool).seats]
+    return [worker.state for worker in status(pool).workers]
 
 
 def remove(cluster: Cluster, node_id: str, *, gracefully: bool) -> None:
@@ -58,8 +59,7 @@ def remove(cluster: Cluster, node_id: str, *, gracefully: bool) -> None:
 def test_evaluations_outlive_their_nodes_and_use_those_that_join(growing: Cluster, tmp_path: Path) -> None:
     """One story, because each of its nodes takes seconds: two nodes, then one, none, one, two."""
     record, go = tmp_path / "record", tmp_path / "go"
-    workload = Workload(source=None, payload=ray.put(str(record)), targets=(EDGE,), loss=None, actor_class=LonelyActor)
-    pool = start_pool(workload)
+    pool = start_pool(Workload(source=None, payload=str(record), actor_class=LonelyActor), (EDGE,))
     assert states(pool) == ["idle", "idle"]
     assert (ray.get(pool.hosts.remote()), ray.get(pool.slots.remote())) == (2, 3)
 
@@ -81,7 +81,7 @@ def test_evaluations_outlive_their_nodes_and_use_those_that_join(growing: Cluste
     assert status(pool).messages == ()
     go.touch()
     assert isinstance(ray.get(evaluation), Evaluation)
-    assert sorted(seat.measured for seat in status(pool).seats) == [0, 0, 1]
+    assert sorted(worker.measured for worker in status(pool).workers) == [0, 0, 1]
 
     go.unlink()
     join(growing, NODE)

@@ -121,7 +121,8 @@ def test_architectures_are_searched_by_each_kind_of_algorithm(cluster: str, tmp_
         )
         planned = backbone_job(space=gpt2.SPACE, targets=TARGETS, settings=settings)
         output = tmp_path / algorithm
-        session = run_search(replace(planned, actor_class=ArchitectureActor), output, address=cluster, progress=False)
+        workload = replace(planned.workload, actor_class=ArchitectureActor)
+        session = run_search(replace(planned, workload=workload), output, address=cluster, progress=False)
         assert len(session.evaluated) == evaluations
         planned.results.write(session, output)
         points = read_json(output / "architectures.json", what="architectures")["points"]

@@ -7,7 +7,6 @@ from lts_ray.checkpoints.extracted import extract
 from lts_ray.measurement.peak_memory import peak_memory_bytes, peak_of
 from lts_ray.measurement.subjects.subject import BackboneSource, SubmodelSubject
 from lts_ray.models.matformer.matformer import MatFormer
-from lts_ray.submodel import Submodel
 from lts_ray.target import Target
 
 CPU = torch.device("cpu")
@@ -61,11 +60,6 @@ def test_measuring_twice_gives_the_same(universal: MatFormer) -> None:
     subject = SubmodelSubject(universal, universal.config.universal)
     first, second = (peak_memory_bytes(subject, target) for _ in range(2))
     assert first == second
-
-
-def test_submodels_that_share_a_step_need_the_widest_weights_of_each_layer(universal: MatFormer) -> None:
-    mixed = SubmodelSubject(universal, [Submodel((8, 32, 16)), Submodel((16, 8, 16))])
-    assert mixed.weight_bytes == SubmodelSubject(universal, Submodel((16, 32, 16))).weight_bytes
 
 
 def test_the_peak_of_a_backbone_has_weights_cache_and_activations() -> None:

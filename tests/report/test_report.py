@@ -10,7 +10,7 @@ from lts_ray.architecture import Architecture
 from lts_ray.errors import LtsRayError
 from lts_ray.report.report_data import ReportData, report_data
 from lts_ray.report.search_page import render, write_report
-from lts_ray.search.search_results import found
+from lts_ray.search.search_results import kept_points
 from lts_ray.search.search_session import SearchSession
 from lts_ray.submodel import Submodel
 from tests.report.searches import ARCHITECTURES, SUBMODELS, TARGETS, backbone_search, submodel_search
@@ -75,7 +75,7 @@ def test_no_figure_offers_to_send_its_data_away(page_of_submodels: str) -> None:
 def test_the_points_are_those_that_the_search_found_in_their_order(
     submodels: SearchSession[Submodel], of_submodels: ReportData
 ) -> None:
-    expected = found(submodels, SUBMODELS)
+    expected = kept_points(submodels, SUBMODELS)
     assert [each.name for each in of_submodels.points] == [each.name for each in expected]
     assert [each.fronts for each in of_submodels.points] == [each.fronts for each in expected]
     assert len(of_submodels.joint) == len(submodels.joint_front())

@@ -17,8 +17,7 @@ import torch
 from lts_ray.evaluation.validation_loss import validation_loss
 from lts_ray.measurement.measurement import Failed, Measurement, measure
 from lts_ray.measurement.reference import Reference
-from lts_ray.measurement.subjects.subject import Subjects, SubjectSource, Weights, model_from
-from lts_ray.models.decoder_config import DecoderConfig
+from lts_ray.measurement.subjects.subject import Subjects, SubjectSource, UniversalSource, Weights, model_from
 from lts_ray.submodel import Submodel
 from lts_ray.target import Target
 from lts_ray.timing import torch_threads
@@ -62,8 +61,8 @@ class MeasurementActor:
 class LossActor:
     """Validation loss, once for all targets: quality does not depend on where the submodel runs."""
 
-    def __init__(self, config: DecoderConfig, weights: Weights, blocks: object) -> None:
-        self._model = model_from(config, weights)
+    def __init__(self, source: UniversalSource, weights: Weights, blocks: object) -> None:
+        self._model = model_from(source.config, weights)
         self._blocks = torch.tensor(blocks)  # [N, T + 1]
 
     def start(self) -> str | Failed:

@@ -1,6 +1,6 @@
-"""Who does what next: calls wait for a seat of their target, and one thing runs at a time on a physical host.
+"""Who does what next: calls wait for a worker of their target, and one thing runs at a time on a physical host.
 
-A call whose seat died goes to another seat, and whose fault it was shows later. If the actor starts again where it
+A call whose worker died goes to another worker, and whose fault it was shows later. If the actor starts again where it
 was, its node lives and the call is blamed; if the node is gone, it is not. Two blames, and the call has failed. So a
 node that leaves costs no candidate its result, though Ray tells of a dead process sooner than of a dead node.
 """
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lts_ray.measurement.measurement import Failed
-from lts_ray.measurement.on_ray.pinned_worker import DiedError, Seat
+from lts_ray.measurement.on_ray.pinned_worker import DiedError, PinnedWorker
 
 START_S = 90.0
 """How long an actor's process may take to import torch and build the model."""
@@ -25,15 +25,18 @@ MAX_DEATHS = 2
 
 @dataclass(kw_only=True, eq=False)
 class Call:
-    """A call to any seat of a target. suspects: seats that died in it, for a reason that is not known yet."""
+    """A call to any worker of a target."""
 
     target: str
     method: str
     arguments: tuple[object, ...]
     result: asyncio.Future[Any]
-    suspects: list[Seat] = field(default_factory=list)
+    suspects: list[PinnedWorker] = field(default_factory=list)
+    """Workers that died in it, for a reason that is not known yet."""
     deaths: int = 0
+    """Of workers whose nodes live: the call is to blame."""
     last_words: str = ""
+    """What Ray said of the last death."""
 
     @property
     def may_run(self) -> bool:
@@ -41,15 +44,15 @@ class Call:
 
 
 class Dispatcher:
-    """Its methods are called on one event loop. seats: all there ever were, in the order in which they came."""
+    """Its methods are called on one event loop."""
 
     def __init__(self, *, clock: Callable[[], float]) -> None:
-        self.seats: list[Seat] = []
+        self.workers: list[PinnedWorker] = []  # all there ever were, in the order in which they came
         self._clock = clock
         self._waiting: list[Call] = []  # oldest first
-        self._running: dict[Seat, Call] = {}
-        self._tasks: dict[Seat, asyncio.Task[None]] = {}  # what a seat does now: a start or a call
-        self._busy: dict[str, Seat] = {}  # by host
+        self._running: dict[PinnedWorker, Call] = {}
+        self._tasks: dict[PinnedWorker, asyncio.Task[None]] = {}  # what a worker does now: a start or a call
+        self._busy: dict[str, PinnedWorker] = {}  # by host
 
     async def run(self, target: str, method: str, *arguments: object) -> Any:
         """What the method of the target's first idle actor returns, or why it failed. Waits as long as it takes."""
@@ -63,100 +66,101 @@ class Dispatcher:
         """How many calls wait, by target."""
         return Counter(call.target for call in self._waiting if not call.result.done())
 
-    def add(self, seat: Seat) -> None:
-        """Start the seat's actor; in its turn where a seat of the same address has told which host that is."""
-        seat.host = next((each.host for each in self.seats if each.host and each.node.address == seat.node.address), "")
-        self.seats.append(seat)
+    def add(self, worker: PinnedWorker) -> None:
+        """Start the worker's actor; in its turn where a worker of the same address has told which host that is."""
+        address = worker.node.address
+        worker.host = next((other.host for other in self.workers if other.host and other.node.address == address), "")
+        self.workers.append(worker)
         self.dispatch()
 
-    def drop(self, seat: Seat) -> None:
-        """The seat's node is gone. What it did goes to another seat, and no call is to blame."""
-        if seat in self._tasks:
-            self._tasks[seat].cancel()
-            self._end(seat)
-        call = self._running.pop(seat, None)
+    def drop(self, worker: PinnedWorker) -> None:
+        """The worker's node is gone. What it did goes to another worker, and no call is to blame."""
+        if worker in self._tasks:
+            self._tasks[worker].cancel()
+            self._end(worker)
+        call = self._running.pop(worker, None)
         if call is not None:
             self._waiting.insert(0, call)
-        self._resolve(seat, blame=False)
-        seat.state, seat.problem, seat.lost_s = "lost", "", self._clock()
-        seat.tried.set()
-        seat.worker.stop()
+        self._resolve(worker, blame=False)
+        worker.state, worker.problem, worker.lost_s = "lost", "", self._clock()
+        worker.tried.set()
+        worker.process.stop()
         self.dispatch()
 
     def dispatch(self) -> None:
         """Begin all that can begin now: starts, then calls from the oldest on."""
-        for seat in self.seats:
-            is_due = seat.state == "starting" and seat.retry_s <= self._clock()
-            if is_due and seat not in self._tasks and seat.host not in self._busy:
-                self._begin(seat, self._start(seat))
+        for worker in self.workers:
+            is_due = worker.state == "starting" and worker.retry_s <= self._clock()
+            if is_due and worker not in self._tasks and worker.host not in self._busy:
+                self._begin(worker, self._start(worker))
         self._waiting = [call for call in self._waiting if not call.result.done()]
-        for call in [each for each in self._waiting if each.may_run]:
-            free = next((each for each in self.seats if self._is_free(each) and each.target == call.target), None)
+        for call in [call for call in self._waiting if call.may_run]:
+            free = next((worker for worker in self.workers if self._takes(worker, call)), None)
             if free is not None:
                 self._waiting.remove(call)
                 self._running[free] = call
                 free.state, free.measuring_since_s = "measuring", self._clock()
                 self._begin(free, self._work(free, call))
 
-    def _is_free(self, seat: Seat) -> bool:
-        return seat.state == "idle" and seat.host not in self._busy
+    def _takes(self, worker: PinnedWorker, call: Call) -> bool:
+        return worker.target == call.target and worker.state == "idle" and worker.host not in self._busy
 
-    def _begin(self, seat: Seat, work: Coroutine[Any, Any, None]) -> None:
-        if seat.host:
-            self._busy[seat.host] = seat
-        self._tasks[seat] = asyncio.get_running_loop().create_task(work)
+    def _begin(self, worker: PinnedWorker, work: Coroutine[Any, Any, None]) -> None:
+        if worker.host:
+            self._busy[worker.host] = worker
+        self._tasks[worker] = asyncio.get_running_loop().create_task(work)
 
-    def _end(self, seat: Seat) -> None:
-        self._tasks.pop(seat)
-        self._busy = {host: each for host, each in self._busy.items() if each is not seat}
-        if seat.measuring_since_s is not None:
-            seat.busy_s += self._clock() - seat.measuring_since_s
-            seat.measuring_since_s = None
+    def _end(self, worker: PinnedWorker) -> None:
+        self._tasks.pop(worker)
+        self._busy = {host: other for host, other in self._busy.items() if other is not worker}
+        if worker.measuring_since_s is not None:
+            worker.busy_s += self._clock() - worker.measuring_since_s
+            worker.measuring_since_s = None
 
-    async def _work(self, seat: Seat, call: Call) -> None:
+    async def _work(self, worker: PinnedWorker, call: Call) -> None:
         try:
-            result = await seat.worker.call(call.method, *call.arguments)
+            result = await worker.process.call(call.method, *call.arguments)
         except DiedError as error:
-            seat.state, seat.problem = "starting", "its actor ended, or cannot be reached, and is started again"
-            call.suspects.append(seat)
+            worker.state, worker.problem = "starting", "its actor ended, or cannot be reached, and is started again"
+            call.suspects.append(worker)
             call.last_words = str(error)
             self._waiting.insert(0, call)
         except Exception as error:  # the caller's to see; here it would end this task, and the call would wait for ever
-            seat.state = "idle"
+            worker.state = "idle"
             _settle(call, error)
         else:
-            seat.state = "idle"
-            seat.measured += 1
+            worker.state = "idle"
+            worker.measured += 1
             _settle(call, result)
-        del self._running[seat]
-        self._end(seat)
+        del self._running[worker]
+        self._end(worker)
         self.dispatch()
 
-    async def _start(self, seat: Seat) -> None:
+    async def _start(self, worker: PinnedWorker) -> None:
         try:
             async with asyncio.timeout(START_S):
-                host = await seat.worker.start()
+                host = await worker.process.start()
         except TimeoutError:
             host = Failed(reason=f"its actor did not start within {START_S:.0f} s; is its node still up?")
         except DiedError as error:
             host = Failed(reason=f"its actor died at the start: {error}")
-        except Exception as error:  # as above: the seat would stay as it is for ever
+        except Exception as error:  # as above: the worker would stay as it is for ever
             host = Failed(reason=f"its actor could not be started: {error!r}")
-        self._end(seat)
+        self._end(worker)
         if isinstance(host, Failed):
-            seat.problem, seat.retry_s = host.reason, self._clock() + RETRY_S
+            worker.problem, worker.retry_s = host.reason, self._clock() + RETRY_S
         else:
-            seat.host, seat.state, seat.problem = host, "idle", ""
-            seat.started_s = self._clock() if seat.started_s is None else seat.started_s
-            self._resolve(seat, blame=True)  # its node lives
-        seat.tried.set()
+            worker.host, worker.state, worker.problem = host, "idle", ""
+            worker.started_s = self._clock() if worker.started_s is None else worker.started_s
+            self._resolve(worker, blame=True)  # its node lives
+        worker.tried.set()
         self.dispatch()
 
-    def _resolve(self, seat: Seat, *, blame: bool) -> None:
-        """It is known now why the seat died in a call: by its node's fault, or by the call's."""
+    def _resolve(self, worker: PinnedWorker, *, blame: bool) -> None:
+        """It is known now why the worker died in a call: by its node's fault, or by the call's."""
         for call in [*self._waiting, *self._running.values()]:
-            if seat in call.suspects:
-                call.suspects.remove(seat)
+            if worker in call.suspects:
+                call.suspects.remove(worker)
                 call.deaths += blame
                 if call.deaths >= MAX_DEATHS:
                     _settle(call, Failed(reason=f"its actor died twice: {call.last_words}"))

@@ -1,6 +1,6 @@
-"""A seat: one actor, for one target on one node, and what is known of it. Nothing here knows Ray.
+"""One actor, for one target on one node, and what is known of it. Nothing here knows Ray.
 
-A seat outlives its actor's process, which may be started again, and is kept, as lost, when its node is gone.
+A worker outlives its actor's process, which may be started again, and is kept, as lost, when its node is gone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class DiedError(Exception):
     """An actor's process ended or cannot be reached: it, or its node, is gone."""
 
 
-class Worker(Protocol):
+class ActorProcess(Protocol):
     """An actor that can be started again and again on its node."""
 
     async def start(self) -> str | Failed:
@@ -33,37 +33,42 @@ class Worker(Protocol):
 
 
 @dataclass(kw_only=True, eq=False)
-class Seat:
-    """target: whose calls it takes. label: what messages call it. host: unknown, and empty, before the first start.
-
-    problem: why there is no actor now. tried: set when the first start ended. started_s, lost_s: by the clock.
-    """
-
+class PinnedWorker:
     target: str
+    """Whose calls it takes."""
     label: str
+    """What messages call it."""
     node: ClusterNode
-    worker: Worker
+    process: ActorProcess
     host: str = ""
+    """Unknown, and empty, before the first start."""
     state: State = "starting"
     problem: str = ""
+    """Why there is no actor now."""
     retry_s: float = 0.0
+    """When a failed start is tried again, by the clock."""
     tried: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the first start ended."""
     started_s: float | None = None
+    """When the actor first was there, by the clock."""
     lost_s: float | None = None
+    """When its node was gone, by the clock."""
     measuring_since_s: float | None = None
     busy_s: float = 0.0
+    """Seconds in calls that ended."""
     measured: int = 0
+    """Calls that ended with a result."""
 
     @property
     def place(self) -> str:
         return f"{self.label} on node {self.node.node_id[:8]} ({self.node.address})"
 
-    def status(self, now_s: float) -> SeatStatus:
+    def status(self, now_s: float) -> WorkerStatus:
         running_s = 0.0 if self.measuring_since_s is None else now_s - self.measuring_since_s
         busy_s = self.busy_s + running_s
         until_s = now_s if self.lost_s is None else self.lost_s
         there_s = 0.0 if self.started_s is None else until_s - self.started_s
-        return SeatStatus(
+        return WorkerStatus(
             target=self.target,
             node=self.node.node_id[:8],
             address=self.node.address,
@@ -77,50 +82,50 @@ class Seat:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeatStatus:
-    """One seat now. node: the first characters of Ray's id. measured: calls that ended.
-
-    busy_s: seconds in calls. utilisation: their share of the time since the actor's first start, up to its node's loss.
-    """
+class WorkerStatus:
+    """One worker now."""
 
     target: str
     node: str
+    """The first characters of Ray's id."""
     address: str
     labels: Mapping[str, str]
     host: str
     state: State
     measured: int
+    """Calls that ended with a result."""
     busy_s: float
+    """Seconds in calls."""
     utilisation: float
+    """Their share of the time since the actor's first start, up to its node's loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PoolStatus:
-    """messages: what a person should know now, a line each: targets that wait for a node, actors that do not start."""
-
-    seats: tuple[SeatStatus, ...]
+    workers: tuple[WorkerStatus, ...]
     messages: tuple[str, ...]
+    """What a person should know now, a line each: targets that wait for a node, actors that do not start."""
 
 
-def hosts(seats: Sequence[Seat]) -> int:
+def hosts(workers: Sequence[PinnedWorker]) -> int:
     """How many physical hosts take part now."""
-    return len({seat.host for seat in seats if _takes_part(seat)})
+    return len({worker.host for worker in workers if _takes_part(worker)})
 
 
-def slots(seats: Sequence[Seat], *, loss: str) -> int:
-    """How many evaluations keep every host busy now. loss: the target of the seat for the loss, where there is one.
+def slots(workers: Sequence[PinnedWorker], *, loss: str) -> int:
+    """How many evaluations keep every host busy now. loss: the target of the worker for the loss, where there is one.
 
     As many as the target with the most hosts can measure at once, and one more that waits, so that no host waits for
     the driver; one more again for the loss, where its host measures nothing.
     """
     of_target: dict[str, set[str]] = {}
-    for seat in seats:
-        if _takes_part(seat):
-            of_target.setdefault(seat.target, set()).add(seat.host)
+    for worker in workers:
+        if _takes_part(worker):
+            of_target.setdefault(worker.target, set()).add(worker.host)
     of_loss = of_target.pop(loss, set())
     measuring = set().union(*of_target.values())
-    return max((len(each) for each in of_target.values()), default=1) + 1 + len(of_loss - measuring)
+    return max((len(of_one) for of_one in of_target.values()), default=1) + 1 + len(of_loss - measuring)
 
 
-def _takes_part(seat: Seat) -> bool:
-    return seat.state != "lost" and seat.started_s is not None
+def _takes_part(worker: PinnedWorker) -> bool:
+    return worker.state != "lost" and worker.started_s is not None

@@ -1,4 +1,4 @@
-"""The pool of measurement actors: an actor itself, on the driver's node, that whoever searches calls.
+"""The pool of measurement actors: an actor itself, on the driver's node, that a search calls.
 
 It has one actor for each target on every node that fits the target, as nodes come and go, and keeps one rule: at most
 one thing runs at a time on a physical host, be it a measurement or a validation loss, because two at once would slow
@@ -14,7 +14,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from math import isfinite
 from typing import Any
 
@@ -27,48 +27,24 @@ from lts_ray.errors import LtsRayError
 from lts_ray.measurement.measurement import Failed, Measurement
 from lts_ray.measurement.on_ray.actor import LossActor, MeasurementActor
 from lts_ray.measurement.on_ray.dispatcher import Dispatcher
-from lts_ray.measurement.on_ray.pinned_worker import DiedError, PoolStatus, Seat, hosts, slots
+from lts_ray.measurement.on_ray.pinned_worker import DiedError, PinnedWorker, PoolStatus, hosts, slots
 from lts_ray.measurement.on_ray.selector import ClusterNode, needed_resources, place, vacancies, waiting_message
 from lts_ray.measurement.outcome import Evaluation, outcome_to_json
-from lts_ray.models.decoder_config import DecoderConfig
+from lts_ray.measurement.workload import Workload
 from lts_ray.target import Target
 
 logger = logging.getLogger(__name__)
 
 LOSS = "validation loss"
-"""The seat for the loss has this in place of a target's name."""
+"""The worker for the loss has this in place of a target's name."""
 PLACEMENT_S = 8.0
 """How long to wait for held resources to come free; labels that are not there are not waited for."""
 WATCH_S = 1.5
 """How often to look for nodes that joined or left."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class LossWorkload:
-    """What the actor for the validation loss needs. weights, blocks: Ray object references."""
-
-    config: DecoderConfig
-    weights: Any
-    blocks: Any
-
-
-@dataclass(frozen=True, kw_only=True)
-class Workload:
-    """What the actors need: they are made as actor_class(target, source, payload).
-
-    source: what candidates are of, small enough to be sent to every actor. payload: a Ray object reference, so that
-    the model crosses the network once per node, or None. loss: None where whoever calls gives each candidate's loss.
-    """
-
-    source: Any
-    payload: Any
-    targets: tuple[Target, ...]
-    loss: LossWorkload | None
-    actor_class: type = MeasurementActor
-
-
-class RayWorker:
-    """A Ray actor that can be started again: a `Worker`."""
+class RayProcess:
+    """A Ray actor that can be started again: an `ActorProcess`."""
 
     def __init__(self, spawn: Callable[[], Any]) -> None:
         self._spawn, self._handle = spawn, None
@@ -93,58 +69,62 @@ class RayWorker:
 
 
 class MeasurementPool:
-    def __init__(self, workload: Workload, driver_node_id: str) -> None:
-        self._workload, self._driver_node_id = workload, driver_node_id
-        self._actor = ray.remote(workload.actor_class)
+    def __init__(self, workload: Workload, targets: tuple[Target, ...], driver_node_id: str) -> None:
+        self._workload, self._targets, self._driver_node_id = workload, targets, driver_node_id
+        self._actor = ray.remote(workload.actor_class or MeasurementActor)
         self._dispatcher = Dispatcher(clock=time.monotonic)
         self._nodes: list[ClusterNode] = []
         self._watcher: asyncio.Task[None] | None = None
         self._tickets: defaultdict[str, asyncio.Future[tuple[Any, float | None]]] = defaultdict(asyncio.Future)
 
+    @property
+    def _computes_loss(self) -> bool:
+        return self._workload.blocks is not None
+
     async def start(self) -> Failed | None:
         """Start all actors at once. A target that has none then is a failure; the first, or None."""
         await self._look()
         self._watcher = asyncio.create_task(self._watch())
-        seats = tuple(self._dispatcher.seats)
-        await asyncio.gather(*(seat.tried.wait() for seat in seats))
-        for name in (*([LOSS] if self._workload.loss else []), *(target.name for target in self._workload.targets)):
-            mine = [seat for seat in seats if seat.target == name]
-            if all(seat.started_s is None for seat in mine):
-                problems = [f"{seat.place}: {seat.problem or 'its node left'}" for seat in mine]
+        workers = tuple(self._dispatcher.workers)
+        await asyncio.gather(*(worker.tried.wait() for worker in workers))
+        for name in (*([LOSS] if self._computes_loss else []), *(target.name for target in self._targets)):
+            mine = [worker for worker in workers if worker.target == name]
+            if all(worker.started_s is None for worker in mine):
+                problems = [f"{worker.place}: {worker.problem or 'its node left'}" for worker in mine]
                 return Failed(reason=problems[0] if problems else f"target {name!r}: its nodes left")
         return None
 
     async def hosts(self) -> int:
         """How many physical hosts take part now."""
-        return hosts(self._dispatcher.seats)
+        return hosts(self._dispatcher.workers)
 
     async def slots(self) -> int:
         """How many evaluations keep every host busy now; it changes as nodes come and go."""
-        return slots(self._dispatcher.seats, loss=LOSS)
+        return slots(self._dispatcher.workers, loss=LOSS)
 
     async def status(self) -> PoolStatus:
-        seats, waiting, now_s = self._dispatcher.seats, self._dispatcher.waiting(), time.monotonic()
-        seated = {seat.target for seat in seats if seat.state != "lost"}
+        workers, waiting, now_s = self._dispatcher.workers, self._dispatcher.waiting(), time.monotonic()
+        placed = {worker.target for worker in workers if worker.state != "lost"}
         without = [
             waiting_message(target, self._nodes, waiting=waiting[target.name], local_node_id=self._driver_node_id)
-            for target in self._workload.targets
-            if target.name not in seated
+            for target in self._targets
+            if target.name not in placed
         ]
-        problems = [f"{seat.place}: {seat.problem}" for seat in seats if seat.problem]
-        return PoolStatus(seats=tuple(seat.status(now_s) for seat in seats), messages=(*without, *problems))
+        problems = [f"{worker.place}: {worker.problem}" for worker in workers if worker.problem]
+        return PoolStatus(workers=tuple(worker.status(now_s) for worker in workers), messages=(*without, *problems))
 
     async def evaluate(self, candidate: Any, loss: float | None = None) -> Evaluation | Failed:
         """The loss, unless it is given, then the measurements on all targets; the first failure stands for all."""
         if loss is None:
-            if self._workload.loss is None:
-                raise LtsRayError("this pool computes no loss: give the candidate's own, or a LossWorkload")
+            if not self._computes_loss:
+                raise LtsRayError("this pool computes no loss: give the candidate's own, or text to compute it on")
             computed: float | Failed = await self._dispatcher.run(LOSS, "loss", candidate)
             if isinstance(computed, Failed):
                 return Failed(reason=f"the {LOSS}: {computed.reason}")
             loss = computed
         if not isfinite(loss):
             return Failed(reason=f"its loss is {loss}")
-        names = [target.name for target in self._workload.targets]
+        names = [target.name for target in self._targets]
         results: list[Measurement | Failed] = await asyncio.gather(
             *(self._dispatcher.run(name, "measure", candidate) for name in names)
         )
@@ -173,46 +153,47 @@ class MeasurementPool:
                 logger.warning("could not look for nodes: %s", _one_line(error))
 
     async def _look(self) -> None:
-        """Seats for nodes that joined, none for nodes that left; also starts again what failed some time ago."""
+        """Workers for nodes that joined, none for nodes that left; also starts again what failed some time ago."""
         self._nodes = await asyncio.to_thread(cluster_nodes)
         there = {node.node_id for node in self._nodes}
-        for seat in self._dispatcher.seats:
-            if seat.state != "lost" and seat.node.node_id not in there:
-                self._dispatcher.drop(seat)
-        taken = {(seat.target, seat.node.node_id) for seat in self._dispatcher.seats}
+        for worker in self._dispatcher.workers:
+            if worker.state != "lost" and worker.node.node_id not in there:
+                self._dispatcher.drop(worker)
+        taken = {(worker.target, worker.node.node_id) for worker in self._dispatcher.workers}
         here = self._driver_node_id
         for node in self._nodes:
-            if self._workload.loss is not None and node.node_id == here and (LOSS, here) not in taken:
-                self._dispatcher.add(self._loss_seat(self._workload.loss, node))
+            if self._computes_loss and node.node_id == here and (LOSS, here) not in taken:
+                self._dispatcher.add(self._loss_worker(node))
         of_targets = {(name, node_id) for name, node_id in taken if name != LOSS}
-        for target, node in vacancies(self._workload.targets, self._nodes, taken=of_targets, local_node_id=here):
-            self._dispatcher.add(self._seat(target, node))
+        for target, node in vacancies(self._targets, self._nodes, taken=of_targets, local_node_id=here):
+            self._dispatcher.add(self._worker(target, node))
         self._dispatcher.dispatch()
 
-    def _seat(self, target: Target, node: ClusterNode) -> Seat:
+    def _worker(self, target: Target, node: ClusterNode) -> PinnedWorker:
         needed = needed_resources(target)
         gpus, cpus = needed.pop("GPU", 0), needed.pop("CPU", 0)
         actor = self._actor.options(num_cpus=cpus, num_gpus=gpus, resources=needed, **_only_on(node))
-        worker = RayWorker(lambda: actor.remote(target, self._workload.source, self._workload.payload))
-        return Seat(target=target.name, label=f"target {target.name!r}", node=node, worker=worker)
+        process = RayProcess(lambda: actor.remote(target, self._workload.source, self._workload.payload))
+        return PinnedWorker(target=target.name, label=f"target {target.name!r}", node=node, process=process)
 
-    def _loss_seat(self, loss: LossWorkload, node: ClusterNode) -> Seat:
-        actor = ray.remote(LossActor).options(num_cpus=0, **_only_on(node))
-        worker = RayWorker(lambda: actor.remote(loss.config, loss.weights, loss.blocks))
-        return Seat(target=LOSS, label=f"the {LOSS}", node=node, worker=worker)
+    def _loss_worker(self, node: ClusterNode) -> PinnedWorker:
+        actor, work = ray.remote(LossActor).options(num_cpus=0, **_only_on(node)), self._workload
+        process = RayProcess(lambda: actor.remote(work.source, work.payload, work.blocks))
+        return PinnedWorker(target=LOSS, label=f"the {LOSS}", node=node, process=process)
 
 
-def start_pool(workload: Workload) -> Any:
+def start_pool(workload: Workload, targets: tuple[Target, ...]) -> Any:
     """Start the pool on the driver's node and return its handle.
 
     Raises LtsRayError within ten seconds when a target has no node, and later when an actor cannot start.
     """
     here = ray.get_runtime_context().get_node_id()
-    wait_for_nodes(workload.targets, local_node_id=here)
+    wait_for_nodes(targets, local_node_id=here)
+    payload, blocks = (None if value is None else ray.put(value) for value in (workload.payload, workload.blocks))
     pool = (
         ray.remote(MeasurementPool)
         .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False))
-        .remote(workload, here)
+        .remote(replace(workload, payload=payload, blocks=blocks), targets, here)
     )
     failure = ray.get(pool.start.remote())
     if failure is not None:

@@ -15,13 +15,15 @@ from lts_ray.target import Target
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterNode:
-    """What a node offers. available: its resources that nobody holds now. address: its IP, as Ray has it."""
+    """What a node offers."""
 
     node_id: str
     labels: Mapping[str, str]
     resources: Mapping[str, float]
     available: Mapping[str, float] = field(default_factory=dict)
+    """Its resources that are free now."""
     address: str = ""
+    """Its IP, as Ray has it."""
 
 
 def value_matches(constraint: str, value: str | None) -> bool:
@@ -30,7 +32,7 @@ def value_matches(constraint: str, value: str | None) -> bool:
     negated = text.startswith("!")
     text = text.removeprefix("!").strip()
     if text.startswith("in(") and text.endswith(")"):
-        allowed = {each.strip() for each in text[3:-1].split(",")}
+        allowed = {value.strip() for value in text[3:-1].split(",")}
     else:
         allowed = {text}
     return (value in allowed) != negated
@@ -54,26 +56,27 @@ def vacancies(
     taken: target name and node id of each actor there is. Where targets want the same resources, the one with the
     fewest actors goes first, and among them the one with the fewest nodes: none goes without as long as it need not.
     """
-    named, needed = {each.name: each for each in targets}, {each.name: needed_resources(each) for each in targets}
-    held = {each.node_id: [needed[name] for name, node_id in taken if node_id == each.node_id] for each in nodes}
-    free = {each.node_id: _free(each, held[each.node_id]) for each in nodes}
-    able = {each.name: [node for node in nodes if _is_able(each, node, local_node_id)] for each in targets}
+    named = {target.name: target for target in targets}
+    needed = {name: needed_resources(target) for name, target in named.items()}
+    held = {node.node_id: [needed[name] for name, node_id in taken if node_id == node.node_id] for node in nodes}
+    free = {node.node_id: _free(node, held[node.node_id]) for node in nodes}
+    able = {name: [node for node in nodes if _is_able(target, node, local_node_id)] for name, target in named.items()}
     actors, done = Counter(name for name, _ in taken), set(taken)
-    found: list[tuple[Target, ClusterNode]] = []
+    chosen: list[tuple[Target, ClusterNode]] = []
     while True:
         open_to = {
-            name: [each for each in able[name] if (name, each.node_id) not in done and _holds(free[each.node_id], want)]
+            name: [node for node in able[name] if (name, node.node_id) not in done and _holds(free[node.node_id], want)]
             for name, want in needed.items()
         }
         if not any(open_to.values()):
-            return found
-        name = min((name for name in named if open_to[name]), key=lambda each: (actors[each], len(able[each])))
+            return chosen
+        name = min((name for name in named if open_to[name]), key=lambda name: (actors[name], len(able[name])))
         node = open_to[name][0]
         for resource, amount in needed[name].items():
             free[node.node_id][resource] -= amount
         actors[name] += 1
         done.add((name, node.node_id))
-        found.append((named[name], node))
+        chosen.append((named[name], node))
 
 
 def place(targets: Sequence[Target], nodes: Sequence[ClusterNode], *, local_node_id: str) -> str | None:
@@ -108,7 +111,7 @@ def waiting_message(target: Target, nodes: Sequence[ClusterNode], *, waiting: in
     matching = [node for node in nodes if _fits(target, node, local_node_id)]
     if any(_is_able(target, node, local_node_id) for node in matching):
         return (
-            f"target {target.name!r} has no free node now: {wait} until nobody else holds resources {needed} of a node "
+            f"target {target.name!r} has no free node now: {wait} until resources {needed} are free on a node "
             f"that matches {wanted}"
         )
     size = f" and has {target.threads} CPU threads and resources {needed}" if matching else ""
@@ -120,7 +123,7 @@ def _fits(target: Target, node: ClusterNode, local_node_id: str) -> bool:
 
 
 def _is_able(target: Target, node: ClusterNode, local_node_id: str) -> bool:
-    """It would do, if nobody else held its resources."""
+    """Whether the node would do, were its resources free."""
     needed = {**needed_resources(target), "CPU": float(target.threads)}
     return _fits(target, node, local_node_id) and _holds(node.resources, needed)
 
@@ -128,7 +131,7 @@ def _is_able(target: Target, node: ClusterNode, local_node_id: str) -> bool:
 def _free(node: ClusterNode, held: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """What a node still gives. What was taken a moment ago is not in `available` yet, so it is counted here too."""
     return {
-        name: min(node.available.get(name, 0.0), total - sum(each.get(name, 0.0) for each in held))
+        name: min(node.available.get(name, 0.0), total - sum(resources.get(name, 0.0) for resources in held))
         for name, total in node.resources.items()
     }
 

@@ -23,4 +23,4 @@ class ModuleSubject:
 
     @property
     def weight_bytes(self) -> int:
-        return sum(each.nbytes for each in (*self.module.parameters(), *self.module.buffers()))
+        return sum(tensor.nbytes for tensor in (*self.module.parameters(), *self.module.buffers()))

@@ -6,7 +6,7 @@ it is measured: a universal model for the whole search, a backbone's model for o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -104,10 +104,10 @@ class SubjectSource(Protocol[Candidate_contra]):
 
 @dataclass(frozen=True)
 class SubmodelSubject:
-    """A slice of a universal model that is in memory whole. submodel: one for all rows, or one per row."""
+    """A slice of a universal model that is in memory whole."""
 
     model: UniversalModel
-    submodel: Submodel | Sequence[Submodel]
+    submodel: Submodel
 
     @property
     def vocab_size(self) -> int:
@@ -123,14 +123,9 @@ class SubmodelSubject:
 
     @property
     def weight_bytes(self) -> int:
-        """Of the submodel served alone: embeddings, layers as wide as it has them, norms, table of rotary positions.
-
-        Several submodels share their weights, so that the widest of each layer counts.
-        """
-        config = self.model.config
-        widest = config.cover([self.submodel] if isinstance(self.submodel, Submodel) else self.submodel)
-        tables = sum(each.nbytes for each in self.model.buffers())
-        return config.parameters(widest) * self.model.weight.element_size() + tables
+        """Of the submodel served alone: embeddings, layers as wide as it has them, norms, table of rotary positions."""
+        tables = sum(table.nbytes for table in self.model.buffers())
+        return self.model.config.parameters(self.submodel) * self.model.weight.element_size() + tables
 
     def empty_cache(self, *, rows: int, length: int) -> KVCache:
         return self.model.empty_cache(rows=rows, length=length)

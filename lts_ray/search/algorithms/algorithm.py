@@ -18,11 +18,11 @@ from lts_ray.spaces.search_space import Candidate
 
 @dataclass(frozen=True, kw_only=True)
 class Observation(Generic[Candidate]):
-    """objectives: per target, minimised; empty if the evaluation failed. feasible: targets whose limits it keeps."""
-
     candidate: Candidate
     objectives: Mapping[str, Objectives]
+    """By target, minimised; empty if the evaluation failed."""
     feasible: AbstractSet[str]
+    """Targets whose limits it keeps."""
 
 
 class Algorithm(Protocol[Candidate]):

@@ -81,7 +81,7 @@ class AskTell(Generic[Candidate]):
     def outstanding(self) -> list[Candidate]:
         """Asked for and not told, in the order they were asked."""
         waiting = set(self._to_hand_out)
-        return [each for each in self._asked if each not in self._results and each not in waiting]
+        return [candidate for candidate in self._asked if candidate not in self._results and candidate not in waiting]
 
     @property
     def results(self) -> Mapping[Candidate, Result]:
@@ -90,8 +90,10 @@ class AskTell(Generic[Candidate]):
 
     def admitted(self, target: str) -> Mapping[Candidate, Objectives]:
         """What keeps the limits on `target`, in the order of arrival."""
-        vectors = {each: result[target] for each, result in self._results.items() if not isinstance(result, Failed)}
-        return {each: vector for each, vector in vectors.items() if self._admits(each, target, vector)}
+        vectors = {
+            candidate: result[target] for candidate, result in self._results.items() if not isinstance(result, Failed)
+        }
+        return {candidate: vector for candidate, vector in vectors.items() if self._admits(candidate, target, vector)}
 
     def front(self, target: str) -> Mapping[Candidate, Objectives]:
         """The non-dominated candidates on `target` among all results so far that keep its limits."""
@@ -107,9 +109,9 @@ class AskTell(Generic[Candidate]):
         front: Front[Candidate] = Front()
         front.add(
             {
-                each: joint(result, self._targets)
-                for each, result in self._results.items()
-                if not isinstance(result, Failed) and all(self._admits(each, *item) for item in result.items())
+                candidate: joint(result, self._targets)
+                for candidate, result in self._results.items()
+                if not isinstance(result, Failed) and all(self._admits(candidate, *item) for item in result.items())
             }
         )
         return front.members

@@ -21,7 +21,7 @@ class Breeder(Generic[Candidate]):
 
     def first(self, count: int, seen: AbstractSet[Candidate] = frozenset()) -> list[Candidate]:
         """The space's seeds, then random candidates."""
-        children = [each for each in dict.fromkeys(self._space.seeds()) if each not in seen][:count]
+        children = [candidate for candidate in dict.fromkeys(self._space.seeds()) if candidate not in seen][:count]
         return self._fill_up(children, count, seen)
 
     def generation(self, front: Sequence[Candidate], count: int, seen: AbstractSet[Candidate]) -> list[Candidate]:
@@ -71,8 +71,8 @@ class Breeder(Generic[Candidate]):
         weights = 1 / (1 + (visits - visits.min()) / max(visits.max() - visits.min(), 1))
         drawn = self._rng.choice(len(front), size=count, p=weights / weights.sum())
         parents = [front[int(index)] for index in drawn]
-        for each in parents:
-            self._visits[each] = self._visits.get(each, 0) + 1
+        for parent in parents:
+            self._visits[parent] = self._visits.get(parent, 0) + 1
         return parents
 
     def _fill_up(self, children: list[Candidate], count: int, seen: AbstractSet[Candidate]) -> list[Candidate]:

@@ -51,7 +51,7 @@ class CostPredictor:
 
     def predict(self, candidates: Sequence[Architecture]) -> NDArray[np.float64]:
         """[n, objectives]"""
-        columns = [np.array([self.forecast.quality(each) for each in candidates])]
+        columns = [np.array([self.forecast.quality(candidate) for candidate in candidates])]
         for name, law in self.laws.items():
             columns.append(predict(name, law, candidates, self.forecast.space).mean)
         return np.stack(columns, axis=1)

@@ -28,7 +28,7 @@ class Parents(Generic[Candidate]):
 
     @property
     def candidates(self) -> Sequence[Candidate]:
-        return list(dict.fromkeys(each for front in self._fronts.values() for each in front.members))
+        return list(dict.fromkeys(candidate for front in self._fronts.values() for candidate in front.members))
 
 
 class Evolution(Generic[Candidate]):

@@ -84,7 +84,7 @@ class Predicted(Generic[Candidate]):
 
     def _leading(self, count: int, seen: AbstractSet[Candidate]) -> list[Candidate]:
         """Unmeasured candidates that gain hypervolume over what is measured, by prediction: the most gaining first."""
-        unknown = [each for each in self._looked_at if each not in seen]
+        unknown = [candidate for candidate in self._looked_at if candidate not in seen]
         chosen: list[int] = []
         vectors = {target: self._predictors[target].predict(unknown) for target in self._targets}
         while len(chosen) < min(count, len(unknown)):
@@ -102,7 +102,7 @@ class Predicted(Generic[Candidate]):
         every = np.concatenate([known, vectors])
         low, high = every.min(axis=0), every.max(axis=0)
         span = np.where(high > low, high - low, 1.0)
-        front = known[non_dominated([tuple(each) for each in known])] if len(known) else known
+        front = known[non_dominated([tuple(vector) for vector in known])] if len(known) else known
         caps = [
             1.0 + MARGIN if limit is None else min(1.0 + MARGIN, (limit - low[index]) / span[index])
             for index, limit in enumerate(self._limits)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from dataclasses import field, replace
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le
 
 from lts_ray.errors import LtsRayError
 from lts_ray.frontier import Quality
+from lts_ray.record import record, record_json
 from lts_ray.spaces.limits import Limits
 
+Count = Annotated[int, Ge(1)]
 LatencyRegime = Literal["prefill", "decode", "both"]
 AlgorithmName = Literal["lts", "steady", "surrogate", "predicted", "nsga2", "nsga3", "tpe", "random"]
 
@@ -21,31 +25,26 @@ OBJECTIVE_NAMES: Mapping[LatencyRegime, tuple[str, ...]] = {
 """What a candidate's objectives are on each target, all minimised."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(what="evolution")
 class EvolutionSettings:
     """LTS's evolution (appendix B): a generation is population = parents + mutants + crossovers.
 
     The first generation evaluates `population` candidates, each later one its mutants and crossovers; the number of
-    generations follows from the evaluations. patience: redraws of a duplicate before giving up on it.
+    generations follows from the evaluations.
     """
 
-    population: int = 100
-    parents: int = 20
-    mutants: int = 40
-    crossovers: int = 40
-    mutation_probability: float = 0.3
-    patience: int = 100
+    population: Count = 100
+    parents: Count = 20
+    mutants: Annotated[int, Ge(0)] = 40
+    crossovers: Annotated[int, Ge(0)] = 40
+    mutation_probability: Annotated[float, Gt(0), Le(1)] = 0.3
+    """Of each choice that a candidate is made of."""
+    patience: Count = 100
+    """Draws in place of a duplicate before giving up on it."""
 
     def __post_init__(self) -> None:
-        for name in ("population", "parents", "patience"):
-            if getattr(self, name) < 1:
-                raise LtsRayError(f"evolution: {name} must be at least 1; got {getattr(self, name)}")
-        if min(self.mutants, self.crossovers) < 0 or self.mutants + self.crossovers < 1:
-            raise LtsRayError(
-                f"evolution: a generation needs mutants or crossovers; got {self.mutants} and {self.crossovers}"
-            )
-        if not 0 < self.mutation_probability <= 1:
-            raise LtsRayError(f"evolution: mutation_probability must be in (0, 1]; got {self.mutation_probability}")
+        if not self.mutants + self.crossovers:
+            raise LtsRayError("evolution: a generation needs mutants or crossovers; got 0 of both")
 
     @classmethod
     def scaled_to(cls, evaluations: int) -> EvolutionSettings:
@@ -60,38 +59,26 @@ class EvolutionSettings:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(what="settings")
 class SearchSettings:
-    """quality: what the first objective is. latency: which measured latency is an objective, or both as two.
+    """What a search does, apart from what it searches."""
 
-    evaluations: candidates that are measured. predicted: candidates whose costs are predicted before those are chosen,
-    by the algorithm of that name. in_flight: candidates evaluated at once at most, by an algorithm without generations;
-    the next one is chosen without the results of those, however many nodes there are.
-    evolution: None takes LTS's proportions, scaled to the evaluations.
-    """
-
-    evaluations: int = 200
-    seed: int = 0
+    evaluations: Count = 200
+    """Candidates that are measured."""
+    seed: Annotated[int, Ge(0)] = 0
     quality: Quality = "validation_loss"
+    """What the first objective is."""
     latency: LatencyRegime = "decode"
+    """Which measured latency is an objective, or both as two."""
     algorithm: AlgorithmName = "lts"
-    predicted: int = 2_400
-    in_flight: int = 4
+    predicted: Count = 2_400
+    """Candidates whose costs the algorithm of that name predicts before it chooses those that are measured."""
+    in_flight: Count = 4
+    """Candidates evaluated at once at most. An algorithm without generations chooses the next one without the results
+    of those, however many nodes there are."""
     limits: Limits = field(default_factory=Limits)
     evolution: EvolutionSettings | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("evaluations", "predicted", "in_flight"):
-            if getattr(self, name) < 1:
-                raise LtsRayError(f"{name} must be at least 1; got {getattr(self, name)}")
-        if self.seed < 0:
-            raise LtsRayError(f"seed must not be negative; got {self.seed}")
-        if self.quality not in get_args(Quality):
-            raise LtsRayError(f"unknown quality {self.quality!r}; known: {', '.join(get_args(Quality))}")
-        if self.algorithm not in get_args(AlgorithmName):
-            raise LtsRayError(f"unknown algorithm {self.algorithm!r}; known: {', '.join(get_args(AlgorithmName))}")
-        if self.latency not in get_args(LatencyRegime):
-            raise LtsRayError(f"unknown latency {self.latency!r}; known: {', '.join(get_args(LatencyRegime))}")
+    """None takes LTS's proportions, scaled to the evaluations."""
 
     @property
     def evolution_settings(self) -> EvolutionSettings:
@@ -107,15 +94,6 @@ class SearchSettings:
     def objective_names(self) -> tuple[str, ...]:
         return OBJECTIVE_NAMES[self.latency]
 
-    def to_json(self) -> Mapping[str, Any]:
-        return {**asdict(self), "evolution": asdict(self.evolution_settings)}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> SearchSettings:
-        """Raises LtsRayError for what is not settings."""
-        try:
-            given = dict(value)
-            evolution = EvolutionSettings(**given.pop("evolution"))
-            return cls(**{**given, "limits": Limits(**given.get("limits", {}))}, evolution=evolution)
-        except (KeyError, TypeError) as error:
-            raise LtsRayError(f"a search's settings are not usable: {error!r}") from None
+    def to_json(self) -> dict[str, Any]:
+        """With the evolution that is meant, so that a log says it."""
+        return record_json(replace(self, evolution=self.evolution_settings))

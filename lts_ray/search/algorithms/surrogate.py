@@ -43,11 +43,12 @@ LARGEST_FRONT = {2: 1000, 3: 300}
 
 @dataclass(frozen=True, kw_only=True)
 class Sureness:
-    """mean_error: of predictions, relative. within_95: the share of results in the interval that should hold 95 %."""
-
     objective: int
+    """Its index."""
     mean_error: float
+    """Of predictions, relative."""
     within_95: float
+    """The share of results in the interval that should hold 95 %."""
 
 
 class Surrogate(Generic[Candidate]):
@@ -81,13 +82,13 @@ class Surrogate(Generic[Candidate]):
         else:
             self._learn()
             stale = len(self._observed) >= self._drawn_at + REFRESH
-            fresh = [each for each in self._shortlist if each not in seen]
+            fresh = [candidate for candidate in self._shortlist if candidate not in seen]
             if stale or len(fresh) < SHORTLIST // 3:
                 fresh = self._draw(seen)
             self._shortlist = fresh
             proposals = [fresh[int(np.argmax(self._gains(fresh)))]] if fresh else []
-            for each in proposals:
-                self._expected[each] = {target: self.predict([each], target) for target in self._targets}
+            for candidate in proposals:
+                self._expected[candidate] = {target: self.predict([candidate], target) for target in self._targets}
         self._pending += proposals
         return proposals
 
@@ -99,7 +100,7 @@ class Surrogate(Generic[Candidate]):
 
     def predict(self, candidates: Sequence[Candidate], target: str) -> tuple[Array, Array]:
         """What is expected to be observed on `target`: means and standard deviations, [n, objectives] each."""
-        rows = [self._row(each) for each in candidates]
+        rows = [self._row(candidate) for candidate in candidates]
         columns = [self._column(candidates, rows, target, index) for index in range(self._n_objectives)]
         return np.stack([mean for mean, _ in columns], axis=1), np.stack(
             [deviation for _, deviation in columns], axis=1
@@ -111,10 +112,10 @@ class Surrogate(Generic[Candidate]):
         return tuple(
             Sureness(
                 objective=index,
-                mean_error=float(np.mean([error for error, _ in found])),
-                within_95=float(np.mean([away <= 1.96 for _, away in found])),
+                mean_error=float(np.mean([error for error, _ in surprises])),
+                within_95=float(np.mean([away <= 1.96 for _, away in surprises])),
             )
-            for index, found in sorted(self._surprises.items())
+            for index, surprises in sorted(self._surprises.items())
         )
 
     def _compare(self, observation: Observation[Candidate]) -> None:
@@ -132,12 +133,12 @@ class Surrogate(Generic[Candidate]):
         return len(self._observed[0].objectives[self._targets[0]])
 
     def _learn(self) -> None:
-        rows = [self._row(each.candidate) for each in self._observed]
+        rows = [self._row(observation.candidate) for observation in self._observed]
         for target in self._targets:
             for index in range(self._n_objectives):
                 if index == 0 and (self._exact_quality or target != self._targets[0]):
                     continue  # quality does not depend on the target
-                values = [each.objectives[target][index] for each in self._observed]
+                values = [observation.objectives[target][index] for observation in self._observed]
                 regression = self._regressions.setdefault((target, index), Regression())
                 regression.learn(rows, values)
 
@@ -145,7 +146,7 @@ class Surrogate(Generic[Candidate]):
         self, candidates: Sequence[Candidate], rows: Sequence[Sequence[float]], target: str, index: int
     ) -> tuple[Array, Array]:
         if index == 0 and self._exact_quality:
-            return np.array([self._exact_quality(each) for each in candidates]), np.zeros(len(candidates))
+            return np.array([self._exact_quality(candidate) for candidate in candidates]), np.zeros(len(candidates))
         return self._regressions[self._targets[0] if index == 0 else target, index].predict(rows)
 
     def _row(self, candidate: Candidate) -> tuple[float, ...]:
@@ -160,7 +161,7 @@ class Surrogate(Generic[Candidate]):
         if listed is None:
             drawn = self._breeder.pool(self._front(), DRAWN, seen)
         else:
-            drawn = [each for each in listed if each not in seen]
+            drawn = [candidate for candidate in listed if candidate not in seen]
         if len(drawn) <= SHORTLIST:
             return drawn
         hopes = self._gains(drawn, optimistic=True)
@@ -169,8 +170,8 @@ class Surrogate(Generic[Candidate]):
     def _front(self) -> list[Candidate]:
         chosen: dict[Candidate, None] = {}
         for target in self._targets:
-            feasible = [each for each in self._observed if target in each.feasible]
-            front = non_dominated([each.objectives[target] for each in feasible])
+            feasible = [observation for observation in self._observed if target in observation.feasible]
+            front = non_dominated([observation.objectives[target] for observation in feasible])
             chosen.update(dict.fromkeys(feasible[index].candidate for index in front))
         return list(chosen)
 
@@ -190,7 +191,7 @@ class Surrogate(Generic[Candidate]):
         return total
 
     def _range(self, target: str) -> tuple[Array, Array]:
-        vectors = np.array([each.objectives[target] for each in self._observed])
+        vectors = np.array([observation.objectives[target] for observation in self._observed])
         low, high = vectors.min(axis=0), vectors.max(axis=0)
         return low, np.where(high > low, high, low + 1.0)
 
@@ -204,7 +205,9 @@ class Surrogate(Generic[Candidate]):
 
     def _front_vectors(self, target: str) -> Array:
         """The front, and pending candidates where they are expected to be: no two are chosen for the same gain."""
-        vectors: list[Objectives] = [each.objectives[target] for each in self._observed if target in each.feasible]
+        vectors: list[Objectives] = [
+            observation.objectives[target] for observation in self._observed if target in observation.feasible
+        ]
         if self._pending:
             means, _ = self.predict(self._pending, target)
             vectors += [tuple(mean) for mean in means.tolist()]

@@ -1,7 +1,7 @@
 """Ctrl-C that is not lost: the interrupt is raised again until it has left the block.
 
 A KeyboardInterrupt that comes up inside a callback or a destructor, of which Ray runs many from C, is printed and
-dropped there. The search would go on as if nobody had asked it to stop.
+dropped there. The search would go on as if it had not been asked to stop.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ AGAIN_S = 3.0
 
 
 @contextmanager
-def insistent_interrupts(*, again_s: float = AGAIN_S) -> Iterator[None]:
+def repeated_interrupt(*, again_s: float = AGAIN_S) -> Iterator[None]:
     """Within it, a Ctrl-C is repeated every `again_s` seconds. It does nothing outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield

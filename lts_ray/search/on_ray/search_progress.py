@@ -40,13 +40,13 @@ class SearchProgress:
         self._progress.update(self._task, completed=len(session.outcomes), state=state)
 
     def show_nodes(self, status: PoolStatus) -> None:
-        """One line per seat, and each message once when it comes up."""
-        for seat in status.seats:
-            key = (seat.target, seat.node)
+        """One line per worker, and each message once when it comes up."""
+        for worker in status.workers:
+            key = (worker.target, worker.node)
             if key not in self._nodes:
-                self._nodes[key] = self._progress.add_task(f"  {seat.target} on {seat.node}", total=1.0, state="")
-            state = f"{seat.state} · {seat.measured} done · busy {100 * seat.utilisation:.0f} %"
-            self._progress.update(self._nodes[key], completed=seat.utilisation, state=state)
+                self._nodes[key] = self._progress.add_task(f"  {worker.target} on {worker.node}", total=1.0, state="")
+            state = f"{worker.state} · {worker.measured} done · busy {100 * worker.utilisation:.0f} %"
+            self._progress.update(self._nodes[key], completed=worker.utilisation, state=state)
         for message in status.messages:
             if message not in self._said:
                 self._progress.console.print(message, highlight=False)

@@ -13,10 +13,9 @@ import ray
 from ray import tune
 
 from lts_ray.errors import LtsRayError
-from lts_ray.measurement.on_ray.actor import MeasurementActor
-from lts_ray.measurement.on_ray.pool import LossWorkload, Workload, start_pool
+from lts_ray.measurement.on_ray.pool import start_pool
 from lts_ray.ray_session import connected
-from lts_ray.search.on_ray.repeated_interrupt import insistent_interrupts
+from lts_ray.search.on_ray.repeated_interrupt import repeated_interrupt
 from lts_ray.search.on_ray.search_progress import SearchProgress, search_progress, watched
 from lts_ray.search.on_ray.searcher import LtsSearcher, Offer
 from lts_ray.search.on_ray.trial import CandidateTrial
@@ -49,24 +48,10 @@ def run_search(
 
 def _search(job: SearchJob[Candidate], session: SearchSession[Candidate], shown: SearchProgress) -> None:
     shown.say("starting measurement actors")
-    loss = job.loss
-    if loss is not None:
-        assert job.payload is not None, "a loss is that of a model with weights"
-    payload = None if job.payload is None else ray.put(dict(job.payload))
-    pool = start_pool(
-        Workload(
-            source=job.source,
-            payload=payload,
-            targets=job.plan.targets,
-            loss=None
-            if loss is None
-            else LossWorkload(config=loss.config, weights=payload, blocks=ray.put(loss.blocks.numpy())),
-            actor_class=job.actor_class or MeasurementActor,
-        )
-    )
+    pool = start_pool(job.workload, job.plan.targets)
     try:
         shown.say("evaluating")
-        with watched(lambda: ray.get(pool.status.remote()), shown.show_nodes), insistent_interrupts():
+        with watched(lambda: ray.get(pool.status.remote()), shown.show_nodes), repeated_interrupt():
             _tune(LtsSearcher(session, offer=_offering(job.plan, pool), show=shown.show), job.plan, pool)
     finally:
         ray.kill(pool)  # and with it the actors it owns

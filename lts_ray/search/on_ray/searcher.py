@@ -62,7 +62,7 @@ class LtsSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
 
     def save(self, checkpoint_path: str) -> None:
         """The book of trials; the outcomes are in the session's log."""
-        trials = {trial_id: self._session.plan.space.to_json(each) for trial_id, each in self._trials.items()}
+        trials = {trial_id: self._session.plan.space.to_json(candidate) for trial_id, candidate in self._trials.items()}
         state = {"schema": SCHEMA, "trials": trials, "waiting": list(self._waiting)}
         write_json(Path(checkpoint_path), state)
 
@@ -72,8 +72,8 @@ class LtsSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
         if state.get("schema") != SCHEMA:
             raise LtsRayError(f"searcher state {checkpoint_path} has schema {state.get('schema')}; expected {SCHEMA}")
         space = self._session.plan.space
-        self._trials = {str(trial_id): space.from_json(each) for trial_id, each in state["trials"].items()}
-        self._waiting = deque(str(each) for each in state["waiting"])
+        self._trials = {str(trial_id): space.from_json(candidate) for trial_id, candidate in state["trials"].items()}
+        self._waiting = deque(str(trial_id) for trial_id in state["waiting"])
         for trial_id, candidate in self._trials.items():
             self._session.claim(candidate)
             if candidate not in self._session.outcomes:

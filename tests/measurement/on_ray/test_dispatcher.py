@@ -1,4 +1,4 @@
-"""The dispatcher with workers in this process: no clock, no cluster, and every order of events is the test's own."""
+"""The dispatcher with processes in this process: no clock, no cluster, and every order of events is the test's own."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 
 from lts_ray.measurement.measurement import Failed
 from lts_ray.measurement.on_ray.dispatcher import RETRY_S, Dispatcher
-from lts_ray.measurement.on_ray.pinned_worker import DiedError, Seat
+from lts_ray.measurement.on_ray.pinned_worker import DiedError, PinnedWorker
 from lts_ray.measurement.on_ray.selector import ClusterNode
 
 
-class FakeWorker:
+class FakeProcess:
     """Starts and calls that end when the test says so. calls: the arguments of each call, in order."""
 
     def __init__(self, host: str) -> None:
@@ -68,32 +68,32 @@ async def settle() -> None:
 
 
 class Stage:
-    """A dispatcher and its fake workers, a seat for each (target, node, host)."""
+    """A dispatcher and its fake processes, a worker for each (target, node, host)."""
 
-    def __init__(self, *seats: tuple[str, str, str]) -> None:
+    def __init__(self, *workers: tuple[str, str, str]) -> None:
         self.clock = Clock()
         self.dispatcher = Dispatcher(clock=self.clock)
-        self.workers: list[FakeWorker] = []
-        self.add(*seats)
+        self.processes: list[FakeProcess] = []
+        self.add(*workers)
 
-    def add(self, *seats: tuple[str, str, str]) -> None:
-        for target, name, host in seats:
-            worker = FakeWorker(host)
-            self.workers.append(worker)
+    def add(self, *workers: tuple[str, str, str]) -> None:
+        for target, name, host in workers:
+            process = FakeProcess(host)
+            self.processes.append(process)
             node = ClusterNode(node_id=name, labels={}, resources={}, address=host)
-            self.dispatcher.add(Seat(target=target, label=target, node=node, worker=worker))
+            self.dispatcher.add(PinnedWorker(target=target, label=target, node=node, process=process))
 
-    async def ready(self) -> list[FakeWorker]:
+    async def ready(self) -> list[FakeProcess]:
         await settle()
-        for worker in self.workers:
-            await worker.ready()
-        return self.workers
+        for process in self.processes:
+            await process.ready()
+        return self.processes
 
     def ask(self, target: str, *candidates: object) -> list[asyncio.Task[Any]]:
         return [asyncio.create_task(self.dispatcher.run(target, "measure", each)) for each in candidates]
 
     def drop(self, index: int) -> None:
-        self.dispatcher.drop(self.dispatcher.seats[index])
+        self.dispatcher.drop(self.dispatcher.workers[index])
 
 
 def play(scene: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -112,7 +112,7 @@ def test_calls_are_spread_over_the_seats_of_their_target_oldest_first() -> None:
         await a.end("one")
         await b.end("three")
         assert [await each for each in asked] == ["one", "two", "three"]
-        assert [seat.measured for seat in stage.dispatcher.seats] == [1, 2, 0]
+        assert [worker.measured for worker in stage.dispatcher.workers] == [1, 2, 0]
 
     play(scene)
 
@@ -142,7 +142,7 @@ def test_a_start_on_a_host_that_measures_waits_for_its_turn_and_then_goes_first(
         await settle()
         stage.add(("edge", "b", "1"))
         await settle()
-        b = stage.workers[1]
+        b = stage.processes[1]
         assert b.starts == 0
         await a.end("one")
         assert b.starts == 1
@@ -166,8 +166,8 @@ def test_a_call_whose_node_left_is_done_by_another_seat_once() -> None:
         assert not a.is_busy
         await b.end("one")
         assert (await first, await second) == ("one", "two")
-        assert [seat.measured for seat in stage.dispatcher.seats] == [0, 2]
-        assert [seat.state for seat in stage.dispatcher.seats] == ["lost", "idle"]
+        assert [worker.measured for worker in stage.dispatcher.workers] == [0, 2]
+        assert [worker.state for worker in stage.dispatcher.workers] == ["lost", "idle"]
 
     play(scene)
 
@@ -183,9 +183,9 @@ def test_a_call_waits_when_the_last_seat_left_until_a_node_joins() -> None:
         assert stage.dispatcher.waiting() == {"edge": 1}
         stage.add(("edge", "b", "1"))
         await settle()
-        await stage.workers[1].ready()
+        await stage.processes[1].ready()
         assert stage.dispatcher.waiting() == {}
-        await stage.workers[1].end("one")
+        await stage.processes[1].end("one")
         assert await asked == "one"
 
     play(scene)
@@ -215,14 +215,14 @@ def test_deaths_with_a_node_are_no_ones_fault_however_many() -> None:
 
     async def scene() -> None:
         stage = Stage(*(("edge", name, name) for name in "abcd"))
-        workers = await stage.ready()
+        processes = await stage.ready()
         (asked,) = stage.ask("edge", 1)
         await settle()
         for index in range(3):
-            await workers[index].end(DiedError("unreachable"))
+            await processes[index].end(DiedError("unreachable"))
             stage.drop(index)
             await settle()
-        await workers[3].end("one")
+        await processes[3].end("one")
         assert await asked == "one"
 
     play(scene)
@@ -274,13 +274,13 @@ def test_the_verdict_on_a_death_counts_while_the_call_runs_elsewhere() -> None:
 def test_an_actor_that_does_not_start_is_tried_again_later(outcome: object) -> None:
     async def scene() -> None:
         stage = Stage(("edge", "a", "1"))
-        (seat,) = stage.dispatcher.seats
+        (worker,) = stage.dispatcher.workers
         (asked,) = stage.ask("edge", 1)
         await settle()
-        (a,) = stage.workers
+        (a,) = stage.processes
         await a.end(outcome)
-        assert seat.tried.is_set()
-        assert seat.problem
+        assert worker.tried.is_set()
+        assert worker.problem
         stage.dispatcher.dispatch()
         await settle()
         assert a.starts == 1
@@ -288,7 +288,7 @@ def test_an_actor_that_does_not_start_is_tried_again_later(outcome: object) -> N
         stage.dispatcher.dispatch()
         await settle()
         await a.ready()
-        assert seat.problem == ""
+        assert worker.problem == ""
         await a.end("one")
         assert await asked == "one"
 
@@ -331,18 +331,18 @@ def test_a_call_whose_caller_went_away_is_not_begun() -> None:
 def test_busy_time_is_what_calls_took_and_a_lost_seat_keeps_its_figures() -> None:
     async def scene() -> None:
         stage = Stage(("edge", "a", "1"))
-        (seat,) = stage.dispatcher.seats
-        assert seat.status(0.0).utilisation == 0
+        (worker,) = stage.dispatcher.workers
+        assert worker.status(0.0).utilisation == 0
         (a,) = await stage.ready()
         stage.clock.now_s = 10
         stage.ask("edge", 1, 2)
         await settle()
         stage.clock.now_s = 14
-        assert seat.status(14).busy_s == 4
+        assert worker.status(14).busy_s == 4
         await a.end("one")
         stage.clock.now_s = 20
         stage.drop(0)
-        status = seat.status(1000)
+        status = worker.status(1000)
         assert (status.state, status.measured, status.busy_s, status.utilisation) == ("lost", 1, 10, 0.5)
 
     play(scene)

@@ -163,6 +163,6 @@ def test_a_target_whose_nodes_are_too_small_or_held_says_so() -> None:
     assert small.endswith("that matches {'role': 'edge'} and has 4 CPU threads and resources {}")
     held = waiting_message(edge(resources={"slot": 1}), [node("edge", free=0)], waiting=2, local_node_id="head")
     assert held == (
-        "target 'edge' has no free node now: 2 evaluations wait until nobody else holds resources {'slot': 1} "
-        "of a node that matches {'role': 'edge'}"
+        "target 'edge' has no free node now: 2 evaluations wait until resources {'slot': 1} are free on a node "
+        "that matches {'role': 'edge'}"
     )

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from lts_ray.search.on_ray.repeated_interrupt import insistent_interrupts
+from lts_ray.search.on_ray.repeated_interrupt import repeated_interrupt
 
 
 def press_and_wait(*, drop: int) -> None:
@@ -24,13 +24,13 @@ def press_and_wait(*, drop: int) -> None:
 
 @pytest.mark.parametrize("drop", [0, 1, 3])
 def test_an_interrupt_that_is_dropped_on_the_way_comes_again(drop: int) -> None:
-    with pytest.raises(KeyboardInterrupt), insistent_interrupts(again_s=0.02):
+    with pytest.raises(KeyboardInterrupt), repeated_interrupt(again_s=0.02):
         press_and_wait(drop=drop)
 
 
 def test_after_the_block_nothing_comes_any_more_and_the_handler_is_the_one_before() -> None:
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt), insistent_interrupts(again_s=0.02):
+    with pytest.raises(KeyboardInterrupt), repeated_interrupt(again_s=0.02):
         press_and_wait(drop=0)
     time.sleep(0.1)
     assert signal.getsignal(signal.SIGINT) is before
@@ -40,7 +40,7 @@ def test_another_thread_is_left_alone() -> None:
     entered = []
 
     def enter() -> None:
-        with insistent_interrupts():
+        with repeated_interrupt():
             entered.append(signal.getsignal(signal.SIGINT))
 
     thread = threading.Thread(target=enter)
