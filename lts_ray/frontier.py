@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from lts_ray.cost import Cost
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json, write_json
-from lts_ray.models.decoder_config import DecoderConfig
 from lts_ray.record import read_record, record, record_json
 from lts_ray.submodel import Submodel
 from lts_ray.target import Target
@@ -75,15 +74,15 @@ class Frontier:
             raise LtsRayError(f"the frontier has no target {target!r}; it has: {', '.join(self.targets)}")
         return tuple(point for point in self.points if target in point.fronts)
 
-    def check_model(self, fingerprint: str, config: DecoderConfig) -> None:
-        """Raise LtsRayError unless this frontier is of that very model."""
+    def check_model(self, fingerprint: str, check: Callable[[Submodel], object]) -> None:
+        """Raise LtsRayError unless this frontier is of that very model. check: raises it for what the model has not."""
         if fingerprint != self.model_fingerprint:
             raise LtsRayError(
                 f"the frontier is of another model (fingerprint {self.model_fingerprint[:12]}…, this model's is "
                 f"{fingerprint[:12]}…): run `lts-ray search` for this model"
             )
         for point in self.points:
-            config.check(point.submodel)
+            check(point.submodel)
 
     def to_json(self) -> dict[str, Any]:
         points = [point.to_json() for point in self.points]
@@ -123,15 +122,3 @@ def read_frontier(path: Path) -> Frontier:
     except LtsRayError as error:
         message = str(error)
         raise LtsRayError(message if str(path) in message else f"{path}: {message}") from None
-
-
-def point_names(submodels: Sequence[Submodel], config: DecoderConfig) -> dict[Submodel, str]:
-    """Short unique names: a granularity's own, else the relative size, told apart by a letter where equal."""
-    names = {submodel: name for name, submodel in config.trained.items()}
-    taken = set(names.values())
-    for submodel in sorted(set(submodels) - names.keys()):
-        base = f"{config.relative_size(submodel):.2f}"
-        suffixes = ["", *(chr(ord("b") + i) for i in range(25)), *(f"-{i}" for i in range(27, 27 + len(submodels)))]
-        names[submodel] = next(base + suffix for suffix in suffixes if base + suffix not in taken)
-        taken.add(names[submodel])
-    return {submodel: names[submodel] for submodel in submodels}

@@ -80,7 +80,7 @@ def build_replica(
     if frontier is None:
         menu = menu_of_granularities(config, checkpoint.validation_loss)
     else:
-        frontier.check_model(checkpoint.fingerprint, config)
+        frontier.check_model(checkpoint.fingerprint, config.check)
         menu = menu_of_frontier(config, frontier, name)
     # A core is left for the proxy and the event loops: with torch on all of them each step waits for its last thread.
     share = max(1, ((os.cpu_count() or 1) - 1) // args.num_replicas)

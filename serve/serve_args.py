@@ -104,7 +104,7 @@ class ServeArgs:
             if self.target is not None:
                 raise LtsRayError(f"target={self.target} needs frontier=FILE: the frontier says what a target is")
             return None
-        frontier.check_model(universal_fingerprint(self.model), config)
+        frontier.check_model(universal_fingerprint(self.model), config.check)
         if self.target is None:
             return None
         frontier.front(self.target)  # raises for an unknown target

@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 
 from lts_ray.cost import Cost
 from lts_ray.errors import LtsRayError
-from lts_ray.frontier import Frontier, FrontierPoint, point_names, read_frontier, write_frontier
+from lts_ray.frontier import Frontier, FrontierPoint, read_frontier, write_frontier
+from lts_ray.search.submodel_search import SubmodelResults
 from lts_ray.submodel import Submodel
 from lts_ray.target import Target
 from tests.conftest import make_model
 
 CONFIG = make_model().config
+RESULTS = SubmodelResults(config=CONFIG, model_fingerprint="f" * 64)
 
 
 def point(widths: tuple[int, ...], *, target: str = "a") -> FrontierPoint:
@@ -116,8 +118,8 @@ def test_a_cost_that_is_no_time_is_refused(value: float) -> None:
 
 def test_the_frontier_of_another_model_is_refused() -> None:
     with pytest.raises(LtsRayError, match="of another model"):
-        FRONTIER.check_model("0" * 64, CONFIG)
-    FRONTIER.check_model("f" * 64, CONFIG)
+        FRONTIER.check_model("0" * 64, CONFIG.check)
+    FRONTIER.check_model("f" * 64, CONFIG.check)
 
 
 def test_an_unknown_target_is_named_with_the_known_ones() -> None:
@@ -127,6 +129,6 @@ def test_an_unknown_target_is_named_with_the_known_ones() -> None:
 
 @given(st.sets(st.tuples(*[st.integers(1, 64)] * 3).map(Submodel), min_size=1, max_size=60))
 def test_names_are_unique_and_granularities_keep_theirs(submodels: set[Submodel]) -> None:
-    names = point_names(sorted(submodels | set(CONFIG.trained.values())), CONFIG)
+    names = RESULTS.names(sorted(submodels | set(CONFIG.trained.values())))
     assert len(set(names.values())) == len(names)
     assert {names[submodel]: submodel for submodel in CONFIG.trained.values()} == CONFIG.trained

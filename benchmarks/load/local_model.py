@@ -92,5 +92,5 @@ def _menu(folder: Path, *, frontier: Path | None, target: str | None) -> tuple[D
             raise LtsRayError(f"--target {target} needs --frontier: the frontier says what a target is")
         return config, menu_of_granularities(config, validation_loss)
     points = read_frontier(frontier)
-    points.check_model(universal_fingerprint(folder), config)
+    points.check_model(universal_fingerprint(folder), config.check)
     return config, menu_of_frontier(config, points, target)

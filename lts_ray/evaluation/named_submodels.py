@@ -19,7 +19,7 @@ def frontier_points(path: Path | None, fingerprint: str, config: DecoderConfig) 
     if path is None:
         return {}
     frontier = read_frontier(path)
-    frontier.check_model(fingerprint, config)
+    frontier.check_model(fingerprint, config.check)
     ordered = sorted(frontier.points, key=lambda point: (point.decoder_params, point.submodel))
     return {point.name: point.submodel for point in ordered}
 

@@ -12,7 +12,7 @@ import torch
 
 from lts_ray.checkpoints.universal import load_universal
 from lts_ray.errors import LtsRayError
-from lts_ray.frontier import MEASURED, Frontier, FrontierPoint, point_names, write_frontier
+from lts_ray.frontier import MEASURED, Frontier, FrontierPoint, write_frontier
 from lts_ray.measurement.steps import check_fits
 from lts_ray.measurement.subjects.subject import UniversalSource
 from lts_ray.measurement.workload import Workload
@@ -99,7 +99,15 @@ class SubmodelResults:
         return {submodel: name for name, submodel in self.config.trained.items()}
 
     def names(self, candidates: Sequence[Submodel]) -> Mapping[Submodel, str]:
-        return point_names(candidates, self.config)
+        """A granularity's own, else the relative size, told apart by a letter where equal."""
+        names = {submodel: name for name, submodel in self.config.trained.items()}
+        taken = set(names.values())
+        for submodel in sorted(set(candidates) - names.keys()):
+            base = f"{self.config.relative_size(submodel):.2f}"
+            suffixes = ["", *(chr(ord("b") + i) for i in range(25)), *(f"-{27 + i}" for i in range(len(candidates)))]
+            names[submodel] = next(base + suffix for suffix in suffixes if base + suffix not in taken)
+            taken.add(names[submodel])
+        return {submodel: names[submodel] for submodel in candidates}
 
     def describe(self, candidate: Submodel) -> str:
         return candidate.text.replace(",", " · ")
