@@ -14,10 +14,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from benchmarks.common.command import run_command
+from benchmarks.common.command import run_command, shown_progress
 from benchmarks.common.machine import Machine
 from benchmarks.common.result_page import leave_result
 from benchmarks.load import load_options as options
@@ -130,7 +128,7 @@ def _set_up(
     setup = PolicySetup(
         settings=settings,
         model=model.fingerprint,
-        capacity=model.limits,
+        capacity=model.capacity,
         threads=model.threads,
         costs=costs,
         rate=saturation_rate(model.menu, costs, capacity=model.capacity),
@@ -241,21 +239,14 @@ def policies(
     )
     capacity = LoadCapacity(context_length=context, slots=slots, max_queue=max_queue, chunk_tokens=chunk_tokens)
     local = LocalModel(model, capacity=capacity, threads=threads, frontier=frontier, target=target)
-    bar = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*bar, console=Console(stderr=True), transient=True) as shown:
-        task = shown.add_task("measuring steps", total=None)
+    with shown_progress("loads") as progress:
         result = compare_policies(
             settings,
             local,
             output,
             costs=options.read_costs(costs),
             calibration_s=calibration,
-            progress=lambda done, total, cell: shown.update(
-                task,
-                completed=done,
-                total=total,
-                description="done" if cell is None else f"{cell.mode} {cell.load:g}× {cell.trace} {cell.policy}",
-            ),
+            progress=lambda done, total, cell: progress(done, total),
         )
     rows, by_trace = rows_of(result.cells), rows_of(result.cells, by_trace=True)
     record = {**result.setup.to_json(), "rows": [asdict(row) for row in rows]}

@@ -23,7 +23,7 @@ from benchmarks.load import load_options as options
 from benchmarks.load.budget_classes import NO_CLASS
 from benchmarks.load.clients import Ask, Prompt, engine_client, server_client
 from benchmarks.load.load_capacity import LoadCapacity
-from benchmarks.load.local_model import LocalModel
+from benchmarks.load.local_model import LocalModel, running
 from lts_ray.cli.options import Model, Seed
 from lts_ray.errors import LtsRayError
 from lts_ray.pretrained import DEFAULT_MODEL
@@ -117,11 +117,8 @@ def measure_overhead(
                     tokens_s[turn.way] += [rate] if turn.counts else []
         return OverheadResult(ttft_ms=ttft_ms, tokens_s=tokens_s, streams=streams)
 
-    engine.start()
-    try:
+    with running(engine):
         return asyncio.run(measure())
-    finally:
-        engine.stop()
 
 
 async def _tokens_s(ask: Ask, prompts: Sequence[Prompt], tokens: int, begin_s: float) -> float:

@@ -21,7 +21,7 @@ from benchmarks.load.clients import Ask, engine_client, replay_load, server_clie
 from benchmarks.load.load import make_load, make_prompts
 from benchmarks.load.load_capacity import LoadCapacity
 from benchmarks.load.load_trial import engine_slowdown
-from benchmarks.load.local_model import LocalModel
+from benchmarks.load.local_model import LocalModel, running
 from benchmarks.load.resident_memory import Growth, growth, sampled
 from benchmarks.load.saturation import saturation_rate
 from benchmarks.load.step_log import StepLog
@@ -134,12 +134,8 @@ def measure_soak(
 
     gc.collect()
     if url is None:
-        engine = model.engine(costs=costs, policy=chosen, observer=log)
-        engine.start()
-        try:
+        with running(model.engine(costs=costs, policy=chosen, observer=log)) as engine:
             asyncio.run(watched(engine_client(engine), engine.clock))
-        finally:
-            engine.stop()
     else:
         asyncio.run(watched_server(url))
     return SoakResult(

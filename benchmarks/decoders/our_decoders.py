@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from benchmarks.decoders.way import ENGINE, RUNTIME, Decode, DecodeWork, Prompts, Way
+from benchmarks.load.local_model import running
 from lts_ray.runtime.runtime import Runtime
 from lts_ray.runtime.segment import Segment
 from lts_ray.runtime.step_costs import StepCosts
@@ -51,12 +52,12 @@ def bare_runtime(runtime: Runtime, submodel: Submodel) -> Decode:
 
 
 @contextmanager
-def _engine_decode(
-    runtime: Runtime, costs: StepCosts, work: DecodeWork, *, observer: Observer
-) -> Iterator[Callable[[Option], Decode]]:
-    """An engine that runs as long as the context lasts. Call what it gives with the submodel that all requests name.
+def open_ours(
+    runtime: Runtime, costs: StepCosts, submodels: Mapping[str, Submodel], work: DecodeWork, *, observer: Observer
+) -> Iterator[dict[Way, Decode]]:
+    """The runtime and an engine with each submodel, by its name. observer: of the engine's steps.
 
-    Prompts are read whole and in one step, as the other ways do. None is found in the cache when it comes again.
+    The engine reads prompts whole and in one step, as the other ways do, and finds none in its cache.
     """
     batch = max(work.batches)
     engine = Engine(
@@ -70,30 +71,18 @@ def _engine_decode(
         observers=[observer],
     )
 
-    async def one(option: Option, prompt: tuple[int, ...], new_tokens: int) -> list[int]:
-        response = engine.submit(Request(prompt=prompt, max_tokens=new_tokens, pinned=option, ignore_eos=True))
-        return [token.id async for tokens in response for token in tokens]
+    async def one(option: Option, prompt: Sequence[int], new_tokens: int) -> list[int]:
+        request = Request(prompt=tuple(prompt), max_tokens=new_tokens, pinned=option, ignore_eos=True)
+        return [token.id async for tokens in engine.submit(request) for token in tokens]
 
-    async def all_of(option: Option, prompts: Prompts, new_tokens: int) -> list[list[int]]:
-        return list(await asyncio.gather(*(one(option, tuple(prompt), new_tokens) for prompt in prompts)))
+    async def batched(option: Option, prompts: Prompts, new_tokens: int) -> list[list[int]]:
+        return list(await asyncio.gather(*(one(option, prompt, new_tokens) for prompt in prompts)))
 
-    engine.start()
-    try:
-        yield lambda option: lambda prompts, new_tokens: asyncio.run(all_of(option, prompts, new_tokens))
-    finally:
-        engine.stop()
+    def of_engine(name: str, submodel: Submodel) -> Decode:
+        option = Option.of(runtime.config, submodel, name=name, loss=0.0)
+        return lambda prompts, new_tokens: asyncio.run(batched(option, prompts, new_tokens))
 
-
-@contextmanager
-def open_ours(
-    runtime: Runtime, costs: StepCosts, submodels: Mapping[str, Submodel], work: DecodeWork, *, observer: Observer
-) -> Iterator[dict[Way, Decode]]:
-    """The runtime and the engine with each submodel, by its name. observer: of the engine's steps."""
-    with _engine_decode(runtime, costs, work, observer=observer) as of_engine:
-        yield {
-            **{Way(RUNTIME, name): bare_runtime(runtime, submodel) for name, submodel in submodels.items()},
-            **{
-                Way(ENGINE, name): of_engine(Option.of(runtime.config, submodel, name=name, loss=0.0))
-                for name, submodel in submodels.items()
-            },
-        }
+    ways = {Way(RUNTIME, name): bare_runtime(runtime, submodel) for name, submodel in submodels.items()}
+    ways |= {Way(ENGINE, name): of_engine(name, submodel) for name, submodel in submodels.items()}
+    with running(engine):
+        yield ways

@@ -14,7 +14,7 @@ from benchmarks.load.budget_classes import NO_CLASS
 from benchmarks.load.clients import engine_client, replay_load
 from benchmarks.load.contestants import UNIVERSAL, Contestant, contestant
 from benchmarks.load.load import draw_lengths, make_prompts
-from benchmarks.load.local_model import LocalModel
+from benchmarks.load.local_model import LocalModel, running
 from benchmarks.load.step_log import StepLog
 from lts_ray.errors import LtsRayError
 from lts_ray.runtime.step_costs import StepCosts
@@ -38,13 +38,9 @@ def on_engine(
     prompts = list(make_prompts(arrivals, seed=seed, vocab_size=model.config.vocab_size))
     gc.collect()  # what other loads left is not this one's to clear away
     outcomes: dict[int, Outcome] = {}
-    engine.start()
-    try:
-        asyncio.run(
-            replay_load(engine_client(engine), arrivals, prompts, clock=engine.clock, ended=outcomes.__setitem__)
-        )
-    finally:
-        engine.stop()
+    with running(engine):
+        ask = engine_client(engine)
+        asyncio.run(replay_load(ask, arrivals, prompts, clock=engine.clock, ended=outcomes.__setitem__))
     return [outcomes[number] for number in range(len(arrivals))], log.median_error
 
 

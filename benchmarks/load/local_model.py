@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from time import monotonic
@@ -22,6 +24,15 @@ from serve.engine.engine import Engine
 from serve.engine.observer import Observer
 from serve.policies.menu import Menu, menu_of_frontier, menu_of_granularities
 from serve.policies.policy import Policy
+
+
+@contextmanager
+def running(engine: Engine) -> Iterator[Engine]:
+    engine.start()
+    try:
+        yield engine
+    finally:
+        engine.stop()
 
 
 class LocalModel:
@@ -44,11 +55,6 @@ class LocalModel:
         self.capacity = replace(capacity, context_length=min(capacity.context_length, self.config.context_length))
         self.threads = threads or max(1, len(os.sched_getaffinity(0)) - 1)
         self.folder = folder
-
-    @property
-    def limits(self) -> dict[str, int]:
-        """What requests and the engine are bounded by, as results say it."""
-        return asdict(self.capacity)
 
     @cached_property
     def fingerprint(self) -> str:

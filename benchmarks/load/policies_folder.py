@@ -16,6 +16,7 @@ from annotated_types import Ge, Gt
 from benchmarks.common.machine import Machine
 from benchmarks.load.budget_classes import BudgetClasses
 from benchmarks.load.contestants import DEFAULT
+from benchmarks.load.load_capacity import LoadCapacity
 from benchmarks.load.traces import TRACES, trace_named
 from lts_ray.errors import LtsRayError
 from lts_ray.files import append_json_line, read_json, read_json_lines, write_json, write_json_lines
@@ -81,8 +82,7 @@ class PolicySetup:
     settings: PolicySettings
     model: str
     """Its fingerprint."""
-    capacity: Mapping[str, int]
-    """What the engine takes on at once."""
+    capacity: LoadCapacity
     threads: int
     costs: StepCosts
     """Of this node's steps."""

@@ -32,7 +32,7 @@ def costs(model_dir: Path, tmp_path: Path) -> Path:
         PolicySetup(
             settings=PolicySettings(),
             model=model.fingerprint,
-            capacity=model.limits,
+            capacity=model.capacity,
             threads=1,
             costs=COSTS,
             rate=1.0,

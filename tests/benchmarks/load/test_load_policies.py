@@ -105,7 +105,7 @@ def test_a_bench_may_grow_but_not_change(model_dir: Path, tmp_path: Path) -> Non
         compare_policies(replace(small, seconds=2.0), local_model(model_dir), tmp_path)
     with pytest.raises(LtsRayError, match="holds a bench with other step costs"):
         compare_policies(small, local_model(model_dir), tmp_path, costs=COSTS.scaled(2.0))
-    with pytest.raises(LtsRayError, match=r"holds a bench with capacity .*'max_queue': 8.*, not .*'max_queue': 9"):
+    with pytest.raises(LtsRayError, match=r"holds a bench with capacity .*max_queue=8.*, not .*max_queue=9"):
         compare_policies(small, local_model(model_dir, max_queue=9), tmp_path)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.common.machine import Machine
+from benchmarks.load.load_capacity import LoadCapacity
 from benchmarks.load.policies_folder import Cell, CellResult, PolicySettings, PolicySetup
 from benchmarks.load.policies_page import describe, policies_figure, policy_sections
 from benchmarks.load.policy_rows import PolicyRow, mean_of, rows_of
@@ -101,7 +102,7 @@ def test_what_was_run_is_told_in_a_sentence() -> None:
     setup = PolicySetup(
         settings=PolicySettings(traces=("poisson",), seeds=2),
         model="0123456789abcdef",
-        capacity={"context_length": 64, "slots": 8, "max_queue": 64, "chunk_tokens": 256},
+        capacity=LoadCapacity(context_length=64),
         threads=1,
         costs=StepCosts(grid=(1,), base=(1.0,), neuron=(0.0,), head=(0.0,), attended=0.0),
         rate=4.0,
