@@ -103,7 +103,7 @@ def worded(error: ValidationError, kind: object, what: str) -> str:
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         alike = [each for each in problems if each["type"] == first["type"] and each["loc"][:-1] == place]
         unknown = ", ".join(sorted(str(each["loc"][-1]) for each in alike))
-        known = ", ".join(sorted(_keys(kind, place)))
+        known = ", ".join(sorted(_keys(kind, place))) or "none"
         return f"{_where(what, place) or 'the configuration'} has unknown keys {unknown}; known: {known}"
     if first["type"].startswith("missing"):
         return f"{_where(what, place) or 'the configuration'} needs {last}"

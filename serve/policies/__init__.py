@@ -1,1 +1,1 @@
-"""Which submodel runs for whom, step by step: one file a policy, all behind one interface."""
+"""Which submodel runs for which request, step by step: one file a policy, all behind one interface."""

@@ -1,4 +1,4 @@
-"""What a request that joins the line now would get, under the policy that decides: for strict requests, and to tell."""
+"""What a request that joins the queue now would get under the policy that decides; strict ones are refused by it."""
 
 from __future__ import annotations
 
@@ -21,19 +21,17 @@ MAX_ROUNDS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """option: what it would start with. predicted: if all went on as it begins.
-
-    met: whether the budget is predicted to hold so, and with a margin once all that can be is narrowed; None without a
-    budget.
-    """
-
     option: Option
+    """What it would start with."""
     predicted: Timing
+    """If all went on as it begins."""
     met: bool | None
+    """Whether the budget is predicted to hold so, and with a margin once all are at the narrowest that may be; None
+    without a budget."""
 
 
 def judge(situation: Situation, job: Job, menu: Menu, costs: StepCosts, policy: Policy) -> Choice:
-    """What `job` gets if it joins the line now. The policy is left as it is: it may remember what it decided last."""
+    """What `job` gets if it joins the queue now. The policy is left as it is: it may remember what it decided last."""
     joined = replace(situation, waiting=(*situation.waiting, job))
     plan, predicted = _foresee(copy(policy), joined, menu, costs)
     budget, timing, narrowest = job.request.budget, predicted.timing(job.id, 0), predicted.timing(job.id, -1)
@@ -44,7 +42,7 @@ def judge(situation: Situation, job: Job, menu: Menu, costs: StepCosts, policy: 
 def on_admission(
     situation: Situation, ids: Collection[int], options: Mapping[int, Option], menu: Menu, costs: StepCosts
 ) -> dict[int, Timing]:
-    """What requests whose first step begins will get, if all that run go on as they do and nobody joins.
+    """What requests whose first step begins will get, if all that run go on as they do and none joins.
 
     options: of the jobs in that step.
     """
@@ -59,7 +57,7 @@ def smallest_feasible_budget_ms(
 ) -> dict[str, float]:
     """For each kind that the job has a bound of: one that `judge` would find to hold now, to the next 0.1 ms.
 
-    First what everybody at the narrowest would give; where the policy gives less, what it gives.
+    First what it would get with all at the narrowest; where the policy gives less, what that gives.
     """
     joined = replace(situation, waiting=(*situation.waiting, job))
     plan = copy(policy).plan(joined, menu, costs)
@@ -88,7 +86,7 @@ def drain_s(situation: Situation, costs: StepCosts) -> int:
 
 
 def _foresee(policy: Policy, situation: Situation, menu: Menu, costs: StepCosts) -> tuple[Plan, Forecast]:
-    """The policy's own forecast where it has one; else everybody goes on at the width of the plan, under any cap."""
+    """The policy's own forecast where it has one; else all go on at the width of the plan, under any cap."""
     if isinstance(policy, Foreseeing):
         return policy.foresee(situation, menu, costs)
     plan = policy.plan(situation, menu, costs)

@@ -11,11 +11,12 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """ttft_ms: arrival to first token. tpot_ms: mean time of a token after the first. e2e_ms: arrival to last token."""
-
     ttft_ms: float
+    """Arrival to first token."""
     tpot_ms: float
+    """Mean time of a token after the first."""
     e2e_ms: float
+    """Arrival to last token."""
 
     def to_json(self) -> dict[Kind, float]:
         return {kind: round(getattr(self, f"{kind}_ms"), 2) for kind in KINDS}

@@ -2,96 +2,96 @@
 
 A step costs what its widest member costs, so one cap holds for all requests whose width may be chosen: the widest
 under which about as many budgets are predicted to hold as under any. Where requests that may not be narrowed keep the
-steps wide, and budgets would be missed for it, these sit out most steps for a while. In a step with them, everybody is
-as wide as costs nothing.
+steps wide, and budgets would be missed for it, these sit out most steps for a while. In a step with them, all others
+are as wide as costs nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from lts_ray.errors import LtsRayError
+from lts_ray.record import record
 from lts_ray.runtime.step_costs import Group, StepCosts
 from serve.policies.fixed import own_option
 from serve.policies.forecast import Array, Forecast, forecast
 from serve.policies.menu import Menu, Option
 from serve.policies.policy import Job, Plan, Situation
-from serve.policies.policy_fields import check_fields
-from serve.policies.queue_order import Patience, line, pace
-from serve.policies.rollout import NOBODY, Holding
+from serve.policies.queue_order import Patience, pace, queue_order
+from serve.policies.rollout import NONE_HELD, Holding
 
 Span = tuple[int, int | None]
-"""Of the menu's elastic options: the first, and the first that is not meant any more; None: to the end."""
+"""Of the menu's elastic options: the first, and the one before which it stops; None: to the end."""
 ALL: Span = (0, None)
 
+Share = Annotated[float, Field(ge=0)]
+Steps = Annotated[int, Field(ge=0, le=10**6)]
 
-@dataclass(frozen=True, kw_only=True)
-class Thresholds:
-    """hopeless, sure: with less room than the one (see Forecast.room) a budget is lost, with more than the other it
-    holds; in between its odds grow evenly.
-    worth: the share of the budgets that a narrower cap must save, in expectation; worth_most: in no case so many.
-    hold_worth: how many must be saved by holding rows back.
-    hold_every: held rows run in each so-many-th step; tried one after the other while budgets are still missed.
-    free: the share by which a step may take longer so that rows in it are wider.
-    replan_ms, replan_steps: a decision is kept until both have passed, if nobody comes or goes; stale_ms: or this has.
-    spacing_ms: while requests queue, a decision is kept for so long times their number even if some come or go.
-    """
 
-    hopeless: float = 0.9
-    sure: float = 1.15
-    worth: float = 0.15
-    worth_most: float = 0.6
-    hold_worth: float = 0.5
-    hold_every: tuple[int, ...] = (2, 4)
-    free: float = 0.03
-    replan_ms: float = 20.0
-    replan_steps: int = 4
-    stale_ms: float = 50.0
-    spacing_ms: float = 0.1
+@record(what="deadline")
+class Thresholds(Patience):
+    hopeless: Share = 0.9
+    """With less room than this (see Forecast.room) a budget counts as lost; above it, its odds grow evenly."""
+    sure: Share = 1.15
+    """With more room than this a budget counts as kept."""
+    worth: Share = 0.15
+    """The share of all budgets that a narrower cap must be expected to save, or the wider one is taken."""
+    worth_most: Share = 0.6
+    """So many budgets saved are always worth a narrower cap, however many there are in all."""
+    hold_worth: Share = 0.5
+    """How many budgets must be saved by holding rows back."""
+    hold_every: tuple[Annotated[int, Field(ge=2, le=10**6)], ...] = (2, 4)
+    """Held rows run in each so-many-th step: these are tried one after the other while budgets are still missed."""
+    free: Share = 0.03
+    """The share by which a step may take longer so that rows in it are wider."""
+    replan_ms: Share = 20.0
+    """A decision is kept for at least so long, while the requests are the same,"""
+    replan_steps: Steps = 4
+    """and for at least so many steps,"""
+    stale_ms: Share = 50.0
+    """but never longer than this."""
+    spacing_ms: Share = 0.1
+    """While requests queue, a decision is kept for so long times their number even if some come or go."""
 
     def __post_init__(self) -> None:
-        check_fields(self)
         if self.hopeless >= self.sure:
             raise LtsRayError(f"hopeless must be below sure; got {self.hopeless:g} and {self.sure:g}")
-        if any(every < 2 for every in self.hold_every):
-            raise LtsRayError(f"hold_every must be numbers of steps from 2 on; got {list(self.hold_every)}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Decision:
-    """at_ms: when it was made. running, waiting: for whom. age: steps since.
-
-    cap: of elastic requests. alone, together: what those that decode get in a step without and with the held ones.
-    late: will miss their budgets even at the narrowest.
-    """
-
     at_ms: float
+    """When it was made."""
     running: tuple[int, ...]
+    """The requests that it was made for; so were those that waited."""
     waiting: tuple[int, ...]
     age: int = 0
+    """Steps since."""
     order: tuple[int, ...]
     cap: Option
+    """Of elastic requests."""
     alone: Option
+    """What those that decode get in a step without the held rows,"""
     together: Option
+    """and with them."""
     late: frozenset[int]
+    """Requests that will miss their budgets even at the narrowest."""
     holding: Holding
 
 
 @dataclass(kw_only=True)
 class DeadlinePolicy:
-    """span: the elastic options that it chooses among.
-
-    last: the newest decision. It saves time, and tells when held rows are to run again; without it, they run now.
-    """
-
     thresholds: Thresholds = field(default_factory=Thresholds)
-    patience: Patience = field(default_factory=Patience)
     span: Span = ALL
+    """The elastic options that it chooses among."""
     name: str = "deadline"
     last: _Decision | None = field(default=None, repr=False)
+    """The newest decision. It saves time, and tells when held rows are to run again; without it, they run now."""
 
     def plan(self, situation: Situation, menu: Menu, costs: StepCosts) -> Plan:
         running = tuple([job.id for job in situation.running])
@@ -99,7 +99,7 @@ class DeadlinePolicy:
         last = self.last
         if last is not None and last.running == running and last.waiting == waiting and self._is_fresh(last, situation):
             self.last = replace(last, age=last.age + 1, holding=_next(last.holding))
-        elif last is not None and self._is_rash(last, situation):
+        elif last is not None and self._is_too_early(last, situation):
             order = (*(id for id in last.order if id in waiting), *(id for id in waiting if id not in last.order))
             self.last = replace(last, age=last.age + 1, holding=_next(last.holding), order=order)
         else:
@@ -107,7 +107,7 @@ class DeadlinePolicy:
         return _plan(self.last, situation, menu)
 
     def foresee(self, situation: Situation, menu: Menu, costs: StepCosts) -> tuple[Plan, Forecast]:
-        """The plan, and what it and everybody at the narrowest come to: two caps."""
+        """The plan, and the forecast of two caps: its own, and the narrowest for all."""
         decision, predicted = self._decide(situation, menu, costs)
         options = menu.elastic[slice(*self.span)]
         return _plan(decision, situation, menu), predicted.under((options.index(decision.cap), len(options) - 1))
@@ -118,16 +118,16 @@ class DeadlinePolicy:
             return False
         return passed_ms < thresholds.replan_ms or last.age < thresholds.replan_steps
 
-    def _is_rash(self, last: _Decision, situation: Situation) -> bool:
-        """Whether it is too early to decide anew, though requests came or went: with many in the queue that takes about
-        as long as a short step, and who is behind many others can wait for it."""
+    def _is_too_early(self, last: _Decision, situation: Situation) -> bool:
+        """Whether not to decide anew yet, though requests came or went: with many in the queue that takes about as long
+        as a short step, and a request behind many others can wait for it."""
         jobs = len(situation.running) + len(situation.waiting)
         passed_ms = situation.now_ms - last.at_ms
         return jobs > situation.capacity.slots and 0 <= passed_ms < self.thresholds.spacing_ms * jobs
 
     def _decide(self, situation: Situation, menu: Menu, costs: StepCosts) -> tuple[_Decision, Forecast]:
         jobs = situation.jobs
-        order = line(situation, pace(situation, menu, costs), self.patience)
+        order = queue_order(situation, pace(situation, menu, costs), self.thresholds)
         holding, predicted, odds = self._hold(situation, order, menu, costs)
         kept = odds.sum(axis=1)
         options = menu.elastic[slice(*self.span)]
@@ -156,7 +156,7 @@ class DeadlinePolicy:
     def _hold(
         self, situation: Situation, order: Sequence[int], menu: Menu, costs: StepCosts
     ) -> tuple[Holding, Forecast, Array]:
-        """Whom to hold back, how rarely they run, and what comes of it under each cap: [caps, jobs]."""
+        """Which rows to hold back and how rarely they run, the forecast, and the odds under each cap: [caps, jobs]."""
         jobs = situation.jobs
         widths = {job.id: own_option(job, menu).neurons for job in jobs if not job.elastic}
         caps = [option.neurons for option in menu.elastic[slice(*self.span)]]
@@ -165,7 +165,7 @@ class DeadlinePolicy:
             predicted = forecast(situation, order=order, widths=widths, caps=caps, costs=costs, holding=holding)
             return holding, predicted, self._odds(predicted)
 
-        best = expect(NOBODY)
+        best = expect(NONE_HELD)
         wide = [job for job in situation.running if not job.bounded and widths[job.id] > menu.narrowest.neurons]
         ids = frozenset(job.id for job in wide if job.decodes)
         if not ids or len(ids) == len(situation.running):
@@ -203,7 +203,7 @@ class DeadlinePolicy:
 
 def _next(holding: Holding) -> Holding:
     """One step later."""
-    return replace(holding, wait=(holding.wait - 1) % holding.every) if holding.ids else NOBODY
+    return replace(holding, wait=(holding.wait - 1) % holding.every) if holding.ids else NONE_HELD
 
 
 def _group(job: Job, menu: Menu, chunk_tokens: int) -> Group:

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import ClassVar
 
 from lts_ray.errors import LtsRayError
+from lts_ray.record import record
 from lts_ray.runtime.step_costs import StepCosts
 from serve.policies.menu import Menu, Option
 from serve.policies.policy import Job, Plan, Situation
-from serve.policies.policy_fields import check_fields
 
 
-@dataclass(frozen=True)
+@record(what="fixed")
 class FixedPolicy:
-    """submodel: its name on the menu; None for the universal model."""
-
+    name: ClassVar[str] = "fixed"
     submodel: str | None = None
-    name: str = "fixed"
-
-    def __post_init__(self) -> None:
-        check_fields(self)
+    """Its name on the menu; None: the universal model."""
 
     def plan(self, situation: Situation, menu: Menu, costs: StepCosts) -> Plan:
-        option = menu.universal if self.submodel is None else named(menu, self.submodel)
+        option = menu.universal if self.submodel is None else _named(menu, self.submodel)
         return in_turn(situation, menu, option)
 
 
-def named(menu: Menu, submodel: str) -> Option:
+def _named(menu: Menu, submodel: str) -> Option:
     if submodel not in menu.named:
         raise LtsRayError(f"the policy's submodel {submodel!r} is not served; there are: {', '.join(menu.named)}")
     return menu.named[submodel]
@@ -38,7 +34,7 @@ def own_option(job: Job, menu: Menu) -> Option:
 
 
 def in_turn(situation: Situation, menu: Menu, option: Option) -> Plan:
-    """Everybody in the order of arrival, elastic jobs at `option`."""
+    """All in the order of arrival, elastic jobs at `option`."""
     return Plan(
         options={job.id: option if job.elastic else own_option(job, menu) for job in situation.jobs},
         order=tuple(job.id for job in situation.waiting),

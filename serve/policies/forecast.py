@@ -1,4 +1,4 @@
-"""When every request would get its tokens if nobody else came.
+"""When every request would get its tokens if no other came.
 
 Which rows take part in which step does not depend on how long the steps last. So the steps are rolled out once, from
 event to event, and then priced under every cap at once.
@@ -17,7 +17,7 @@ from lts_ray.runtime.step_costs import StepCosts
 from serve.policies.budget import Timing
 from serve.policies.menu import Menu
 from serve.policies.policy import Job, Plan, Situation
-from serve.policies.rollout import NOBODY, Holding, Rollout, RolloutRow
+from serve.policies.rollout import NONE_HELD, Holding, Rollout, RolloutRow
 
 Array = NDArray[np.float64]
 NEVER = 1e15
@@ -26,12 +26,13 @@ NEVER = 1e15
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """jobs: running, then waiting in their order. first_ms, last_ms: when tokens come, [caps, jobs], on the clock."""
-
     now_ms: float
     jobs: tuple[Job, ...]
+    """Running, then waiting in their order."""
     first_ms: Array
+    """When first tokens come, on the clock: [caps, jobs]."""
     last_ms: Array
+    """When last tokens come: [caps, jobs]."""
 
     def timing(self, job_id: int, cap: int = 0) -> Timing:
         """What the job gets, from its arrival on, under the cap with index `cap`."""
@@ -85,14 +86,14 @@ def forecast(
     widths: Mapping[int, int],
     caps: Sequence[int],
     costs: StepCosts,
-    holding: Holding = NOBODY,
+    holding: Holding = NONE_HELD,
 ) -> Forecast:
     """widths: neurons of the jobs whose width is fixed, by id; all others run at the cap. caps: neurons.
 
     order: ids of the waiting jobs, as in a Plan.
     """
     by_id = {job.id: job for job in situation.waiting}
-    jobs = (*situation.running, *(by_id[each] for each in order))
+    jobs = (*situation.running, *(by_id[id] for id in order))
     fixed = sorted({widths[job.id] for job in jobs if job.id in widths})
     kinds = {neurons: kind for kind, neurons in enumerate(fixed)}
     rows = [RolloutRow(job, kinds.get(widths.get(job.id, -1), len(fixed)), job.id in holding.ids) for job in jobs]
@@ -110,14 +111,14 @@ def forecast(
 
 
 def _prices(rollout: Rollout, *, fixed: Sequence[int], caps: Sequence[int], costs: StepCosts) -> Array:
-    """[caps, records]: the time of each record's steps, as StepCosts.step_ms has it."""
+    """[caps, stretches]: the time of each stretch's steps, as StepCosts.step_ms has it."""
     if not rollout.steps:
         return np.zeros((len(caps), 0))
-    rows = np.array(rollout.rows).T  # [kinds, records]
+    rows = np.array(rollout.rows).T  # [kinds, stretches]
     steps, logits = np.array(rollout.steps), np.array(rollout.logits)
     # The fixed widths cut the neurons into bands; each band runs for the fixed rows that reach it, and for the rows
     # at the cap as far as the cap reaches.
-    reaching = np.cumsum(rows[::-1], axis=0)[::-1] - rows[-1]  # [bands, records], the last band: above all fixed ones
+    reaching = np.cumsum(rows[::-1], axis=0)[::-1] - rows[-1]  # [bands, stretches], the last band: above all fixed ones
     below = np.array([0, *fixed], dtype=np.float64)
     above = np.array([*fixed, NEVER])
     shared = np.clip(np.array(caps, dtype=np.float64)[:, None], below, above) - below  # [caps, bands]
@@ -127,9 +128,9 @@ def _prices(rollout: Rollout, *, fixed: Sequence[int], caps: Sequence[int], cost
     total = rows.sum(axis=0)
     per_step += np.interp(total, *_extended(costs.grid, costs.base))
     per_step += np.interp(logits, *_extended(costs.grid, costs.head))
-    each_ms = costs.attended if costs.prompt_attended is None else costs.prompt_attended
+    prompt_ms = costs.attended if costs.prompt_attended is None else costs.prompt_attended
     quiet = per_step * steps + costs.attended * np.array(rollout.attended)
-    quiet += each_ms * np.array(rollout.prompt_attended)
+    quiet += prompt_ms * np.array(rollout.prompt_attended)
     slowdown = np.where(total > logits, costs.slowdown * costs.prompt_slowdown, costs.slowdown)
     return np.asarray(quiet * slowdown + costs.overhead_ms * steps)
 

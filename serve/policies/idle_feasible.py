@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Annotated, ClassVar
 
-from lts_ray.errors import LtsRayError
+from pydantic import Field
+
+from lts_ray.record import record
 from lts_ray.runtime.step_costs import StepCosts
 from serve.policies.fixed import own_option
 from serve.policies.forecast import forecast
 from serve.policies.menu import Menu, Option
 from serve.policies.policy import Job, Plan, Situation
-from serve.policies.policy_fields import check_fields
 
 
-@dataclass(frozen=True)
+@record(what="idle-feasible")
 class IdleFeasiblePolicy:
-    """margin: a prediction is in time if it is so with this factor."""
-
-    margin: float = 1.1
-    name: str = "idle-feasible"
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if self.margin == 0:
-            raise LtsRayError(f"margin must be above 0; got {self.margin:g}")
+    name: ClassVar[str] = "idle-feasible"
+    margin: Annotated[float, Field(gt=0)] = 1.1
+    """A prediction is in time if it is so with this factor."""
 
     def plan(self, situation: Situation, menu: Menu, costs: StepCosts) -> Plan:
         return Plan(

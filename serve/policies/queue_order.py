@@ -1,9 +1,10 @@
 """In which order waiting requests get free places, where budgets count. Pure functions of the situation.
 
 First those that can still be in time, by the latest moment at which they may start. One that could not be, because of
-those before it, makes way for all that can: in an overload, who serves strictly by deadlines serves everybody just too
-late. Then those that are late anyway, and those without a budget, in the order of arrival. Who has waited long enough
-goes ahead of all these, one without a budget only where no other one runs: its steps are wide for everybody.
+those before it, makes way for all that can: in an overload, serving strictly by deadlines answers every request just
+too late. Then those that are late anyway, and those without a budget, in the order of arrival. A request that has
+waited long enough goes ahead of all these; one without a budget only where no other such runs, for its steps are wide
+and so take longer for all that share them.
 """
 
 from __future__ import annotations
@@ -12,33 +13,36 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from math import inf
+from typing import Annotated
 
+from pydantic import Field
+
+from lts_ray.record import record
 from lts_ray.runtime.step_costs import Group, StepCosts
 from serve.policies.menu import Menu
 from serve.policies.policy import Job, Situation
-from serve.policies.policy_fields import check_fields
+
+Milliseconds = Annotated[float, Field(ge=0)]
 
 
-@dataclass(frozen=True, kw_only=True)
+@record()
 class Patience:
-    """How long a request waits, in milliseconds, before it goes ahead of others that are to be in time.
+    """How long a request waits before it goes ahead of others that are to be in time."""
 
-    unbudgeted_ms: without a bound on its start. late_ms: with a budget that it will miss anyway.
-    """
-
-    unbudgeted_ms: float = 40_000.0
-    late_ms: float = 60_000.0
-
-    def __post_init__(self) -> None:
-        check_fields(self)
+    unbudgeted_ms: Milliseconds = 40_000.0
+    """Without a bound on its start."""
+    late_ms: Milliseconds = 60_000.0
+    """With a budget that it will miss anyway."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """What a request takes at the narrowest, in company. step_ms: of a full batch. prompt_ms: for each token."""
+    """What a request takes at the narrowest, among others."""
 
     step_ms: float
+    """Of a full batch."""
     prompt_ms: float
+    """For each token of a prompt."""
 
     def start_by_ms(self, job: Job) -> float:
         """The latest moment at which its prompt may start; infinity where no bound says so."""
@@ -68,8 +72,8 @@ def pace(situation: Situation, menu: Menu, costs: StepCosts) -> Pace:
     return Pace(step_ms=step_ms, prompt_ms=chunk_ms / chunk)
 
 
-def line(situation: Situation, pace: Pace, patience: Patience) -> tuple[int, ...]:
-    """The ids of all that wait, who is to start first in front."""
+def queue_order(situation: Situation, pace: Pace, patience: Patience) -> tuple[int, ...]:
+    """The ids of all that wait, the one that is to start first in front."""
     if not situation.waiting:
         return ()
     now = situation.now_ms
@@ -87,7 +91,7 @@ def line(situation: Situation, pace: Pace, patience: Patience) -> tuple[int, ...
             entries.append((job.arrived_ms + patience.late_ms, job.arrived_ms, job.id))
         else:
             timely.append((min(start_by, job.arrived_ms + patience.unbudgeted_ms), job.arrived_ms, job))
-    timely.sort(key=lambda each: (each[0], each[1], each[2].id))
+    timely.sort(key=lambda entry: (entry[0], entry[1], entry[2].id))
     kept = _in_time(situation, pace, [job for _, _, job in timely])
     for start_by, arrived_ms, job in timely:
         moment = start_by if job.id in kept else arrived_ms + patience.late_ms
@@ -96,7 +100,7 @@ def line(situation: Situation, pace: Pace, patience: Patience) -> tuple[int, ...
 
 
 def _in_time(situation: Situation, pace: Pace, jobs: Sequence[Job]) -> frozenset[int]:
-    """Ids of those that start in time if they take the places in this order and whoever is late makes way."""
+    """Ids of those that start in time if places are taken in this order and each that would be late makes way."""
     free = [situation.now_ms] * max(0, situation.capacity.slots - len(situation.running))
     free += [situation.now_ms + pace.takes_ms(job) for job in situation.running]
     heapify(free)

@@ -1,4 +1,4 @@
-"""Who runs in which step until everybody has ended, if nobody else comes: from event to event, without durations.
+"""Which requests run in which step until all have ended, if no other comes: from event to event, without durations.
 
 An event is a piece of a prompt, or that a response ends. Between events steps are alike, so they are counted, not
 made. Every request is taken to produce all that it may; blocks of the KV cache are taken to suffice.
@@ -17,20 +17,23 @@ from serve.policies.policy import Job
 
 @dataclass(frozen=True, kw_only=True)
 class Holding:
-    """Rows that sit out most steps. ids: whose. every: they run in each so-many-th step, first after `wait` others."""
+    """Rows that sit out most steps."""
 
     ids: frozenset[int] = frozenset()
+    """Of their requests."""
     every: int = 1
+    """They run in each so-many-th step."""
     wait: int = 0
+    """Steps without them before the first one with them."""
 
 
-NOBODY = Holding()
+NONE_HELD = Holding()
 
 
 class RolloutRow:
-    """A job during the rollout. kind: of width. held: whether it is held back once it decodes.
+    """A job during the rollout: `kind` of width, `held` if it is held back once it decodes.
 
-    first, last: how many records have been written when these tokens come.
+    `first` and `last` are how many stretches of the rollout there are when these tokens come.
     """
 
     __slots__ = ("cached", "decodes", "first", "held", "kind", "last", "left", "pending")
@@ -43,9 +46,10 @@ class RolloutRow:
 
 
 class _Crew:
-    """Rows that decode together. steps: that they have run; whoever ends does so at a count of them, known ahead.
+    """Rows that decode together. Each ends after a number of steps that is known when it joins.
 
-    rows: by kind. context: places that their caches hold. ends: a heap of (steps, a number against ties, row).
+    `rows` counts them by kind, `context` the places that their caches hold. `ends` is a heap of (the count of `steps`
+    at which the row ends, a number against ties, row).
     """
 
     __slots__ = ("context", "ends", "joined", "rows", "size", "steps")
@@ -66,13 +70,13 @@ class _Crew:
         """Steps until the next one ends."""
         return self.ends[0][0] - self.steps
 
-    def advance(self, steps: int, records: int) -> None:
-        """records: how many have been written with these steps."""
+    def advance(self, steps: int, stretches: int) -> None:
+        """stretches: how many there are with these steps."""
         self.steps += steps
         self.context += steps * self.size
         while self.ends and self.ends[0][0] <= self.steps:
             row = heappop(self.ends)[2]
-            row.last = records
+            row.last = stretches
             self.rows[row.kind] -= 1
             self.size -= 1
             self.context -= row.cached + row.left
@@ -80,19 +84,24 @@ class _Crew:
 
 @dataclass(kw_only=True)
 class Rollout:
-    """In columns: one record stands for `steps` equal steps but for the tokens that they look at.
+    """All steps to come, cut into stretches: within one, each step has the same rows.
 
-    kinds: of widths. rows: of each kind. logits: rows that want them.
-    attended, prompt_attended: by all the record's steps together, what rows with logits look at and what others do.
+    Each list below has a number for each stretch, so that all stretches are priced at once.
     """
 
     kinds: int
+    """How many different widths there are."""
     capacity: Capacity
     steps: list[int] = field(default_factory=list)
+    """How many the stretch has."""
     rows: list[list[int]] = field(default_factory=list)
+    """Of one step, by the kind of width."""
     attended: list[float] = field(default_factory=list)
+    """Tokens that rows with logits attend to, in all steps of the stretch together."""
     prompt_attended: list[float] = field(default_factory=list)
+    """Tokens that all other rows attend to, in all steps of the stretch together."""
     logits: list[int] = field(default_factory=list)
+    """Rows of one step that want logits."""
 
     def roll(self, running: Sequence[RolloutRow], waiting: Sequence[RolloutRow], holding: Holding) -> None:
         """Sets the rows' first and last."""
@@ -110,7 +119,7 @@ class Rollout:
                 wait = (wait - 1) % every
             elif free.size and held.size:
                 wait = self._apart(free, held, every, wait)
-            elif free.size or held.size:  # nobody is held where there is nobody to be held for
+            elif free.size or held.size:  # rows are held for the sake of others only
                 crew = free if free.size else held
                 steps = crew.until_end()
                 self._note(steps, *_together(crew, None))
@@ -120,7 +129,7 @@ class Rollout:
                 return
 
     def _prompts(self, prompts: list[RolloutRow], free: _Crew, held: _Crew | None) -> None:
-        """One step with as much of the prompts as fits, from the first on; who is complete decodes from here on."""
+        """One step with as much of the prompts as fits, from the first on; complete ones decode from then on."""
         rows, decoded, decoding = _together(free, held)
         room, done = max(1, self.capacity.chunk_tokens - decoding), 0
         attended, prompt_attended = float(decoded), 0.0
@@ -151,7 +160,7 @@ class Rollout:
     def _apart(self, free: _Crew, held: _Crew, every: int, wait: int) -> int:
         """Steps until one of either crew ends: those of `free` alone, then those of both. Returns what is left to wait.
 
-        That they alternate matters to nobody in between; what they look at differs by less than a step's worth.
+        In which order they alternate changes no result; what they attend to differs by less than a step's worth.
         """
         steps = min(free.until_end(), wait + (held.until_end() - 1) * every + 1)
         joint = 0 if steps <= wait else (steps - 1 - wait) // every + 1
@@ -163,7 +172,7 @@ class Rollout:
         return (wait - steps) % every
 
     def _note(self, steps: int, rows: list[int], attended: float, logits: int, prompt_attended: float = 0.0) -> None:
-        """attended: in the first of the steps; in each later one, every row that decodes looks at one token more."""
+        """attended: in the first of the steps; in each later one, every row that decodes attends to one token more."""
         self.steps.append(steps)
         self.rows.append(rows)
         self.attended.append(steps * attended + logits * steps * (steps - 1) // 2)
@@ -172,7 +181,7 @@ class Rollout:
 
 
 def _together(free: _Crew, held: _Crew | None) -> tuple[list[int], int, int]:
-    """Rows by kind; the tokens that they look at, themselves included; rows in all."""
+    """Rows by kind; the tokens that they attend to, themselves included; rows in all."""
     if held is None:
         return free.rows.copy(), free.context + free.size, free.size
     rows = [one + other for one, other in zip(free.rows, held.rows, strict=True)]

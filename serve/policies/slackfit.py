@@ -8,28 +8,23 @@ widest submodel whose step, with the rows there are, is no longer than that buck
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import ceil, floor, inf
+from typing import Annotated, ClassVar
 
-from lts_ray.errors import LtsRayError
+from pydantic import Field
+
+from lts_ray.record import record
 from lts_ray.runtime.step_costs import Group, StepCosts
 from serve.policies.fixed import own_option
 from serve.policies.menu import Menu, Option
 from serve.policies.policy import Job, Plan, Situation
-from serve.policies.policy_fields import check_fields
 
 
-@dataclass(frozen=True)
+@record(what="slackfit")
 class SlackFitPolicy:
-    """buckets: of step time, between the shortest and the longest step."""
-
-    buckets: int = 16
-    name: str = "slackfit"
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if self.buckets < 1:
-            raise LtsRayError(f"buckets must be at least 1; got {self.buckets}")
+    name: ClassVar[str] = "slackfit"
+    buckets: Annotated[int, Field(ge=1, le=10**6)] = 16
+    """Of step time, between the shortest and the longest step."""
 
     def plan(self, situation: Situation, menu: Menu, costs: StepCosts) -> Plan:
         option = self._option(situation, menu, costs)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import ClassVar
 
+from lts_ray.record import record
 from lts_ray.runtime.step_costs import StepCosts
 from serve.policies.fixed import in_turn
 from serve.policies.menu import Menu
 from serve.policies.policy import Plan, Situation
 
 
-@dataclass(frozen=True)
+@record(what="smallest")
 class SmallestPolicy:
-    name: str = "smallest"
+    name: ClassVar[str] = "smallest"
 
     def plan(self, situation: Situation, menu: Menu, costs: StepCosts) -> Plan:
         return in_turn(situation, menu, menu.narrowest)

@@ -14,7 +14,7 @@ from serve.policies.budget import Budget
 from serve.policies.fixed import own_option
 from serve.policies.forecast import NEVER, Forecast, forecast
 from serve.policies.policy import Job, Situation
-from serve.policies.rollout import NOBODY, Holding
+from serve.policies.rollout import NONE_HELD, Holding
 from tests.serve.policies.situations import (
     FLAT,
     MENU,
@@ -97,7 +97,7 @@ def test_the_forecast_is_what_making_every_token_gives(situation: Situation, dat
     order = order_of(situation, data)
     predicted = forecast(situation, order=order, widths=widths_of(situation), caps=CAPS, costs=RISING)
     for cap, neurons in enumerate(CAPS):
-        expected = token_by_token(situation, order, neurons, RISING, NOBODY)
+        expected = token_by_token(situation, order, neurons, RISING, NONE_HELD)
         found = as_pairs(predicted, cap)
         assert found.keys() == expected.keys()
         for id, pair in expected.items():

@@ -9,7 +9,7 @@ from hypothesis import given
 from lts_ray.runtime.step_costs import StepCosts
 from serve.policies.budget import NO_BUDGET, Budget
 from serve.policies.policy import Job, Situation
-from serve.policies.queue_order import Pace, Patience, line, pace
+from serve.policies.queue_order import Pace, Patience, pace, queue_order
 from tests.serve.policies.situations import FLAT, MENU, RISING, running_job, situation_of, situations, waiting_job
 
 PACE = Pace(step_ms=10.0, prompt_ms=1.0)
@@ -18,7 +18,7 @@ PATIENCE = Patience(unbudgeted_ms=5000, late_ms=8000)
 
 def in_line(*jobs: Job, now_ms: float = 0.0, running: tuple[Job, ...] = (), slots: int = 4) -> list[int]:
     situation = situation_of(running=running, waiting=jobs, now_ms=now_ms, slots=slots)
-    return list(line(situation, PACE, PATIENCE))
+    return list(queue_order(situation, PACE, PATIENCE))
 
 
 def test_the_earliest_that_must_start_is_first_and_a_whole_response_counts_with_all_its_steps() -> None:
@@ -80,7 +80,7 @@ def test_the_pace_is_that_of_a_full_batch_at_the_narrowest() -> None:
 @given(situations())
 def test_everybody_is_in_line_once(situation: Situation) -> None:
     for costs in (FLAT, RISING):
-        order = line(situation, pace(situation, MENU, costs), Patience())
+        order = queue_order(situation, pace(situation, MENU, costs), Patience())
         assert sorted(order) == sorted(job.id for job in situation.waiting)
 
 
@@ -90,5 +90,6 @@ def test_after_long_enough_nobody_who_comes_is_served_before_those_that_waited(s
     hour = 3_600_000.0
     newcomer = waiting_job(999, arrived_ms=hour, budget=Budget(ttft_ms=10_000))
     old = tuple(job for job in situation.waiting if job.request.budget != NO_BUDGET)
-    order = line(replace(situation, now_ms=hour, waiting=(*old, newcomer)), pace(situation, MENU, FLAT), Patience())
+    an_hour_later = replace(situation, now_ms=hour, waiting=(*old, newcomer))
+    order = queue_order(an_hour_later, pace(situation, MENU, FLAT), Patience())
     assert order[-1] == 999
