@@ -125,10 +125,7 @@ def quietest(measured: Callable[[], Measurement]) -> Measurement:
 
 
 def _width(latency: Latency | None) -> float:
-    if latency is None:
-        return 0.0
-    low, high = latency.interval_ms
-    return (high - low) / latency.median_ms
+    return 0.0 if latency is None else (latency.interval_ms[1] - latency.interval_ms[0]) / latency.median_ms
 
 
 def compare(

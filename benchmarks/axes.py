@@ -21,7 +21,7 @@ from plotly.subplots import make_subplots
 from benchmarks.common.command import ALL_CORES, Rounds, Threads, TrainingCorpus, run_command
 from benchmarks.common.held_out_text import held_out
 from benchmarks.common.machine import Machine
-from benchmarks.common.result_page import Section, Table, leave_result
+from benchmarks.common.result_page import Section, Tables, leave_result
 from benchmarks.common.scale import run_flops, warmed_up
 from benchmarks.common.submodel_times import PREFILL_TOKENS, ROWS, time_submodels
 from benchmarks.common.training_runs import train_runs
@@ -119,20 +119,15 @@ class AxesResult:
 
     def summary(self) -> dict[str, Any]:
         """What is claimed, in a line: by model and granularity the loss, and the latencies over the plain XL's."""
-        whole = self.of(FFN)[-1]
-        return {
-            model: {
-                point.name: {
-                    "loss": round(point.loss, 4),
-                    **{regime: round(ms / whole.latency_ms[regime], 3) for regime, ms in point.latency_ms.items()},
-                }
-                for point in self.of(model)
-                if point.name
-            }
-            for model in self.steps
-        }
+        whole = self.of(FFN)[-1].latency_ms
+        summary: dict[str, Any] = {model: {} for model in self.steps}
+        for point in sorted(self.points, key=lambda point: point.decoder_params):
+            if point.name:
+                shares = {str(regime): round(ms / whole[regime], 3) for regime, ms in point.latency_ms.items()}
+                summary[point.model][point.name] = {"loss": round(point.loss, 4)} | shares
+        return summary
 
-    def tables(self) -> list[Table]:
+    def tables(self) -> Tables:
         points = [
             {
                 "what nests": NAMES[model],
@@ -146,25 +141,19 @@ class AxesResult:
             for model in self.steps
             for point in self.of(model)
         ]
-        return [Table(title="all with one training compute", rows=points), *map(self._within, PANELS)]
+        tables: dict[str, list[dict[str, Any]]] = {"all with one training compute": points}
+        for regime in PANELS:
+            tables[f"the least loss within a {regime} time, Mix'n'Match included"] = rows = []
+            for time_ms in sorted(point.latency_ms[regime] for point in self.of(FFN)):
+                row: dict[str, Any] = {f"{regime}, ms": time_ms}
+                for model in self.steps:
+                    best = self.best_within(model, regime, time_ms)
+                    row[NAMES[model]] = best and best.loss
+                rows.append(row)
+        return tables
 
-    def _within(self, regime: Regime) -> Table:
-        rows = []
-        for point in sorted(self.of(FFN), key=lambda point: point.latency_ms[regime]):
-            row: dict[str, object] = {f"{regime}, ms": point.latency_ms[regime]}
-            for model in self.steps:
-                best = self.best_within(model, regime, point.latency_ms[regime])
-                row[NAMES[model]] = None if best is None else best.loss
-            rows.append(row)
-        return Table(title=f"the least loss within a {regime} time, Mix'n'Match included", rows=rows)
 
-
-def compare_axes(
-    runs: Mapping[str, RunSettings],
-    folder: Path,
-    *,
-    rounds: int = 30,
-) -> AxesResult:
+def compare_axes(runs: Mapping[str, RunSettings], folder: Path, *, rounds: int = 30) -> AxesResult:
     """Train what is not trained yet in `folder`, then judge; killed, the same call goes on.
 
     rounds: of the steps that are timed. Raises LtsRayError for unusable settings, text or folders.

@@ -17,7 +17,7 @@ import typer
 
 from benchmarks.common.command import ALL_CORES, Rounds, Threads, TrainingCorpus, run_command, shown_progress
 from benchmarks.common.machine import Machine
-from benchmarks.common.result_page import Section, Table, leave_result
+from benchmarks.common.result_page import Section, Tables, leave_result
 from benchmarks.common.scale import warmed_up
 from benchmarks.common.training_runs import final_losses, train_runs
 from benchmarks.common.training_steps import quartiles_of_ratio, time_training_steps
@@ -165,7 +165,7 @@ class FusedResult:
             },
         }
 
-    def tables(self) -> list[Table]:
+    def tables(self) -> Tables:
         training = chosen(self.settings.training)
         members: list[dict[str, Any]] = []
         for member in self.members:
@@ -175,10 +175,10 @@ class FusedResult:
             members.append(row)
         batch = f"{training.batch_size} × {training.sequence_length} tokens"
         how = f"{training.threads} threads, {training.precision}"
-        return [
-            Table(title=f"held-out loss after {training.steps} steps of {batch}", rows=members),
-            Table(title=f"time; steps of each kind taken in turns, {how}", rows=self.costs),
-        ]
+        return {
+            f"held-out loss after {training.steps} steps of {batch}": members,
+            f"time; steps of each kind taken in turns, {how}": self.costs,
+        }
 
 
 def compare_fused(

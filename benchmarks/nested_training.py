@@ -20,7 +20,7 @@ import typer
 from benchmarks.common.command import ALL_CORES, Rounds, Threads, TrainingCorpus, run_command
 from benchmarks.common.held_out_text import held_out
 from benchmarks.common.machine import Machine
-from benchmarks.common.result_page import Section, Table, leave_result
+from benchmarks.common.result_page import Section, Tables, leave_result
 from benchmarks.common.scale import UNIVERSAL, Scale, baseline
 from benchmarks.nested.nested_plot import nested_figure
 from benchmarks.nested.nested_quality import ObjectiveQuality, ScaleQuality, judge_objectives, judge_scale
@@ -84,7 +84,7 @@ class ScaleResult:
             tables=self.tables(),
         )
 
-    def tables(self) -> list[Table]:
+    def tables(self) -> Tables:
         name, quality, options = self.scale.name, self.quality, self.times.scale.training
         twins: list[dict[str, Any]] = [
             {
@@ -138,7 +138,7 @@ class ScaleResult:
             "loss by objective; compute over that of the joint one": objectives,
             f"training steps in turns, {options.device}, {options.threads} threads": steps,
         }
-        return [Table(title=f"{name}: {title}", rows=rows) for title, rows in tables.items() if rows]
+        return {f"{name}: {title}": rows for title, rows in tables.items() if rows}
 
 
 def compare_nested(

@@ -16,7 +16,7 @@ import typer
 
 from benchmarks.common.command import ALL_CORES, Threads, TrainingCorpus, run_command
 from benchmarks.common.machine import Machine
-from benchmarks.common.result_page import Section, Table, leave_result
+from benchmarks.common.result_page import Section, Tables, leave_result
 from benchmarks.common.scale import Scale, warmed_up
 from benchmarks.common.training_runs import train_runs
 from benchmarks.laws.scaling_fit import KindFit, fit_kinds
@@ -122,7 +122,7 @@ class ScalingResult:
             for fitted in self.fits
         }
 
-    def tables(self) -> list[Table]:
+    def tables(self) -> Tables:
         laws = []
         for fitted in self.fits:
             fit, law = fitted.fit, fitted.fit.law
@@ -141,7 +141,7 @@ class ScalingResult:
             "Loss of the universal model above the plain one's, 1e-3 nats": gaps,
             "The trainings": [asdict(point) for point in self.points],
         }
-        return [Table(title=title, rows=rows) for title, rows in tables.items() if rows]
+        return {title: rows for title, rows in tables.items() if rows}
 
 
 def fit_points(points: Sequence[ScalingPoint]) -> ScalingResult:

@@ -207,21 +207,17 @@ def speculation(
     shown = ("draft", "shared", "length", "acceptance", "tokens_per_step", "speed", "predicted_speed")
     speeds = [{key: row[key] for key in shown} for row in record["rows"]]
     print_rows(speeds, as_json=False, title=f"Speed over {alone}")
-    costs = [
-        {
-            "draft": name,
-            "a drafted token": cost["draft"],
-            **{f"verify {count}": verify for count, verify in enumerate(cost["verify"]) if count},
-            "acceptance to gain": "never" if cost["break_even"] is None else cost["break_even"],
-        }
-        for name, cost in record["costs"].items()
-    ]
+    costs = []
+    for name, cost in record["costs"].items():
+        verify = {f"verify {count}": value for count, value in enumerate(cost["verify"]) if count}
+        needed = "never" if cost["break_even"] is None else cost["break_even"]
+        costs.append({"draft": name, "a drafted token": cost["draft"], **verify, "acceptance to gain": needed})
     print_rows(costs, as_json=False, title=f"Costs, in steps of {verifier}")
     for name in result.costs:
         gain = result.sharing_gain(name)
         if gain is not None:
             print(f"{name}: a shared cache is {gain:.2f}x as fast as separate ones (median over the lengths)")
-    print("\n".join(result.verdicts()))
+    print("\n".join(map(result.verdict, result.costs)))
     print(json.dumps(record))
 
 

@@ -21,12 +21,12 @@ BODY = """<h1>{{ heading }}</h1>
 {% if section.title %}<h2>{{ section.title }}</h2>{% endif %}
 {% if section.text %}<p>{{ section.text }}</p>{% endif %}
 {% if figure %}{{ figure }}{% endif %}
-{% for table in section.tables %}
-<h2>{{ table.title }}</h2>
+{% for title, rows in section.tables.items() %}
+<h2>{{ title }}</h2>
 <div class="tall"><table>
-<thead><tr>{% for name in table.rows[0] %}<th>{{ name }}</th>{% endfor %}</tr></thead>
+<thead><tr>{% for name in rows[0] %}<th>{{ name }}</th>{% endfor %}</tr></thead>
 <tbody>
-{% for row in table.rows %}
+{% for row in rows %}
 <tr>{% for value in row.values() %}<td>{{ cell_text(value) }}</td>{% endfor %}</tr>
 {% endfor %}
 </tbody></table></div>
@@ -34,14 +34,8 @@ BODY = """<h1>{{ heading }}</h1>
 {% endfor %}
 <footer>{{ footer }}</footer>
 """
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """Rows that share their keys, which head the columns."""
-
-    title: str
-    rows: Sequence[Mapping[str, Any]]
+Tables = Mapping[str, Sequence[Mapping[str, Any]]]
+"""By title, rows that share their keys, which head the columns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +47,7 @@ class Section:
     figure: Figure | None = None
     name: str = ""
     """Of the figure's element on the page."""
-    tables: Sequence[Table]
-
-
-def print_tables(tables: Sequence[Table]) -> None:
-    for table in tables:
-        print_rows(table.rows, as_json=False, title=table.title)
+    tables: Tables
 
 
 def leave_result(
@@ -77,7 +66,8 @@ def leave_result(
     machine: None where nothing was measured here.
     """
     for section in sections:
-        print_tables(section.tables)
+        for title, rows in section.tables.items():
+            print_rows(rows, as_json=False, title=title)
         if section.text:
             print(section.text)
     write_json(folder / f"{name}.json", record)

@@ -63,28 +63,20 @@ class SpeculationResult:
     rows: tuple[DraftSpeed, ...]
     machine: Machine
 
-    def best(self, draft: str) -> DraftSpeed:
-        return max((row for row in self.rows if row.setting.draft == draft), key=lambda row: row.speed)
-
     def sharing_gain(self, draft: str) -> float | None:
         """Median over the lengths of shared speed over separate speed; None where only one of them was measured."""
         speeds = {(row.setting.length, row.setting.shared): row.speed for row in self.rows_of(draft)}
-        gains = [
-            speed / speeds[length, False]
-            for (length, shared), speed in speeds.items()
-            if shared and (length, False) in speeds
-        ]
+        both = [length for length, shared in speeds if shared and (length, False) in speeds]
+        gains = [speeds[length, True] / speeds[length, False] for length in both]
         return median(gains) if gains else None
 
     def rows_of(self, draft: str) -> list[DraftSpeed]:
         return [row for row in self.rows if row.setting.draft == draft]
 
-    def verdicts(self) -> list[str]:
-        """For each draft whether it gains here, with which length, and what decides that."""
-        return [self._verdict(draft, costs) for draft, costs in self.costs.items()]
-
-    def _verdict(self, draft: str, costs: DraftCosts) -> str:
-        best, rows = self.best(draft), self.rows_of(draft)
+    def verdict(self, draft: str) -> str:
+        """Whether the draft gains here, with which length, and what decides that."""
+        rows, costs = self.rows_of(draft), self.costs[draft]
+        best = max(rows, key=lambda row: row.speed)
         length, step = best.setting.length, costs.draft / costs.verify[0]
         stand = max(row.statistics.acceptance for row in rows)
         cost = f"a drafted token costs {step:.2f} of a step of {self.verifier}"

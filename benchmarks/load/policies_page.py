@@ -12,7 +12,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from benchmarks.common.result_page import Section, Table
+from benchmarks.common.result_page import Section
 from benchmarks.load.policies_folder import Mode, PolicySetup
 from benchmarks.load.policy_rows import Mean, PolicyRow
 from lts_ray.report.style import ACCENT, INK, LINES, SHOWN_ON_HOVER, styled
@@ -36,11 +36,11 @@ def policy_sections(rows: Sequence[PolicyRow]) -> list[Section]:
 
 
 def _section(mode: Mode, rows: Sequence[PolicyRow]) -> Section:
-    tables = []
+    tables = {}
     for load in sorted({row.load for row in rows}):
         at, shown = f"{mode}, {load:g}× the universal model's saturation", [row for row in rows if row.load == load]
-        tables.append(Table(title=at, rows=[row.text_columns() for row in shown]))
-        tables.append(Table(title=f"{at}: more", rows=[row.more_text_columns() for row in shown]))
+        tables[at] = [row.text_columns() for row in shown]
+        tables[f"{at}: more"] = [row.more_text_columns() for row in shown]
     return Section(title=HEADINGS[mode], figure=policies_figure(rows), name=f"policies-{mode}", tables=tables)
 
 
