@@ -15,7 +15,7 @@ from typing import Literal
 
 from benchmarks.common.training_runs import final_losses
 from lts_ray.errors import LtsRayError
-from lts_ray.models.elastic import GRANULARITIES
+from lts_ray.models.elastic_config import GRANULARITIES
 from lts_ray.models.family import Family
 from lts_ray.models.matformer.hugging_face.checkpoint import read_config
 from lts_ray.models.matformer.matformer_config import MatFormerConfig

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lts_ray.errors import LtsRayError
-from lts_ray.models.elastic import GRANULARITIES, check_granularities
+from lts_ray.models.elastic_config import GRANULARITIES, check_granularities
 from lts_ray.record import Text, Whole, read_record, record
 from lts_ray.training.run_settings import (
     DataSettings,

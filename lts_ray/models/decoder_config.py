@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from lts_ray.models.elastic import ElasticConfig
+from lts_ray.models.elastic_config import ElasticConfig
 from lts_ray.submodel import Submodel
 
 
@@ -54,6 +54,6 @@ class DecoderConfig(ElasticConfig, ABC):
         """The submodel's share of the universal model's FFN neurons, in (0, 1]."""
         return sum(submodel.widths) / sum(self.widths)
 
-    def neurons(self, submodel: Submodel) -> int:
-        """The submodel's size, as FFN neurons over all layers: what the cost of a step grows with."""
+    def equivalent_neurons(self, submodel: Submodel) -> int:
+        """The submodel's size in FFN neurons over all layers, or what is worth as much: a step's cost grows with it."""
         return sum(submodel.widths)

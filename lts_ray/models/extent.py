@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lts_ray.errors import LtsRayError
-from lts_ray.models.elastic import ElasticConfig
+from lts_ray.models.elastic_config import ElasticConfig
 from lts_ray.submodel import Submodel
 
 Widths = int | tuple[int, ...]

@@ -157,7 +157,6 @@ def _few_shot(table: Sequence[Trained], rows: int) -> Agreement:
 
 
 def _zero_cost(proxy: str, table: Sequence[Trained], live: Live, progress: Progress | None) -> Agreement:
-    sign = 1 if zero_cost.PROXIES[proxy].higher_is_better else -1
     scores = []
     for done, row in enumerate(table, start=1):
         model = live.build(row.architecture)
@@ -166,8 +165,7 @@ def _zero_cost(proxy: str, table: Sequence[Trained], live: Live, progress: Progr
         scores.append(zero_cost.zero_cost_score(proxy, live_backbone(model), live.tokens))
         if progress is not None:
             progress(proxy, done, len(table))
-    values = [sign * score.value for score in scores]
-    return _judge(proxy, table, values, flops=fmean(score.flops for score in scores))
+    return _judge(proxy, table, [score.value for score in scores], flops=fmean(score.flops for score in scores))
 
 
 def _judge(proxy: str, table: Sequence[Trained], values: Sequence[float], *, flops: float = 0.0) -> Agreement:

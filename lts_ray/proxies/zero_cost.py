@@ -17,15 +17,6 @@ from lts_ray.proxies.separation import jacob_cov, relu_log_det
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZeroCostProxy:
-    name: str
-    compute: Callable[[LiveModel, Tensor], float]
-    """The value for a model and tokens [B, T]."""
-    higher_is_better: bool = True
-    """What its authors expect of a good model."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class ZeroCostScore:
     name: str
     value: float
@@ -33,17 +24,15 @@ class ZeroCostScore:
     """Of matrix products and attention, for one batch as given; a multiplication and an addition are two."""
 
 
-PROXIES: Mapping[str, ZeroCostProxy] = {
-    name: ZeroCostProxy(name=name, compute=compute)
-    for name, compute in {
-        "snip": snip,
-        "synflow": synflow,
-        "grad_norm": grad_norm,
-        "fisher": fisher,
-        "jacob_cov": jacob_cov,
-        "relu_log_det": relu_log_det,
-    }.items()
+PROXIES: Mapping[str, Callable[[LiveModel, Tensor], float]] = {
+    "snip": snip,
+    "synflow": synflow,
+    "grad_norm": grad_norm,
+    "fisher": fisher,
+    "jacob_cov": jacob_cov,
+    "relu_log_det": relu_log_det,
 }
+"""The value for a model and tokens [B, T]. By their authors, a higher one is expected of a better model."""
 
 
 def zero_cost_score(name: str, model: LiveModel, tokens: Tensor) -> ZeroCostScore:
@@ -51,7 +40,7 @@ def zero_cost_score(name: str, model: LiveModel, tokens: Tensor) -> ZeroCostScor
     if name not in PROXIES:
         raise LtsRayError(f"unknown proxy {name!r}; known: {', '.join(PROXIES)}")
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # fused kernels are not all counted
-        value = PROXIES[name].compute(model, tokens)
+        value = PROXIES[name](model, tokens)
     return ZeroCostScore(name=name, value=value, flops=int(counter.get_total_flops()))
 
 

@@ -118,7 +118,7 @@ def _steps_of(config: DecoderConfig, n_blocks: int) -> Iterator[CalibrationStep]
     far = min(FAR, config.context_length - 1)
 
     def piece(submodel: Submodel, tokens: int, before: int, *, logits: bool) -> CalibrationPiece:
-        neurons = config.neurons(submodel)
+        neurons = config.equivalent_neurons(submodel)
         return CalibrationPiece(submodel=submodel, neurons=neurons, tokens=tokens, before=before, logits=logits)
 
     def decoding(submodel: Submodel, rows: int = 1, before: int = NEAR) -> list[CalibrationPiece]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from lts_ray.models.elastic import ElasticConfig
+from lts_ray.models.elastic_config import ElasticConfig
 from lts_ray.submodel import Submodel
 
 

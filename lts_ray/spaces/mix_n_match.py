@@ -110,7 +110,7 @@ class MixNMatch:
 
     def features(self, candidate: Submodel) -> Sequence[float]:
         """The neurons of all layers, which latency and memory follow, and each gene's own value."""
-        values = (self.config.neurons(candidate), *self._values(candidate))
+        values = (self.config.equivalent_neurons(candidate), *self._values(candidate))
         return [math.log(value or 1) for value in values]
 
     def decoder_params(self, candidate: Submodel) -> int:

@@ -17,7 +17,7 @@ from lts_ray.errors import LtsRayError
 from lts_ray.files import read_yaml
 from lts_ray.models.backbones.backbone_config import BackboneConfig
 from lts_ray.models.backbones.supernet_config import SupernetConfig
-from lts_ray.models.elastic import GRANULARITIES, check_granularities, check_shares
+from lts_ray.models.elastic_config import GRANULARITIES, check_granularities, check_shares
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
 from lts_ray.record import Positive, Text, Whole, read_record, record, record_json
 from lts_ray.training.found_architecture import architecture_of

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from annotated_types import Ge
 
 from lts_ray.errors import LtsRayError
-from lts_ray.models.elastic import GRANULARITIES, check_granularities
+from lts_ray.models.elastic_config import GRANULARITIES, check_granularities
 from lts_ray.models.vit.vit_config import MatViTConfig
 from lts_ray.record import Text, Whole, read_record, record, record_json
 from lts_ray.training.run_settings import Shares, TrainingSettings, given_sections, read_sections

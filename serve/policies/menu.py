@@ -24,7 +24,7 @@ class Option:
 
     @classmethod
     def of(cls, config: DecoderConfig, submodel: Submodel, *, name: str, loss: float | None) -> Option:
-        params, neurons = config.decoder_params(submodel), config.neurons(submodel)
+        params, neurons = config.decoder_params(submodel), config.equivalent_neurons(submodel)
         return cls(name=name, submodel=submodel, decoder_params=params, loss=loss, neurons=neurons)
 
     @property

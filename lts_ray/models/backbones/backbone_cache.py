@@ -19,7 +19,7 @@ class BackboneCache:
     values: Tensor
     """As the keys."""
     lengths: Tensor
-    """[rows], int64, on the CPU: how many tokens each row holds. The model advances it."""
+    """[rows], int64, on the CPU: how many tokens each row holds. The model advances it; less rewinds a row."""
 
     @classmethod
     def empty(cls, n_layer: int, *, rows: int, length: int, like: Tensor) -> BackboneCache:
@@ -35,16 +35,6 @@ class BackboneCache:
     def capacity(self) -> int:
         """Tokens that a row can hold."""
         return self.keys.shape[2]
-
-    def rows(self, start: int, stop: int) -> BackboneCache:
-        """Rows start..stop-1 as a cache of their own that shares this one's memory."""
-        return BackboneCache(
-            keys=self.keys[:, start:stop], values=self.values[:, start:stop], lengths=self.lengths[start:stop]
-        )
-
-    def truncate(self, row: int, length: int) -> None:
-        """Forget a row's tokens from `length` on."""
-        self.lengths[row] = length
 
     def common_length(self, rows: int, model: str) -> int:
         """The tokens that each of these rows holds. Raises LtsRayError where they hold different numbers."""

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from lts_ray.errors import LtsRayError
 from lts_ray.models.decoder_config import CacheShape, DecoderConfig
-from lts_ray.models.elastic import check_granularities
+from lts_ray.models.elastic_config import check_granularities
 from lts_ray.submodel import Submodel
 
 LayerType = Literal["sliding_attention", "full_attention"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from lts_ray.errors import LtsRayError
 from lts_ray.models.decoder_config import CacheShape, DecoderConfig
-from lts_ray.models.elastic import GRANULARITIES, check_granularities, check_shares
+from lts_ray.models.elastic_config import GRANULARITIES, check_granularities, check_shares
 from lts_ray.models.family import LLAMA, Family
 from lts_ray.submodel import Submodel
 
@@ -152,8 +152,8 @@ class MatFormerConfig(DecoderConfig):
             return super().relative_size(submodel)
         return self.decoder_params(submodel) / self.decoder_params()
 
-    def neurons(self, submodel: Submodel) -> int:
+    def equivalent_neurons(self, submodel: Submodel) -> int:
         """Where more than the FFN nests, as many as would have all of the submodel's parameters."""
         if self.nests_ffn_alone:
-            return super().neurons(submodel)
+            return super().equivalent_neurons(submodel)
         return max(1, round(self.decoder_params(submodel) / ((3 if self.family.gated else 2) * self.d_model)))

@@ -24,7 +24,7 @@ from lts_ray.models.checkpoint_folder import (
     reading,
     write_folder,
 )
-from lts_ray.models.elastic import GRANULARITIES
+from lts_ray.models.elastic_config import GRANULARITIES
 from lts_ray.models.vit.matvit import MatViT
 from lts_ray.models.vit.vit_config import MatViTConfig
 from lts_ray.models.vit.vit_translator import CLASSIFIER, MODEL_TYPE, read_vit, to_ours, to_theirs, write_vit

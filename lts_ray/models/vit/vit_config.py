@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import SkipValidation
 
 from lts_ray.errors import LtsRayError
-from lts_ray.models.elastic import GRANULARITIES, ElasticConfig, check_granularities
+from lts_ray.models.elastic_config import GRANULARITIES, ElasticConfig, check_granularities
 from lts_ray.models.family import Activation, Family
 from lts_ray.record import Positive, Whole, record
 from lts_ray.submodel import Submodel

@@ -12,6 +12,7 @@ from torch.nn import functional
 from lts_ray.architecture import Architecture
 from lts_ray.errors import LtsRayError
 from lts_ray.models.backbones.backbone import Backbone
+from lts_ray.models.backbones.backbone_cache import BackboneCache
 from lts_ray.models.backbones.gpt2 import GPT2
 from lts_ray.models.backbones.opt import OPT
 from lts_ray.models.backbones.transformer_xl import TransformerXL
@@ -157,16 +158,22 @@ def test_a_model_and_its_cache_work_in_bfloat16(make: Make) -> None:
     assert (scores.float().softmax(dim=-1) - expected).abs().mean() < 0.01
 
 
+def row_of(cache: BackboneCache, row: int) -> BackboneCache:
+    """A cache of one row that shares the memory of a larger one."""
+    one = slice(row, row + 1)
+    return BackboneCache(keys=cache.keys[:, one], values=cache.values[:, one], lengths=cache.lengths[one])
+
+
 @with_positions
 def test_rows_of_different_length_share_a_step(make: Make) -> None:
     """A row that replaces a longer one must not see what that one left there; in steps of one token and of three."""
     model, long, short, more = build(make), some_tokens(1, 15), some_tokens(1, 5, seed=2), some_tokens(2, 4, seed=3)
     cache = model.empty_cache(rows=2, length=24)
     with torch.inference_mode():
-        model(long, cache=cache.rows(0, 1))
-        model(long, cache=cache.rows(1, 2))
-        cache.truncate(1, 0)
-        model(short, cache=cache.rows(1, 2))
+        model(long, cache=row_of(cache, 0))
+        model(long, cache=row_of(cache, 1))
+        cache.lengths[1] = 0
+        model(short, cache=row_of(cache, 1))
         together = torch.cat([model(more[:, :1], cache=cache), model(more[:, 1:], cache=cache)], dim=1)
         for row, held in enumerate((long, short)):
             alone = model(torch.cat([held, more[row : row + 1]], dim=1))[0, -4:]

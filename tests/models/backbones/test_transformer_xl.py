@@ -171,7 +171,7 @@ def test_a_cache_of_uneven_rows_or_too_short_for_the_segment_is_refused() -> Non
         model(tokens, cache=cache)
         with pytest.raises(LtsRayError, match="5 tokens and the 4 before them do not fit a cache of 8 tokens"):
             model(tokens, cache=cache)
-        cache.truncate(1, 2)
+        cache.lengths[1] = 2
         with pytest.raises(LtsRayError, match=r"rows of one length.*got lengths \[5, 2\]"):
             model(tokens[:, :1], cache=cache)
 

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from lts_ray.checkpoints.extracted import extract, extract_checkpoint
 from lts_ray.errors import LtsRayError
-from lts_ray.models.elastic import check_shares
+from lts_ray.models.elastic_config import check_shares
 from lts_ray.models.family import GPT2, OPT, QWEN3
 from lts_ray.models.kv_cache import KVCache
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint, read_config, save_checkpoint

@@ -31,7 +31,7 @@ from transformers import (
 from lts_ray.checkpoints.extracted import extract, extract_checkpoint
 from lts_ray.errors import LtsRayError
 from lts_ray.measurement.subjects.subject import SubmodelSubject
-from lts_ray.models.elastic import GRANULARITIES
+from lts_ray.models.elastic_config import GRANULARITIES
 from lts_ray.models.family import GPT2, LLAMA, OPT, QWEN3, Family
 from lts_ray.models.feed_forward import FeedForward
 from lts_ray.models.kv_cache import KVCache

@@ -29,7 +29,7 @@ from lts_ray.models.checkpoint_folder import (
     refuse_quantized,
     write_folder,
 )
-from lts_ray.models.elastic import GRANULARITIES
+from lts_ray.models.elastic_config import GRANULARITIES
 from lts_ray.models.family import LLAMA
 from lts_ray.models.matformer.grouped_attention import rotary_table
 from lts_ray.models.matformer.hugging_face.translator import Translator
