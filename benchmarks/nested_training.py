@@ -52,15 +52,7 @@ class ScaleResult:
         return self.times.ratio(MIXED)[1]
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "name": self.scale.name,
-            "settings": {"model": asdict(self.scale.model), "training": asdict(self.scale.training)},
-            "quality": asdict(self.quality),
-            "time_ratio": self.time_ratio,
-            "step_times": self.times.to_json(),
-            "objectives": [asdict(objective) for objective in self.objectives],
-            **self.summary(),
-        }
+        return asdict(self) | {"times": self.times.to_json(), **self.summary()}
 
     def summary(self) -> dict[str, Any]:
         quality = self.quality

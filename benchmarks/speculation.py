@@ -12,6 +12,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from itertools import product
 from statistics import median
@@ -114,12 +115,14 @@ def compare_speculation(
     plain_s = median(decoded[turn].total_seconds for turn in range(ALONE))
     return SpeculationResult(
         verifier=verifier,
-        sampling=sampling,
-        responses=len(prompts),
-        prompt_tokens=text.prompts.shape[1],
-        tokens=tokens,
-        threads=torch.get_num_threads(),
-        draft_vocabulary=None if text.draft_vocabulary is None else len(text.draft_vocabulary),
+        asked={
+            "sampling": asdict(sampling),
+            "responses": len(prompts),
+            "prompt_tokens": text.prompts.shape[1],
+            "tokens": tokens,
+            "threads": torch.get_num_threads(),
+            "draft_vocabulary": None if text.draft_vocabulary is None else len(text.draft_vocabulary),
+        },
         token_ms=1000 * plain_s / (len(prompts) * (tokens - 1)),
         costs=costs,
         rows=tuple(_row(key, decoded[key], decoded[0], plain_s, costs[key.draft]) for key in settings),

@@ -63,12 +63,8 @@ class StepTimes:
 
     def to_json(self) -> dict[str, Any]:
         ratios = {"mixed": self.ratio(MIXED), "separate": self.ratio(SEPARATE)}
-        return {
-            "model": asdict(self.scale.model),
-            "training": asdict(self.scale.training),
-            "rounds": len(self.times_ms[MIXED]),
+        return asdict(self) | {
             "median_ms": {name: self.median_ms(name) for name in self.times_ms},
-            "flops": dict(self.flops),
             "plain_together_ms": self.together_ms,
             "sampled_mean_ms": self.sampled_ms,
             "ratio_to_plain": {name: middle for name, (_, middle, _) in ratios.items()},

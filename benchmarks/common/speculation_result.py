@@ -9,7 +9,6 @@ from typing import Any
 
 from benchmarks.common.machine import Machine
 from lts_ray.decoding.draft_length import ADAPTIVE, DraftCosts, Length
-from lts_ray.decoding.sampling import Sampling
 from lts_ray.decoding.speculative import Statistics
 
 SCHEMA = 1
@@ -36,26 +35,17 @@ class DraftSpeed:
     """Responses that are the verifier's token for token. Greedy, all are, but for logits that round apart."""
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            **asdict(self.setting),
-            "acceptance": self.statistics.acceptance,
-            "accepted_share": self.statistics.accepted_share,
-            "tokens_per_step": self.statistics.tokens_per_step,
-            "speed": self.speed,
-            "predicted_speed": self.predicted_speed,
-            "same": self.same,
-        }
+        shares = ("acceptance", "accepted_share", "tokens_per_step")
+        statistics = {name: getattr(self.statistics, name) for name in shares}
+        own = {"speed": self.speed, "predicted_speed": self.predicted_speed, "same": self.same}
+        return asdict(self.setting) | statistics | own
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpeculationResult:
     verifier: str
-    sampling: Sampling
-    responses: int
-    prompt_tokens: int
-    tokens: int
-    threads: int
-    draft_vocabulary: int | None
+    asked: Mapping[str, Any]
+    """How all that is compared was decoded."""
     token_ms: float
     """Of the verifier alone."""
     costs: Mapping[str, DraftCosts]
@@ -99,4 +89,6 @@ class SpeculationResult:
             }
             for draft, costs in self.costs.items()
         }
-        return {"schema": SCHEMA, **asdict(self), "costs": costs, "rows": [row.to_json() for row in self.rows]}
+        rows = [row.to_json() for row in self.rows]
+        asked = {"schema": SCHEMA, "machine": asdict(self.machine), "verifier": self.verifier, **self.asked}
+        return asked | {"token_ms": self.token_ms, "costs": costs, "rows": rows}

@@ -113,15 +113,13 @@ def _read(path: Path) -> FinishedRun:
 
 
 def _check_comparable(runs: Sequence[FinishedRun]) -> None:
-    first = runs[0]
-    for run in runs:
-        if run.text != first.text:
-            raise LtsRayError(
-                f"the losses of {run.path} and {first.path} are on different text or tokens: fit them apart"
-            )
     universal = [run for run in runs if run.is_universal]
-    for run in universal:
-        if run.objective != universal[0].objective:
+    for run in runs:
+        if run.text != runs[0].text:
+            raise LtsRayError(
+                f"the losses of {run.path} and {runs[0].path} are on different text or tokens: fit them apart"
+            )
+        if run.is_universal and run.objective != universal[0].objective:
             raise LtsRayError(f"{run.path} and {universal[0].path} had different objectives: fit them apart")
 
 

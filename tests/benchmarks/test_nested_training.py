@@ -184,7 +184,7 @@ def test_the_verb_reuses_finished_trainings_and_writes_its_files(
     mine = result[0].to_json()
     for key in ("quality", "objectives"):
         assert scale[key] == json.loads(json.dumps(mine[key]))
-    assert scale["settings"]["training"]["steps"] == 4
+    assert scale["scale"]["training"]["steps"] == 4
     assert scale["time_ratio"] > 0
     page = (folder / "matformer.html").read_text(encoding="utf-8")
     assert 'id="matformer-small"' in page

@@ -14,7 +14,6 @@ from benchmarks.common.speculation_result import DraftSetting, DraftSpeed, Specu
 from benchmarks.common.speculation_text import SpeculationText, choose_text
 from benchmarks.speculation import compare_speculation, speculation
 from lts_ray.decoding.draft_length import ADAPTIVE, DraftCosts
-from lts_ray.decoding.sampling import GREEDY
 from lts_ray.decoding.speculative import Statistics, speculate
 from lts_ray.errors import LtsRayError
 from lts_ray.evaluation import text_quality as evaluate
@@ -84,12 +83,7 @@ def result(costs: DraftCosts, speeds: dict[tuple[bool, int], float]) -> Speculat
     statistics = Statistics(tokens=100, verifier_steps=50, drafted=80, accepted=60, fallen=20)
     return SpeculationResult(
         verifier="XL",
-        sampling=GREEDY,
-        responses=1,
-        prompt_tokens=8,
-        tokens=10,
-        threads=1,
-        draft_vocabulary=None,
+        asked={},
         token_ms=1.0,
         costs={"S": costs},
         rows=tuple(

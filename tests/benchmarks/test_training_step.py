@@ -37,7 +37,7 @@ def test_every_kind_of_step_has_its_turn_and_ratios_are_of_the_plain_ones_togeth
     record = json.loads(json.dumps(times.to_json()))
     assert record["ratio_to_plain"] == {"mixed": 0.25, "separate": 0.25}
     assert record["plain_together_ms"] == 4000.0
-    assert record["training"]["device"] == "cpu"
+    assert record["scale"]["training"]["device"] == "cpu"
 
 
 def test_a_ratio_compares_steps_of_the_same_round_and_the_sampled_mean_weighs_by_probability() -> None:
