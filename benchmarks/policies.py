@@ -23,7 +23,6 @@ from benchmarks.load.budget_classes import BudgetClasses
 from benchmarks.load.contestants import DEFAULT, check_name, contestant
 from benchmarks.load.load import make_load
 from benchmarks.load.load_capacity import LoadCapacity
-from benchmarks.load.load_trial import engine_slowdown, node_of, on_engine, simulated
 from benchmarks.load.local_model import LocalModel
 from benchmarks.load.policies_folder import (
     LOADS,
@@ -36,7 +35,7 @@ from benchmarks.load.policies_folder import (
 )
 from benchmarks.load.policies_page import describe, policy_sections
 from benchmarks.load.policy_rows import rows_of
-from benchmarks.load.saturation import saturation_rate
+from benchmarks.load.saturation import engine_slowdown, saturation_rate
 from benchmarks.load.traces import TRACES, trace_named
 from lts_ray.cli.options import Model, Output, Seed
 from lts_ray.errors import LtsRayError
@@ -148,15 +147,15 @@ def _set_up(
 
 def _run_cell(cell: Cell, arrivals: Sequence[Arrival], setup: PolicySetup, model: LocalModel) -> CellResult:
     slowdown = _slowdown(cell, setup)
-    node = replace(node_of(model, setup.costs.scaled(slowdown)), noise=setup.settings.noise)
+    node = replace(model.replica(setup.costs.scaled(slowdown)), noise=setup.settings.noise)
     one = contestant(
         cell.policy, model.menu, arrivals=arrivals, node=node, rollouts=setup.settings.rollouts, seed=cell.seed
     )
     step_error = None
     if cell.mode == "engine":
-        outcomes, step_error = on_engine(one, arrivals, model, setup.costs, seed=cell.seed)
+        outcomes, step_error = one.on_engine(arrivals, model, setup.costs, seed=cell.seed)
     else:
-        outcomes = simulated(one, arrivals, node, seed=cell.seed)
+        outcomes = one.simulated(arrivals, node, seed=cell.seed)
     scored = score(
         outcomes,
         losses=setup.losses,

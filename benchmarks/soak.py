@@ -20,10 +20,9 @@ from benchmarks.load.budget_classes import BudgetClasses
 from benchmarks.load.clients import Ask, engine_client, replay_load, server_client
 from benchmarks.load.load import make_load, make_prompts
 from benchmarks.load.load_capacity import LoadCapacity
-from benchmarks.load.load_trial import engine_slowdown
 from benchmarks.load.local_model import LocalModel, running
 from benchmarks.load.resident_memory import Growth, growth, sampled
-from benchmarks.load.saturation import saturation_rate
+from benchmarks.load.saturation import engine_slowdown, saturation_rate
 from benchmarks.load.step_log import StepLog
 from benchmarks.load.traces import poisson
 from lts_ray.cli.options import Model, Seed

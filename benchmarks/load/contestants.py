@@ -1,26 +1,34 @@
-"""The policies that a benchmark compares, by the names that its tables use."""
+"""The policies that a benchmark compares, by the names that its tables use, each under one load."""
 
 from __future__ import annotations
 
+import asyncio
+import gc
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from benchmarks.load.clients import engine_client, replay_load
+from benchmarks.load.load import make_prompts
+from benchmarks.load.local_model import LocalModel, running
+from benchmarks.load.step_log import StepLog
 from lts_ray.errors import LtsRayError
+from lts_ray.runtime.step_costs import StepCosts
 from serve.policies.fixed import FixedPolicy
 from serve.policies.menu import Menu
 from serve.policies.named_policies import policy_named
 from serve.policies.policy import Policy
 from serve.simulate.arrival import Arrival
 from serve.simulate.oracle import find_oracle
-from serve.simulate.simulate import SimulatedReplica
+from serve.simulate.request_outcome import Outcome
+from serve.simulate.simulate import SimulatedReplica, simulate
 
 FIXED = "fixed-"
 UNIVERSAL, NARROWEST = "fixed-universal", "fixed-narrowest"
 ORACLE = "oracle"
-SEARCH = 5
-"""The stream of random numbers of the oracle's search; see benchmarks.load.load for the others."""
+NOISE, SEARCH = 4, 5
+"""The streams of random numbers of simulated steps and the oracle's search; see benchmarks.load.load for the others."""
 DEFAULT = ("deadline", "slackfit", "idle-feasible", "smallest", NARROWEST, UNIVERSAL, ORACLE)
 
 
@@ -29,6 +37,23 @@ class Contestant:
     policy: Policy
     menu: Menu
     """What its server offers: all submodels, but for the fixed ones."""
+
+    def on_engine(
+        self, arrivals: Sequence[Arrival], model: LocalModel, costs: StepCosts, *, seed: int
+    ) -> tuple[Sequence[Outcome], float | None]:
+        """In real time, by an engine of its own. Also returns the median error of its steps' predicted times."""
+        log = StepLog()
+        prompts = list(make_prompts(arrivals, seed=seed, vocab_size=model.config.vocab_size))
+        gc.collect()  # what other loads left is not this one's to clear away
+        outcomes: dict[int, Outcome] = {}
+        with running(model.engine(costs=costs, policy=self.policy, menu=self.menu, observer=log)) as engine:
+            ask = engine_client(engine)
+            asyncio.run(replay_load(ask, arrivals, prompts, clock=engine.clock, ended=outcomes.__setitem__))
+        return [outcomes[number] for number in range(len(arrivals))], log.median_error
+
+    def simulated(self, arrivals: Sequence[Arrival], node: SimulatedReplica, *, seed: int) -> Sequence[Outcome]:
+        rng = np.random.default_rng([seed, NOISE])
+        return simulate(arrivals, node=replace(node, menu=self.menu), policy=self.policy, rng=rng)
 
 
 def check_name(name: str, menu: Menu) -> None:

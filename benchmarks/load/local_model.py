@@ -15,7 +15,6 @@ from benchmarks.load.load_capacity import LoadCapacity
 from lts_ray.checkpoints.universal import load_universal, read_universal, universal_fingerprint
 from lts_ray.errors import LtsRayError
 from lts_ray.frontier import read_frontier
-from lts_ray.models.decoder_config import DecoderConfig
 from lts_ray.runtime.build_runtime import build_runtime
 from lts_ray.runtime.runtime import Runtime
 from lts_ray.runtime.step_calibration import measure_step_costs
@@ -24,6 +23,7 @@ from serve.engine.engine import Engine
 from serve.engine.observer import Observer
 from serve.policies.menu import Menu, menu_of_frontier, menu_of_granularities
 from serve.policies.policy import Policy
+from serve.simulate.simulate import SimulatedReplica
 
 
 @contextmanager
@@ -51,7 +51,15 @@ class LocalModel:
 
         Raises LtsRayError for files that do not fit.
         """
-        self.config, self.menu = _menu(folder, frontier=frontier, target=target)
+        self.config, validation_loss = read_universal(folder)
+        if frontier is not None:
+            points = read_frontier(frontier)
+            points.check_model(universal_fingerprint(folder), self.config.check)
+            self.menu = menu_of_frontier(self.config, points, target)
+        elif target is not None:
+            raise LtsRayError(f"--target {target} needs --frontier: the frontier says what a target is")
+        else:
+            self.menu = menu_of_granularities(self.config, validation_loss)
         self.capacity = replace(capacity, context_length=min(capacity.context_length, self.config.context_length))
         self.threads = threads or max(1, len(os.sched_getaffinity(0)) - 1)
         self.folder = folder
@@ -74,6 +82,10 @@ class LocalModel:
         """What budgets are multiples of."""
         return Need(costs=costs, neurons=self.menu.universal.neurons, chunk_tokens=self.capacity.chunk_tokens)
 
+    def replica(self, costs: StepCosts) -> SimulatedReplica:
+        """The same engine for the simulator."""
+        return SimulatedReplica(menu=self.menu, costs=costs, capacity=self.capacity, n_blocks=self.capacity.n_blocks)
+
     def engine(
         self, *, costs: StepCosts, policy: Policy, menu: Menu | None = None, observer: Observer | None = None
     ) -> Engine:
@@ -89,14 +101,3 @@ class LocalModel:
             observers=() if observer is None else (observer,),
             clock=lambda: monotonic() - origin_s,
         )
-
-
-def _menu(folder: Path, *, frontier: Path | None, target: str | None) -> tuple[DecoderConfig, Menu]:
-    config, validation_loss = read_universal(folder)
-    if frontier is None:
-        if target is not None:
-            raise LtsRayError(f"--target {target} needs --frontier: the frontier says what a target is")
-        return config, menu_of_granularities(config, validation_loss)
-    points = read_frontier(frontier)
-    points.check_model(universal_fingerprint(folder), config.check)
-    return config, menu_of_frontier(config, points, target)

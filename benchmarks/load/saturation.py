@@ -1,25 +1,35 @@
 """How many requests per second the universal model can bear at most: what loads are multiples of.
 
 It is the rate at which a backlog is worked off, all places of the batch being taken all the time. A steady load below
-it keeps the queue bounded, one above it does not.
+it keeps the queue bounded, one above it does not. The costs of steps say what it is, and the engine itself how much
+longer it takes.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from statistics import median
 
 import numpy as np
 
+from benchmarks.load.budget_classes import NO_CLASS
+from benchmarks.load.contestants import UNIVERSAL, contestant
 from benchmarks.load.load import draw_lengths
 from benchmarks.load.load_capacity import LoadCapacity
+from benchmarks.load.local_model import LocalModel
+from lts_ray.errors import LtsRayError
 from lts_ray.runtime.step_costs import StepCosts
+from serve.policies.budget import NO_BUDGET
 from serve.policies.fixed import FixedPolicy
 from serve.policies.menu import Menu, Option
 from serve.policies.request import Request
+from serve.simulate.arrival import Arrival
 from serve.simulate.simulate import SimulatedEngine, SimulatedReplica
 
 REQUESTS = 400
 """The mean of so many lengths is within 3 %."""
+BATCHES, REPEATS = 4, 3
+"""Of requests in a backlog, and how often the engine works it off; the middle time counts."""
 
 
 def saturation_rate(
@@ -49,3 +59,22 @@ def saturation_rate(
         for part, _ in engine.step():
             share += 1 / int(lengths[part.id, 1])
     return 1e3 * share / engine.now_ms
+
+
+def engine_slowdown(model: LocalModel, costs: StepCosts, *, seed: int = 0) -> float:
+    """How much longer the engine takes for a backlog than its costs say. There is work between the steps, too."""
+    room = min(BATCHES * model.capacity.slots, model.capacity.max_queue)
+    lengths = draw_lengths(room, np.random.default_rng(seed), context_length=model.capacity.context_length)
+    backlog = [
+        Arrival(at_ms=0.0, prompt_tokens=int(prompt), output_tokens=int(output), budget=NO_BUDGET, klass=NO_CLASS)
+        for prompt, output in lengths
+    ]
+    one = contestant(UNIVERSAL, model.menu)
+    predicted_ms = max(outcome.end_ms for outcome in one.simulated(backlog, model.replica(costs), seed=seed))
+    taken_ms = []
+    for _ in range(1 + REPEATS):
+        outcomes, _ = one.on_engine(backlog, model, costs, seed=seed)
+        if any(outcome.timing is None for outcome in outcomes):
+            raise LtsRayError("the engine did not answer a backlog of requests; see the log")
+        taken_ms.append(max(outcome.end_ms for outcome in outcomes))
+    return median(taken_ms[1:]) / predicted_ms  # the first one warms up
