@@ -1,9 +1,9 @@
-"""Who holds which block of the KV cache, and which blocks hold a prompt's beginning already. Numbers only, no memory.
+"""Which sequence holds which blocks of the KV cache, and which blocks have a prompt's beginning. Numbers, no memory.
 
 A block that is complete, and written at one width like all before it, gets a key: the block before it, its tokens and
-that width. Whoever starts with the same tokens at the same width holds it too. Blocks that nobody holds stay in place
-until others need the room, the longest unused first. A holder of a block holds all before it and lets go of the last
-one first, so no block is evicted before those that follow it: a key may name its predecessor by number.
+that width. A sequence that starts with the same tokens at the same width holds it too. Blocks that no sequence holds
+stay in place until others need the room, the longest unused first. A holder of a block holds all before it and lets go
+of the last one first, so no block is evicted before those that follow it: a key may name its predecessor by number.
 """
 
 from __future__ import annotations
@@ -31,15 +31,13 @@ def blocks_for_batch(rows: int, longest: int) -> int:
 
 @dataclass(slots=True, eq=False)
 class _Sequence:
-    """table: its blocks, in order. complete: how many of them have a key, so that others may hold them.
-
-    chain: whether the next complete block gets one: not after two submodels have written.
-    """
-
     table: tuple[int, ...]
+    """Its blocks, in order."""
     complete: int
+    """How many of them have a key, so that others may hold them."""
     writer: Submodel
     chain: bool
+    """Whether the next complete block gets a key: not after two submodels have written."""
 
 
 class Blocks:
@@ -57,7 +55,7 @@ class Blocks:
 
     @property
     def available(self) -> int:
-        """Blocks that nobody holds."""
+        """Blocks that no sequence holds."""
         return len(self._free) + len(self._kept)
 
     def table(self, id: int) -> tuple[int, ...]:
@@ -69,16 +67,16 @@ class Blocks:
         Returns how many of its tokens these hold: never all of them, for the last one's logits are wanted. None, and
         nothing taken, where fewer than `spare` blocks would be left over.
         """
-        found = self._find(tokens, writer) if self._prefix_cache else []
-        missing = blocks_needed(len(tokens)) - len(found)
-        kept = sum(not self._holders[block] for block in found)
+        shared = self._shared(tokens, writer) if self._prefix_cache else []
+        missing = blocks_needed(len(tokens)) - len(shared)
+        kept = sum(not self._holders[block] for block in shared)
         if missing + kept + spare > self.available:
             return None
-        for block in found:
+        for block in shared:
             self._hold(block)
         fresh = [self._take() for _ in range(missing)]
-        self._sequences[id] = _Sequence((*found, *fresh), len(found), writer, self._prefix_cache)
-        return len(found) * BLOCK_TOKENS
+        self._sequences[id] = _Sequence((*shared, *fresh), len(shared), writer, self._prefix_cache)
+        return len(shared) * BLOCK_TOKENS
 
     def grow(self, id: int, places: int) -> bool:
         """See that the sequence has blocks for so many places. False, and nothing taken, where there are too few."""
@@ -110,16 +108,17 @@ class Blocks:
         for block in reversed(self._sequences.pop(id).table):
             self._release(block)
 
-    def _find(self, tokens: Sequence[int], writer: Submodel) -> list[int]:
-        found: list[int] = []
+    def _shared(self, tokens: Sequence[int], writer: Submodel) -> list[int]:
+        """The blocks that have the tokens' beginning already, as `writer` writes it."""
+        shared: list[int] = []
         before = ROOT
         for start in range(0, len(tokens) - BLOCK_TOKENS, BLOCK_TOKENS):  # not the block that ends with the last token
             block = self._by_key.get((before, tuple(tokens[start : start + BLOCK_TOKENS]), writer))
             if block is None:
                 break
-            found.append(block)
+            shared.append(block)
             before = block
-        return found
+        return shared
 
     def _complete(self, sequence: _Sequence, tokens: Sequence[int]) -> None:
         index, table = sequence.complete, sequence.table

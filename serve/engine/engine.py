@@ -38,7 +38,7 @@ from serve.policies.request import Request
 logger = logging.getLogger(__name__)
 
 MAX_FAILED_STEPS = 3
-"""After so many failed steps in a row the engine is unhealthy, and whoever watches it (Ray Serve) starts a new one."""
+"""After so many failed steps in a row the engine is unhealthy; Ray Serve, which watches it, starts a new one."""
 SHUTTING_DOWN = "the server is shutting down"
 DIED = "the engine's thread has died; see the server's log"
 
@@ -230,21 +230,21 @@ class Engine:
             self._admit(step, begun, started)
         now = self.clock()
         with self._wake:
-            self._scheduler.took(step, {id: each.token for id, each in chosen.items()}, now * 1e3)
+            self._scheduler.took(step, {id: choice.token for id, choice in chosen.items()}, now * 1e3)
         for part in parts:
             if part.id not in chosen:
                 continue
-            active, each = self._active[part.id], chosen[part.id]
-            if each.token in active.stops:
+            active, choice = self._active[part.id], chosen[part.id]
+            if choice.token in active.stops:
                 self._finish(active, "stop", now)
                 continue
-            self._push(active, Token(each.token, part.option.name, now, each.logprob, each.top))
+            self._push(active, Token(choice.token, part.option.name, now, choice.logprob, choice.top))
             active.left -= 1
             if not active.left:
                 self._finish(active, "length", now)
 
     def _admit(self, step: Step, begun: Sequence[Part], started: float) -> None:
-        """Say of those whose first step this was what they are expected to take."""
+        """Say how long those whose first step this was are expected to take."""
         with self._wake:
             situation = self._scheduler.situation(started * 1e3)
         options = {part.id: part.option for part in step.parts}

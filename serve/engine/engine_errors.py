@@ -16,12 +16,10 @@ class QueueFullError(LtsRayError):
 
 
 class BudgetInfeasibleError(LtsRayError):
-    """A strict request whose budget no submodel is predicted to meet under the load of the moment.
-
-    smallest_feasible_ms: by kind (ttft, tpot, e2e), for the kinds that the request has a budget for.
-    """
+    """A strict request whose budget no submodel is predicted to meet under the load of the moment."""
 
     def __init__(self, smallest_feasible_ms: Mapping[str, float], *, retry_after_s: int) -> None:
+        """smallest_feasible_ms: by kind (ttft, tpot, e2e), for the kinds that the request has a budget for."""
         feasible = ", ".join(f"{kind} {value:g} ms" for kind, value in smallest_feasible_ms.items())
         super().__init__(
             f"no submodel meets the budget under the current load; the smallest feasible one is {feasible}"

@@ -30,5 +30,5 @@ def blocks_that_fit(config: DecoderConfig, *, rows: int, budget_mb: float | None
             f"{least_mb:.1f} MB"
         )
     given = max(DEFAULT_MB, least_mb) if budget_mb is None else budget_mb
-    fitting = max(one, int(given * 1e6 / size))  # the division may round below what was just found to fit
+    fitting = max(one, int(given * 1e6 / size))  # the division may round below what fits
     return min(fitting, rows * one) if budget_mb is None else fitting

@@ -17,22 +17,23 @@ LeaveReason = Literal["stop", "cancelled"]
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """Its first step began. predicted: what it was then expected to take from its arrival on, the wait included."""
+    """Its first step began."""
 
     submodel: str
     predicted: Timing
+    """What it was then expected to take from its arrival on, the wait included."""
     at_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """logprob: the model's own of this token; top: of the most likely ones. Both as far as they were asked for."""
-
     id: int
     submodel: str
     at_s: float
     logprob: float | None = None
+    """The model's own of this token, where it was asked for."""
     top: tuple[tuple[int, float], ...] = ()
+    """The most likely tokens with their log probabilities, as many as were asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +52,16 @@ Event = Admitted | Token | Ended | ResponseFailed
 
 @dataclass(kw_only=True)
 class Progress:
-    """What has happened so far. submodel: chosen at admission. submodels: tokens by the submodel that made them.
-
-    Moments by the engine's clock. admitted_s: when its first step began.
-    """
+    """What has happened to a request so far. Moments are by the engine's clock."""
 
     arrived_s: float
     submodel: str | None = None
+    """Chosen at admission."""
     predicted: Timing | None = None
     submodels: Counter[str] = field(default_factory=Counter)
+    """Tokens by the submodel that made them."""
     admitted_s: float | None = None
+    """When its first step began."""
     first_s: float | None = None
     last_s: float | None = None
     ended_s: float | None = None
@@ -160,7 +161,7 @@ class Outbox:
         self._mail.setdefault(response.loop, []).append((response, event))
 
     def send(self) -> list[Response]:
-        """Returns the responses for which nobody can be waiting any more, because their event loop is closed."""
+        """Returns the responses whose event loop is closed, so that no client can be waiting for them."""
         unreachable: list[Response] = []
         for loop, mail in self._mail.items():
             try:

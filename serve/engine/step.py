@@ -21,18 +21,16 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
-    """decoded: parts that continue a response; all others are pieces of prompts, or of what runs a second time.
-
-    preempted: requests that have lost their blocks and wait again. reused_tokens: tokens that requests which start in
-    this step need not run. switches: responses whose width changes in their middle.
-    """
-
     parts: tuple[Part, ...]
     predicted_ms: float
     preempted: tuple[int, ...]
+    """Requests that have lost their blocks and wait again."""
     reused_tokens: int
+    """Tokens that requests which start in this step need not run."""
     switches: int
+    """Responses whose width changes in their middle."""
     decoded: int
+    """Parts that continue a response; all others are pieces of prompts, or of what runs a second time."""
 
     @property
     def prompt_tokens(self) -> int:

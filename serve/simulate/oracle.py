@@ -27,16 +27,14 @@ QUALITY = 0.2
 
 @dataclass(kw_only=True)
 class OraclePolicy:
-    """windows: the widths to choose among in each window; the last one goes on. window_ms: how long each is.
-
-    first_ms: when the load's first request comes, after the load's start; start_ms: when that was, on the clock of the
-    engine, as the first request tells.
-    """
-
     windows: tuple[Span, ...]
+    """The widths to choose among in each window; the last one goes on."""
     window_ms: float
+    """How long a window is."""
     first_ms: float = 0.0
+    """When the load's first request comes, after the load's start."""
     start_ms: float | None = None
+    """When the load started, on the engine's clock; None until the first request tells."""
     name: str = "oracle"
     deadline: DeadlinePolicy = field(default_factory=DeadlinePolicy, repr=False)
 
@@ -58,9 +56,9 @@ def find_oracle(
     windows: int = 12,
     rollouts: int = 60,
 ) -> OraclePolicy:
-    """rollouts: the most replays of the load. Whoever knows the load is right about the costs, too: no noise."""
+    """rollouts: the most replays of the load. It is right about the costs, too: no noise."""
     certain = replace(node, believed=None, noise=0.0)
-    times = [each.at_ms for each in arrivals] or [0.0]
+    times = [arrival.at_ms for arrival in arrivals] or [0.0]
     window_ms, first_ms = max(times) / windows + 1.0, min(times)
 
     def value(schedule: tuple[Span, ...]) -> float:
@@ -76,14 +74,14 @@ def find_oracle(
     for _ in range(rollouts - len(starts)):
         window, choice = next(changes)
         tried = (*schedule[:window], choice, *schedule[window + 1 :])
-        if tried != schedule and (found := value(tried)) > reached:
-            schedule, reached = tried, found
+        if tried != schedule and (its_value := value(tried)) > reached:
+            schedule, reached = tried, its_value
     return OraclePolicy(windows=schedule, window_ms=window_ms, first_ms=first_ms)
 
 
 def _choices(options: int) -> list[Span]:
     """At most as wide as one of up to four options, the first being all; and exactly as wide as one."""
-    firsts = sorted({round(each) for each in np.linspace(0, options - 1, min(4, options))})
+    firsts = sorted({round(place) for place in np.linspace(0, options - 1, min(4, options))})
     return [ALL, *((first, None) for first in firsts[1:]), *((first, first + 1) for first in firsts[:-1])]
 
 
@@ -101,6 +99,6 @@ def worth(outcomes: Sequence[Outcome], menu: Menu) -> float:
     losses = {option.name: max(option.shortfall, best) for option in menu.named.values()}
     span = worst - best
     loss = mean_loss(outcomes, losses=losses, narrowest=menu.narrowest.name)
-    bounded = [each for each in outcomes if each.budget]
-    attainment = sum(each.met for each in bounded) / len(bounded) if bounded else 1.0
+    bounded = [outcome for outcome in outcomes if outcome.budget]
+    attainment = sum(outcome.met for outcome in bounded) / len(bounded) if bounded else 1.0
     return attainment + (QUALITY * (worst - loss) / span if span > 0 else 0.0)

@@ -1,4 +1,4 @@
-"""What became of one request of a load, whoever ran it: the engine, a server, a simulation."""
+"""What became of one request of a load, run by the engine, a server or a simulation."""
 
 from __future__ import annotations
 
@@ -14,17 +14,15 @@ Status = Literal["done", "rejected", "failed"]
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """status: rejected: the queue was full, or no submodel could keep a strict budget; failed: anything else.
-
-    timing: from the moment at which the request was due; None unless done. submodels: tokens by the submodel that
-    made them. predicted: what the scheduler expected when it came, where that is known.
-    """
-
     arrival: Arrival
     status: Status
+    """Rejected: the queue was full, or no submodel could keep a strict budget; failed: anything else."""
     timing: Timing | None
+    """From the moment at which the request was due; None unless done."""
     submodels: Mapping[str, int]
+    """Tokens by the submodel that made them."""
     predicted: Timing | None = None
+    """What the scheduler expected when it came, where that is known."""
 
     @property
     def budget(self) -> Budget:
