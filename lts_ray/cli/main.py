@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from lts_ray.cli import elasticize, evaluate, extract, generate, measure, params, proxies, replay, search, train, vit
+from lts_ray.cli import (
+    elasticize,
+    evaluate,
+    extract,
+    generate,
+    measure,
+    params,
+    proxies,
+    quickstart,
+    replay,
+    search,
+    train,
+    vit,
+)
 from lts_ray.errors import LtsRayError
 
 app = typer.Typer(
@@ -18,22 +29,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-
-@app.command()
-def quickstart(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path("runs/quickstart"),
-) -> None:
-    """Begin here: search, serve and ask, in two minutes.
-
-    Run again, it goes on where it stopped.
-    """
-    from lts_ray.quickstart import run_quickstart
-
-    run_quickstart(output)
-
-
-VERBS = (  # in the order of the data's way
+VERBS = (  # the way in, then the order of the data's way
+    quickstart.quickstart,
     train.train,
     elasticize.elasticize,
     search.search,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-Model = Annotated[Path, typer.Option("--model", "-m", help="Checkpoint folder; default: the model that ships.")]
+Model = Annotated[Path, typer.Option("--model", "-m", show_default="the model that ships", help="Checkpoint folder.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what --output holds.")]
 Address = Annotated[str | None, typer.Option("--address", help="Ray cluster; default: RAY_ADDRESS, else a local one.")]
@@ -20,7 +20,7 @@ Text = Annotated[
     ),
 ]
 Corpus = Annotated[str, typer.Option(help="Corpus whose held-out documents are the text.")]
-Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of what is drawn at random.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of what is drawn at random.")]
 """Torch takes no more than 64 bits, and a bench counts up from it."""
 SUBMODEL = (
     "S, M, L, XL, a fraction such as 0.5, or one width per layer such as 352,704,2816; "

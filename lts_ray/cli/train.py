@@ -19,7 +19,9 @@ def train(
         Path | None, typer.Option(help="architectures.json of a search: train one of its architectures.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="Which of --architecture's, e.g. 12.4M.")] = None,
-    vocab_size: Annotated[int, typer.Option(min=2, help="Of the tokenizer trained for --architecture.")] = 2_048,
+    vocab_size: Annotated[
+        int, typer.Option(min=2, help="Vocabulary of the tokenizer trained for --architecture.")
+    ] = 2_048,
     resume: Resume = False,
     address: Address = None,
 ) -> None:

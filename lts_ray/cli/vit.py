@@ -38,7 +38,7 @@ def train(
         str | None, typer.Option(help="Train only this granularity, as a plain model of its size: a baseline.")
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps; default: the configuration's.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of what is drawn at random.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of what is drawn at random.")] = None,
     resume: Resume = False,
 ) -> None:
     """Train a ViT whose granularities nest, or make a trained one nest.
@@ -136,7 +136,7 @@ def retrieve(
     index_model: Annotated[
         Path | None, typer.Option(help="Another checkpoint, whose submodels encode the index; default: --model.")
     ] = None,
-    distance: Annotated[Literal["cosine", "l2"], typer.Option(help="By which the nearest is found.")] = "cosine",
+    distance: Annotated[Literal["cosine", "l2"], typer.Option(help="How near is measured.")] = "cosine",
     images: ImageSource = "digits",
     as_json: Json = False,
 ) -> None:
