@@ -17,7 +17,7 @@ from lts_ray.training.loop import chosen
 from lts_ray.training.run_folder import RunFolder
 from lts_ray.training.run_settings import RunSettings
 from lts_ray.training.text_run import continue_run, prepare_text, start_run, train_text
-from lts_ray.training.training_progress import watched
+from lts_ray.training.training_progress import shown_training
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def train_runs(runs: Mapping[str, RunSettings], folder: Path) -> Mapping[str, Ru
         if run.is_finished:
             continue
         print(f"{folder.name}, {name} ({place} of {len(runs)}): {resolved.training.steps} steps")
-        with torch_threads(resolved.training.threads), watched(run, resolved.training.steps):
+        with torch_threads(resolved.training.threads), shown_training(run, resolved.training.steps):
             train_text(resolved, run)
         shutil.rmtree(run.snapshots)  # a finished run is not gone on with, and they are six times its checkpoint
     return folders

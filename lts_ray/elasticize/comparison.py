@@ -14,18 +14,21 @@ from lts_ray.models.matformer.matformer import MatFormer
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonRow:
-    """stage: `prefix` (as the neurons stood), `importance` (reordered) or `trained`. loss: nats per token.
-
-    agreement, kl: with the universal model of the same stage. original_agreement: with the model at the start.
-    """
+    """One granularity at one stage."""
 
     stage: str
+    """`prefix` (as the neurons stood), `importance` (reordered) or `trained`."""
     submodel: str
+    """The granularity's name."""
     decoder_params: int
     loss: float
+    """Nats per token."""
     agreement: float
+    """With the universal model of the same stage: the share of the same likeliest next tokens."""
     kl: float
+    """KL(universal model of the same stage ‖ this one), in nats per token."""
     original_agreement: float
+    """As `agreement`, with the model at the start."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -36,7 +39,7 @@ def compare_stage(
 ) -> list[ComparisonRow]:
     """The model's granularities on held-out text, blocks [N, T + 1]; precision: of the matrix products."""
     names = list(model.config.trained)
-    predictors = [Predictor(model, each) for each in model.config.trained.values()]
+    predictors = [Predictor(model, submodel) for submodel in model.config.trained.values()]
     with autocast(precision):
         own = consistency(predictors[-1], predictors, blocks)
         before = consistency(Predictor(original, original.config.universal), predictors, blocks)

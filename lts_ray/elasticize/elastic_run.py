@@ -67,10 +67,12 @@ class ElasticFolder(RunFolder):
 
 @dataclass(frozen=True, kw_only=True)
 class Elastic:
-    """model: the finished checkpoint's folder. rows: what each stage did for each granularity."""
+    """What a run made."""
 
     model: Path
+    """The finished checkpoint's folder."""
     rows: list[ComparisonRow]
+    """What each stage did for each granularity."""
 
 
 def elasticize(settings: ElasticizeSettings | None, output: Path, *, address: str | None = None) -> Elastic:

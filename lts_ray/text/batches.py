@@ -30,15 +30,15 @@ def split_documents(documents: Sequence[Document], fraction: float) -> tuple[lis
         raise LtsRayError(
             "the validation set is split off by document, so at least two documents (files) with text are needed"
         )
-    ranked = sorted(documents, key=lambda each: hashlib.sha256(each.name.encode()).digest())
-    held_out = {each.name for each in ranked[: min(len(ranked) - 1, max(1, round(fraction * len(ranked))))]}
-    training = [each for each in documents if each.name not in held_out]
-    return training, [each for each in documents if each.name in held_out]
+    ranked = sorted(documents, key=lambda document: hashlib.sha256(document.name.encode()).digest())
+    held_out = {document.name for document in ranked[: min(len(ranked) - 1, max(1, round(fraction * len(ranked))))]}
+    training = [document for document in documents if document.name not in held_out]
+    return training, [document for document in documents if document.name in held_out]
 
 
 def tokenize(documents: Sequence[Document], tokenizer: Tokenizer) -> Tokens:
     """All documents as one sequence, each ended by the end-of-text token."""
-    parts = tokenizer.encode_batch([each.text for each in documents])
+    parts = tokenizer.encode_batch([document.text for document in documents])
     return np.fromiter((token for ids in parts for token in (*ids, tokenizer.eos_id)), dtype=np.int32)
 
 
@@ -46,11 +46,12 @@ def tokenize(documents: Sequence[Document], tokenizer: Tokenizer) -> Tokens:
 class Batches:
     """Training batches over one long token sequence.
 
-    tokens: [n]. Every epoch walks all blocks of `sequence_length` tokens once, in an order and from an offset of its
-    own, both drawn from the seed: nothing but the step has to be remembered for resuming.
+    Every epoch walks all blocks of `sequence_length` tokens once, in an order and from an offset of its own, both drawn
+    from the seed: nothing but the step has to be remembered for resuming.
     """
 
     tokens: Tokens
+    """[n]."""
     sequence_length: int
     batch_size: int
     seed: int
@@ -97,7 +98,7 @@ def blocks_of(tokens: Tokens, *, length: int, count: int | None = None) -> Tenso
         raise LtsRayError(f"the text has {len(tokens)} tokens; evaluation needs at least {length + 1}")
     chosen = fit if count is None else min(fit, count)
     starts = np.arange(chosen) * length
-    return torch.from_numpy(np.stack([tokens[s : s + length + 1] for s in starts]).astype(np.int64))
+    return torch.from_numpy(np.stack([tokens[start : start + length + 1] for start in starts]).astype(np.int64))
 
 
 def validation_blocks(

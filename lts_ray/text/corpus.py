@@ -53,7 +53,7 @@ def read_corpus(source: str, *, max_documents: int | None = None) -> list[Docume
         stream = _hub(source)
     else:
         stream = _files(source)
-    documents = [each for each in islice(stream, max_documents) if each.text.strip()]
+    documents = [document for document in islice(stream, max_documents) if document.text.strip()]
     if not documents:
         raise LtsRayError(f"corpus {source!r} has no text in it")
     return documents
@@ -101,7 +101,7 @@ def _hub(source: str) -> Iterator[Document]:
 
 
 def _streamed(load: Callable[[], Iterable[Any]], message: str) -> Iterator[Any]:
-    """The rows of a remote data set. Whatever its client raises on the way means the same to the user: `message`."""
+    """The rows of a remote data set. Any error of its client becomes an LtsRayError that begins with `message`."""
     try:
         yield from load()
     except Exception as error:  # the hub's client has no common base error

@@ -36,21 +36,20 @@ class TextStream:
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """A tokenizer folder's contents. eos_id ends a document, and a response.
-
-    settings: what tokenizer_config.json says, and says again where the tokenizer is saved: special tokens, the chat
-    template, and what else only transformers has a use for.
-    """
+    """A tokenizer folder's contents."""
 
     backend: tokenizers.Tokenizer
     eos_id: int
+    """The token that ends a document, and a response."""
     settings: Mapping[str, Any]
+    """What tokenizer_config.json says, and says again where the tokenizer is saved: special tokens, the chat template,
+    and what only transformers uses."""
 
     @property
     def chat_template(self) -> str:
         template = self.settings.get("chat_template")
         if isinstance(template, list):  # several by name
-            template = next((each["template"] for each in template if each["name"] == "default"), None)
+            template = next((named["template"] for named in template if named["name"] == "default"), None)
         return template if isinstance(template, str) else PLAIN_CHAT_TEMPLATE
 
     @property
@@ -61,7 +60,7 @@ class Tokenizer:
         return self.backend.encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        return [each.ids for each in self.backend.encode_batch(list(texts), add_special_tokens=False)]
+        return [encoding.ids for encoding in self.backend.encode_batch(list(texts), add_special_tokens=False)]
 
     def decode(self, tokens: Sequence[int]) -> str:
         return self.backend.decode(list(tokens), skip_special_tokens=True)
@@ -140,8 +139,8 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 def _model_eos_id(folder: Path) -> int | None:
     """What the model beside the tokenizer ends a text with: GPT-2's own folder names it nowhere else."""
     config = folder / "config.json"
-    found = read_json(config, what="model configuration").get("eos_token_id") if config.is_file() else None
-    return found if isinstance(found, int) else None
+    eos_id = read_json(config, what="model configuration").get("eos_token_id") if config.is_file() else None
+    return eos_id if isinstance(eos_id, int) else None
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:
@@ -159,7 +158,7 @@ def _read_settings(folder: Path) -> dict[str, Any]:
 
 def _plain(tokens: object) -> object:
     """Special tokens, one or several, as text: how each is to be split off is in tokenizer.json."""
-    return [_plain(each) for each in tokens] if isinstance(tokens, list) else _content(tokens) or tokens
+    return [_plain(token) for token in tokens] if isinstance(tokens, list) else _content(tokens) or tokens
 
 
 def _content(token: object) -> str | None:

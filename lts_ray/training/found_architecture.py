@@ -60,14 +60,14 @@ def architecture_of(section: object, *, vocab_size: int, context_length: int) ->
     """
     if not isinstance(section, Mapping):
         raise LtsRayError(f"{WHERE} must be a mapping; got {section!r}")
-    found = FROM in section or "points" in section
+    of_a_search = FROM in section or "points" in section
     kind: type[BackboneConfig] | type[SupernetConfig] = SupernetConfig if "members" in section else BackboneConfig
-    known = (FROM, "points", *SIZES) if found else [each.name for each in fields(kind)]
+    known = (FROM, "points", *SIZES) if of_a_search else [field.name for field in fields(kind)]
     unknown = ", ".join(sorted(section.keys() - set(known)))
     if unknown:
         raise LtsRayError(f"{WHERE} has unknown keys {unknown}; known: {', '.join(sorted(known))}")
     given = {"vocab_size": vocab_size, "context_length": context_length, **section}
-    if not found:
+    if not of_a_search:
         return kind.from_json(given)
     path, names = section.get(FROM), section.get("points")
     if not isinstance(path, str) or not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -90,11 +90,11 @@ def _read(path: Path) -> tuple[str, Mapping[str, object], Path]:
 
 def _points(file: Path, points: object) -> Mapping[str, object]:
     """Architectures as JSON, by name."""
-    if not isinstance(points, list) or not all(isinstance(each, dict) and "architecture" in each for each in points):
+    if not isinstance(points, list) or not all(isinstance(point, dict) and "architecture" in point for point in points):
         raise LtsRayError(f"search result {file} is not one of architectures: its points have none")
     if not points:
         raise LtsRayError(f"search result {file} has no architectures")
-    return {str(each.get("name")): each["architecture"] for each in points}
+    return {str(point.get("name")): point["architecture"] for point in points}
 
 
 def _chosen(points: Mapping[str, object], names: Sequence[str], file: Path) -> dict[str, Architecture]:

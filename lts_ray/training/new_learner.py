@@ -70,10 +70,10 @@ def check_start(settings: RunSettings) -> None:
 
 def check_tokenizer(folder: Path, *, vocab_size: int | None) -> None:
     """Raises LtsRayError for one that cannot be read, or has more tokens than a model (None: any) has embeddings."""
-    found = load_tokenizer(folder).vocab_size
-    if vocab_size is not None and found > vocab_size:
+    tokens = load_tokenizer(folder).vocab_size
+    if vocab_size is not None and tokens > vocab_size:
         raise LtsRayError(
-            f"the tokenizer {folder} has {found} tokens, but the model only {vocab_size} embeddings: "
+            f"the tokenizer {folder} has {tokens} tokens, but the model only {vocab_size} embeddings: "
             "it is another model's tokenizer"
         )
 

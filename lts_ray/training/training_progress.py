@@ -57,7 +57,7 @@ class TrainingProgress:
 
 
 @contextmanager
-def watched(folder: RunFolder, steps: int, *, console: Console | None = None) -> Iterator[None]:
+def shown_training(folder: RunFolder, steps: int, *, console: Console | None = None) -> Iterator[None]:
     """While a run goes on in this thread, another one shows its progress."""
     done = threading.Event()
     with TrainingProgress(steps, console=console) as progress:

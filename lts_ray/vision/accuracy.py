@@ -21,18 +21,17 @@ AT_ONCE = 256
 
 @dataclass(frozen=True, kw_only=True)
 class ImageQuality:
-    """accuracy: share of images whose class is found. loss: nats per image.
-
-    agreement: share of images for which the universal model finds the same class.
-    """
-
     name: str
     submodel: Submodel
     params: int
     accuracy: float
+    """Share of images whose class the submodel names."""
     loss: float
+    """Nats per image."""
     agreement: float
+    """Share of images for which the universal model names the same class."""
     images: int
+    """How many there were."""
 
 
 def image_quality(
@@ -42,21 +41,21 @@ def image_quality(
     submodels = [model.config.submodel(name) for name in names]
     universal = model.config.universal
     logits: dict[Submodel, Tensor] = {}
-    for each in dict.fromkeys((universal, *submodels)):
-        logits[each] = logits_of(model, images.pixels, each)
+    for submodel in dict.fromkeys((universal, *submodels)):
+        logits[submodel] = logits_of(model, images.pixels, submodel)
         progress(len(logits), len({universal, *submodels}))
-    choices = {each: found.argmax(dim=-1) for each, found in logits.items()}
+    choices = {submodel: scores.argmax(dim=-1) for submodel, scores in logits.items()}
     return [
         ImageQuality(
             name=name,
-            submodel=each,
-            params=model.config.params(each),
-            accuracy=float((choices[each] == images.labels).double().mean()),
-            loss=float(functional.cross_entropy(logits[each].double(), images.labels)),
-            agreement=float((choices[each] == choices[universal]).double().mean()),
+            submodel=submodel,
+            params=model.config.params(submodel),
+            accuracy=float((choices[submodel] == images.labels).double().mean()),
+            loss=float(functional.cross_entropy(logits[submodel].double(), images.labels)),
+            agreement=float((choices[submodel] == choices[universal]).double().mean()),
             images=len(images),
         )
-        for name, each in zip(names, submodels, strict=True)
+        for name, submodel in zip(names, submodels, strict=True)
     ]
 
 
@@ -70,6 +69,6 @@ def encoded(model: MatViT, pixels: Tensor, submodel: Submodel) -> Tensor:
     """What retrieval compares: pixels [N, C, H, W] in [0, 1] to [N, d_model]."""
     with torch.inference_mode():
         parts = [
-            model.encode(normalize(each, model.config), submodel=submodel) for each in torch.split(pixels, AT_ONCE)
+            model.encode(normalize(part, model.config), submodel=submodel) for part in torch.split(pixels, AT_ONCE)
         ]
     return torch.cat(parts)

@@ -17,12 +17,13 @@ ORDER, SHIFTS = 2, 3
 
 @dataclass(frozen=True, kw_only=True)
 class ImageBatches:
-    """Every image once before any comes again. shift_pixels: how far an image may be moved each way."""
+    """Every image once before any comes again."""
 
     images: Images
     batch_size: int
     seed: int
     shift_pixels: int = 0
+    """How far an image may be moved each way."""
 
     def batch(self, step: int) -> Images:
         """Of `batch_size` images."""
@@ -50,5 +51,5 @@ def shifted(pixels: Tensor, offsets: Tensor, most: int) -> Tensor:
     padded = functional.pad(pixels, (most,) * 4, mode="replicate")
     down = 2 * most - offsets[:, :1] + torch.arange(height)  # [N, H]
     right = 2 * most - offsets[:, 1:] + torch.arange(width)  # [N, W]
-    each = torch.arange(len(pixels))[:, None, None]
-    return padded[each, :, down[:, :, None], right[:, None, :]].permute(0, 3, 1, 2)  # from [N, H, W, C]
+    image = torch.arange(len(pixels))[:, None, None]
+    return padded[image, :, down[:, :, None], right[:, None, :]].permute(0, 3, 1, 2)  # from [N, H, W, C]

@@ -29,10 +29,10 @@ TEST = "test.npz"
 
 @dataclass(frozen=True)
 class Images:
-    """pixels: [N, C, H, W], float32 in [0, 1]. labels: [N], int64."""
-
     pixels: Tensor
+    """[N, C, H, W], float32 in [0, 1]."""
     labels: Tensor
+    """[N], int64."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -57,11 +57,11 @@ class ImageData:
     @property
     def digest(self) -> str:
         """SHA-256 of everything in it: a run goes on with the images that it began with."""
-        found = hashlib.sha256()
-        for each in (self.train, self.held_out):
-            found.update(each.pixels.numpy().tobytes())
-            found.update(each.labels.numpy().tobytes())
-        return found.hexdigest()
+        digest = hashlib.sha256()
+        for images in (self.train, self.held_out):
+            digest.update(images.pixels.numpy().tobytes())
+            digest.update(images.labels.numpy().tobytes())
+        return digest.hexdigest()
 
 
 def read_images(source: str) -> ImageData:
@@ -87,10 +87,10 @@ def read_images(source: str) -> ImageData:
 
 def check_images(data: ImageData, config: MatViTConfig) -> None:
     """Raises LtsRayError where the model does not take the images, or does not know one of their classes."""
-    found, expected = tuple(data.train.pixels.shape[1:]), (config.channels, *config.image_size)
-    if found != expected:
+    given, expected = tuple(data.train.pixels.shape[1:]), (config.channels, *config.image_size)
+    if given != expected:
         raise LtsRayError(
-            f"the images are of (channels, height, width) {found}; the model takes {expected}: resize them first"
+            f"the images are of (channels, height, width) {given}; the model takes {expected}: resize them first"
         )
     if data.classes > len(config.labels):
         raise LtsRayError(f"the images have {data.classes} classes, but the model knows {len(config.labels)}")
@@ -98,7 +98,7 @@ def check_images(data: ImageData, config: MatViTConfig) -> None:
 
 def normalize(pixels: Tensor, config: MatViTConfig) -> Tensor:
     """Pixels in [0, 1] to the model's input; [..., C, H, W] both."""
-    mean, std = (pixels.new_tensor(each)[:, None, None] for each in (config.pixel_mean, config.pixel_std))
+    mean, std = (pixels.new_tensor(values)[:, None, None] for values in (config.pixel_mean, config.pixel_std))
     return (pixels - mean) / std
 
 
@@ -108,15 +108,15 @@ def _digits() -> Images:
         datasets = importlib.import_module("sklearn.datasets")
     except ImportError:
         raise LtsRayError("the digits come with scikit-learn: pip install 'lts-ray[vision]'") from None
-    found = datasets.load_digits()
-    pixels = torch.from_numpy(np.asarray(found.images, dtype=np.float32) / 16)  # [N, 8, 8]
-    return Images(pixels[:, None], torch.from_numpy(np.asarray(found.target, dtype=np.int64)))
+    digits = datasets.load_digits()
+    pixels = torch.from_numpy(np.asarray(digits.images, dtype=np.float32) / 16)  # [N, 8, 8]
+    return Images(pixels[:, None], torch.from_numpy(np.asarray(digits.target, dtype=np.int64)))
 
 
 def _joined(files: list[Path]) -> Images:
     parts = [_read(path) for path in files]
     _same_shape(parts, files)
-    return Images(torch.cat([each.pixels for each in parts]), torch.cat([each.labels for each in parts]))
+    return Images(torch.cat([part.pixels for part in parts]), torch.cat([part.labels for part in parts]))
 
 
 def _same_shape(parts: list[Images], files: list[Path]) -> None:
@@ -157,8 +157,8 @@ def _fractions(images: NDArray[np.generic], path: Path) -> NDArray[np.float32]:
 
 
 def _split(images: Images) -> ImageData:
-    hashes = [hashlib.sha256(each.numpy().tobytes()).digest()[:8] for each in images.pixels]
-    held_out = torch.tensor([int.from_bytes(each, "big") < HELD_OUT * 2**64 for each in hashes])
+    hashes = [hashlib.sha256(pixels.numpy().tobytes()).digest()[:8] for pixels in images.pixels]
+    held_out = torch.tensor([int.from_bytes(digest, "big") < HELD_OUT * 2**64 for digest in hashes])
     if bool(held_out.all()) or not bool(held_out.any()):
         raise LtsRayError(f"{len(images)} images are too few to hold out {HELD_OUT:.0%} of them: give more")
     return ImageData(train=images.at(~held_out), held_out=images.at(held_out))

@@ -26,11 +26,12 @@ SCORES_AT_ONCE = 2**23
 
 @dataclass(frozen=True, kw_only=True)
 class Retrieval:
-    """query, index: the names of the submodels. accuracy: of 1-NN."""
-
     query: str
+    """The submodel that encodes the queries."""
     index: str
+    """The submodel that encodes the index."""
     accuracy: float
+    """Of 1-NN."""
 
     def to_json(self) -> dict[str, str | float]:
         return asdict(self)
@@ -63,10 +64,10 @@ def retrieve(
     asked: dict[str, Tensor] = {}
     stored: dict[str, Tensor] = {}
     sides = ((model, queries, data.held_out, asked), (storing, indices, data.train, stored))
-    for encoder, names, images, found in sides:
+    for encoder, names, images, encodings in sides:
         submodels = {name: encoder.config.submodel(name) for name in names}
         for name, submodel in submodels.items():
-            found[name] = encoded(encoder, images.pixels, submodel)
+            encodings[name] = encoded(encoder, images.pixels, submodel)
             progress(len(asked) + len(stored), total)
     return [
         Retrieval(query=query, index=index, accuracy=_accuracy(asked[query], stored[index], data, distance))
@@ -76,8 +77,8 @@ def retrieve(
 
 
 def _accuracy(queries: Tensor, index: Tensor, data: ImageData, distance: Distance) -> float:
-    found = data.train.labels[nearest_images(queries, index, distance)]
-    return float((found == data.held_out.labels).double().mean())
+    labels = data.train.labels[nearest_images(queries, index, distance)]
+    return float((labels == data.held_out.labels).double().mean())
 
 
 def nearest_images(queries: Tensor, index: Tensor, distance: Distance) -> Tensor:

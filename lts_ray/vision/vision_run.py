@@ -17,7 +17,7 @@ from lts_ray.models.vit.vit_checkpoint import load_vit, save_vit
 from lts_ray.training.learners.learner import freeze
 from lts_ray.training.loop import chosen, train
 from lts_ray.training.run_folder import RunFolder, check_output
-from lts_ray.training.training_progress import watched
+from lts_ray.training.training_progress import shown_training
 from lts_ray.vision.image_batches import ImageBatches
 from lts_ray.vision.images import ImageData, Images, read_images
 from lts_ray.vision.new_vit import new_vit
@@ -69,7 +69,7 @@ def train_vit(settings: VisionSettings | None, output: Path) -> Path:
     )
     lessons = ImageLessons(batches=batches, images=data.held_out.to(options.device), device=options.device)
     learner = ViTLearner(model=model, objective=objective, passes=options.passes)
-    with watched(folder, options.steps, console=Console(stderr=True)):
+    with shown_training(folder, options.steps, console=Console(stderr=True)):
         train(learner, lessons, options, folder, evaluate_first=False)
     return folder.model
 

@@ -36,8 +36,8 @@ class MatViTAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: [B, T, d_model], and so is the result."""
         heads = (
-            each(x).unflatten(-1, (self.n_head, -1)).transpose(1, 2)  # [B, n_head, T, d_head]
-            for each in (self.q_proj, self.k_proj, self.v_proj)
+            project(x).unflatten(-1, (self.n_head, -1)).transpose(1, 2)  # [B, n_head, T, d_head]
+            for project in (self.q_proj, self.k_proj, self.v_proj)
         )
         y = functional.scaled_dot_product_attention(*heads)
         attended: Tensor = self.o_proj(y.transpose(1, 2).flatten(2))
@@ -119,9 +119,11 @@ class MatViT(nn.Module):
 
         Every submodel computes the same up to the first FFN: up to there all of them cost what one does.
         """
-        extent = Extent.of([each for each in submodels for _ in images], len(submodels) * len(images), self.config)
+        extent = Extent.of(
+            [submodel for submodel in submodels for _ in images], len(submodels) * len(images), self.config
+        )
         first = self._block(0)
-        x = first.fan_out(first.attend(self._embed(images)), [each.widths[0] for each in submodels])
+        x = first.fan_out(first.attend(self._embed(images)), [submodel.widths[0] for submodel in submodels])
         for layer in range(1, self.config.n_layer):
             block = self._block(layer)
             x = block.transform(block.attend(x), extent.widths[layer])

@@ -37,11 +37,13 @@ PIXELS = "preprocessor_config.json"
 
 @dataclass(frozen=True, kw_only=True)
 class VisionCheckpoint:
-    """nests: whether it was trained to; a plain ViT was not. accuracy: by granularity, on what training held out."""
+    """What a folder holds."""
 
     model: MatViT
     nests: bool
+    """Whether it was trained to; a plain ViT was not."""
     accuracy: Mapping[str, float] = field(default_factory=dict)
+    """By granularity, on what training held out."""
 
 
 def save_vit(

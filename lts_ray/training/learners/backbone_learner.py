@@ -21,10 +21,11 @@ LOSS = "loss"
 
 @dataclass(frozen=True)
 class BackboneLearner:
-    """config: what `model` was built from. A Transformer-XL learns without memory: its blocks come in random order."""
+    """A Transformer-XL learns without memory: its blocks come in random order."""
 
     model: Backbone
     config: BackboneConfig
+    """What `model` was built from."""
 
     @classmethod
     def fresh(cls, config: BackboneConfig, generator: torch.Generator) -> BackboneLearner:

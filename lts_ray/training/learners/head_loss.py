@@ -20,14 +20,14 @@ CHUNK_TOKENS = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Teaching:
-    """hidden: [N, d_teacher]. head: [V, d_teacher]. portions: of each granularity, how much its loss heeds the teacher.
-
-    A granularity's loss is (1 - portion) · cross-entropy + portion · KL(teacher ‖ granularity), in nats per token.
-    """
+    """A granularity's loss is (1 - portion) · cross-entropy + portion · KL(teacher ‖ granularity), in nats a token."""
 
     hidden: Tensor
+    """The teacher's hidden states, [N, d_teacher]."""
     head: Tensor
+    """The teacher's output matrix, [V, d_teacher]."""
     portions: Sequence[float]
+    """Of each granularity, how much its loss heeds the teacher."""
 
 
 def head_loss(
@@ -59,7 +59,7 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_total: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         # In place, and by a tensor: reading its value would wait for a GPU.
-        scaled = [each if each is None else each.mul_(grad_total) for each in ctx.gradients]
+        scaled = [gradient if gradient is None else gradient.mul_(grad_total) for gradient in ctx.gradients]
         ctx.gradients = [None, None]
         return *scaled, None, None, None
 

@@ -20,11 +20,13 @@ DRAWS = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """weights, probabilities: by granularity, smallest first, summing to 1; none has a zero."""
+    """Numbers by granularity come smallest first, sum to 1 and have no zero."""
 
     kind: Kind
     weights: Mapping[str, float]
+    """Of `joint`: λ."""
     probabilities: Mapping[str, float]
+    """Of `sampled`."""
     seed: int
 
     @classmethod

@@ -19,10 +19,9 @@ from lts_ray.training.learners.objective import Objective
 
 @dataclass(frozen=True, kw_only=True)
 class SupernetLearner:
-    """objective: as a universal model's, with members in the place of granularities."""
-
     model: Supernet
     objective: Objective
+    """As a universal model's, with members in the place of granularities."""
 
     @classmethod
     def fresh(cls, config: SupernetConfig, objective: Objective, generator: torch.Generator) -> SupernetLearner:

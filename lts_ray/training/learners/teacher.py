@@ -31,10 +31,11 @@ def check_teacher(folder: Path, *, vocab_size: int | None, sequence_length: int)
 
 @dataclass(frozen=True)
 class Teacher:
-    """A universal model, run at its full width; it does not learn. portion: how much the smaller ones heed it."""
+    """A universal model, run at its full width; it does not learn."""
 
     model: MatFormer
     portion: float
+    """How much the smaller granularities heed it."""
 
     @classmethod
     def read(
@@ -44,7 +45,7 @@ class Teacher:
         return cls(load_checkpoint(folder, device=str(device)).model.requires_grad_(False), portion)
 
     def teach(self, tokens: Tensor, pupils: Sequence[bool]) -> Teaching | None:
-        """One forward; none, and None, where nobody would heed it.
+        """What one forward of the teacher gives; None, without a forward, where no pupil learns from it.
 
         tokens: [B, T]. pupils: which granularities learn from it: not the universal one, which has only the text.
         """

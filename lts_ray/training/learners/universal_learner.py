@@ -25,14 +25,12 @@ PASS_TOKENS = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class UniversalLearner:
-    """passes: all granularities of a step as rows of one mixed-width batch, or a pass for each.
-
-    Where more nests than the FFN, granularities have no layer in common to share a pass for: each gets its own.
-    """
+    """Where more nests than the FFN, granularities have no layer in common to share a pass for: each gets its own."""
 
     model: MatFormer
     objective: Objective
     passes: Passes = "mixed"
+    """All granularities of a step as rows of one mixed-width batch, or a pass for each."""
     teacher: Teacher | None = None
 
     @property
