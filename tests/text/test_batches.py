@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from lts_ray.errors import LtsRayError
 from lts_ray.text.batches import Batches, blocks_of, split_documents, tokenize
 from lts_ray.text.corpus import Document, check_corpus, read_corpus
-from lts_ray.text.tokenizer import Tokenizer, load_tokenizer, save_tokenizer, train_tokenizer
+from lts_ray.text.tokenizer import END_OF_TEXT, Tokenizer, load_tokenizer, save_tokenizer, train_tokenizer
 from tests.conftest import make_text
 from tests.foreign_tokenizer import assert_same_tokenizer, write_foreign_tokenizer
 
 TOKENIZER = train_tokenizer([make_text(seed=0)], vocab_size=300)
+PLAIN_TEXT = st.text().filter(lambda text: END_OF_TEXT not in text)
+"""hypothesis tries texts that stand in the code too, and the end of text is a token, not text."""
 
 
 @given(st.sets(st.text(min_size=1), min_size=2, max_size=40), st.floats(0.01, 0.99), st.randoms())
@@ -67,12 +69,12 @@ def test_documents_end_with_the_end_of_text_token() -> None:
     assert tokens.tolist() == [*TOKENIZER.encode("the law"), 0, *TOKENIZER.encode("war"), 0]
 
 
-@given(st.text())
+@given(PLAIN_TEXT)
 def test_every_text_round_trips(text: str) -> None:
     assert TOKENIZER.decode(TOKENIZER.encode(text)) == text
 
 
-@given(st.text(max_size=30))
+@given(PLAIN_TEXT)
 def test_a_stream_of_tokens_gives_the_text(text: str) -> None:
     stream = TOKENIZER.stream()
     assert "".join(stream.step(token) or "" for token in TOKENIZER.encode(text)) == text
