@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,10 +20,18 @@ from benchmarks.common.bandwidth import read_bandwidth
 from benchmarks.common.command import names_of, run_command, shown_progress
 from benchmarks.common.machine import Machine
 from benchmarks.common.turns import Progress
-from benchmarks.decoders.decode_times import DecodeTimes, time_decoding
+from benchmarks.decoders.decode_times import (
+    CONTINUOUS,
+    CTRANSLATE2,
+    ENGINE,
+    TRANSFORMERS,
+    DecodeTimes,
+    DecodeWork,
+    Way,
+    time_decoding,
+)
 from benchmarks.decoders.our_decoders import open_ours
 from benchmarks.decoders.rival_decoders import library_versions, open_rivals, why_missing
-from benchmarks.decoders.way import CONTINUOUS, CTRANSLATE2, ENGINE, TRANSFORMERS, DecodeWork, Way
 from benchmarks.load.step_log import StepLog
 from lts_ray.cli.options import Model, Seed
 from lts_ray.console import print_rows
@@ -125,17 +133,13 @@ def compare_decoders(
     rivals: Sequence[str],
     rounds: int,
     seed: int,
-    say: Callable[[str], None] = lambda line: None,
     progress: Progress = lambda done, total: None,
 ) -> DecodeResult:
-    """say: told which rivals are left out. Raises LtsRayError for what cannot be compared."""
+    """Raises LtsRayError for what cannot be compared."""
     if not work.submodels or not work.batches or min(work.batches) < 1:
         raise LtsRayError(
             f"decoding needs submodels, and batches of at least 1; got {work.submodels} and {work.batches}"
         )
-    reasons = {name: why_missing(name) for name in rivals}
-    for reason in filter(None, reasons.values()):
-        say(reason)
     model, most = load_checkpoint(folder).model, max(work.batches)
     config = model.config
     if work.length > config.context_length:
@@ -146,9 +150,8 @@ def compare_decoders(
         bandwidth = read_bandwidth(threads=work.threads)
         runtime = build_runtime(model, n_blocks=blocks_for_batch(most, work.length), threads=work.threads)
         costs = measure_step_costs(runtime)
-        present = [name for name, reason in reasons.items() if reason is None]
         with (
-            open_rivals(present, folder, work, Path(scratch)) as others,
+            open_rivals(rivals, folder, work, Path(scratch)) as others,
             open_ours(runtime, costs, submodels, work, observer=steps) as ours,
         ):
             times = time_decoding(
@@ -218,14 +221,16 @@ def decode(
         new_tokens=new_tokens,
         threads=threads,
     )
+    reasons = {name: why_missing(name) for name in names_of(rivals)}
+    for reason in filter(None, reasons.values()):
+        print(reason, file=sys.stderr)
     with shown_progress("decoding") as progress:
         result = compare_decoders(
             model,
             work,
-            rivals=names_of(rivals),
+            rivals=[name for name, reason in reasons.items() if reason is None],
             rounds=rounds,
             seed=seed,
-            say=lambda line: print(line, file=sys.stderr),
             progress=progress,
         )
     machine = result.machine

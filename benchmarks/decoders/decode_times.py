@@ -1,4 +1,4 @@
-"""How long steps of decoding take, way by way.
+"""Ways to decode, and how long the steps of each take.
 
 All ways take turns, and each is timed for whole responses and for responses of one token: the difference is what the
 steps take that make a token for every sequence. So reading the prompt, and what a library does once for a call, are in
@@ -8,16 +8,44 @@ no figure, whether or not the library says when its first token came.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
 from statistics import fmean, median
 
 from benchmarks.common.turns import Progress, turns
-from benchmarks.decoders.way import Decode, DecodeWork, Prompts, Way
 from lts_ray.errors import LtsRayError
 from lts_ray.timing import Clock
+
+Prompts = Sequence[Sequence[int]]
+Decode = Callable[[Prompts, int], list[list[int]]]
+"""Of prompts and a number of tokens to exactly so many tokens for each, whatever ends a text."""
+RUNTIME, ENGINE = "lts-ray runtime", "lts-ray engine"
+TRANSFORMERS, CONTINUOUS, CTRANSLATE2 = "transformers generate", "transformers continuous batching", "CTranslate2"
+
+
+@dataclass(frozen=True, order=True)
+class Way:
+    engine: str
+    """Which library decodes, by the name that results use."""
+    submodel: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeWork:
+    """What is asked of each way to decode."""
+
+    submodels: Sequence[str]
+    batches: Sequence[int]
+    """Sequences at once."""
+    prompt_tokens: int
+    new_tokens: int
+    threads: int
+
+    @property
+    def length(self) -> int:
+        return self.prompt_tokens + self.new_tokens
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from benchmarks.decoders.way import ENGINE, RUNTIME, Decode, DecodeWork, Prompts, Way
+from benchmarks.decoders.decode_times import ENGINE, RUNTIME, Decode, DecodeWork, Prompts, Way
 from benchmarks.load.local_model import running
 from lts_ray.runtime.runtime import Runtime
 from lts_ray.runtime.segment import Segment

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from transformers.utils import logging as transformers_logging
 
-from benchmarks.decoders.way import CONTINUOUS, CTRANSLATE2, TRANSFORMERS, Decode, DecodeWork, Prompts, Way
+from benchmarks.decoders.decode_times import CONTINUOUS, CTRANSLATE2, TRANSFORMERS, Decode, DecodeWork, Prompts, Way
 from lts_ray.checkpoints.extracted import extract_checkpoint
 from lts_ray.errors import LtsRayError
 

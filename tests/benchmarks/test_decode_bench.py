@@ -19,19 +19,21 @@ from benchmarks import decode as benchmark
 from benchmarks.common.bandwidth import read_bandwidth
 from benchmarks.common.machine import Machine
 from benchmarks.decode import DecodeResult, decode, random_prompts, step_bytes
-from benchmarks.decoders.decode_times import DecodeTimes, agreement, time_decoding
-from benchmarks.decoders.our_decoders import bare_runtime
-from benchmarks.decoders.rival_decoders import RIVALS, open_rivals, why_missing
-from benchmarks.decoders.way import (
+from benchmarks.decoders.decode_times import (
     CONTINUOUS,
     CTRANSLATE2,
     ENGINE,
     RUNTIME,
     TRANSFORMERS,
+    DecodeTimes,
     DecodeWork,
     Prompts,
     Way,
+    agreement,
+    time_decoding,
 )
+from benchmarks.decoders.our_decoders import bare_runtime
+from benchmarks.decoders.rival_decoders import RIVALS, open_rivals, why_missing
 from lts_ray.decoding.plain_loop import generate
 from lts_ray.errors import LtsRayError
 from lts_ray.models.matformer.hugging_face.checkpoint import save_checkpoint
