@@ -8,18 +8,21 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
+from torch import Tensor
 
-from benchmarks.common.bandwidth import read_bandwidth
 from benchmarks.common.command import names_of, run_command, shown_progress
 from benchmarks.common.machine import Machine
-from benchmarks.common.turns import Progress
+from benchmarks.common.turns import Progress, timed_turns
 from benchmarks.decoders.decode_times import (
     CONTINUOUS,
     CTRANSLATE2,
@@ -43,10 +46,22 @@ from lts_ray.pretrained import DEFAULT_MODEL
 from lts_ray.runtime.build_runtime import build_runtime
 from lts_ray.runtime.step_calibration import measure_step_costs
 from lts_ray.submodel import Submodel
-from lts_ray.timing import torch_threads
+from lts_ray.timing import Clock, torch_threads
 from serve.engine.blocks import blocks_for_batch
 
 SCHEMA = 2
+MEGABYTES = 512
+"""Of the buffer: more than any cache holds."""
+READS = 5
+COLUMNS = 4096
+
+READERS: tuple[Callable[[Tensor], object], ...] = (
+    lambda buffer: buffer.sum(),
+    lambda buffer: buffer.amax(),
+    lambda buffer: buffer.view(-1).dot(buffer.view(-1)),
+    lambda buffer: buffer @ buffer[0],
+)
+"""To read [N, COLUMNS] once. A copy is none: it writes as well."""
 OTHERS = {"transformers' best": (TRANSFORMERS, CONTINUOUS), CTRANSLATE2: (CTRANSLATE2,)}
 
 
@@ -177,6 +192,18 @@ def compare_decoders(
         machine=Machine.here(),
         versions=library_versions(),
     )
+
+
+def read_bandwidth(*, threads: int, megabytes: int = MEGABYTES, clock: Clock = time.perf_counter) -> float:
+    """Bytes per second that so many torch threads read, which decoding does for every token.
+
+    The fastest run counts: each way is slowed by something of its own, and none can be faster than the memory.
+    """
+    with torch_threads(threads), torch.inference_mode():
+        buffer = torch.ones(max(1, megabytes * 1_000_000 // (4 * COLUMNS)), COLUMNS)
+        ways = {way: partial(lambda way, number: way(buffer), way) for way in READERS}
+        best_ms = min(chain(*timed_turns(ways, rounds=READS, clock=clock).values()))
+    return 4 * buffer.numel() / (best_ms / 1e3)
 
 
 def step_bytes(config: MatFormerConfig, submodel: Submodel, *, batch: int, context: int) -> int:

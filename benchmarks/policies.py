@@ -22,8 +22,7 @@ from benchmarks.load import load_options as options
 from benchmarks.load.budget_classes import BudgetClasses
 from benchmarks.load.contestants import DEFAULT, check_name, contestant
 from benchmarks.load.load import make_load
-from benchmarks.load.load_capacity import LoadCapacity
-from benchmarks.load.local_model import LocalModel
+from benchmarks.load.local_model import LoadCapacity, LocalModel
 from benchmarks.load.policies_folder import (
     LOADS,
     MODES,

@@ -22,8 +22,7 @@ from benchmarks.common.turns import Progress, turns
 from benchmarks.load import load_options as options
 from benchmarks.load.budget_classes import NO_CLASS
 from benchmarks.load.clients import Ask, Prompt, engine_client, server_client
-from benchmarks.load.load_capacity import LoadCapacity
-from benchmarks.load.local_model import LocalModel, running
+from benchmarks.load.local_model import LoadCapacity, LocalModel, running
 from lts_ray.cli.options import Model, Seed
 from lts_ray.errors import LtsRayError
 from lts_ray.pretrained import DEFAULT_MODEL

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import os
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from time import monotonic
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 from benchmarks.common.command import run_command, shown_progress
@@ -19,9 +23,7 @@ from benchmarks.load import load_options as options
 from benchmarks.load.budget_classes import BudgetClasses
 from benchmarks.load.clients import Ask, engine_client, replay_load, server_client
 from benchmarks.load.load import make_load, make_prompts
-from benchmarks.load.load_capacity import LoadCapacity
-from benchmarks.load.local_model import LocalModel, running
-from benchmarks.load.resident_memory import Growth, growth, sampled
+from benchmarks.load.local_model import LoadCapacity, LocalModel, running
 from benchmarks.load.saturation import engine_slowdown, saturation_rate
 from benchmarks.load.step_log import StepLog
 from benchmarks.load.traces import poisson
@@ -34,6 +36,27 @@ from serve.policies.named_policies import policy_named
 from serve.simulate.request_outcome import Outcome
 
 SCHEMA = 1
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+SETTLING = 0.2
+"""The first part of a run does not count: pools fill, code is loaded, the allocator finds its level."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Growth:
+    """Of what counts of a run."""
+
+    minutes: float
+    mean_mb: float
+    """MiB, as the others."""
+    first_mb: float
+    last_mb: float
+    mb_per_minute: float
+    """Of the line through the samples."""
+
+    @property
+    def share(self) -> float:
+        """What the line rises by, over the mean."""
+        return self.mb_per_minute * self.minutes / self.mean_mb
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +171,42 @@ def measure_soak(
         steps=log.steps if url is None else None,
         step_error=log.median_error,
         memory=growth(samples),
+    )
+
+
+def resident_bytes(pid: int | None = None) -> int:
+    """pid: None for this process."""
+    path = Path("/proc") / ("self" if pid is None else str(pid)) / "statm"
+    try:
+        return int(path.read_text(encoding="ascii").split()[1]) * PAGE_BYTES
+    except OSError as error:
+        raise LtsRayError(f"cannot read the memory of process {pid or os.getpid()}: {error}") from None
+
+
+async def sampled(
+    samples: list[tuple[float, int]], *, clock: Clock, pid: int | None = None, every_s: float = 1.0
+) -> None:
+    """Append (seconds since the start, resident bytes) until cancelled."""
+    begin_s = clock()
+    while True:
+        samples.append((clock() - begin_s, resident_bytes(pid)))
+        await asyncio.sleep(every_s)
+
+
+def growth(samples: Sequence[tuple[float, int]]) -> Growth | None:
+    """None where there are not two samples that count."""
+    end_s = samples[-1][0] if samples else 0.0
+    counted = np.array([sample for sample in samples if sample[0] >= SETTLING * end_s])  # [N, 2]
+    if len(counted) < 2:
+        return None
+    minutes, megabytes = counted[:, 0] / 60, counted[:, 1] / 2**20
+    slope, _ = np.polyfit(minutes, megabytes, 1)
+    return Growth(
+        minutes=float(minutes[-1] - minutes[0]),
+        mean_mb=float(megabytes.mean()),
+        first_mb=float(megabytes[0]),
+        last_mb=float(megabytes[-1]),
+        mb_per_minute=float(slope),
     )
 
 

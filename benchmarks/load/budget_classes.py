@@ -7,8 +7,8 @@ begun right before the request comes. Without it, a short prompt's budget would 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -37,10 +37,6 @@ class BudgetClasses:
             raise LtsRayError(
                 f"budgets must be growing multiples above 0; got {self.tight:g}, {self.medium:g}, {self.loose:g}"
             )
-
-    @property
-    def multiples(self) -> Mapping[str, float]:
-        return {"tight": self.tight, "medium": self.medium, "loose": self.loose}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +79,7 @@ def draw_budgets(
     lengths: NDArray[np.int64], rng: np.random.Generator, *, need: Need, classes: BudgetClasses
 ) -> list[tuple[str, Budget]]:
     """lengths: [N, 2], as `draw_lengths` gives them. Returns each request's class and budget."""
-    names = [*classes.multiples, NO_CLASS]
+    names = [*asdict(classes), NO_CLASS]
     drawn = (rng.uniform(size=(len(lengths), 2)) * (len(names), len(BOUNDS))).astype(np.int64)
     return [
         (names[which], _budget(names[which], BOUNDS[kinds], need.timing(int(prompt), int(output)), classes))
@@ -94,4 +90,4 @@ def draw_budgets(
 def _budget(name: str, kinds: tuple[str, ...], timing: Timing, classes: BudgetClasses) -> Budget:
     if name == NO_CLASS:
         return NO_BUDGET
-    return Budget(**{f"{kind}_ms": classes.multiples[name] * getattr(timing, f"{kind}_ms") for kind in kinds})
+    return Budget(**{f"{kind}_ms": getattr(classes, name) * getattr(timing, f"{kind}_ms") for kind in kinds})

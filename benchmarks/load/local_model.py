@@ -1,4 +1,7 @@
-"""A model folder in this process: loaded once, when first needed, and a fresh engine for each use."""
+"""A model folder in this process: loaded once, when first needed, and a fresh engine for each use.
+
+With it how much that engine takes at once, and how long the requests of a load are.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +14,32 @@ from pathlib import Path
 from time import monotonic
 
 from benchmarks.load.budget_classes import Need
-from benchmarks.load.load_capacity import LoadCapacity
 from lts_ray.checkpoints.universal import load_universal, read_universal, universal_fingerprint
 from lts_ray.errors import LtsRayError
 from lts_ray.frontier import read_frontier
+from lts_ray.record import record
 from lts_ray.runtime.build_runtime import build_runtime
 from lts_ray.runtime.runtime import Runtime
 from lts_ray.runtime.step_calibration import measure_step_costs
 from lts_ray.runtime.step_costs import StepCosts
+from serve.engine.blocks import blocks_for_batch
 from serve.engine.engine import Engine
 from serve.engine.observer import Observer
+from serve.policies.capacity import Capacity, Count
 from serve.policies.menu import Menu, menu_of_frontier, menu_of_granularities
 from serve.policies.policy import Policy
 from serve.simulate.simulate import SimulatedReplica
+
+
+@record(what="capacity")
+class LoadCapacity(Capacity):
+    context_length: Count
+    """Of the load's requests, which may be less than the model's."""
+
+    @property
+    def n_blocks(self) -> int:
+        """Of the KV cache: enough for a batch of the longest requests."""
+        return blocks_for_batch(self.slots, self.context_length)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from annotated_types import Ge, Gt
 from benchmarks.common.machine import Machine
 from benchmarks.load.budget_classes import BudgetClasses
 from benchmarks.load.contestants import DEFAULT
-from benchmarks.load.load_capacity import LoadCapacity
+from benchmarks.load.local_model import LoadCapacity
 from benchmarks.load.traces import TRACES, trace_named
 from lts_ray.errors import LtsRayError
 from lts_ray.files import append_json_line, read_json, read_json_lines, write_json, write_json_lines

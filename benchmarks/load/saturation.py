@@ -15,8 +15,7 @@ import numpy as np
 from benchmarks.load.budget_classes import NO_CLASS
 from benchmarks.load.contestants import UNIVERSAL, contestant
 from benchmarks.load.load import draw_lengths
-from benchmarks.load.load_capacity import LoadCapacity
-from benchmarks.load.local_model import LocalModel
+from benchmarks.load.local_model import LoadCapacity, LocalModel
 from lts_ray.errors import LtsRayError
 from lts_ray.runtime.step_costs import StepCosts
 from serve.policies.budget import NO_BUDGET

@@ -16,9 +16,8 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from benchmarks import decode as benchmark
-from benchmarks.common.bandwidth import read_bandwidth
 from benchmarks.common.machine import Machine
-from benchmarks.decode import DecodeResult, decode, random_prompts, step_bytes
+from benchmarks.decode import DecodeResult, decode, random_prompts, read_bandwidth, step_bytes
 from benchmarks.decoders.decode_times import (
     CONTINUOUS,
     CTRANSLATE2,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.load.load_capacity import LoadCapacity
-from benchmarks.load.local_model import LocalModel
+from benchmarks.load.local_model import LoadCapacity, LocalModel
 from lts_ray.runtime.step_costs import StepCosts
 
 COSTS = StepCosts(grid=(1, 65), base=(2.0, 4.0), neuron=(0.03, 0.06), head=(0.5, 0.5), attended=1e-3)

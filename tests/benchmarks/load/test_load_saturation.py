@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.load.budget_classes import BudgetClasses, Need
 from benchmarks.load.load import draw_lengths, make_load
-from benchmarks.load.load_capacity import LoadCapacity
+from benchmarks.load.local_model import LoadCapacity
 from benchmarks.load.saturation import saturation_rate
 from benchmarks.load.traces import poisson
 from lts_ray.errors import LtsRayError

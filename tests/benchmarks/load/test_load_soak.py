@@ -8,9 +8,8 @@ from time import monotonic
 import numpy as np
 import pytest
 
-from benchmarks.load.resident_memory import growth, resident_bytes, sampled
 from benchmarks.load.step_log import StepLog
-from benchmarks.soak import measure_soak
+from benchmarks.soak import growth, measure_soak, resident_bytes, sampled
 from lts_ray.errors import LtsRayError
 from serve.engine.observer import StepRecord
 from tests.benchmarks.load.loads import COSTS, local_model

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.common.machine import Machine
-from benchmarks.load.load_capacity import LoadCapacity
+from benchmarks.load.local_model import LoadCapacity
 from benchmarks.load.policies_folder import Cell, CellResult, PolicySettings, PolicySetup
 from benchmarks.load.policies_page import describe, policies_figure, policy_sections
 from benchmarks.load.policy_rows import PolicyRow, mean_of, rows_of
