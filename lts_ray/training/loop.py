@@ -140,8 +140,7 @@ def average(tensors: list[Tensor]) -> None:
 def finish(learner: Learner[Batch], lessons: Lessons[Batch], options: TrainingSettings, folder: RunFolder) -> None:
     """Write the checkpoint, then evaluate what was written: the saved numbers are those of the saved weights."""
     dtype: torch.dtype = getattr(torch, options.save_dtype)
-    learner.save(folder.model, dtype=dtype)
-    for checkpoint in learner.checkpoints(folder.model):
+    for checkpoint in learner.save(folder.model, dtype=dtype):
         lessons.save(checkpoint)
     saved = learner.load(folder.model)
     saved.model.to(options.device)

@@ -17,16 +17,13 @@ from ray.exceptions import RayError
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from lts_ray.errors import LtsRayError
-from lts_ray.files import read_json_lines
 from lts_ray.ray_session import connected
 from lts_ray.training.freed_memory import keep_freed_memory
 from lts_ray.training.loop import device_named
 from lts_ray.training.run_folder import RunFolder, check_output
 from lts_ray.training.run_settings import RunSettings, TrainingSettings
 from lts_ray.training.text_run import continue_run, prepare_text, start_run, train_text
-from lts_ray.training.training_progress import TrainingProgress
-
-POLL_S = 0.5
+from lts_ray.training.training_progress import shown_training
 
 
 def run_training(
@@ -71,11 +68,9 @@ def _fit(settings: RunSettings, folder: RunFolder, storage: str, command: str) -
             errors.append(error)
 
     thread = threading.Thread(target=fit, name="ray-train", daemon=True)
-    with TrainingProgress(settings.training.steps) as progress:
+    with shown_training(folder, settings.training.steps):
         thread.start()
-        while thread.is_alive():
-            thread.join(POLL_S)
-            progress.show(read_json_lines(folder.metrics, what="metrics"))
+        thread.join()
     if errors:
         raise _readable(errors[0])
     if not folder.is_finished:

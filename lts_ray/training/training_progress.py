@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -14,66 +12,53 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from lts_ray.files import read_json_lines
 from lts_ray.training.run_folder import RunFolder
 
-POLL_S = 1.0
-
-
-class TrainingProgress:
-    """One line: steps, time left, tokens (or images) per second and each loss."""
-
-    def __init__(self, steps: int, *, console: Console | None = None) -> None:
-        self._progress = Progress(
-            TextColumn("training"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[status]}"),
-            console=console,
-        )
-        self._task = self._progress.add_task("training", total=steps, status="starting")
-        self._evaluated = -1
-
-    def __enter__(self) -> TrainingProgress:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._progress.stop()
-
-    def show(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Bring the line up to the newest record; print each new evaluation above it."""
-        for record in records:
-            if "validation_loss" in record and record["step"] > self._evaluated:
-                self._evaluated = record["step"]
-                self._progress.console.print(f"step {record['step']}: validation {_losses(record['validation_loss'])}")
-        steps = [record for record in records if "loss" in record]
-        if steps:
-            newest = steps[-1]
-            speed = next(key for key in newest if key.endswith("_per_s"))
-            status = f"{newest[speed]:,.0f} {speed.removesuffix('_per_s')}/s  loss {_losses(newest['loss'])}"
-            self._progress.update(self._task, completed=newest["step"], status=status)
+POLL_S = 0.5
 
 
 @contextmanager
 def shown_training(folder: RunFolder, steps: int, *, console: Console | None = None) -> Iterator[None]:
-    """While a run goes on in this thread, another one shows its progress."""
-    done = threading.Event()
-    with TrainingProgress(steps, console=console) as progress:
+    """While a run goes on, a thread shows one line: steps, time left, tokens (or images) per second and each loss.
 
-        def watch() -> None:
-            while not done.wait(POLL_S):
-                progress.show(read_json_lines(folder.metrics, what="metrics"))
+    Each new evaluation is printed above it.
+    """
+    bar = Progress(
+        TextColumn("training"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[status]}"),
+        console=console,
+    )
+    task = bar.add_task("training", total=steps, status="starting")
+    done, evaluated = threading.Event(), -1
 
-        thread = threading.Thread(target=watch, name="progress", daemon=True)
+    def show() -> None:
+        nonlocal evaluated
+        records = read_json_lines(folder.metrics, what="metrics")
+        for record in records:
+            if "validation_loss" in record and record["step"] > evaluated:
+                evaluated = record["step"]
+                bar.console.print(f"step {evaluated}: validation {_losses(record['validation_loss'])}")
+        newest = next((record for record in reversed(records) if "loss" in record), None)
+        if newest is not None:
+            speed = next(key for key in newest if key.endswith("_per_s"))
+            status = f"{newest[speed]:,.0f} {speed.removesuffix('_per_s')}/s  loss {_losses(newest['loss'])}"
+            bar.update(task, completed=newest["step"], status=status)
+
+    def watch() -> None:
+        while not done.wait(POLL_S):
+            show()
+
+    thread = threading.Thread(target=watch, name="progress", daemon=True)
+    with bar:
         thread.start()
         try:
             yield
         finally:
             done.set()
             thread.join()
-            progress.show(read_json_lines(folder.metrics, what="metrics"))
+            show()
 
 
 def _losses(losses: Mapping[str, float]) -> str:

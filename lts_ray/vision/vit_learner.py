@@ -51,12 +51,10 @@ class ViTLearner:
             "validation_loss": {result.name: result.loss for result in results},
         }
 
-    def save(self, folder: Path, *, dtype: torch.dtype, evaluation: Evaluation | None = None) -> None:
+    def save(self, folder: Path, *, dtype: torch.dtype, evaluation: Evaluation | None = None) -> list[Path]:
         accuracy = None if evaluation is None else evaluation["validation_accuracy"]
         save_vit(self.model, folder, dtype=dtype, accuracy=accuracy)
+        return [folder]
 
     def load(self, folder: Path) -> ViTLearner:
         return replace(self, model=load_vit(folder).model)
-
-    def checkpoints(self, folder: Path) -> list[Path]:
-        return [folder]

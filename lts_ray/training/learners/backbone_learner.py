@@ -50,12 +50,10 @@ class BackboneLearner:
         """In training mode too: there is no dropout."""
         return text_evaluation({LOSS: backbone_loss(self.model, blocks)})
 
-    def save(self, folder: Path, *, dtype: torch.dtype, evaluation: Evaluation | None = None) -> None:
+    def save(self, folder: Path, *, dtype: torch.dtype, evaluation: Evaluation | None = None) -> list[Path]:
         loss = None if evaluation is None else evaluation["validation_loss"][LOSS]
         save_backbone(self.model, self.config, folder, dtype=dtype, validation_loss=loss)
+        return [folder]
 
     def load(self, folder: Path) -> BackboneLearner:
         return BackboneLearner.read(folder)
-
-    def checkpoints(self, folder: Path) -> list[Path]:
-        return [folder]

@@ -46,15 +46,13 @@ class IndependentLearner:
             {name: validation_loss(member, blocks, member.config.universal) for name, member in members.items()}
         )
 
-    def save(self, folder: Path, *, dtype: torch.dtype, evaluation: Evaluation | None = None) -> None:
+    def save(self, folder: Path, *, dtype: torch.dtype, evaluation: Evaluation | None = None) -> list[Path]:
         """A plain checkpoint for each granularity, in a folder of its name."""
         for name in self.model.names:
             loss = None if evaluation is None else {"XL": evaluation["validation_loss"][name]}
             save_checkpoint(self.model.member(name), folder / name, dtype=dtype, validation_loss=loss)
+        return [folder / name for name in self.model.names]
 
     def load(self, folder: Path) -> IndependentLearner:
         members = {name: load_checkpoint(folder / name).model for name in self.model.names}
         return replace(self, model=IndependentModel(members).train())
-
-    def checkpoints(self, folder: Path) -> list[Path]:
-        return [folder / name for name in self.model.names]

@@ -38,16 +38,15 @@ class Learner(Protocol[Batch_contra]):
 
     def evaluate(self, held_out: Batch_contra) -> Evaluation: ...
 
-    def save(self, folder: Path, *, dtype: torch.dtype, evaluation: Evaluation | None = None) -> None:
-        """Write the checkpoint. evaluation: as `evaluate` gave it."""
+    def save(self, folder: Path, *, dtype: torch.dtype, evaluation: Evaluation | None = None) -> list[Path]:
+        """Write the checkpoint; returns the folders that make it up, each of a model of its own.
+
+        evaluation: as `evaluate` gave it.
+        """
         ...
 
     def load(self, folder: Path) -> Learner[Batch_contra]:
         """A learner of the model that `save` wrote; it learns by the same losses."""
-        ...
-
-    def checkpoints(self, folder: Path) -> list[Path]:
-        """The folders that `save` to `folder` makes, each of a model of its own."""
         ...
 
 

@@ -45,11 +45,12 @@ class SupernetLearner:
             {name: using(name, lambda backbone: backbone_loss(backbone, blocks)) for name in self.model.names}
         )
 
-    def save(self, folder: Path, *, dtype: torch.dtype, evaluation: Evaluation | None = None) -> None:
+    def save(self, folder: Path, *, dtype: torch.dtype, evaluation: Evaluation | None = None) -> list[Path]:
         """A plain backbone's checkpoint for each member, in a folder of its name."""
         for name, config in self.model.config.configs.items():
             loss = None if evaluation is None else evaluation["validation_loss"][name]
             save_backbone(self.model.extract(name), config, folder / name, dtype=dtype, validation_loss=loss)
+        return [folder / name for name in self.model.names]
 
     def load(self, folder: Path) -> SupernetLearner:
         """Weights that are no member's part are not in the folder, and are not needed."""
@@ -57,6 +58,3 @@ class SupernetLearner:
         for name in model.names:
             model.fill(name, load_backbone(folder / name).model.state_dict())
         return replace(self, model=model)
-
-    def checkpoints(self, folder: Path) -> list[Path]:
-        return [folder / name for name in self.model.names]

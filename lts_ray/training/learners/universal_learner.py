@@ -75,12 +75,10 @@ class UniversalLearner:
             {name: validation_loss(self.model, blocks, submodel) for name, submodel in trained.items()}
         )
 
-    def save(self, folder: Path, *, dtype: torch.dtype, evaluation: Evaluation | None = None) -> None:
+    def save(self, folder: Path, *, dtype: torch.dtype, evaluation: Evaluation | None = None) -> list[Path]:
         losses = None if evaluation is None else evaluation["validation_loss"]
         save_checkpoint(self.model, folder, dtype=dtype, validation_loss=losses)
+        return [folder]
 
     def load(self, folder: Path) -> UniversalLearner:
         return replace(self, model=load_checkpoint(folder).model.train())
-
-    def checkpoints(self, folder: Path) -> list[Path]:
-        return [folder]
