@@ -47,9 +47,7 @@ class Growth:
 
     minutes: float
     mean_mb: float
-    """MiB, as the others."""
-    first_mb: float
-    last_mb: float
+    """MiB."""
     mb_per_minute: float
     """Of the line through the samples."""
 
@@ -204,8 +202,6 @@ def growth(samples: Sequence[tuple[float, int]]) -> Growth | None:
     return Growth(
         minutes=float(minutes[-1] - minutes[0]),
         mean_mb=float(megabytes.mean()),
-        first_mb=float(megabytes[0]),
-        last_mb=float(megabytes[-1]),
         mb_per_minute=float(slope),
     )
 

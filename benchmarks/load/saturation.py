@@ -20,7 +20,7 @@ from lts_ray.errors import LtsRayError
 from lts_ray.runtime.step_costs import StepCosts
 from serve.policies.budget import NO_BUDGET
 from serve.policies.fixed import FixedPolicy
-from serve.policies.menu import Menu, Option
+from serve.policies.menu import Menu
 from serve.policies.request import Request
 from serve.simulate.arrival import Arrival
 from serve.simulate.simulate import SimulatedEngine, SimulatedReplica
@@ -36,11 +36,10 @@ def saturation_rate(
     costs: StepCosts,
     *,
     capacity: LoadCapacity,
-    option: Option | None = None,
     requests: int = REQUESTS,
     seed: int = 0,
 ) -> float:
-    """Requests per second of the load's mixture, all at `option`; None: the universal model.
+    """Requests per second of the load's mixture, all by the universal model.
 
     Steps are the scheduler's own, at the cost that is predicted for them. Ends when no more requests wait, before the
     batch runs empty; requests that are not done by then count by the share of their tokens that they have.
@@ -52,7 +51,7 @@ def saturation_rate(
     while come < requests or engine.scheduler.waiting:
         while come < requests and len(engine.scheduler.waiting) < capacity.slots:
             prompt_tokens, output_tokens = (int(length) for length in lengths[come])
-            request = Request(prompt=(0,) * prompt_tokens, max_tokens=output_tokens, pinned=option)
+            request = Request(prompt=(0,) * prompt_tokens, max_tokens=output_tokens)
             engine.submit(come, request, arrived_ms=engine.now_ms)
             come += 1
         for part, _ in engine.step():
