@@ -6,18 +6,22 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
 
+from lts_ray.elasticize.elasticize_settings import ElasticizeSettings
 from lts_ray.errors import LtsRayError
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
+from lts_ray.models.vit.vit_config import MatViTConfig
 from lts_ray.text.tokenizer import load_tokenizer
 from lts_ray.training import ray_trainer as trainer
 from lts_ray.training.ray_trainer import run_training
 from lts_ray.training.run_folder import RunFolder
-from lts_ray.training.run_settings import ModelSettings, load_run_settings
+from lts_ray.training.run_settings import DataSettings, ModelSettings, RunSettings, TrainingSettings, load_run_settings
 from lts_ray.training.text_run import prepare_text, start_run, train_text
+from lts_ray.vision.vision_settings import ImageSettings, VisionModelSettings, VisionSettings
 from tests.foreign_tokenizer import write_foreign_tokenizer
 from tests.training.runs import tiny_settings
 
@@ -48,6 +52,18 @@ BAD = {
     "model: {granularities: {S: .nan, XL: 1}}": "model.granularities must be growing fractions that end at 1",
     "init_from: 5": "init_from must be text; got 5",
 }
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        RunSettings, ModelSettings, DataSettings, TrainingSettings, ElasticizeSettings,
+        VisionSettings, VisionModelSettings, ImageSettings, MatViTConfig,
+    ],
+)  # fmt: skip
+def test_every_key_has_a_comment(kind: Any) -> None:
+    """The pages of docs send readers to them."""
+    assert [name for name, field in kind.__pydantic_fields__.items() if not field.description] == []
 
 
 @pytest.mark.parametrize("text", BAD)
