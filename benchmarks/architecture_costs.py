@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from benchmarks.common.command import StageProgress, Threads, run_command
+from benchmarks.common.command import StageProgress, Threads, run_benchmark
 from benchmarks.common.machine import Machine
 from lts_ray.architecture import Architecture
 from lts_ray.cli.options import Seed
@@ -207,4 +207,4 @@ def architecture_costs(
 
 
 if __name__ == "__main__":
-    run_command(architecture_costs)
+    run_benchmark(architecture_costs)

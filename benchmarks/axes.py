@@ -18,7 +18,7 @@ import torch
 import typer
 from plotly.subplots import make_subplots
 
-from benchmarks.common.command import ALL_CORES, Rounds, Threads, TrainingCorpus, run_command
+from benchmarks.common.command import ALL_CORES, Rounds, Threads, TrainingCorpus, run_benchmark
 from benchmarks.common.held_out_text import held_out
 from benchmarks.common.machine import Machine
 from benchmarks.common.result_page import Section, Tables, leave_result
@@ -253,4 +253,4 @@ def axes(
 
 
 if __name__ == "__main__":
-    run_command(axes)
+    run_benchmark(axes)

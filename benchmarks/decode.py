@@ -20,7 +20,7 @@ import torch
 import typer
 from torch import Tensor
 
-from benchmarks.common.command import names_of, run_command, shown_progress
+from benchmarks.common.command import names_of, run_benchmark, shown_progress
 from benchmarks.common.machine import Machine
 from benchmarks.common.turns import Progress, timed_turns
 from benchmarks.decoders.decode_times import (
@@ -277,4 +277,4 @@ def decode(
 
 
 if __name__ == "__main__":
-    run_command(decode)
+    run_benchmark(decode)

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.common.command import ALL_CORES, Rounds, Threads, TrainingCorpus, run_command, shown_progress
+from benchmarks.common.command import ALL_CORES, Rounds, Threads, TrainingCorpus, run_benchmark, shown_progress
 from benchmarks.common.machine import Machine
 from benchmarks.common.result_page import Section, Tables, leave_result
 from benchmarks.common.scale import warmed_up
@@ -268,4 +268,4 @@ def fused_training(
 
 
 if __name__ == "__main__":
-    run_command(fused_training)
+    run_benchmark(fused_training)

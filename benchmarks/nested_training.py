@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from benchmarks.common.command import ALL_CORES, Rounds, Threads, TrainingCorpus, run_command
+from benchmarks.common.command import ALL_CORES, Rounds, Threads, TrainingCorpus, run_benchmark
 from benchmarks.common.held_out_text import held_out
 from benchmarks.common.machine import Machine
 from benchmarks.common.result_page import Section, Tables, leave_result
@@ -236,4 +236,4 @@ def nested_training(
 
 
 if __name__ == "__main__":
-    run_command(nested_training)
+    run_benchmark(nested_training)

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.common.command import run_command
+from benchmarks.common.command import run_benchmark
 from lts_ray.architecture import Architecture
 from lts_ray.errors import LtsRayError
 from lts_ray.files import append_json_line, read_json_lines
@@ -92,4 +92,4 @@ def orchestration(
 
 
 if __name__ == "__main__":
-    run_command(orchestration)
+    run_benchmark(orchestration)

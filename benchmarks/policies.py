@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.common.command import run_command, shown_progress
+from benchmarks.common.command import run_benchmark, shown_progress
 from benchmarks.common.machine import Machine
 from benchmarks.common.result_page import leave_result
 from benchmarks.load import load_options as options
@@ -261,4 +261,4 @@ def policies(
 
 
 if __name__ == "__main__":
-    run_command(policies)
+    run_benchmark(policies)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import track
 
-from benchmarks.common.command import Threads, run_command
+from benchmarks.common.command import Threads, run_benchmark
 from lts_ray.cli.options import Model
 from lts_ray.console import print_rows
 from lts_ray.measurement.latency import Latency
@@ -75,4 +75,4 @@ def repeatability(
 
 
 if __name__ == "__main__":
-    run_command(repeatability)
+    run_benchmark(repeatability)

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.common.command import ALL_CORES, Threads, TrainingCorpus, run_command
+from benchmarks.common.command import ALL_CORES, Threads, TrainingCorpus, run_benchmark
 from benchmarks.common.machine import Machine
 from benchmarks.common.result_page import Section, Tables, leave_result
 from benchmarks.common.scale import Scale, warmed_up
@@ -209,4 +209,4 @@ def _sizes(text: str) -> list[int]:
 
 
 if __name__ == "__main__":
-    run_command(scaling)
+    run_benchmark(scaling)

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from benchmarks.common.command import run_command, shown_progress
+from benchmarks.common.command import run_benchmark, shown_progress
 from benchmarks.common.turns import Progress, turns
 from benchmarks.load import load_options as options
 from benchmarks.load.budget_classes import NO_CLASS
@@ -177,4 +177,4 @@ def serving_overhead(
 
 
 if __name__ == "__main__":
-    run_command(serving_overhead)
+    run_benchmark(serving_overhead)

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from benchmarks.common.command import run_command, shown_progress
+from benchmarks.common.command import run_benchmark, shown_progress
 from benchmarks.common.turns import Progress
 from benchmarks.load import load_options as options
 from benchmarks.load.budget_classes import BudgetClasses
@@ -249,4 +249,4 @@ def soak(
 
 
 if __name__ == "__main__":
-    run_command(soak)
+    run_benchmark(soak)

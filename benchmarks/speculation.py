@@ -21,7 +21,7 @@ from typing import Annotated, Literal
 import torch
 import typer
 
-from benchmarks.common.command import Threads, run_command, shown_progress
+from benchmarks.common.command import Threads, run_benchmark, shown_progress
 from benchmarks.common.machine import Machine
 from benchmarks.common.speculation_result import DraftSetting, DraftSpeed, SpeculationResult
 from benchmarks.common.speculation_text import SpeculationText, choose_text, training_tokens
@@ -225,4 +225,4 @@ def speculation(
 
 
 if __name__ == "__main__":
-    run_command(speculation)
+    run_benchmark(speculation)

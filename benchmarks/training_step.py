@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from benchmarks.common.command import Threads, run_command, shown_progress
+from benchmarks.common.command import Threads, run_benchmark, shown_progress
 from benchmarks.common.scale import Scale, run_flops
 from benchmarks.common.training_steps import Quartiles, quartiles_of_ratio, time_training_steps
 from benchmarks.common.turns import Progress
@@ -173,4 +173,4 @@ def training_step(
 
 
 if __name__ == "__main__":
-    run_command(training_step)
+    run_benchmark(training_step)

@@ -23,7 +23,7 @@ StageProgress = Callable[[str, int, int], None]
 """Told of a stage by its name, how much of it is done, and of how much."""
 
 
-def run_command(command: Callable[..., None]) -> None:
+def run_benchmark(command: Callable[..., None]) -> None:
     """Run a function with typer's options. A problem the user can mend is one line on stderr and exit code 2."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(command)

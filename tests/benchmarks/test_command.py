@@ -8,7 +8,7 @@ from importlib import import_module
 import pytest
 import typer
 
-from benchmarks.common.command import names_of, run_command
+from benchmarks.common.command import names_of, run_benchmark
 from lts_ray.errors import LtsRayError
 from tests.conftest import ROOT
 
@@ -49,7 +49,7 @@ def test_a_problem_the_user_can_mend_is_one_line_and_exit_code_2(
 
     monkeypatch.setattr(sys, "argv", ["measure", "--rounds", "5"])
     with pytest.raises(SystemExit) as ended:
-        run_command(measure)
+        run_benchmark(measure)
     assert ended.value.code == 2
     assert capsys.readouterr().err == "measure: at most 2 rounds; got 5\n"
 
