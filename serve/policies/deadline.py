@@ -50,11 +50,11 @@ class Thresholds(Patience):
     free: Share = 0.03
     """The share by which a step may take longer so that rows in it are wider."""
     replan_ms: Share = 20.0
-    """A decision is kept for at least so long, while the requests are the same,"""
+    """A decision is kept for at least so long while no request comes or goes."""
     replan_steps: Steps = 4
-    """and for at least so many steps,"""
+    """It is also kept for at least so many steps."""
     stale_ms: Share = 50.0
-    """but never longer than this."""
+    """It is never kept longer than this."""
     spacing_ms: Share = 0.1
     """While requests queue, a decision is kept for so long times their number even if some come or go."""
 
@@ -76,9 +76,9 @@ class _Decision:
     cap: Option
     """Of elastic requests."""
     alone: Option
-    """What those that decode get in a step without the held rows,"""
+    """What elastic rows that decode get in a step without the held rows."""
     together: Option
-    """and with them."""
+    """What they get in a step with the held rows."""
     late: frozenset[int]
     """Requests that will miss their budgets even at the narrowest."""
     holding: Holding
