@@ -52,7 +52,7 @@ UNQUIET = 0.1
 CostOf = Callable[[Architecture], Cost]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class UnseenCandidate:
     """One that the model had not seen."""
 
@@ -156,21 +156,10 @@ def compare(
     deviations = [getattr(predictions, name).relative_deviation.tolist() for name in COST_NAMES]
     begun = clock()
     costs = _costs("candidates", unseen, cost_of, progress)
-    return CostComparison(
-        model=model,
-        rows=tuple(
-            UnseenCandidate(
-                architecture=architecture,
-                predicted=predicted,
-                relative_deviation=dict(zip(COST_NAMES, spread, strict=True)),
-                measured=cost,
-            )
-            for architecture, predicted, spread, cost in zip(
-                unseen, predictions.costs(), zip(*deviations, strict=True), costs, strict=True
-            )
-        ),
-        seconds={"layers": measured - started, "fit": fitted - measured, "candidates": clock() - begun},
-    )
+    seconds = {"layers": measured - started, "fit": fitted - measured, "candidates": clock() - begun}
+    spreads = [dict(zip(COST_NAMES, spread, strict=True)) for spread in zip(*deviations, strict=True)]
+    rows = [UnseenCandidate(*row) for row in zip(unseen, predictions.costs(), spreads, costs, strict=True)]
+    return CostComparison(model=model, rows=tuple(rows), seconds=seconds)
 
 
 def _costs(stage: str, architectures: Sequence[Architecture], cost_of: CostOf, progress: StageProgress) -> list[Cost]:

@@ -35,7 +35,6 @@ from lts_ray.submodel import Submodel
 from lts_ray.text.tokenizer import load_tokenizer
 from lts_ray.timing import torch_threads
 from lts_ray.training.freed_memory import keep_freed_memory
-from lts_ray.training.run_folder import check_output
 from lts_ray.training.run_settings import DataSettings, ModelSettings, RunSettings, TrainingSettings
 
 SCHEMA = 1
@@ -130,13 +129,11 @@ class AxesResult:
     def tables(self) -> Tables:
         points = [
             {
-                "what nests": NAMES[model],
-                "steps": self.steps[model],
+                "what nests": f"{NAMES[model]}, {self.steps[model]} steps",
                 "granularity": point.name or "mix",
                 "non-embedding params": point.decoder_params,
                 "loss": point.loss,
-                "prefill, ms": point.latency_ms["prefill"],
-                "decode, ms": point.latency_ms["decode"],
+                **{f"{regime}, ms": point.latency_ms[regime] for regime in PANELS},
             }
             for model in self.steps
             for point in self.of(model)
@@ -158,7 +155,6 @@ def compare_axes(runs: Mapping[str, RunSettings], folder: Path, *, rounds: int =
 
     rounds: of the steps that are timed. Raises LtsRayError for unusable settings, text or folders.
     """
-    check_output(folder)
     folders = train_runs(runs, folder)
     models = {name: load_checkpoint(run.model).model for name, run in folders.items()}
     training, data = runs[FFN].training, folders[FFN].data

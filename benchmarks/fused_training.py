@@ -31,7 +31,6 @@ from lts_ray.training.freed_memory import keep_freed_memory
 from lts_ray.training.learners.backbone_learner import LOSS
 from lts_ray.training.learners.objective import Kind
 from lts_ray.training.loop import chosen
-from lts_ray.training.run_folder import check_output
 from lts_ray.training.run_settings import DataSettings, ModelSettings, RunSettings, TrainingSettings
 
 SCHEMA = 1
@@ -191,7 +190,6 @@ def compare_fused(
 
     Raises LtsRayError for unusable settings, text or folders.
     """
-    check_output(folder)
     folders = train_runs(runs_of(settings), folder)
     vocab_size = load_tokenizer(folder / "data").vocab_size
     config = replace(members_of(settings), vocab_size=vocab_size)

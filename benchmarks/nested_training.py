@@ -33,7 +33,6 @@ from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
 from lts_ray.text.tokenizer import load_tokenizer
 from lts_ray.training.freed_memory import keep_freed_memory
 from lts_ray.training.loop import device_named
-from lts_ray.training.run_folder import check_output
 
 SCHEMA = 1
 
@@ -150,7 +149,6 @@ def compare_nested(
     """
     if evaluations < 1:
         raise LtsRayError(f"a choice looks at at least one submodel; got {evaluations} evaluations")
-    check_output(folder)
     trained = [(scale, train_scale(scale, folder / scale.name, objectives=objectives)) for scale in scales]
     results = []
     with progress_bars() as progress:

@@ -19,8 +19,7 @@ from benchmarks.common.machine import Machine
 from benchmarks.common.result_page import Section, Tables, leave_result
 from benchmarks.common.scale import Scale, warmed_up
 from benchmarks.common.training_runs import train_runs
-from benchmarks.laws.scaling_fit import KindFit, fit_kinds
-from benchmarks.laws.scaling_law import LEAST_SIZES
+from benchmarks.laws.scaling_law import LEAST_SIZES, KindFit, fit_kinds
 from benchmarks.laws.scaling_plot import scaling_figure
 from benchmarks.laws.scaling_points import ScalingPoint, read_points
 from lts_ray.cli.options import Output, Seed
@@ -53,11 +52,13 @@ def scales_of(
     Raises LtsRayError for sizes that no law can be fitted to.
     """
     if len(set(sizes)) < max(LEAST_SIZES, len(sizes)):
-        raise LtsRayError(f"a scaling law needs at least {LEAST_SIZES} different sizes; got {_listed(sizes)}")
+        raise LtsRayError(
+            f"a scaling law needs at least {LEAST_SIZES} different sizes; got {', '.join(map(str, sizes)) or 'none'}"
+        )
     odd = [size for size in sizes if size < HEAD or size % HEAD]
     if odd:
         raise LtsRayError(
-            f"a size is a d_model, a multiple of {HEAD}, as its heads are {HEAD} wide; got {_listed(odd)}"
+            f"a size is a d_model, a multiple of {HEAD}, as its heads are {HEAD} wide; got {', '.join(map(str, odd))}"
         )
     if steps < 1:
         raise LtsRayError(f"a training has at least one step; got {steps}")
@@ -83,10 +84,6 @@ def _model(d_model: int) -> ModelSettings:
         d_ff=8 * round(8 / 3 * d_model / 8),
         context_length=TRAINING.sequence_length,
     )
-
-
-def _listed(values: Sequence[int]) -> str:
-    return ", ".join(map(str, values)) or "none"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +148,6 @@ def fit_points(points: Sequence[ScalingPoint]) -> ScalingResult:
 
 def train_and_fit(scales: Sequence[Scale], folder: Path) -> ScalingResult:
     """Train what is not trained yet under folder/SCALE, then fit; killed, the same call goes on. Raises LtsRayError."""
-    check_output(folder)
     folders = [run for scale in scales for run in train_runs(scale.runs, folder / scale.name).values()]
     return replace(fit_points(read_points([run.path for run in folders])), machine=Machine.here())
 

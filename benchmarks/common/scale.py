@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from lts_ray.models.matformer.matformer_config import MatFormerConfig
 from lts_ray.training.flops import objective_flops
 from lts_ray.training.run_settings import DataSettings, ModelSettings, RunSettings, TrainingSettings
 
@@ -22,10 +21,6 @@ class Scale:
     training: TrainingSettings
     corpus: str = "sotu"
 
-    def config(self, vocab_size: int) -> MatFormerConfig:
-        """Of the universal model. vocab_size: the tokenizer's."""
-        return self.model.config(vocab_size)
-
     @property
     def universal(self) -> RunSettings:
         return RunSettings(model=self.model, training=self.training, data=DataSettings(corpus=self.corpus))
@@ -33,7 +28,7 @@ class Scale:
     @property
     def baselines(self) -> Mapping[str, RunSettings]:
         """By granularity: a plain model of its width, trained alone."""
-        trained = self.config(self.model.vocab_size).trained
+        trained = self.model.config(self.model.vocab_size).trained
         return {
             name: replace(self.universal, model=replace(self.model, d_ff=submodel.widths[0], granularities={"XL": 1.0}))
             for name, submodel in trained.items()

@@ -40,11 +40,8 @@ def time_submodels(
     for name, model in models.items():
         runtime = build_runtime(model, n_blocks=ROWS * blocks, threads=threads)
         steps[name] = deque((submodel, _steps(runtime, submodel, blocks)) for submodel in least_slope(model.config))
-    times: dict[tuple[str, Submodel], dict[Regime, list[float]]] = {
-        (name, submodel): {regime: [] for regime in REGIMES}
-        for name, of_model in steps.items()
-        for submodel, _ in of_model
-    }
+    keys = [(name, submodel) for name, of_model in steps.items() for submodel, _ in of_model]
+    times: dict[tuple[str, Submodel], dict[Regime, list[float]]] = {key: {"prefill": [], "decode": []} for key in keys}
     for turn in turns(models, REGIMES, rounds=rounds, progress=lambda *done: progress("timing", *done)):
         if turn.task == "prefill":
             steps[turn.way].rotate()

@@ -6,40 +6,40 @@ Killed at any time, the same call goes on: finished runs are kept, and an unfini
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json_lines
 from lts_ray.timing import torch_threads
 from lts_ray.training.loop import chosen
-from lts_ray.training.run_folder import RunFolder
+from lts_ray.training.run_folder import RunFolder, check_output
 from lts_ray.training.run_settings import RunSettings
 from lts_ray.training.text_run import continue_run, prepare_text, start_run, train_text
 from lts_ray.training.training_progress import shown_training
 
 
-@dataclass(frozen=True)
 class SharedData(RunFolder):
     """A run whose tokens and tokenizer lie beside it."""
 
-    shared: Path
-
     @property
     def data(self) -> Path:
-        return self.shared
+        return self.path.parent / "data"
 
 
 def train_runs(runs: Mapping[str, RunSettings], folder: Path) -> Mapping[str, RunFolder]:
     """Train each of `runs`, by name, in `folder`; they have one corpus and one tokenizer.
 
-    Raises LtsRayError for a corpus that cannot be read, before anything is written, and where the folder holds runs
-    that were started otherwise.
+    Raises LtsRayError for a folder that is a file and a corpus that cannot be read, before anything is written, and
+    where the folder holds runs that were started otherwise.
     """
-    folders = {name: SharedData(folder / name, folder / "data") for name in runs}
-    if not any(folder.glob("*/metrics.jsonl")):
-        _forget(folders.values())
+    check_output(folder)
+    folders = {name: SharedData(folder / name) for name in runs}
+    if not any(folder.glob("*/metrics.jsonl")):  # none has begun: the text may have been too little, and may be another
+        for run in folders.values():
+            run.settings.unlink(missing_ok=True)
+        (folder / "data" / "validation.npy").unlink(missing_ok=True)
     first = next(iter(runs))
     prepare_text(runs[first], folders[first])
     for place, (name, settings) in enumerate(runs.items(), start=1):
@@ -52,13 +52,6 @@ def train_runs(runs: Mapping[str, RunSettings], folder: Path) -> Mapping[str, Ru
             train_text(resolved, run)
         shutil.rmtree(run.snapshots)  # a finished run is not gone on with, and they are six times its checkpoint
     return folders
-
-
-def _forget(folders: Iterable[SharedData]) -> None:
-    """Runs of which none has logged a step have not begun: the text may have been too little, and may be another."""
-    for run in folders:
-        run.settings.unlink(missing_ok=True)
-        (run.data / "validation.npy").unlink(missing_ok=True)
 
 
 def _begun(settings: RunSettings, run: RunFolder) -> RunSettings:

@@ -60,5 +60,5 @@ def time_training_steps(
 def quartiles_of_ratio(mine: Sequence[float], others: Sequence[float]) -> Quartiles:
     """Of one over the other, round by round: first quartile, median and third quartile."""
     ratios = [one / other for one, other in zip(mine, others, strict=True)]
-    low, middle, high = quantiles(ratios, n=4, method="inclusive")
-    return round(low, 4), round(middle, 4), round(high, 4)
+    low, middle, high = (round(value, 4) for value in quantiles(ratios, n=4, method="inclusive"))
+    return low, middle, high

@@ -8,8 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from benchmarks.laws.scaling_fit import KindFit
-from benchmarks.laws.scaling_law import ScalingLaw
+from benchmarks.laws.scaling_law import KindFit, ScalingLaw
 from benchmarks.laws.scaling_points import ScalingPoint
 from lts_ray.report.style import INK, LINES, SHOWN_ON_HOVER, styled
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
+from itertools import chain, count, pairwise
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -114,10 +114,5 @@ def draw(space: EqualSize, count: int, rng: np.random.Generator) -> list[Submode
 def _child(space: EqualSize, losses: dict[Submodel, float], rng: np.random.Generator) -> Submodel:
     """One that has no loss yet: there has to be one."""
     parents = sorted(losses, key=lambda mix: (losses[mix], mix))[:PARENTS]
-    for _ in range(PATIENCE):
-        child = space.mutate(parents[int(rng.integers(len(parents)))], rng)
-        if child not in losses:
-            return child
-    while (child := space.sample(rng)) in losses:
-        pass
-    return child
+    mutated = (space.mutate(parents[int(rng.integers(len(parents)))], rng) for _ in range(PATIENCE))
+    return next(mix for mix in chain(mutated, (space.sample(rng) for _ in count())) if mix not in losses)

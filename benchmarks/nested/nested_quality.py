@@ -91,10 +91,8 @@ class ObjectiveQuality:
 
     name: str
     steps: int
-    flops: float
-    """Of the whole training."""
     relative_flops: float
-    """Over those of the joint one."""
+    """Of the whole training, over those of the joint one."""
     by_granularity: Mapping[str, NestedQuality]
     """Smallest first."""
 
@@ -159,12 +157,10 @@ def judge_objectives(
     for place, (name, settings) in enumerate(runs.items()):
         progress("objectives", place, len(runs))
         members = _members(name, folders[name], scale.model.names, device)
-        flops = run_flops(settings, vocab_size)
         result = ObjectiveQuality(
             name=name,
             steps=settings.training.steps,
-            flops=flops,
-            relative_flops=flops / joint_flops,
+            relative_flops=run_flops(settings, vocab_size) / joint_flops,
             by_granularity=_qualities(members, list(members.values())[-1], blocks),
         )
         results.append(result)

@@ -137,9 +137,9 @@ def test_sizes_get_as_many_tokens_a_parameter_and_smaller_ones_larger_steps() ->
     tokens, params = [], []
     for scale in scales:
         training = scale.training
-        params.append(scale.config(1024).decoder_params())
+        params.append(scale.model.config(1024).decoder_params())
         tokens.append(training.steps * training.batch_size * training.sequence_length)
-        assert scale.model.d_ff == 8 * scale.config(1024).trained["S"].widths[0]
+        assert scale.model.d_ff == 8 * scale.model.config(1024).trained["S"].widths[0]
         assert params[-1] == pytest.approx(4 * 12 * scale.model.d_model**2, rel=0.06)
         assert all(each.training == training for each in scale.runs.values())
     assert [each / tokens[-1] for each in tokens] == pytest.approx([each / params[-1] for each in params], rel=0.01)

@@ -22,7 +22,7 @@ def test_a_scale_has_plain_models_of_the_granularities_widths_and_one_schedule(n
 def test_a_scale_of_the_paper_has_its_parameters_in_three_matrices_and_takes_a_gpu(name: str, d_model: int) -> None:
     """The paper's layer: four attention matrices and two of 4 · d_model neurons, 12 · d_model² in all."""
     scale = scale_named(name, steps=None, corpus="sotu", seed=0, threads=1)
-    config = scale.config(8192)
+    config = scale.model.config(8192)
     assert config.decoder_params() == pytest.approx(16 * 12 * d_model**2, rel=0.005)
     assert 8 * config.trained["S"].widths[0] == config.widths[0]
     assert scale.training.device == "auto"
