@@ -91,11 +91,11 @@ def test_what_no_request_counts_for_is_a_dash() -> None:
 def test_a_section_has_a_figure_and_tables_for_each_load() -> None:
     (section,) = policy_sections(rows())
     assert section.name == "policies-simulated"
-    assert [table.title for table in section.tables][:2] == [
+    assert list(section.tables)[:2] == [
         "simulated, 0.5× the universal model's saturation", "simulated, 0.5× the universal model's saturation: more",
     ]  # fmt: skip
     assert len(section.tables) == 8
-    assert {len(table.rows) for table in section.tables} == {3}
+    assert {len(rows) for rows in section.tables.values()} == {3}
 
 
 def test_what_was_run_is_told_in_a_sentence() -> None:
