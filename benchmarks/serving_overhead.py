@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from time import monotonic
@@ -42,7 +43,7 @@ class OverheadResult:
     ttft_ms: dict[str, list[float]]
     """Of each single request."""
     tokens_s: dict[str, list[float]]
-    """Of each round of streams, from the first request to the last token."""
+    """Of each round of streams."""
     streams: int
 
     @property
@@ -111,14 +112,18 @@ def measure_overhead(
                     first_ms = [(await _timed(ask, prompt, 2, clock())).ttft_ms for prompt in prompts(singles)]
                     ttft_ms[turn.way] += first_ms if turn.counts else []
                 else:
-                    begin_s = clock()
-                    answers = [_timed(ask, prompt, tokens, begin_s) for prompt in prompts(streams)]
-                    last_ms = max(timing.e2e_ms for timing in await asyncio.gather(*answers))
-                    tokens_s[turn.way] += [1e3 * tokens * streams / last_ms] if turn.counts else []
+                    rate = await _tokens_s(ask, prompts(streams), tokens, clock())
+                    tokens_s[turn.way] += [rate] if turn.counts else []
         return OverheadResult(ttft_ms=ttft_ms, tokens_s=tokens_s, streams=streams)
 
     with running(engine):
         return asyncio.run(measure())
+
+
+async def _tokens_s(ask: Ask, prompts: Sequence[Prompt], tokens: int, begin_s: float) -> float:
+    """Tokens per second of all together, from the first request to the last token."""
+    timings = await asyncio.gather(*(_timed(ask, prompt, tokens, begin_s) for prompt in prompts))
+    return 1e3 * tokens * len(prompts) / max(timing.e2e_ms for timing in timings)
 
 
 async def _timed(ask: Ask, prompt: Prompt, tokens: int, due_s: float) -> Timing:

@@ -28,6 +28,7 @@ class FrontierPoint:
     name: str
     """A granularity's, or the relative size such as 0.62."""
     submodel: Submodel
+    """What it runs of the universal model."""
     decoder_params: int
     """Of all its layers, an encoder's among them where there is one."""
     loss: float | None = None
@@ -56,9 +57,13 @@ class Frontier:
     """Points on the front of at least one target, and the trained granularities; best quality first."""
 
     model_fingerprint: str
+    """SHA-256 of the model that the points are submodels of."""
     quality: Quality
+    """What stood for quality in the search."""
     targets: Mapping[str, Target]
+    """The kinds of node that were measured, by name."""
     points: tuple[FrontierPoint, ...]
+    """Best quality first."""
 
     def __post_init__(self) -> None:
         odd = [point.name for point in self.points if (point.loss is not None) != (self.quality == MEASURED)]

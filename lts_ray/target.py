@@ -29,7 +29,9 @@ class Target:
     threads: Annotated[int, Ge(1)] = 1
     """Torch's intra-op threads."""
     device: Literal["cpu", "cuda"] = "cpu"
+    """Where the model runs."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """What its weights and activations are."""
     sequence_length: Annotated[int, Ge(1)] = 192
     """Tokens of the measured prefill."""
     batch_size: Annotated[int, Ge(1)] = 1

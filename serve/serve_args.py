@@ -74,6 +74,7 @@ class ServeArgs:
     drain_s: Annotated[float, Field(gt=0)] = 60.0
     """How long a replica that is taken down may finish its requests."""
     num_replicas: Count = 1
+    """Engines, each with a copy of the model."""
     name: Annotated[str, AfterValidator(_checked_name)] | None = None
     """What clients call the model; None: as its folder is called."""
 

@@ -29,8 +29,11 @@ class BudgetClasses:
     """Each class's multiple. Each request draws its class: all are as likely, `none` with them."""
 
     tight: float = 2.0
+    """Multiple of what the universal model needs on an idle engine."""
     medium: float = 4.0
+    """The same, of the middle class."""
     loose: float = 8.0
+    """The same, of the loosest class."""
 
     def __post_init__(self) -> None:
         if not 0 < self.tight < self.medium < self.loose:

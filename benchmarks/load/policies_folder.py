@@ -39,22 +39,28 @@ class Cell:
     load: float
     """In multiples of the universal model's saturation."""
     seed: int
+    """Of the first load; each further one counts up from it."""
     policy: str
 
 
 @record(what="settings")
 class PolicySettings:
     modes: tuple[Mode, ...] = ("engine",)
+    """What replays the loads: the engine itself, the simulator, or both."""
     traces: tuple[str, ...] = tuple(TRACES)
+    """When requests come: names of arrival processes."""
     loads: tuple[Annotated[float, Gt(0)], ...] = LOADS
     """In multiples of the universal model's saturation."""
     policies: tuple[str, ...] = DEFAULT
+    """Names of the policies that are compared."""
     seeds: Annotated[int, Ge(1)] = 3
     """How many, from `seed` on."""
     seed: int = 0
+    """Of the first load; each further one counts up from it."""
     seconds: Annotated[float, Gt(0)] = 30.0
     """Of each load."""
     classes: BudgetClasses = field(default_factory=BudgetClasses)
+    """How tight the budgets are that requests come with."""
     noise: Annotated[float, Ge(0)] = 0.05
     """Of simulated steps' times, the standard deviation of the logarithm."""
     rollouts: Annotated[int, Ge(1)] = 40
@@ -80,10 +86,13 @@ class PolicySetup:
     """What the cells of one comparison have in common."""
 
     settings: PolicySettings
+    """What was asked to be compared."""
     model: str
     """Its fingerprint."""
     capacity: LoadCapacity
+    """What the engine takes at once."""
     threads: int
+    """Of one step."""
     costs: StepCosts
     """Of this node's steps."""
     rate: float
@@ -91,6 +100,7 @@ class PolicySetup:
     losses: Mapping[str, float]
     """By submodel, in nats per token."""
     machine: Machine
+    """Where the step costs were measured."""
     slowdown: float | None = None
     """The engine's time over the predicted one, for a backlog: load 1 is rate / slowdown there. None: not run yet."""
 

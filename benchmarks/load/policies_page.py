@@ -22,6 +22,10 @@ OURS = "deadline"
 COLUMNS = 3
 SYMBOLS = ("circle", "square", "triangle-up", "triangle-down", "pentagon", "x", "star", "hexagon")
 PANEL_PX, LEGEND_PX = 320, 80
+HEADINGS: Mapping[Mode, str] = {
+    "engine": "The engine, in real time",
+    "simulated": "Simulated, with this node's step costs",
+}
 
 
 def policy_sections(rows: Sequence[PolicyRow]) -> list[Section]:
@@ -37,8 +41,7 @@ def _section(mode: Mode, rows: Sequence[PolicyRow]) -> Section:
         at, shown = f"{mode}, {load:g}× the universal model's saturation", [row for row in rows if row.load == load]
         tables[at] = [row.text_columns() for row in shown]
         tables[f"{at}: more"] = [row.more_text_columns() for row in shown]
-    title = "The engine, in real time" if mode == "engine" else "Simulated, with this node's step costs"
-    return Section(title=title, figure=policies_figure(rows), name=f"policies-{mode}", tables=tables)
+    return Section(title=HEADINGS[mode], figure=policies_figure(rows), name=f"policies-{mode}", tables=tables)
 
 
 def describe(setup: PolicySetup) -> str:

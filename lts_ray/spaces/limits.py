@@ -17,9 +17,11 @@ class Limits:
     min_decoder_params: Annotated[int, Gt(0)] | None = None
     """Of all layers, also an encoder's."""
     max_decoder_params: Annotated[int, Gt(0)] | None = None
+    """Larger candidates are not built."""
     max_latency_ms: Annotated[float, Gt(0)] | None = None
     """Of each latency that is an objective."""
     max_memory_mb: Annotated[float, Gt(0)] | None = None
+    """In 1e6 bytes; what takes more on a target is on no front of it."""
 
     def __post_init__(self) -> None:
         low, high = self.min_decoder_params, self.max_decoder_params

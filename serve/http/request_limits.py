@@ -22,8 +22,11 @@ class RequestLimits:
     max_stop_sequences: Annotated[int, Ge(0)] = 16
     """This and what follows adds to the work of every token."""
     max_stop_chars: Annotated[int, Ge(1)] = 256
+    """Characters of one stop string."""
     max_top_logprobs: Annotated[int, Ge(0)] = 20
+    """Most likely tokens that come with each token."""
     max_logit_bias: Annotated[int, Ge(0)] = 1024
+    """Tokens with a bias."""
 
     def check(self, body: CompletionRequest | ChatRequest) -> None:
         """Raises ApiError for the first field that asks for too much."""

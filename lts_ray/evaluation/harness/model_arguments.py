@@ -31,6 +31,7 @@ class ModelArguments:
     device: str = "cpu"
     """One of torch's names."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """What the weights are computed in."""
 
     def __post_init__(self) -> None:
         try:

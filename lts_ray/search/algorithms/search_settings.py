@@ -34,9 +34,13 @@ class EvolutionSettings:
     """
 
     population: Count = 100
+    """Candidates of a generation."""
     parents: Count = 20
+    """Of them, those that are kept from the front of all generations."""
     mutants: Annotated[int, Ge(0)] = 40
+    """Of them, parents with some genes drawn anew."""
     crossovers: Annotated[int, Ge(0)] = 40
+    """Of them, mixtures of two parents."""
     mutation_probability: Annotated[float, Gt(0), Le(1)] = 0.3
     """Of each choice that a candidate is made of."""
     patience: Count = 100
@@ -66,17 +70,20 @@ class SearchSettings:
     evaluations: Count = 200
     """Candidates that are measured."""
     seed: Annotated[int, Ge(0)] = 0
+    """The same seed asks for the same candidates."""
     quality: Quality = "validation_loss"
     """What the first objective is."""
     latency: LatencyRegime = "decode"
     """Which measured latency is an objective, or both as two."""
     algorithm: AlgorithmName = "lts"
+    """What chooses the next candidate: docs/search.md has all of them."""
     predicted: Count = 2_400
     """Candidates whose costs the algorithm of that name predicts before it chooses those that are measured."""
     in_flight: Count = 4
     """Candidates evaluated at once at most. An algorithm without generations chooses the next one without the results
     of those, however many nodes there are."""
     limits: Limits = field(default_factory=Limits)
+    """What a result must keep to."""
     evolution: EvolutionSettings | None = None
     """None takes LTS's proportions, scaled to the evaluations."""
 
