@@ -190,7 +190,9 @@ def architecture_costs(
     about = {"schema": SCHEMA, "target": record_json(target), "seed": seed, "machine": asdict(Machine.here())}
     summary = about | comparison.summary()
     if output is not None:
-        samples = [{"architecture": each.to_json(), **asdict(cost)} for each, cost in comparison.model.samples]
+        samples = [
+            {"architecture": architecture.to_json(), **asdict(cost)} for architecture, cost in comparison.model.samples
+        ]
         write_json(output, summary | {"rows": [asdict(row) for row in comparison.rows], "samples": samples})
     print(json.dumps(summary))
 
