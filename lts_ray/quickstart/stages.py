@@ -22,8 +22,8 @@ from lts_ray.pretrained import DEFAULT_MODEL
 from lts_ray.quickstart.ask import ask_all, print_answers
 from lts_ray.quickstart.endpoint import endpoint, serve_command
 
-EVALUATIONS = 12
-"""Enough for a front to choose from; on both targets they take about a minute and a half on two cores."""
+EVALUATIONS = 10
+"""Enough for a front to choose from; on both targets they take little more than a minute on two cores."""
 SERVED_TARGET = "one-thread"
 """The other core is for the proxy, the event loop and the client: docs/serve.md has the figures."""
 TARGETS = [
