@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -46,8 +46,12 @@ def evaluate(
     the same next token most likely, and the KL divergence of the submodel's distribution from the universal one's, in
     nats per token.
     """
+    import io
+    from contextlib import nullcontext, redirect_stderr
+
     from lts_ray.console import print_rows, progress_bars
     from lts_ray.errors import LtsRayError
+    from lts_ray.evaluation.harness import check_lm_eval
     from lts_ray.evaluation.text_quality import evaluate as run
 
     if tasks is not None:
@@ -56,8 +60,33 @@ def evaluate(
         names = listed(tasks)
         if not names:
             raise LtsRayError(f"--tasks is TASK,TASK; got {tasks!r}")
-        own: dict[str, Any] = {"shots": shots or [0], "limit": limit, "beside": beside, "include_path": include_path}
-        _on_tasks(model, submodel, frontier, tasks=names, as_json=as_json, **own)
+        check_lm_eval()
+        from lts_ray.evaluation.harness.harness_subjects import load_subjects
+        from lts_ray.evaluation.harness.task_list import task_manager
+        from lts_ray.evaluation.harness.task_run import evaluate_tasks
+        from lts_ray.evaluation.harness.task_score import TaskScore, averages, json_rows, table_rows
+
+        # JSON is printed task by task; lm_eval's own progress bars are shown on a terminal, without --json
+        stderr = sys.stderr
+        is_watched = stderr.isatty() and not as_json
+        with nullcontext() if is_watched else redirect_stderr(io.StringIO()):
+            subjects = load_subjects(model, submodel, frontier=frontier, beside=beside)
+            scores: list[TaskScore] = []
+            for scored in evaluate_tasks(
+                subjects.models,
+                names,
+                manager=task_manager(names, include_path),
+                shots=shots or [0],
+                limit=limit,
+                progress=lambda line: print(line, file=stderr) if is_watched else None,
+                left_out=lambda line: print(f"lts-ray: {line}", file=stderr),
+            ):
+                scores += scored
+                if as_json:
+                    rows = json_rows([*scored, *averages(scored)], subjects.config, subjects.submodels)
+                    print_rows(rows, as_json=True)
+        if not as_json:
+            print_rows(table_rows([*scores, *averages(scores)]), as_json=False)
         return
     if shots or limit is not None or beside is not None or include_path is not None:
         raise LtsRayError("--shots, --limit, --beside and --include-path are for --tasks: say which tasks")
@@ -86,51 +115,3 @@ def evaluate(
         for result in results
     ]
     print_rows(rows, as_json=as_json)
-
-
-def _on_tasks(
-    model: Path,
-    names: list[str] | None,
-    frontier: Path | None,
-    *,
-    tasks: list[str],
-    shots: list[int],
-    limit: int | None,
-    beside: Path | None,
-    include_path: Path | None,
-    as_json: bool,
-) -> None:
-    """JSON is printed task by task. lm_eval's own progress bars are shown on a terminal, without --json."""
-    import io
-    from contextlib import nullcontext, redirect_stderr
-
-    from lts_ray.console import print_rows
-    from lts_ray.evaluation.harness import check_lm_eval
-
-    check_lm_eval()
-    from lts_ray.evaluation.harness.harness_subjects import load_subjects
-    from lts_ray.evaluation.harness.score_table import json_rows, table_rows
-    from lts_ray.evaluation.harness.task_list import task_manager
-    from lts_ray.evaluation.harness.task_run import evaluate_tasks
-    from lts_ray.evaluation.harness.task_score import TaskScore, averages
-
-    stderr = sys.stderr
-    is_watched = stderr.isatty() and not as_json
-    with nullcontext() if is_watched else redirect_stderr(io.StringIO()):
-        subjects = load_subjects(model, names, frontier=frontier, beside=beside)
-        scores: list[TaskScore] = []
-        for scored in evaluate_tasks(
-            subjects.models,
-            tasks,
-            manager=task_manager(tasks, include_path),
-            shots=shots,
-            limit=limit,
-            progress=lambda line: print(line, file=stderr) if is_watched else None,
-            left_out=lambda line: print(f"lts-ray: {line}", file=stderr),
-        ):
-            scores += scored
-            if as_json:
-                rows = json_rows([*scored, *averages(scored)], subjects.config, subjects.submodels)
-                print_rows(rows, as_json=True)
-    if not as_json:
-        print_rows(table_rows([*scores, *averages(scores)]), as_json=False)

@@ -49,15 +49,16 @@ def train(
     from dataclasses import replace
 
     from lts_ray.errors import LtsRayError
+    from lts_ray.training.run_settings import read_sections
     from lts_ray.vision.vision_run import train_vit
-    from lts_ray.vision.vision_settings import VisionSettings, load_vision_settings
+    from lts_ray.vision.vision_settings import VisionSettings
 
     settings = None
     if resume:
         if (config, images, init_from, alone, steps, seed) != (None,) * 6:
             raise LtsRayError("--resume goes on with the settings of the run: give only --output with it")
     else:
-        settings = VisionSettings() if config is None else load_vision_settings(config)
+        settings = VisionSettings() if config is None else VisionSettings.from_json(read_sections(config))
         if images is not None:
             settings = replace(settings, images=replace(settings.images, source=images))
         if init_from is not None:
@@ -145,6 +146,8 @@ def retrieve(
     The index is the images to train on, the queries are those held out. The table says how often the nearest image is
     of the query's class: a row per submodel that encodes the queries, a column per one that encodes the index.
     """
+    from dataclasses import asdict
+
     from lts_ray.console import print_rows, progress_bars
     from lts_ray.models.vit.vit_checkpoint import load_vit
     from lts_ray.vision.images import read_images
@@ -164,7 +167,7 @@ def retrieve(
             progress=partial(progress, "encoding"),
         )
     if as_json:
-        print_rows([retrieval.to_json() for retrieval in retrievals], as_json=True)
+        print_rows([asdict(retrieval) for retrieval in retrievals], as_json=True)
         return
     rows = [
         {"query": name, **{f"index {cell.index}": cell.accuracy for cell in retrievals if cell.query == name}}

@@ -6,20 +6,17 @@ training run leaves, with the finished checkpoint in model/, and comparison.json
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.progress import Progress
 
+from lts_ray.console import progress_bars
 from lts_ray.elasticize.comparison import ComparisonRow, autocast, compare_stage
 from lts_ray.elasticize.elasticize_settings import ElasticizeSettings
 from lts_ray.elasticize.gguf import check_gguf, convert_gguf
-from lts_ray.elasticize.importance import evenly
-from lts_ray.elasticize.reorder import reorder_by_importance
+from lts_ray.elasticize.importance import evenly, reorder_by_importance
 from lts_ray.errors import LtsRayError
 from lts_ray.files import write_json
 from lts_ray.models.checkpoint_folder import CONFIG
@@ -37,32 +34,7 @@ from lts_ray.training.run_settings import RunSettings
 from lts_ray.training.text_run import prepare_text
 
 SCHEMA = 1
-
-
-@dataclass(frozen=True)
-class ElasticFolder(RunFolder):
-    """What elasticizing adds to the folder of its training run."""
-
-    @property
-    def settings(self) -> Path:
-        """Of making the checkpoint elastic; the training's stand beside them."""
-        return self.path / "elasticize.json"
-
-    @property
-    def training(self) -> RunFolder:
-        return RunFolder(self.path)
-
-    @property
-    def original(self) -> Path:
-        return self.path / "original"
-
-    @property
-    def reordered(self) -> Path:
-        return self.path / "reordered"
-
-    @property
-    def comparison(self) -> Path:
-        return self.path / "comparison.json"
+REORDERED = "reordered"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +53,8 @@ def elasticize(settings: ElasticizeSettings | None, output: Path, *, address: st
     Raises LtsRayError for an unusable source, text, settings or folder.
     """
     check_output(output)
-    folder = ElasticFolder(output.resolve())
-    settings = _continued(folder) if settings is None else _begun(settings, folder)
+    folder = RunFolder(output.resolve(), settings_name="elasticize.json")  # the training's settings stand beside it
+    settings = ElasticizeSettings.from_json(folder.resume()) if settings is None else _begun(settings, folder)
     reordered = _reordered(settings, folder)
     if not settings.fine_tune:
         return Elastic(model=reordered, rows=_compared(settings, folder))
@@ -90,18 +62,14 @@ def elasticize(settings: ElasticizeSettings | None, output: Path, *, address: st
     model = run_training(
         settings.run(start=str(reordered), teacher=str(original)),
         folder.path,
-        resume=folder.training.settings.exists(),
+        resume=RunFolder(folder.path).settings.exists(),
         address=address,
         command="lts-ray elasticize",
     )
     return Elastic(model=model, rows=_compared(settings, folder))
 
 
-def _continued(folder: ElasticFolder) -> ElasticizeSettings:
-    return ElasticizeSettings.from_json(folder.resume())
-
-
-def _begun(settings: ElasticizeSettings, folder: ElasticFolder) -> ElasticizeSettings:
+def _begun(settings: ElasticizeSettings, folder: RunFolder) -> ElasticizeSettings:
     """The settings with every automatic choice made; checked, and written down before any work."""
     folder.check_unused(empty=True)
     source = Path(settings.source).resolve()
@@ -131,21 +99,23 @@ def _is_gguf(source: Path) -> bool:
     return source.suffix == ".gguf"
 
 
-def _original(settings: ElasticizeSettings, folder: ElasticFolder) -> Path:
+def _original(settings: ElasticizeSettings, folder: RunFolder) -> Path:
     """The folder of the model as it came; a GGUF file is converted once."""
     source = Path(settings.source)
     if not _is_gguf(source):
         return source
-    if not folder.original.exists():
-        convert_gguf(source, folder.original)
-        _check(settings, folder.original)
-    return folder.original
+    converted = folder.path / "original"
+    if not converted.exists():
+        convert_gguf(source, converted)
+        _check(settings, converted)
+    return converted
 
 
-def _reordered(settings: ElasticizeSettings, folder: ElasticFolder) -> Path:
+def _reordered(settings: ElasticizeSettings, folder: RunFolder) -> Path:
     """The folder that training starts from."""
-    if (folder.reordered / CONFIG).exists():  # written last: the checkpoint is whole
-        return folder.reordered
+    reordered = folder.path / REORDERED
+    if (reordered / CONFIG).exists():  # written last: the checkpoint is whole
+        return reordered
     original = _original(settings, folder)
     prepare_text(RunSettings(data=settings.data, init_from=str(original)), folder)
     model = _load(settings, original)
@@ -154,18 +124,12 @@ def _reordered(settings: ElasticizeSettings, folder: ElasticFolder) -> Path:
         blocks = blocks_of(tokens, length=settings.training.sequence_length)
         blocks = blocks[evenly(len(blocks), settings.calibration_blocks)]
         total = len(blocks) * len(model.config.trained)
-        with _importance_progress(total) as advance, autocast(settings.training.precision):
-            reorder_by_importance(model, blocks, progress=advance)
-    save_tokenizer(load_tokenizer(original), folder.reordered)
-    save_checkpoint(model, folder.reordered)
-    return folder.reordered
-
-
-@contextmanager
-def _importance_progress(total: int) -> Iterator[Callable[[], None]]:
-    with Progress(console=Console(stderr=True), transient=True) as shown:
-        task = shown.add_task("importance of neurons", total=total)
-        yield lambda: shown.advance(task)
+        done = count(1)
+        with progress_bars() as show, autocast(settings.training.precision):
+            reorder_by_importance(model, blocks, progress=lambda: show("importance of neurons", next(done), total))
+    save_tokenizer(load_tokenizer(original), reordered)
+    save_checkpoint(model, reordered)
+    return reordered
 
 
 def _load(settings: ElasticizeSettings, path: Path) -> MatFormer:
@@ -175,14 +139,14 @@ def _load(settings: ElasticizeSettings, path: Path) -> MatFormer:
     return model
 
 
-def _compared(settings: ElasticizeSettings, folder: ElasticFolder) -> list[ComparisonRow]:
+def _compared(settings: ElasticizeSettings, folder: RunFolder) -> list[ComparisonRow]:
     """Every stage on the same held-out text; written to comparison.json."""
     blocks = blocks_of(np.load(folder.data / "validation.npy"), length=settings.training.sequence_length)
     blocks = blocks[evenly(len(blocks), settings.report_blocks)]
     original = _load(settings, _original(settings, folder))
     stages = {"prefix": original}
     if settings.by_importance:
-        stages["importance"] = _load(settings, folder.reordered)
+        stages["importance"] = _load(settings, folder.path / REORDERED)
     if settings.fine_tune:
         stages["trained"] = _load(settings, folder.model)
     rows = [
@@ -190,5 +154,5 @@ def _compared(settings: ElasticizeSettings, folder: ElasticFolder) -> list[Compa
         for stage, model in stages.items()
         for row in compare_stage(stage, model, original, blocks, settings.training.precision)
     ]
-    write_json(folder.comparison, {"schema": SCHEMA, "rows": [row.to_json() for row in rows]})
+    write_json(folder.path / "comparison.json", {"schema": SCHEMA, "rows": [row.to_json() for row in rows]})
     return rows

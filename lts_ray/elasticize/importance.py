@@ -3,6 +3,10 @@
 Scaling neuron i's output by g has dL/dg = ⟨w_i, dL/dw_i⟩ at g = 1, for w_i its column of the output projection: one
 backward pass scores all neurons of all layers, whatever is in the block. The mean square over sequences is the score
 (Molchanov et al., 2019, for groups of weights).
+
+In that order the universal model computes what it did, and its submodels are what they can be. From the widest
+granularity to the narrowest: which half matters most is asked of the whole model, which half of that half is asked of
+the model that has only the first half left, and so on.
 """
 
 from __future__ import annotations
@@ -52,6 +56,19 @@ def neuron_scores(
             kept = slice(len(score))
             score.add_((weight.detach()[:, kept] * gradient[:, kept]).sum(0).square(), alpha=1 / count)
     return scores
+
+
+def reorder_by_importance(model: MatFormer, blocks: Tensor, *, progress: Progress = lambda: None) -> None:
+    """Reorder `model`'s neurons in place. blocks: [N, T + 1] of calibration text, gone through once a granularity."""
+    for submodel in reversed(list(model.config.trained.values())):
+        reorder_by(feed_forwards(model), neuron_importance(model, blocks, submodel, progress=progress))
+
+
+def reorder_by(ffns: Sequence[FeedForward], scores: Sequence[Tensor]) -> None:
+    """Put each layer's first neurons, those that have a score, in its order, in place: the model is what it was."""
+    for ffn, score in zip(ffns, scores, strict=True):
+        rest = torch.arange(len(score), ffn.width)
+        ffn.reorder(torch.cat([score.argsort(descending=True, stable=True), rest]))
 
 
 def evenly(total: int, count: int) -> Tensor:

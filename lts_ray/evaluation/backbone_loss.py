@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lts_ray.errors import LtsRayError
+from lts_ray.evaluation.validation_loss import check_blocks
 from lts_ray.models.backbones.backbone import Backbone
 
 
@@ -14,8 +14,7 @@ def backbone_loss(model: Backbone, blocks: Tensor, *, batch_size: int = 8) -> fl
 
     A Transformer-XL starts every block with an empty memory, as in training.
     """
-    if blocks.shape[0] == 0:
-        raise LtsRayError("there is no text to evaluate on")
+    check_blocks(blocks)
     total = 0.0
     with torch.inference_mode():
         for batch in torch.split(blocks, batch_size):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from torch import Tensor
 
 from lts_ray.checkpoints.universal import load_universal, read_universal
 from lts_ray.errors import LtsRayError
-from lts_ray.evaluation.consistency import Predictor, consistency
+from lts_ray.evaluation.consistency import Consistency, Predictor, consistency
 from lts_ray.evaluation.named_submodels import frontier_points, submodels_of
 from lts_ray.submodel import Submodel
 from lts_ray.text.batches import blocks_of, tokenize, validation_blocks
@@ -23,17 +23,14 @@ LENGTH = 512
 
 
 @dataclass(frozen=True, kw_only=True)
-class SubmodelQuality:
+class SubmodelQuality(Consistency):
+    """The reference is the universal model."""
+
     name: str
     submodel: Submodel
     decoder_params: int
-    loss: float
-    """Nats per token over `tokens` tokens."""
-    agreement: float
-    """Share of the places at which it and the universal model find the same next token likeliest."""
-    kl: float
-    """Mean KL(universal ‖ submodel), nats."""
     tokens: int
+    """Of the text."""
 
     @property
     def perplexity(self) -> float:
@@ -75,10 +72,8 @@ def evaluate(
             name=name,
             submodel=submodel,
             decoder_params=model.config.decoder_params(submodel),
-            loss=of_one.loss,
-            agreement=of_one.agreement,
-            kl=of_one.kl,
             tokens=data[:, 1:].numel(),
+            **asdict(of_one),
         )
         for (name, submodel), of_one in zip(submodels.items(), measured, strict=True)
     ]

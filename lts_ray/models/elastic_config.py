@@ -6,7 +6,7 @@ have fewer of them: prefixes, as of the FFN (MatFormer, section 2).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 
 from lts_ray.errors import LtsRayError
@@ -124,15 +124,6 @@ class ElasticConfig:
             nested = f"has a d_model of {full}" if full else "has a d_model that does not nest"
             raise LtsRayError(f"this model {nested}; the submodel asks for {submodel.d_model}")
         return submodel.d_model
-
-    def cover(self, submodels: Sequence[Submodel]) -> Submodel:
-        """The smallest submodel that has all that any of these has."""
-        heads: tuple[int, ...] = ()
-        if all(submodel.heads for submodel in submodels):
-            heads = tuple(map(max, zip(*(submodel.heads for submodel in submodels), strict=True)))
-        widths = tuple(map(max, zip(*(submodel.widths for submodel in submodels), strict=True)))
-        d_models = [submodel.d_model for submodel in submodels]
-        return self.check(Submodel(widths, heads=heads, d_model=max(d_models) if all(d_models) else 0))
 
     def submodel(self, text: str) -> Submodel:
         """Parse `XL`, `0.5`, or one width or granularity per layer: `256,512,S,XL`.

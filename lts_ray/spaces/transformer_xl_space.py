@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lts_ray.architecture import Architecture
+from lts_ray.spaces import gpt2_space
 from lts_ray.spaces.adaptive_params import adaptive_params
 from lts_ray.spaces.backbone_space import BackboneSpace
-from lts_ray.spaces.ranges import Ranges
 
 CUTOFFS = (19_997, 39_997, 199_997)
 
@@ -25,13 +25,7 @@ def _total_params(architecture: Architecture, *, vocab_size: int) -> int:
 SPACE = BackboneSpace(
     name="transformer-xl",
     backbone="transformer-xl",
-    ranges=Ranges(
-        n_layer=tuple(range(2, 17)),
-        d_model=tuple(range(128, 961, 64)),
-        n_head=(2, 4, 8),
-        d_inner=tuple(range(128, 4033, 64)),
-        div_val=4,
-    ),
+    ranges=replace(gpt2_space.SPACE.ranges, n_layer=tuple(range(2, 17))),
     count_decoder_params=_decoder_params,
     count_total_params=_total_params,
     vocab_size=267_735,

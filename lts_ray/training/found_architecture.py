@@ -84,17 +84,13 @@ def _read(path: Path) -> tuple[str, Mapping[str, object], Path]:
     raw = read_json(file, what="search result")
     if raw.get("schema") != SCHEMA:
         raise LtsRayError(f"search result {file} has schema {raw.get('schema')!r}; this version reads {SCHEMA}")
-    points = _points(file, raw.get("points"))
-    return backbone_space(str(raw.get("space"))).backbone, points, file
-
-
-def _points(file: Path, points: object) -> Mapping[str, object]:
-    """Architectures as JSON, by name."""
+    points = raw.get("points")
     if not isinstance(points, list) or not all(isinstance(point, dict) and "architecture" in point for point in points):
         raise LtsRayError(f"search result {file} is not one of architectures: its points have none")
     if not points:
         raise LtsRayError(f"search result {file} has no architectures")
-    return {str(point.get("name")): point["architecture"] for point in points}
+    backbone = backbone_space(str(raw.get("space"))).backbone
+    return backbone, {str(point.get("name")): point["architecture"] for point in points}, file
 
 
 def _chosen(points: Mapping[str, object], names: Sequence[str], file: Path) -> dict[str, Architecture]:

@@ -22,6 +22,7 @@ class RunFolder:
     """Where a run keeps what: everything under one folder, readable by every worker."""
 
     path: Path
+    settings_name: str = "settings.json"
 
     @property
     def data(self) -> Path:
@@ -30,7 +31,7 @@ class RunFolder:
 
     @property
     def settings(self) -> Path:
-        return self.path / "settings.json"
+        return self.path / self.settings_name
 
     @property
     def metrics(self) -> Path:

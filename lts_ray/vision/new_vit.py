@@ -1,4 +1,8 @@
-"""The model at step 0: fresh from the seed, or one to fine-tune, its neurons in order."""
+"""The model at step 0: fresh from the seed, or one to fine-tune, its neurons in order of importance.
+
+As for language models (`lts_ray.elasticize`): a neuron's score is the mean over images of the squared slope of the loss
+in the neuron's output, asked from the widest granularity to the narrowest.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
+from torch.nn import functional
 
-from lts_ray.elasticize.importance import evenly
+from lts_ray.elasticize.importance import evenly, feed_forwards, neuron_scores, reorder_by
 from lts_ray.errors import LtsRayError
 from lts_ray.models.vit.matvit import MatViT
 from lts_ray.models.vit.vit_checkpoint import load_vit
-from lts_ray.vision.images import ImageData, check_images
-from lts_ray.vision.neuron_order import reorder_vit
+from lts_ray.submodel import Submodel
+from lts_ray.vision.images import ImageData, Images, check_images, normalize
 from lts_ray.vision.vision_settings import VisionSettings
 
 
@@ -39,3 +45,18 @@ def new_vit(settings: VisionSettings, data: ImageData) -> MatViT:
         places = evenly(len(data.train), settings.calibration_images)  # files may go class by class
         reorder_vit(model, data.train.at(places))
     return model
+
+
+def reorder_vit(model: MatViT, images: Images) -> None:
+    """Reorder `model`'s neurons in place: it computes what it did. The images are gone through once a granularity."""
+    for submodel in reversed(list(model.config.trained.values())):
+        reorder_by(feed_forwards(model), vit_neuron_importance(model, images, submodel))
+
+
+def vit_neuron_importance(model: MatViT, images: Images, submodel: Submodel) -> list[Tensor]:
+    """Scores of each layer's first neurons, those of `submodel`: [width] float32, one per layer; more is worth more."""
+    losses = (
+        functional.cross_entropy(model(pixels[None], submodel=submodel), label[None])
+        for pixels, label in zip(normalize(images.pixels, model.config), images.labels, strict=True)
+    )
+    return neuron_scores(feed_forwards(model), submodel, losses, count=len(images))

@@ -7,7 +7,7 @@ queries that a small submodel encodes on a small device. It works as far as the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
@@ -32,9 +32,6 @@ class Retrieval:
     """The submodel that encodes the index."""
     accuracy: float
     """Of 1-NN."""
-
-    def to_json(self) -> dict[str, str | float]:
-        return asdict(self)
 
 
 def retrieve(

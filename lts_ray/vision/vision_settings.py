@@ -16,7 +16,7 @@ from lts_ray.errors import LtsRayError
 from lts_ray.models.elastic_config import GRANULARITIES, check_granularities
 from lts_ray.models.vit.vit_config import MatViTConfig
 from lts_ray.record import Text, Whole, read_record, record, record_json
-from lts_ray.training.run_settings import Shares, TrainingSettings, given_sections, read_sections
+from lts_ray.training.run_settings import Shares, TrainingSettings, given_sections
 from lts_ray.vision.images import DIGITS, ImageData
 
 TRAINING = TrainingSettings(
@@ -136,8 +136,3 @@ class VisionSettings:
     def from_json(cls, value: Mapping[str, Any]) -> VisionSettings:
         """Keys that are left out keep their defaults. Raises LtsRayError for unknown or unusable ones."""
         return read_record(cls, given_sections(value, training=TRAINING))
-
-
-def load_vision_settings(path: Path) -> VisionSettings:
-    """Read a run's YAML. Raises LtsRayError for a missing file, bad YAML, or unknown or unusable keys."""
-    return VisionSettings.from_json(read_sections(path))

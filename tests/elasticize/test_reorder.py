@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from lts_ray.elasticize.importance import evenly, feed_forwards, neuron_importance
-from lts_ray.elasticize.reorder import reorder_by_importance
+from lts_ray.elasticize.importance import evenly, feed_forwards, neuron_importance, reorder_by_importance
 from lts_ray.evaluation.validation_loss import validation_loss
 from lts_ray.models.matformer.matformer import MatFormer
 from tests.conftest import make_model

@@ -21,13 +21,12 @@ from lts_ray.files import read_json_lines
 from lts_ray.models.vit.vit_checkpoint import load_vit, save_vit
 from lts_ray.training.learners.universal_learner import Passes
 from lts_ray.training.loop import propagate
-from lts_ray.training.run_settings import TrainingSettings
+from lts_ray.training.run_settings import TrainingSettings, read_sections
 from lts_ray.vision.accuracy import logits_of
 from lts_ray.vision.images import normalize, read_images
-from lts_ray.vision.neuron_order import reorder_vit, vit_neuron_importance
-from lts_ray.vision.new_vit import new_vit
+from lts_ray.vision.new_vit import new_vit, reorder_vit, vit_neuron_importance
 from lts_ray.vision.vision_run import train_vit
-from lts_ray.vision.vision_settings import VisionSettings, load_vision_settings
+from lts_ray.vision.vision_settings import VisionSettings
 from lts_ray.vision.vit_learner import ViTLearner
 from tests.conftest import ROOT
 from tests.vision.make import (
@@ -262,12 +261,12 @@ def test_order_brings_small_submodels_nearer_to_the_universal_one() -> None:
 def test_settings_that_cannot_be_are_refused_in_one_line(text: str, problem: str, tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(LtsRayError, match=problem) as error:
-        load_vision_settings(tmp_path / "a.yaml")
+        VisionSettings.from_json(read_sections(tmp_path / "a.yaml"))
     assert "\n" not in str(error.value)
 
 
 def test_the_shipped_configuration_is_what_training_does_without_one() -> None:
-    found = load_vision_settings(ROOT / "configs" / "vit-digits.yaml")
+    found = VisionSettings.from_json(read_sections(ROOT / "configs" / "vit-digits.yaml"))
     assert replace(found, training=replace(found.training, threads=None)) == VisionSettings()
     assert VisionSettings.from_json(found.to_json()) == found
 

@@ -1,12 +1,17 @@
-"""One number of one model on one task, and the averages of them that the paper's tables end with."""
+"""One number of one model on one task, and the averages of them that the paper's tables end with.
+
+They become rows: for a program one a line, for a person the paper's way, a task a row and a model a column.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from lts_ray.evaluation.harness.paper_tasks import BY_TASK, Kind
+from lts_ray.models.decoder_config import DecoderConfig
+from lts_ray.submodel import Submodel
 
 SHARES = ("acc_norm", "acc", "exact_match", "exact", "em", "f1", "acc_bytes")
 """Metrics up to 1, which are averaged and printed in percent; a task that has several is known by the first."""
@@ -87,3 +92,42 @@ def averages(scores: Sequence[TaskScore]) -> list[TaskScore]:
                 replace(several[0], task=AVERAGE, kind=kind, metric="mean", value=value, documents=len(several))
             )
     return means
+
+
+def json_rows(
+    scores: Sequence[TaskScore], config: DecoderConfig, submodels: Mapping[str, Submodel]
+) -> list[dict[str, Any]]:
+    """A model that is none of `submodels` has neither widths nor decoder parameters here."""
+    rows = []
+    for score in scores:
+        own: dict[str, Any] = {"widths": None, "decoder_params": None}
+        if submodel := submodels.get(score.model):
+            own = {**submodel.fields(), "decoder_params": config.decoder_params(submodel)}
+        rows.append({"model": score.model, **own, **asdict(score)})
+    return rows
+
+
+def table_rows(scores: Sequence[TaskScore]) -> list[dict[str, Any]]:
+    """Shares in percent, GEN before RANK before the rest, averages last."""
+    rows: dict[tuple[str, str | None, int], dict[str, Any]] = {}
+    for score in sorted(scores, key=_order):
+        row = rows.setdefault(
+            (score.task, score.kind, score.shots),
+            {
+                "task": _label(score),
+                "shots": score.shots,
+                "metric": f"{score.metric} %" if score.is_share else score.metric,
+                "of": score.documents,
+            },
+        )
+        row[score.model] = round(100 * score.value, 2) if score.is_share else score.value
+    return list(rows.values())
+
+
+def _order(score: TaskScore) -> tuple[bool, int, int]:
+    kinds = (None, "GEN", "RANK") if score.task == AVERAGE else ("GEN", "RANK", None)
+    return score.task == AVERAGE, kinds.index(score.kind), score.shots
+
+
+def _label(score: TaskScore) -> str:
+    return score.task if score.task != AVERAGE or score.kind is None else f"{AVERAGE} of {score.kind}"

@@ -194,18 +194,6 @@ def test_checkpoints_keep_every_axis(name: str, text: str, tmp_path: Path) -> No
     assert read_config(tmp_path / "model")[0].nested_heads == model.config.nested_heads
 
 
-@given(st.lists(submodels(SHAPE), min_size=1, max_size=4))
-def test_a_cover_has_what_any_of_them_has_and_no_more(chosen: list[Submodel]) -> None:
-    cover = SHAPE.cover(chosen)
-    assert all(each.is_within(cover) for each in chosen)
-    assert cover.is_within(SHAPE.universal)
-    for layer in range(3):
-        assert cover.widths[layer] == max(each.widths[layer] for each in chosen)
-        most = max((each.heads or SHAPE.elastic_heads)[layer] for each in chosen)
-        assert (cover.heads or SHAPE.elastic_heads)[layer] == most
-    assert (cover.d_model or 32) == max(each.d_model or 32 for each in chosen)
-
-
 def test_submodels_of_other_heads_share_no_pass() -> None:
     with pytest.raises(LtsRayError, match="share no pass"):
         MODELS["llama"].fan_out(TOKENS, [SHAPE.trained["S"], SHAPE.universal])
