@@ -62,8 +62,7 @@ def evaluate(
             raise LtsRayError(f"--tasks is TASK,TASK; got {tasks!r}")
         check_lm_eval()
         from lts_ray.evaluation.harness.harness_subjects import load_subjects
-        from lts_ray.evaluation.harness.task_list import task_manager
-        from lts_ray.evaluation.harness.task_run import evaluate_tasks
+        from lts_ray.evaluation.harness.task_run import evaluate_tasks, task_manager
         from lts_ray.evaluation.harness.task_score import TaskScore, averages, json_rows, table_rows
 
         # JSON is printed task by task; lm_eval's own progress bars are shown on a terminal, without --json

@@ -1,4 +1,4 @@
-"""Validation loss of a submodel: mean next-token cross-entropy in nats; perplexity is its exponential.
+"""Validation loss of a submodel or a backbone: mean next-token cross-entropy in nats; perplexity is its exponential.
 
 Logits are the largest thing in an evaluation, so they are made for a part of the tokens at a time.
 """
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lts_ray.errors import LtsRayError
+from lts_ray.models.backbones.backbone import Backbone
 from lts_ray.models.universal_model import UniversalModel
 from lts_ray.submodel import Submodel
 
@@ -34,6 +35,19 @@ def validation_loss(model: UniversalModel, blocks: Tensor, submodel: Submodel, *
                 total += float(functional.cross_entropy(logits, targets[part], reduction="sum"))
             count += targets.numel()
     return total / count
+
+
+def backbone_loss(model: Backbone, blocks: Tensor, *, batch_size: int = 8) -> float:
+    """Mean loss in nats per token, each block on its own. blocks: [N, T + 1], int64. Raises LtsRayError for no blocks.
+
+    A Transformer-XL starts every block with an empty memory, as in training.
+    """
+    check_blocks(blocks)
+    total = 0.0
+    with torch.inference_mode():
+        for batch in torch.split(blocks, batch_size):
+            total += float(model.loss(batch[:, :-1], batch[:, 1:])) * len(batch)
+    return total / len(blocks)
 
 
 def token_parts(tokens: int, vocab_size: int) -> Iterator[slice]:

@@ -20,7 +20,7 @@ from lts_ray.cli.evaluate import evaluate as verb
 from lts_ray.errors import LtsRayError
 from lts_ray.evaluation.harness import TASKS as SHIPPED
 from lts_ray.evaluation.harness.paper_tasks import BY_TASK, GROUPS, PAPER_TASKS
-from lts_ray.evaluation.harness.task_list import load_tasks, task_manager
+from lts_ray.evaluation.harness.task_run import load_tasks, task_manager
 from lts_ray.evaluation.harness.task_score import TaskScore, averages, metric_of, table_rows, task_scores
 from lts_ray.frontier import Frontier, FrontierPoint, write_frontier
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint

@@ -1,10 +1,11 @@
-"""Tasks on models, one after the other: what `lts-ray evaluate --tasks` prints."""
+"""The tasks that a person names, on models, one after the other: what `lts-ray evaluate --tasks` prints."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +14,9 @@ from lm_eval.api.task import Task
 from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 
-from lts_ray.evaluation.harness.task_list import check_names, load_tasks
+from lts_ray.errors import LtsRayError
+from lts_ray.evaluation.harness import TASKS
+from lts_ray.evaluation.harness.paper_tasks import GROUPS
 from lts_ray.evaluation.harness.task_score import ROLLING, TaskScore, task_scores
 
 SEED = 1234
@@ -38,7 +41,12 @@ def evaluate_tasks(
     limit: documents of a task at most. progress: told what is done next. left_out: told of tasks of a group that cannot
     be had, as `load_tasks` says. Raises LtsRayError for tasks that are unknown or cannot be loaded.
     """
-    check_names(manager, names)
+    unknown = [name for name in names if name not in manager.task_index]
+    if unknown:
+        raise LtsRayError(
+            f"lm_eval knows no task, group or tag {', '.join(map(repr, unknown))}; "
+            "`python -m lts_ray.evaluation.harness ls tasks` lists them"
+        )
     done: set[tuple[str, int]] = set()
     numbers = list(dict.fromkeys(shots))
     for round_, asked in enumerate(numbers):
@@ -53,6 +61,52 @@ def evaluate_tasks(
             with quiet():
                 results = results_of(model, tasks, limit=limit)
             yield task_scores(name, results)
+
+
+def task_manager(names: Sequence[str], include_path: Path | None) -> TaskManager:
+    """Of the groups that ship, a folder of one's own, and lm_eval's tasks, whose files take seconds to read, if any of
+    `names` needs them. Raises LtsRayError for a folder that is none."""
+    if include_path is not None and not include_path.is_dir():
+        raise LtsRayError(f"--include-path {include_path} is not a folder; give one with tasks in lm_eval's YAML")
+    folders = [TASKS, *([] if include_path is None else [include_path])]
+    ours = TaskManager(include_path=folders, include_defaults=False)
+    return ours if set(names) <= set(ours.all_subtasks) else TaskManager(include_path=folders)
+
+
+def load_tasks(
+    manager: TaskManager, names: Sequence[str], *, left_out: Callable[[str], None] = lambda line: None
+) -> list[Task]:
+    """Each once, in the order of `names`, whose groups and tags it takes apart.
+
+    Of the groups that ship, a task whose documents cannot be had is left out, and `left_out` is told: one of them is
+    not given out without registration. Raises LtsRayError for others, for a missing network, and for no task at all.
+    """
+    tasks: dict[str, Task] = {}
+    lost: LtsRayError | None = None
+    for name in names:
+        for member in _members(manager, name):
+            try:
+                loaded = manager.load([member])["tasks"]
+                tasks |= {key: task for key, task in loaded.items() if key not in tasks}
+            except Exception as error:  # a task's own code may run here, and reads what others host
+                lost = LtsRayError(f"task {member!r} cannot be loaded: {_reason(error)}")
+                if name not in GROUPS or isinstance(error, ConnectionError):
+                    raise lost from None
+                left_out(f"left out: {lost}")
+    if lost is not None and not tasks:
+        raise lost
+    return list(tasks.values())
+
+
+def _members(manager: TaskManager, name: str) -> list[str]:
+    """Of a group that ships, its tasks; lm_eval takes other groups apart by itself."""
+    return list(manager.task_index[name].cfg["task"]) if name in GROUPS else [name]
+
+
+def _reason(error: Exception) -> str:
+    first = str(error).strip().split("\n")[0] or type(error).__name__
+    hint = "; documents are fetched once, with network, and kept in HF_HOME" if isinstance(error, OSError) else ""
+    return first.rstrip(".") + hint
 
 
 def set_shots(tasks: Sequence[Task], asked: int) -> None:

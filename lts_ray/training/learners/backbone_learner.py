@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lts_ray.evaluation.backbone_loss import backbone_loss
+from lts_ray.evaluation.validation_loss import backbone_loss
 from lts_ray.models.backbones.backbone import Backbone
 from lts_ray.models.backbones.backbone_checkpoint import load_backbone, save_backbone
 from lts_ray.models.backbones.backbone_config import BackboneConfig

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lts_ray.architecture import Architecture
 from lts_ray.errors import LtsRayError
-from lts_ray.evaluation.backbone_loss import backbone_loss
+from lts_ray.evaluation.validation_loss import backbone_loss
 from lts_ray.models.backbones.backbone_checkpoint import load_backbone
 from lts_ray.models.backbones.backbone_config import BACKBONES
 from lts_ray.models.backbones.supernet_config import SupernetConfig
