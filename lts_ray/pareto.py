@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import moocore
 import numpy as np
 
+Named = TypeVar("Named")
 Objectives = tuple[float, ...]
 
 
@@ -16,6 +18,13 @@ def non_dominated(vectors: Sequence[Objectives]) -> list[int]:
         return []
     kept = moocore.is_nondominated(np.asarray(vectors, dtype=np.float64), keep_weakly=True)
     return [int(index) for index in np.flatnonzero(kept)]
+
+
+def front_of(vectors: Mapping[Named, Objectives]) -> dict[Named, Objectives]:
+    """Those that no other dominates, in their order. A front and what comes later can be merged: dominance is
+    transitive, so what an earlier vector was dropped for still dominates it."""
+    items = list(vectors.items())
+    return dict(items[index] for index in non_dominated(list(vectors.values())))
 
 
 def hypervolume(vectors: Sequence[Objectives], reference: Objectives) -> float:

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lts_ray.pareto import Objectives, hypervolume, non_dominated, relative_hypervolume
-from lts_ray.search.algorithms.front import Front
+from lts_ray.pareto import Objectives, front_of, hypervolume, non_dominated, relative_hypervolume
 
 vector_lists = st.lists(st.tuples(*[st.integers(0, 6).map(float)] * 3), max_size=30)
 
@@ -25,11 +24,10 @@ def test_the_front_is_what_no_other_vector_dominates(vectors: list[Objectives]) 
 
 @given(vectors=vector_lists, cut=st.integers(0, 30))
 def test_a_front_built_in_two_parts_is_the_front_of_all(vectors: list[Objectives], cut: int) -> None:
-    front: Front[int] = Front()
     named = dict(enumerate(vectors))
-    front.add({i: vector for i, vector in named.items() if i < cut})
-    front.add({i: vector for i, vector in named.items() if i >= cut})
-    assert list(front.members) == brute_force(vectors)
+    front = front_of({i: vector for i, vector in named.items() if i < cut})
+    front = front_of({**front, **{i: vector for i, vector in named.items() if i >= cut}})
+    assert list(front) == brute_force(vectors)
 
 
 def test_hypervolume_of_a_staircase() -> None:

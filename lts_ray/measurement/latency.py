@@ -131,8 +131,8 @@ class Latency:
         )
 
 
-def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Bounds that hold the median of what `values` are drawn from with at least this probability.
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Bounds that hold the median of what `values` are drawn from with a probability of at least 95 %.
 
     The k-th smallest and k-th largest value miss it only when fewer than k of n values fall on one side of it, which
     is a fair coin's chance whatever the distribution. Five values or fewer give all there is, their range, which is
@@ -140,7 +140,7 @@ def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> 
     """
     ordered = sorted(values)
     n, k, missed = len(ordered), 1, 2 / 2 ** len(ordered)
-    while missed + 2 * comb(n, k) / 2**n <= 1 - confidence:
+    while missed + 2 * comb(n, k) / 2**n <= 1 - CONFIDENCE:
         missed += 2 * comb(n, k) / 2**n
         k += 1
     return ordered[k - 1], ordered[n - k]

@@ -41,6 +41,10 @@ class Measurement:
         return (self.prefill,) if self.decode is None else (self.prefill, self.decode)
 
     @property
+    def is_unsteady(self) -> bool:
+        return any(latency.is_unsteady for latency in self.latencies)
+
+    @property
     def cost(self) -> Cost:
         return Cost(
             prefill_ms=self.prefill.median_ms,

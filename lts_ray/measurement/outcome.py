@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any, Protocol
+from typing import Any
 
 from lts_ray.errors import LtsRayError
 from lts_ray.measurement.measurement import Failed, Measurement
@@ -39,12 +39,6 @@ class Evaluation:
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise LtsRayError(f"an evaluation is not usable: {error!r}") from None
-
-
-class Evaluator(Protocol):
-    """Evaluates one candidate of the space it was made for; a failure is a value. `FakeEvaluator` is one."""
-
-    def evaluate(self, candidate: Any, /) -> Evaluation | Failed: ...
 
 
 def outcome_to_json(outcome: Evaluation | Failed) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +13,7 @@ from lts_ray.measurement.subjects.encoder_subject import has_steps
 from lts_ray.measurement.subjects.subject import Subject
 from lts_ray.measurement.timed_blocks import Yardstick, time_step
 from lts_ray.target import Target
-from lts_ray.timing import Clock, torch_threads, waiter
+from lts_ray.timing import torch_threads, waiter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,19 +26,17 @@ class Reference:
     """None of an encoder's."""
 
     @classmethod
-    def of(cls, subject: Subject, target: Target, *, clock: Clock = time.perf_counter) -> Reference:
+    def of(cls, subject: Subject, target: Target) -> Reference:
         """Takes the baselines, about a second: nothing else should run on the node meanwhile."""
         wait, can_decode = waiter(subject.device), has_steps(subject)
         with torch_threads(target.threads), torch.inference_mode():
             return cls(
                 target=target,
-                prefill=Yardstick(step_of("prefill", subject, target), wait=wait, clock=clock),
-                decode=Yardstick(step_of("decode", subject, target), wait=wait, clock=clock) if can_decode else None,
+                prefill=Yardstick(step_of("prefill", subject, target), wait=wait),
+                decode=Yardstick(step_of("decode", subject, target), wait=wait) if can_decode else None,
             )
 
-    def latency(
-        self, regime: Regime, subject: Subject, *, seconds: float = 1.0, clock: Clock = time.perf_counter
-    ) -> Latency:
+    def latency(self, regime: Regime, subject: Subject, *, seconds: float = 1.0) -> Latency:
         """Time a candidate beside this reference, on its target. Raises LtsRayError for an encoder's decode step."""
         target, yardstick = self.target, self.prefill if regime == "prefill" else self.decode
         if yardstick is None:
@@ -52,5 +49,4 @@ class Reference:
                 threads=target.threads,
                 seconds=seconds,
                 wait=waiter(subject.device),
-                clock=clock,
             )

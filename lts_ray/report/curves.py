@@ -68,11 +68,9 @@ def _with(front: list[Objectives], vector: Objectives) -> list[Objectives]:
 def _box(
     session: SearchSession[Any], others: Mapping[str, SearchSession[Any]], target: str
 ) -> tuple[Objectives, Objectives] | None:
-    every = session.vectors(target)
-    seeds = [every[seed] for seed in session.plan.space.seeds() if seed in every]
-    if len(seeds) > 1:
-        return bounds_of(seeds)
-    vectors = [vector for search in (session, *others.values()) for vector in search.vectors(target).values()]
+    vectors = session.seeds(target) or [
+        vector for search in (session, *others.values()) for vector in search.vectors(target).values()
+    ]
     return bounds_of(vectors) if vectors else None
 
 

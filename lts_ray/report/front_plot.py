@@ -1,10 +1,11 @@
-"""A target's front in two dimensions: quality against the latencies there are, memory as colour."""
+"""A target's front: quality against the latencies there are, with memory as colour; and turned with the mouse, in the
+three dimensions that it is a front of."""
 
 from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -12,100 +13,156 @@ from plotly.subplots import make_subplots
 from lts_ray.pareto import non_dominated
 from lts_ray.report.hover_text import hover_text
 from lts_ray.report.report_data import ReportData, Shown
-from lts_ray.report.style import ACCENT, INK, MEMORY_SCALE, MUTED, SHOWN_ON_HOVER, styled
+from lts_ray.report.style import ACCENT, FONT, GRID, HOVER, INK, LEGEND, MEMORY_SCALE, MUTED, SHOWN_ON_HOVER, styled
+from lts_ray.search.algorithms.search_settings import LatencyName
 
-Axis = Literal["prefill_ms", "decode_ms"]
-AXES: dict[Axis, str] = {"prefill_ms": "prefill latency, ms", "decode_ms": "decode latency, ms per token"}
+AXES: dict[LatencyName, str] = {"prefill_ms": "prefill latency, ms", "decode_ms": "decode latency, ms per token"}
+EYE = {"x": 1.45, "y": -1.6, "z": 0.7}
+"""From the side: latency and memory grow together, so that the front runs from left to right."""
 
 
 def front_figure(data: ReportData, target: str) -> go.Figure:
-    axes: list[Axis] = [axis for axis in AXES if axis == "prefill_ms" or data.can_decode]
+    axes: list[LatencyName] = [axis for axis in AXES if axis == "prefill_ms" or data.can_decode]
     figure = make_subplots(rows=1, cols=len(axes), shared_yaxes=True, horizontal_spacing=0.035)
-    front = data.front(target)
+    front, rest, landmarks = data.front(target), _off_front(data, target), _landmarks(data)
+    bar = {"title": {"text": "memory, MB", "side": "right", "font": {"size": 13}}, "thickness": 12, "outlinewidth": 0}
     for column, axis in enumerate(axes, start=1):
         first = column == 1
-        figure.add_trace(_evaluated_trace(data, target, axis, legend=first), row=1, col=column)
-        figure.add_trace(_joined_trace(data, front, target, axis), row=1, col=column)
-        figure.add_trace(_front_trace(data, front, target, axis, legend=first), row=1, col=column)
-        if any(candidate.is_landmark for candidate in data.evaluated):
-            figure.add_trace(_landmark_trace(data, target, axis, legend=first), row=1, col=column)
+        off_front = {
+            **_hover(data, rest, target, "evaluated"),
+            "legendgroup": "evaluated",
+            "marker": {"color": MUTED, "size": 6, "opacity": 0.45},
+        }
+        on_front = {
+            **_hover(data, front, target, "front"),
+            "legendgroup": "front",
+            "marker": {**_by_memory(front, target, size=9, edge=1), "showscale": first, "colorbar": bar},
+        }
+        lines = {"mode": "lines", "line": {"color": ACCENT, "width": 1.5}, "hoverinfo": "skip"}
+        traces = [
+            _flat(data, rest, target, axis, showlegend=first, **off_front),
+            _flat(data, _leading(data, target, axis), target, axis, showlegend=False, **lines),
+            _flat(data, front, target, axis, showlegend=first, **on_front),
+        ]
+        if landmarks:
+            traces.append(
+                _flat(
+                    data,
+                    landmarks,
+                    target,
+                    axis,
+                    **_names(landmarks),
+                    legendgroup="landmark",
+                    showlegend=first,
+                    textposition="bottom left" if data.scale.is_loss else "top left",  # where nothing can lie
+                    textfont={"size": 13, "color": INK},
+                    marker={"symbol": "diamond-open", "size": 14, "color": INK, "line": {"width": 1.8}},
+                    hoverinfo="skip",
+                )
+            )
+        for trace in traces:
+            figure.add_trace(trace, row=1, col=column)
         figure.update_xaxes(title_text=AXES[axis], row=1, col=column)
     figure.update_yaxes(title_text=data.scale.title, row=1, col=1)
     return styled(figure, height=430)
 
 
-def _latency(candidate: Shown, target: str, axis: Axis) -> float:
+def front_figure_3d(data: ReportData, target: str) -> go.Figure:
+    """Its latency is decode where both are objectives: a response has one prefill and many decode steps."""
+    is_prefill = data.settings.latency == "prefill"
+    axis: LatencyName = "prefill_ms" if is_prefill else "decode_ms"
+    front, rest, landmarks = data.front(target), _off_front(data, target), _landmarks(data)
+    labels = {**_names(landmarks), "textposition": "top center", "textfont": {"size": 13, "color": INK, "family": FONT}}
+    drawn: list[tuple[Sequence[Shown], str, dict[str, Any]]] = [
+        (rest, "evaluated", {"marker": {"color": MUTED, "size": 2.5, "opacity": 0.5}}),
+        (front, "front", {"marker": _by_memory(front, target, size=5, edge=0.5)}),
+    ]
+    if landmarks:
+        marker = {"symbol": "diamond-open", "color": INK, "size": 8}
+        drawn.append((landmarks, "trained granularity", {**labels, "marker": marker}))
+    figure = go.Figure()
+    for shown, name, looks in drawn:
+        figure.add_trace(
+            go.Scatter3d(
+                x=[_latency(candidate, target, axis) for candidate in shown],
+                y=[candidate.measured[target].cost.peak_memory_mb for candidate in shown],
+                z=[data.value(candidate) for candidate in shown],
+                **{"mode": "markers", **_hover(data, shown, target, name), **looks},
+            )
+        )
+    figure.update_layout(
+        height=430,
+        margin={"l": 0, "r": 0, "t": 30, "b": 0},
+        font={"family": FONT, "size": 12, "color": INK},
+        paper_bgcolor="white",
+        legend={**LEGEND, "itemsizing": "constant"},
+        hoverlabel=HOVER,
+        scene={
+            "xaxis": _axis("prefill, ms" if is_prefill else "decode, ms"),
+            "yaxis": _axis("memory, MB"),
+            "zaxis": _axis(data.scale.short),
+            "aspectmode": "manual",
+            "aspectratio": {"x": 1.15, "y": 1.15, "z": 0.85},
+            "camera": {"eye": EYE, "center": {"x": 0, "y": 0, "z": -0.18}},
+            "dragmode": "turntable",
+        },
+    )
+    return figure
+
+
+def _off_front(data: ReportData, target: str) -> list[Shown]:
+    return [candidate for candidate in data.evaluated if target not in candidate.fronts]
+
+
+def _landmarks(data: ReportData) -> list[Shown]:
+    return [candidate for candidate in data.evaluated if candidate.is_landmark]
+
+
+def _leading(data: ReportData, target: str, axis: LatencyName) -> list[Shown]:
+    """Those front points that also lead in this plot's two dimensions: the others are there for what is not."""
+    front, sign = data.front(target), 1 if data.scale.is_loss else -1
+    pairs = [(sign * data.value(candidate), _latency(candidate, target, axis)) for candidate in front]
+    return sorted(
+        (front[index] for index in non_dominated(pairs)), key=lambda candidate: _latency(candidate, target, axis)
+    )
+
+
+def _latency(candidate: Shown, target: str, axis: LatencyName) -> float:
     return float(getattr(candidate.measured[target].cost, axis))
 
 
-def _evaluated_trace(data: ReportData, target: str, axis: Axis, *, legend: bool) -> go.Scatter:
-    rest = [candidate for candidate in data.evaluated if target not in candidate.fronts]
-    return go.Scatter(
-        x=[_latency(candidate, target, axis) for candidate in rest],
-        y=[data.scale.value(candidate) for candidate in rest],
-        mode="markers",
-        name="evaluated",
-        legendgroup="evaluated",
-        showlegend=legend,
-        marker={"color": MUTED, "size": 6, "opacity": 0.45},
-        hovertext=[hover_text(data, candidate, target) for candidate in rest],
-        hovertemplate=SHOWN_ON_HOVER,
-    )
+def _flat(data: ReportData, shown: Sequence[Shown], target: str, axis: LatencyName, **looks: Any) -> go.Scatter:
+    x = [_latency(candidate, target, axis) for candidate in shown]
+    return go.Scatter(x=x, y=[data.value(candidate) for candidate in shown], **{"mode": "markers", **looks})
 
 
-def _joined_trace(data: ReportData, front: Sequence[Shown], target: str, axis: Axis) -> go.Scatter:
-    """Joins those front points that also lead in this plot's two dimensions: the others are there for what is not."""
-    pairs = [(data.scale.minimised(candidate), _latency(candidate, target, axis)) for candidate in front]
-    leading = sorted(
-        (front[index] for index in non_dominated(pairs)), key=lambda candidate: _latency(candidate, target, axis)
-    )
-    return go.Scatter(
-        x=[_latency(candidate, target, axis) for candidate in leading],
-        y=[data.scale.value(candidate) for candidate in leading],
-        mode="lines",
-        line={"color": ACCENT, "width": 1.5},
-        showlegend=False,
-        hoverinfo="skip",
-    )
+def _hover(data: ReportData, shown: Sequence[Shown], target: str, name: str) -> dict[str, Any]:
+    texts = [hover_text(data, candidate, target) for candidate in shown]
+    return {"name": name, "hovertext": texts, "hovertemplate": SHOWN_ON_HOVER}
 
 
-def _front_trace(data: ReportData, front: Sequence[Shown], target: str, axis: Axis, *, legend: bool) -> go.Scatter:
-    return go.Scatter(
-        x=[_latency(candidate, target, axis) for candidate in front],
-        y=[data.scale.value(candidate) for candidate in front],
-        mode="markers",
-        name="front",
-        legendgroup="front",
-        showlegend=legend,
-        marker={
-            "color": [candidate.measured[target].cost.peak_memory_mb for candidate in front],
-            "colorscale": MEMORY_SCALE,
-            "size": 9,
-            "line": {"color": "white", "width": 1},
-            "showscale": legend,
-            "colorbar": {
-                "title": {"text": "memory, MB", "side": "right", "font": {"size": 13}},
-                "thickness": 12,
-                "outlinewidth": 0,
-            },
-        },
-        hovertext=[hover_text(data, candidate, target) for candidate in front],
-        hovertemplate=SHOWN_ON_HOVER,
-    )
+def _by_memory(shown: Sequence[Shown], target: str, *, size: float, edge: float) -> dict[str, Any]:
+    return {
+        "color": [candidate.measured[target].cost.peak_memory_mb for candidate in shown],
+        "colorscale": MEMORY_SCALE,
+        "size": size,
+        "line": {"color": "white", "width": edge},
+    }
 
 
-def _landmark_trace(data: ReportData, target: str, axis: Axis, *, legend: bool) -> go.Scatter:
-    landmarks = [candidate for candidate in data.evaluated if candidate.is_landmark]
-    return go.Scatter(
-        x=[_latency(candidate, target, axis) for candidate in landmarks],
-        y=[data.scale.value(candidate) for candidate in landmarks],
-        mode="markers+text",
-        name="trained granularity",
-        legendgroup="landmark",
-        showlegend=legend,
-        text=[f"<b>{html.escape(candidate.name or '')}</b>" for candidate in landmarks],
-        textposition="bottom left" if data.scale.is_loss else "top left",  # where nothing can lie
-        textfont={"size": 13, "color": INK},
-        marker={"symbol": "diamond-open", "size": 14, "color": INK, "line": {"width": 1.8}},
-        hoverinfo="skip",
-    )
+def _names(landmarks: Sequence[Shown]) -> dict[str, Any]:
+    texts = [f"<b>{html.escape(candidate.name or '')}</b>" for candidate in landmarks]
+    return {"mode": "markers+text", "name": "trained granularity", "text": texts}
+
+
+def _axis(title: str) -> dict[str, object]:
+    return {
+        "title": {"text": title, "font": {"size": 12}},
+        "tickfont": {"size": 10.5},
+        "nticks": 6,
+        "gridcolor": GRID,
+        "linecolor": MUTED,
+        "zeroline": False,
+        "showbackground": False,
+        "showspikes": False,
+    }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import html
+from textwrap import wrap
 
+from lts_ray.measurement.latency import Latency
 from lts_ray.report.quality_scale import perplexity_text
 from lts_ray.report.report_data import ReportData, Shown
 
@@ -14,15 +16,14 @@ WRAP = 56
 def hover_text(data: ReportData, candidate: Shown, target: str | None = None) -> str:
     """Name, what it is, quality and size; with a target, also what it costs there. Plotly reads it as HTML."""
     name = [] if candidate.name is None else [f"<b>{html.escape(candidate.name)}</b>"]
-    lines = [*name, *_wrapped(candidate.description), *_quality(data, candidate)]
+    description = wrap(candidate.description, WRAP, break_long_words=False, break_on_hyphens=False)
+    lines = [*name, *map(html.escape, description), *_quality(data, candidate)]
     if target is not None:
         measured = candidate.measured[target]
-        cost = measured.cost
-        decode = "" if cost.decode_ms is None else f"decode {cost.decode_ms:.3f} ms"
         lines += [
-            f"prefill {cost.prefill_ms:.2f} ms{_interval(measured.prefill_interval_ms, 2)}",
-            *([f"{decode}{_interval(measured.decode_interval_ms, 3)}"] if decode else []),
-            f"memory {cost.peak_memory_mb:,.1f} MB",
+            f"prefill {_latency(measured.prefill, 2)}",
+            *([f"decode {_latency(measured.decode, 3)}"] if measured.decode is not None else []),
+            f"memory {measured.cost.peak_memory_mb:,.1f} MB",
             *(["<i>unsteady</i>"] if measured.is_unsteady else []),
         ]
     return "<br>".join(lines)
@@ -35,22 +36,8 @@ def _quality(data: ReportData, candidate: Shown) -> list[str]:
     return [f"{data.scale.word} {candidate.loss:.4f}, perplexity {perplexity_text(candidate.loss)}", params]
 
 
-def _interval(interval_ms: tuple[float, float] | None, decimals: int) -> str:
-    """Nothing where a single time was taken, or none."""
-    if interval_ms is None:
-        return ""
-    low, high = interval_ms
-    return "" if low == high else f" ({low:.{decimals}f} – {high:.{decimals}f})"
-
-
-def _wrapped(text: str) -> list[str]:
-    lines = [""]
-    for word in text.split():
-        fits = len(lines[-1]) + 1 + len(word) <= WRAP
-        if fits and lines[-1]:
-            lines[-1] += f" {word}"
-        elif lines[-1]:
-            lines.append(word)
-        else:
-            lines[-1] = word
-    return [html.escape(line) for line in lines]
+def _latency(latency: Latency, decimals: int) -> str:
+    """With its interval, unless a single time was taken."""
+    low, high = latency.interval_ms
+    interval = "" if low == high else f" ({low:.{decimals}f} – {high:.{decimals}f})"
+    return f"{latency.median_ms:.{decimals}f} ms{interval}"

@@ -18,7 +18,6 @@ from optuna.trial import TrialState, create_trial
 from lts_ray.files import replacing
 from lts_ray.frontier import Quality
 from lts_ray.measurement.measurement import Failed
-from lts_ray.search.algorithms.search_settings import LatencyRegime
 from lts_ray.search.search_session import SearchSession
 from lts_ray.spaces.search_space import Gene
 
@@ -30,11 +29,6 @@ QUALITIES: dict[Quality, str] = {
     "few_shot": "predicted_loss",
     "decoder_params": "decoder_params",
 }
-COSTS: dict[LatencyRegime, tuple[str, ...]] = {
-    "prefill": ("prefill_ms", "memory_mb"),
-    "decode": ("decode_ms", "memory_mb"),
-    "both": ("prefill_ms", "decode_ms", "memory_mb"),
-}
 
 
 def write_study(session: SearchSession[Any], path: Path) -> None:
@@ -43,7 +37,7 @@ def write_study(session: SearchSession[Any], path: Path) -> None:
     The trials' times are those of writing: the log has none.
     """
     settings = session.plan.settings
-    costs = COSTS[settings.latency]
+    _, *costs = settings.objective_names
     best = StudyDirection.MAXIMIZE if settings.quality == "decoder_params" else StudyDirection.MINIMIZE
     directions = [best, *[StudyDirection.MINIMIZE] * len(costs)]
     with replacing(path) as temporary, _quiet():

@@ -8,15 +8,10 @@ from dataclasses import dataclass
 
 from lts_ray.measurement.outcome import Evaluation
 from lts_ray.proxies.agreement import common_ratios, proxy_front_distance, spearman
-from lts_ray.search.algorithms.search_settings import LatencyRegime
+from lts_ray.search.algorithms.search_settings import LATENCIES, LatencyRegime
 
 PERCENTS = (10, 20)
 HIGHEST_LOSS = 700.0  # exp of more is no float
-LATENCIES: dict[LatencyRegime, tuple[str, ...]] = {
-    "prefill": ("prefill",),
-    "decode": ("decode",),
-    "both": ("prefill", "decode"),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +39,8 @@ def proxy_agreement(
         common_ratios=common_ratios(decoder_params, truth, percents=PERCENTS),
         distances={
             target: {
-                name: proxy_front_distance(
-                    latencies=[
-                        getattr(evaluation.measurements[target].cost, f"{name}_ms") for evaluation in evaluations
-                    ],
+                name.removesuffix("_ms"): proxy_front_distance(
+                    latencies=[getattr(evaluation.measurements[target].cost, name) for evaluation in evaluations],
                     proxy=decoder_params,
                     perplexities=perplexities,
                 )

@@ -4,20 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from lts_ray.frontier import Quality
 
 HIGHEST_LOSS = 50.0
 """Above it a perplexity has more than twenty digits and says nothing."""
-
-
-class HasQuality(Protocol):
-    @property
-    def loss(self) -> float: ...
-
-    @property
-    def decoder_params(self) -> int: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,14 +25,6 @@ class QualityScale:
     def of(self, stacks: str) -> QualityScale:
         """As of a backbone whose parameters are those of these stacks of layers, such as "encoder"."""
         return replace(self, title=self.title.replace("decoder", stacks), word=self.word.replace("decoder", stacks))
-
-    def value(self, candidate: HasQuality) -> float:
-        """What is drawn: nats per token, or millions of decoder parameters."""
-        return candidate.loss if self.is_loss else candidate.decoder_params / 1e6
-
-    def minimised(self, candidate: HasQuality) -> float:
-        """The same, turned so that lower is better."""
-        return self.value(candidate) if self.is_loss else -self.value(candidate)
 
 
 SCALES: dict[Quality, QualityScale] = {

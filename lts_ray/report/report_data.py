@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from lts_ray.architecture import Architecture
-from lts_ray.cost import Cost
-from lts_ray.frontier import Quality
 from lts_ray.measurement.measurement import Measurement
 from lts_ray.measurement.outcome import Evaluation
 from lts_ray.report.curves import Curve, hypervolume_curves
 from lts_ray.report.proxy_agreement import ProxyAgreement, proxy_agreement
 from lts_ray.report.quality_scale import SCALES, QualityScale
-from lts_ray.search.algorithms.search_settings import LatencyRegime
+from lts_ray.search.algorithms.search_settings import SearchSettings
 from lts_ray.search.search_results import KeptPoint, Results, kept_points
 from lts_ray.search.search_session import SearchSession
 from lts_ray.spaces.search_space import Candidate
@@ -22,16 +20,6 @@ from lts_ray.target import Target
 
 ENCODER_LAYERS = "encoder layers"
 """The part that only an encoder–decoder has."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """What a candidate costs on one target, with the 95 % intervals of the medians."""
-
-    cost: Cost
-    prefill_interval_ms: tuple[float, float]
-    decode_interval_ms: tuple[float, float] | None
-    is_unsteady: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +33,7 @@ class Shown:
     """What it is made of, by column."""
     decoder_params: int
     loss: float
-    measured: Mapping[str, Measured]
+    measured: Mapping[str, Measurement]
     """By target."""
     fronts: tuple[str, ...]
     """Targets on whose front it lies."""
@@ -68,10 +56,7 @@ class ReportData:
     space: str
     subject: Mapping[str, str]
     """What candidates are of."""
-    algorithm: str
-    seed: int
-    quality: Quality
-    latency: LatencyRegime
+    settings: SearchSettings
     targets: tuple[Target, ...]
     evaluated: tuple[Shown, ...]
     """In the order they finished."""
@@ -84,13 +69,12 @@ class ReportData:
     proxy: ProxyAgreement | None
     """None where no truth was measured."""
     failed: int
-    planned: int
     exhausted: bool
     file_name: str
 
     @property
     def scale(self) -> QualityScale:
-        return SCALES[self.quality].of(self.stacks)
+        return SCALES[self.settings.quality].of(self.stacks)
 
     @property
     def stacks(self) -> str:
@@ -101,13 +85,16 @@ class ReportData:
     @property
     def can_decode(self) -> bool:
         """Whether there are decode latencies: of all candidates, or, in a space of encoders, of none."""
-        return all(
-            cost.cost.decode_ms is not None for candidate in self.evaluated for cost in candidate.measured.values()
-        )
+        measurements = [measurement for candidate in self.evaluated for measurement in candidate.measured.values()]
+        return all(measurement.decode is not None for measurement in measurements)
 
     @property
     def joint(self) -> tuple[Shown, ...]:
         return tuple(point for point in self.points if point.is_joint)
+
+    def value(self, candidate: Shown) -> float:
+        """The quality that is drawn: nats per token, or millions of decoder parameters."""
+        return candidate.loss if self.scale.is_loss else candidate.decoder_params / 1e6
 
     def front(self, target: str) -> tuple[Shown, ...]:
         """Best quality first."""
@@ -136,10 +123,7 @@ def report_data(
         noun=results.noun,
         space=plan.space.name,
         subject={key.replace("_", " "): str(value) for key, value in plan.subject.items() if value is not None},
-        algorithm=settings.algorithm,
-        seed=settings.seed,
-        quality=settings.quality,
-        latency=settings.latency,
+        settings=settings,
         targets=targets,
         evaluated=tuple(shown.values()),
         points=tuple(shown[candidate] for candidate in points),
@@ -150,7 +134,6 @@ def report_data(
         },
         proxy=proxy_agreement(params, list(evaluated.values()), settings.latency) if is_measured else None,
         failed=len(session.outcomes) - len(evaluated),
-        planned=settings.evaluations,
         exhausted=session.is_exhausted,
         file_name=results.file_name,
     )
@@ -170,7 +153,7 @@ def _shown(
         parts=_parts(candidate, description),
         decoder_params=session.plan.space.decoder_params(candidate),
         loss=evaluation.loss,
-        measured={name: _measured(measurement) for name, measurement in evaluation.measurements.items()},
+        measured=evaluation.measurements,
         fronts=() if point is None else point.fronts,
         is_joint=point is not None and point.is_joint,
         is_landmark=candidate in results.landmarks,
@@ -181,15 +164,16 @@ def _parts(candidate: object, description: str) -> Mapping[str, str]:
     if not isinstance(candidate, Architecture):
         return {"widths": description}
     encoder = candidate.encoder
-    return {
+    parts = {
         "layers": str(candidate.n_layer),
         "d_model": str(candidate.d_model),
         "heads": _runs(candidate.n_head),
         "d_inner": _runs(candidate.d_inner),
-        **({} if encoder is None else {ENCODER_LAYERS: str(encoder.n_layer)}),
-        **({} if encoder is None else {"encoder heads": _runs(encoder.n_head)}),
-        **({} if encoder is None else {"encoder d_inner": _runs(encoder.d_inner)}),
     }
+    if encoder is not None:
+        parts[ENCODER_LAYERS] = str(encoder.n_layer)
+        parts |= {"encoder heads": _runs(encoder.n_head), "encoder d_inner": _runs(encoder.d_inner)}
+    return parts
 
 
 def _runs(values: Iterable[int]) -> str:
@@ -198,19 +182,10 @@ def _runs(values: Iterable[int]) -> str:
     return " ".join(f"{value}×{count}" if count > 2 else " ".join([str(value)] * count) for value, count in lengths)
 
 
-def _measured(measurement: Measurement) -> Measured:
-    return Measured(
-        cost=measurement.cost,
-        prefill_interval_ms=measurement.prefill.interval_ms,
-        decode_interval_ms=None if measurement.decode is None else measurement.decode.interval_ms,
-        is_unsteady=any(latency.is_unsteady for latency in measurement.latencies),
-    )
-
-
 def _steadiness(measurements: Iterable[Measurement]) -> Steadiness:
-    latencies = [measurement.latencies for measurement in measurements]
-    slowdowns = [latency.worst_slowdown for both in latencies for latency in both if latency.reference_ms is not None]
+    measured = list(measurements)
+    latencies = [latency for measurement in measured for latency in measurement.latencies]
+    slowdowns = [latency.worst_slowdown for latency in latencies if latency.reference_ms is not None]
     return Steadiness(
-        unsteady=sum(any(latency.is_unsteady for latency in both) for both in latencies),
-        worst_slowdown=max(slowdowns, default=None),
+        unsteady=sum(measurement.is_unsteady for measurement in measured), worst_slowdown=max(slowdowns, default=None)
     )

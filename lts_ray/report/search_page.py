@@ -8,8 +8,7 @@ from typing import Any
 
 from lts_ray.files import write_text
 from lts_ray.report.curve_plot import curve_figure
-from lts_ray.report.front_plot import front_figure
-from lts_ray.report.front_plot_3d import front_figure_3d
+from lts_ray.report.front_plot import front_figure, front_figure_3d
 from lts_ray.report.optuna_journal import JOURNAL
 from lts_ray.report.page import FLAT, figure_html, page_html
 from lts_ray.report.proxy_plot import proxy_figure
@@ -67,7 +66,8 @@ def render(data: ReportData) -> str:
 
 
 def _latencies(data: ReportData) -> str:
-    return "both latencies" if data.latency == "both" else f"{data.latency} latency"
+    latency = data.settings.latency
+    return "both latencies" if latency == "both" else f"{latency} latency"
 
 
 def _finding(data: ReportData, target: Target) -> dict[str, Any]:

@@ -4,13 +4,14 @@ BODY = """\
 {% set several = data.targets | length > 1 %}
 <h1>Search report</h1>
 <p>What {{ data.noun }} of the space <b class="name">{{ data.space }}</b> cost on
-{{ data.targets | map(attribute="name") | join(", ") }}, searched by <b class="name">{{ data.algorithm }}</b> with seed
-{{ data.seed }}. Kept are those that no other one beats in {{ dimensions }} on some target
+{{ data.targets | map(attribute="name") | join(", ") }}, searched by <b class="name">{{ data.settings.algorithm }}</b>
+with seed {{ data.settings.seed }}. Kept are those that no other one beats in {{ dimensions }} on some target
 {%- if several %} or on all targets at once{% endif %}
 {%- if data.points | selectattr("is_landmark") | list %}, and the trained granularities{% endif %}.</p>
 <div class="numbers">
 <div><b>{{ data.evaluated | length }}</b>evaluated
-{%- if data.evaluated | length + data.failed < data.planned and not data.exhausted %} of {{ data.planned }}{% endif %}
+{%- if data.evaluated | length + data.failed < data.settings.evaluations and not data.exhausted %}
+ of {{ data.settings.evaluations }}{% endif %}
 {%- if data.exhausted %}, all there are{% endif %}</div>
 {% if data.failed %}<div><b>{{ data.failed }}</b>failed</div>{% endif %}
 <div><b>{{ data.points | length }}</b>kept</div>

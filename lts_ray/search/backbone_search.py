@@ -77,10 +77,7 @@ def backbone_plan(
             f"the algorithm 'predicted' learns costs from two thirds of its evaluations: give it {FEWEST_EVALUATIONS} "
             f"or more; got {settings.evaluations}"
         )
-    quality: Callable[[Architecture], float] = Parameters(space)
-    if subject["trained"]:
-        rows = [(Architecture.from_json(row["architecture"]), log(row["perplexity"])) for row in subject["trained"]]
-        quality = Learned(FewShotQuality.fit(*zip(*rows, strict=True)))
+    quality = _quality(space, subject["trained"])
     return SearchPlan(
         space=space,
         subject=subject,
@@ -91,6 +88,15 @@ def backbone_plan(
     )
 
 
+def _quality(space: BackboneSpace, trained: Sequence[Mapping[str, Any]]) -> Callable[[Architecture], float]:
+    """As a loss: what training is expected to lead to, in nats per token, or LTS's proxy, all layers' parameters."""
+    if not trained:
+        return lambda architecture: -float(space.decoder_params(architecture))
+    rows = [(Architecture.from_json(row["architecture"]), log(row["perplexity"])) for row in trained]
+    few_shot = FewShotQuality.fit(*zip(*rows, strict=True))
+    return lambda architecture: float(few_shot.predict([architecture])[0][0])
+
+
 def _measurable(settings: SearchSettings, space: BackboneSpace) -> SearchSettings:
     """The settings with a latency that the space's models have: of encoders it is the prefill, their one pass."""
     if settings.latency == "both" and not space.can_decode:
@@ -99,27 +105,6 @@ def _measurable(settings: SearchSettings, space: BackboneSpace) -> SearchSetting
             f"search with --latency prefill, the time of a pass"
         )
     return settings if space.can_decode else replace(settings, latency="prefill")
-
-
-@dataclass(frozen=True)
-class Parameters:
-    """LTS's proxy as a loss: the parameters of all stacks of layers."""
-
-    space: BackboneSpace
-
-    def __call__(self, architecture: Architecture) -> float:
-        return -float(self.space.decoder_params(architecture))
-
-
-@dataclass(frozen=True)
-class Learned:
-    """What training is expected to lead to, in nats per token."""
-
-    few_shot: FewShotQuality
-
-    def __call__(self, architecture: Architecture) -> float:
-        mean, _ = self.few_shot.predict([architecture])
-        return float(mean[0])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Generic
 
 from lts_ray.record import record_json
-from lts_ray.search.algorithms.cost_predictor import ObjectiveForecast
+from lts_ray.search.algorithms.objective_forecast import ObjectiveForecast
 from lts_ray.search.algorithms.search_settings import SearchSettings
 from lts_ray.spaces.search_space import Candidate, SearchSpace
 from lts_ray.target import Target

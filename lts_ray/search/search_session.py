@@ -20,7 +20,7 @@ from lts_ray.measurement.outcome import Evaluation, outcome_from_json, outcome_t
 from lts_ray.pareto import Objectives, bounds_of, relative_hypervolume
 from lts_ray.search.algorithms.ask_tell import AskTell
 from lts_ray.search.algorithms.registry import make_algorithm
-from lts_ray.search.algorithms.search_settings import LatencyRegime
+from lts_ray.search.algorithms.search_settings import LATENCIES, LatencyRegime
 from lts_ray.search.algorithms.surrogate import Sureness, Surrogate
 from lts_ray.search.search_log import LOG, open_log
 from lts_ray.search.search_plan import SearchPlan
@@ -96,11 +96,15 @@ class SearchSession(Generic[Candidate]):
         The seeds are evaluated first, so the box stays the same and the number only grows. It can pass 1: a candidate
         may beat the fastest seed's timing. Without seeds the box is that of all that was evaluated.
         """
-        every = self.vectors(target)
-        seeds = [every[seed] for seed in self.plan.space.seeds() if seed in every]
         chosen = self.admitted(target) if vectors is None else vectors
-        box = seeds if len(seeds) > 1 else list(every.values())
+        box = self.seeds(target) or list(self.vectors(target).values())
         return relative_hypervolume(list(chosen.values()), bounds_of(box)) if box else 0.0
+
+    def seeds(self, target: str) -> list[Objectives]:
+        """Of `vectors`, those of the space's seeds; none where there are fewer than two, which span no box."""
+        vectors = self.vectors(target)
+        seeds = [vectors[seed] for seed in self.plan.space.seeds() if seed in vectors]
+        return seeds if len(seeds) > 1 else []
 
     @property
     def sureness(self) -> tuple[Sureness, ...]:
@@ -146,10 +150,7 @@ class SearchSession(Generic[Candidate]):
 def objectives(evaluation: Evaluation, target: str, latency: LatencyRegime) -> Objectives:
     """Loss, latency or latencies, memory: all minimised."""
     cost = evaluation.measurements[target].cost
-    if cost.decode_ms is None:  # of an encoder, whose plan has no other latency
-        return (evaluation.loss, cost.prefill_ms, cost.peak_memory_mb)
-    latencies = {"prefill": (cost.prefill_ms,), "decode": (cost.decode_ms,), "both": (cost.prefill_ms, cost.decode_ms)}
-    return (evaluation.loss, *latencies[latency], cost.peak_memory_mb)
+    return (evaluation.loss, *(getattr(cost, name) for name in LATENCIES[latency]), cost.peak_memory_mb)
 
 
 def _ask_tell(plan: SearchPlan[Candidate]) -> AskTell[Candidate]:

@@ -61,7 +61,7 @@ def test_evaluations_outlive_their_nodes_and_use_those_that_join(growing: Cluste
     record, go = tmp_path / "record", tmp_path / "go"
     pool = start_pool(Workload(source=None, payload=str(record), actor_class=LonelyActor), (EDGE,))
     assert states(pool) == ["idle", "idle"]
-    assert (ray.get(pool.hosts.remote()), ray.get(pool.slots.remote())) == (2, 3)
+    assert len({worker.host for worker in status(pool).workers}) == 2
 
     evaluation = pool.evaluate.remote(SLOW, 1.0)
     until(lambda: len(lines(record)) == 1)
@@ -70,7 +70,6 @@ def test_evaluations_outlive_their_nodes_and_use_those_that_join(growing: Cluste
     first, second = lines(record)
     assert first != second
     until(lambda: sorted(states(pool)) == ["lost", "measuring"])
-    assert (ray.get(pool.hosts.remote()), ray.get(pool.slots.remote())) == (1, 2)
 
     remove(growing, second, gracefully=True)
     waits = "target 'edge' has no node now: 1 evaluation waits for one that matches {'role': 'edge'}"
@@ -86,7 +85,6 @@ def test_evaluations_outlive_their_nodes_and_use_those_that_join(growing: Cluste
     go.unlink()
     join(growing, NODE)
     until(lambda: states(pool) == ["lost", "lost", "idle", "idle"])
-    assert ray.get(pool.slots.remote()) == 3
     evaluations = [pool.evaluate.remote(SLOW, 1.0) for _ in range(2)]
     until(lambda: len(lines(record)) == 5)
     assert len(set(lines(record)[3:])) == 2

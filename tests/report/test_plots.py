@@ -9,8 +9,7 @@ import pytest
 
 from lts_ray.proxies.agreement import common_ratio, proxy_front_distance, spearman
 from lts_ray.report.curve_plot import curve_figure
-from lts_ray.report.front_plot import front_figure
-from lts_ray.report.front_plot_3d import front_figure_3d
+from lts_ray.report.front_plot import front_figure, front_figure_3d
 from lts_ray.report.hover_text import hover_text
 from lts_ray.report.proxy_agreement import proxy_agreement
 from lts_ray.report.proxy_plot import proxy_figure
@@ -56,7 +55,8 @@ def test_three_dimensions_are_latency_memory_and_quality_in_their_units(of_submo
 
 
 def test_three_dimensions_take_the_latency_that_was_searched(of_submodels: ReportData) -> None:
-    prefill = front_figure_3d(replace(of_submodels, latency="prefill"), "slow")
+    settings = replace(of_submodels.settings, latency="prefill")
+    prefill = front_figure_3d(replace(of_submodels, settings=settings), "slow")
     assert list(trace(prefill, "front").x) == [
         each.measured["slow"].cost.prefill_ms for each in of_submodels.front("slow")
     ]
@@ -120,7 +120,7 @@ def test_one_candidate_has_no_order_for_a_proxy_to_agree_on() -> None:
 def test_the_mouse_shows_name_widths_quality_and_costs_with_their_intervals(of_submodels: ReportData) -> None:
     point = of_submodels.front("slow")[0]
     text = hover_text(of_submodels, point, "slow")
-    low, high = point.measured["slow"].decode_interval_ms
+    low, high = point.measured["slow"].decode.interval_ms
     assert low < high
     for part in (
         f"<b>{point.name}</b>",

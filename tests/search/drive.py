@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from lts_ray.measurement.outcome import Evaluator
+from typing import Any, Protocol
+
+from lts_ray.measurement.measurement import Failed
+from lts_ray.measurement.outcome import Evaluation
 from lts_ray.search.search_session import SearchSession
 from lts_ray.spaces.search_space import Candidate
+
+
+class Evaluator(Protocol):
+    """Evaluates one candidate of the space it was made for; a failure is a value."""
+
+    def evaluate(self, candidate: Any, /) -> Evaluation | Failed: ...
 
 
 def drive(session: SearchSession[Candidate], evaluator: Evaluator) -> None:

@@ -6,7 +6,7 @@ A worker outlives its actor's process, which may be started again, and is kept, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -105,27 +105,3 @@ class PoolStatus:
     workers: tuple[WorkerStatus, ...]
     messages: tuple[str, ...]
     """What a person should know now, a line each: targets that wait for a node, actors that do not start."""
-
-
-def hosts(workers: Sequence[PinnedWorker]) -> int:
-    """How many physical hosts take part now."""
-    return len({worker.host for worker in workers if _takes_part(worker)})
-
-
-def slots(workers: Sequence[PinnedWorker], *, loss: str) -> int:
-    """How many evaluations keep every host busy now. loss: the target of the worker for the loss, where there is one.
-
-    As many as the target with the most hosts can measure at once, and one more that waits, so that no host waits for
-    the driver; one more again for the loss, where its host measures nothing.
-    """
-    of_target: dict[str, set[str]] = {}
-    for worker in workers:
-        if _takes_part(worker):
-            of_target.setdefault(worker.target, set()).add(worker.host)
-    of_loss = of_target.pop(loss, set())
-    measuring = set().union(*of_target.values())
-    return max((len(of_one) for of_one in of_target.values()), default=1) + 1 + len(of_loss - measuring)
-
-
-def _takes_part(worker: PinnedWorker) -> bool:
-    return worker.state != "lost" and worker.started_s is not None

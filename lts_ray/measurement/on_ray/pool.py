@@ -27,7 +27,7 @@ from lts_ray.errors import LtsRayError
 from lts_ray.measurement.measurement import Failed, Measurement
 from lts_ray.measurement.on_ray.actor import LossActor, MeasurementActor
 from lts_ray.measurement.on_ray.dispatcher import Dispatcher
-from lts_ray.measurement.on_ray.pinned_worker import DiedError, PinnedWorker, PoolStatus, hosts, slots
+from lts_ray.measurement.on_ray.pinned_worker import DiedError, PinnedWorker, PoolStatus
 from lts_ray.measurement.on_ray.selector import ClusterNode, needed_resources, place, vacancies, waiting_message
 from lts_ray.measurement.outcome import Evaluation, outcome_to_json
 from lts_ray.measurement.workload import Workload
@@ -93,14 +93,6 @@ class MeasurementPool:
                 problems = [f"{worker.place}: {worker.problem or 'its node left'}" for worker in mine]
                 return Failed(reason=problems[0] if problems else f"target {name!r}: its nodes left")
         return None
-
-    async def hosts(self) -> int:
-        """How many physical hosts take part now."""
-        return hosts(self._dispatcher.workers)
-
-    async def slots(self) -> int:
-        """How many evaluations keep every host busy now; it changes as nodes come and go."""
-        return slots(self._dispatcher.workers, loss=LOSS)
 
     async def status(self) -> PoolStatus:
         workers, waiting, now_s = self._dispatcher.workers, self._dispatcher.waiting(), time.monotonic()

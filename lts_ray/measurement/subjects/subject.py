@@ -201,16 +201,14 @@ class BackboneSubjects:
     target: Target
 
     @property
-    def reference(self) -> BackboneSubject | EncoderSubject | EncoderDecoderSubject:
+    def reference(self) -> Subject:
         is_two = self.source.backbone == "t5"
         return self._built(replace(REFERENCE, encoder=REFERENCE.stacks[0] if is_two else None), REFERENCE_VOCAB)
 
-    def subject(self, candidate: Architecture) -> BackboneSubject | EncoderSubject | EncoderDecoderSubject:
+    def subject(self, candidate: Architecture) -> Subject:
         return self._built(candidate, self.source.vocab_size)
 
-    def _built(
-        self, architecture: Architecture, vocab_size: int
-    ) -> BackboneSubject | EncoderSubject | EncoderDecoderSubject:
+    def _built(self, architecture: Architecture, vocab_size: int) -> Subject:
         with skipped_initialization():
             module = model_of(self.source.backbone, architecture, vocab_size, self.source.context_length)
         stand_in_weights(module)

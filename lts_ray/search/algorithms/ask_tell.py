@@ -8,21 +8,12 @@ from typing import Generic
 
 from lts_ray.errors import LtsRayError
 from lts_ray.measurement.measurement import Failed
-from lts_ray.pareto import Objectives
+from lts_ray.pareto import Objectives, front_of
 from lts_ray.search.algorithms.algorithm import Algorithm, Observation
-from lts_ray.search.algorithms.front import Front
 from lts_ray.spaces.search_space import Candidate
 
 Result = Mapping[str, Objectives] | Failed
 """What a candidate's evaluation gave: objectives on each target, all minimised, or why there are none."""
-
-
-def every(_candidate: object, _target: str, _objectives: Objectives) -> bool:
-    return True
-
-
-def unchanged(candidate: Candidate, _seen: AbstractSet[Candidate]) -> Candidate:
-    return candidate
 
 
 class AskTell(Generic[Candidate]):
@@ -34,8 +25,8 @@ class AskTell(Generic[Candidate]):
         *,
         targets: Sequence[str],
         evaluations: int,
-        admits: Callable[[Candidate, str, Objectives], bool] = every,
-        resolve: Callable[[Candidate, AbstractSet[Candidate]], Candidate] = unchanged,
+        admits: Callable[[Candidate, str, Objectives], bool] = lambda *_: True,
+        resolve: Callable[[Candidate, AbstractSet[Candidate]], Candidate] = lambda candidate, _: candidate,
     ) -> None:
         """admits: whether a candidate and its objectives on a target keep the limits; what does not is on no front.
 
@@ -78,12 +69,6 @@ class AskTell(Generic[Candidate]):
         return self._exhausted
 
     @property
-    def outstanding(self) -> list[Candidate]:
-        """Asked for and not told, in the order they were asked."""
-        waiting = set(self._to_hand_out)
-        return [candidate for candidate in self._asked if candidate not in self._results and candidate not in waiting]
-
-    @property
     def results(self) -> Mapping[Candidate, Result]:
         """All results so far, in the order of arrival."""
         return self._results
@@ -97,24 +82,20 @@ class AskTell(Generic[Candidate]):
 
     def front(self, target: str) -> Mapping[Candidate, Objectives]:
         """The non-dominated candidates on `target` among all results so far that keep its limits."""
-        front: Front[Candidate] = Front()
-        front.add(self.admitted(target))
-        return front.members
+        return front_of(self.admitted(target))
 
     def joint_front(self) -> Mapping[Candidate, Objectives]:
         """The non-dominated candidates when the objectives of all targets count, of those that all targets admit.
 
         The first objective, quality, is the same on every target and counts once.
         """
-        front: Front[Candidate] = Front()
-        front.add(
+        return front_of(
             {
                 candidate: joint(result, self._targets)
                 for candidate, result in self._results.items()
                 if not isinstance(result, Failed) and all(self._admits(candidate, *item) for item in result.items())
             }
         )
-        return front.members
 
     def _propose(self) -> None:
         """Let the algorithm go on if what it waits for is in."""

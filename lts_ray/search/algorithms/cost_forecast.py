@@ -10,18 +10,14 @@ from numpy.typing import NDArray
 
 from lts_ray.architecture import Architecture
 from lts_ray.pareto import Objectives
-from lts_ray.proxies.architecture_cost import CostName, Law, learn, predict
+from lts_ray.proxies.architecture_cost import CostName, learn, predict
 from lts_ray.proxies.layer_design import design
-from lts_ray.search.algorithms.search_settings import LatencyRegime
+from lts_ray.search.algorithms.search_settings import LATENCIES, LatencyRegime
 from lts_ray.spaces.backbone_space import BackboneSpace
 
+Array = NDArray[np.float64]
 LAYERS = 60
 """Layer configurations that are measured before anything is predicted."""
-COSTS: Mapping[LatencyRegime, tuple[CostName, ...]] = {
-    "prefill": ("prefill_ms", "peak_memory_mb"),
-    "decode": ("decode_ms", "peak_memory_mb"),
-    "both": ("prefill_ms", "decode_ms", "peak_memory_mb"),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,23 +31,17 @@ class CostForecast:
     def design(self, rng: np.random.Generator) -> Sequence[Architecture]:
         return design(self.space, count=LAYERS, rng=rng)
 
-    def fit(self, measured: Mapping[Architecture, Objectives]) -> CostPredictor:
+    def fit(self, measured: Mapping[Architecture, Objectives]) -> Callable[[Sequence[Architecture]], Array]:
         architectures = list(measured)
+        names: tuple[CostName, ...] = (*LATENCIES[self.latency], "peak_memory_mb")
         laws = {
             name: learn(name, architectures, [vector[index] for vector in measured.values()], self.space)
-            for index, name in enumerate(COSTS[self.latency], start=1)
+            for index, name in enumerate(names, start=1)
         }
-        return CostPredictor(forecast=self, laws=laws)
 
+        def predicted(candidates: Sequence[Architecture]) -> Array:
+            columns = [np.array([self.quality(candidate) for candidate in candidates])]
+            columns += [predict(name, law, candidates, self.space).mean for name, law in laws.items()]
+            return np.stack(columns, axis=1)
 
-@dataclass(frozen=True, kw_only=True)
-class CostPredictor:
-    forecast: CostForecast
-    laws: Mapping[CostName, Law]
-
-    def predict(self, candidates: Sequence[Architecture]) -> NDArray[np.float64]:
-        """[n, objectives]"""
-        columns = [np.array([self.forecast.quality(candidate) for candidate in candidates])]
-        for name, law in self.laws.items():
-            columns.append(predict(name, law, candidates, self.forecast.space).mean)
-        return np.stack(columns, axis=1)
+        return predicted

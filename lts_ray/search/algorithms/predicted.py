@@ -7,7 +7,7 @@ what they took corrects the predictions, and so on until nothing unmeasured lead
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Generic
 
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from lts_ray.pareto import non_dominated
 from lts_ray.search.algorithms.algorithm import Observation
 from lts_ray.search.algorithms.ask_tell import AskTell
-from lts_ray.search.algorithms.cost_predictor import ObjectiveForecast, ObjectivePredictor
 from lts_ray.search.algorithms.evolution import Evolution
 from lts_ray.search.algorithms.hypervolume_boxes import improvement, undominated_boxes
+from lts_ray.search.algorithms.objective_forecast import ObjectiveForecast
 from lts_ray.search.algorithms.search_settings import EvolutionSettings
 from lts_ray.spaces.search_space import Candidate, SearchSpace
 
@@ -49,7 +49,7 @@ class Predicted(Generic[Candidate]):
         self._candidates, self._evolution, self._limits, self._rng = candidates, evolution, limits, rng
         self._measured: dict[str, dict[Candidate, tuple[float, ...]]] = {target: {} for target in targets}
         self._looked_at: list[Candidate] = []
-        self._predictors: dict[str, ObjectivePredictor[Candidate]] = {}
+        self._predictors: dict[str, Callable[[Sequence[Candidate]], Array]] = {}
 
     def propose(self, count: int, seen: AbstractSet[Candidate]) -> Sequence[Candidate]:
         if not seen:
@@ -77,7 +77,7 @@ class Predicted(Generic[Candidate]):
             asked = []
             while (candidate := search.ask()) is not None:
                 asked.append(candidate)
-            predicted = {target: self._predictors[target].predict(asked) for target in self._targets}
+            predicted = {target: self._predictors[target](asked) for target in self._targets}
             for index, candidate in enumerate(asked):
                 search.tell(candidate, {target: tuple(predicted[target][index].tolist()) for target in self._targets})
         return list(search.results)
@@ -86,7 +86,7 @@ class Predicted(Generic[Candidate]):
         """Unmeasured candidates that gain hypervolume over what is measured, by prediction: the most gaining first."""
         unknown = [candidate for candidate in self._looked_at if candidate not in seen]
         chosen: list[int] = []
-        vectors = {target: self._predictors[target].predict(unknown) for target in self._targets}
+        vectors = {target: self._predictors[target](unknown) for target in self._targets}
         while len(chosen) < min(count, len(unknown)):
             gains = sum(self._gains(target, vectors[target], chosen) for target in self._targets)
             best = int(np.argmax(gains))

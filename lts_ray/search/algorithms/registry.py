@@ -8,8 +8,8 @@ import numpy as np
 
 from lts_ray.errors import LtsRayError
 from lts_ray.search.algorithms.algorithm import Algorithm
-from lts_ray.search.algorithms.cost_predictor import ObjectiveForecast
 from lts_ray.search.algorithms.evolution import Evolution, SteadyEvolution
+from lts_ray.search.algorithms.objective_forecast import ObjectiveForecast
 from lts_ray.search.algorithms.predicted import Predicted
 from lts_ray.search.algorithms.search_settings import AlgorithmName, EvolutionSettings
 from lts_ray.search.algorithms.surrogate import Surrogate

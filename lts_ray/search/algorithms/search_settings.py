@@ -14,15 +14,16 @@ from lts_ray.record import record, record_json
 from lts_ray.spaces.limits import Limits
 
 Count = Annotated[int, Ge(1)]
+LatencyName = Literal["prefill_ms", "decode_ms"]
 LatencyRegime = Literal["prefill", "decode", "both"]
 AlgorithmName = Literal["lts", "steady", "surrogate", "predicted", "nsga2", "nsga3", "tpe", "random"]
 
-OBJECTIVE_NAMES: Mapping[LatencyRegime, tuple[str, ...]] = {
-    "prefill": ("loss", "prefill_ms", "memory_mb"),
-    "decode": ("loss", "decode_ms", "memory_mb"),
-    "both": ("loss", "prefill_ms", "decode_ms", "memory_mb"),
+LATENCIES: Mapping[LatencyRegime, tuple[LatencyName, ...]] = {
+    "prefill": ("prefill_ms",),
+    "decode": ("decode_ms",),
+    "both": ("prefill_ms", "decode_ms"),
 }
-"""What a candidate's objectives are on each target, all minimised."""
+"""Those of a cost that are objectives."""
 
 
 @record(what="evolution")
@@ -95,11 +96,12 @@ class SearchSettings:
     @property
     def latencies(self) -> int:
         """How many latencies are objectives."""
-        return len(self.objective_names) - 2
+        return len(LATENCIES[self.latency])
 
     @property
     def objective_names(self) -> tuple[str, ...]:
-        return OBJECTIVE_NAMES[self.latency]
+        """What a candidate's objectives are on each target, all minimised."""
+        return ("loss", *LATENCIES[self.latency], "memory_mb")
 
     def to_json(self) -> dict[str, Any]:
         """With the evolution that is meant, so that a log says it."""

@@ -92,12 +92,4 @@ class LtsSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune keeps a copy in its own temporary folder; a progress bar and a pool cannot be in it."""
-        return {**self.__dict__, "_show": _silent, "_offer": _unheard}
-
-
-def _silent() -> None:
-    pass
-
-
-def _unheard(_ticket: str, _candidate: Hashable | None) -> None:
-    pass
+        return {**self.__dict__, "_show": lambda: None, "_offer": lambda *_: None}

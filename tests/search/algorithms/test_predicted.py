@@ -25,7 +25,7 @@ class Oracle:
     target: str
     factor: float = 1.0
 
-    def predict(self, candidates: Sequence[Submodel]) -> NDArray[np.float64]:
+    def __call__(self, candidates: Sequence[Submodel]) -> NDArray[np.float64]:
         vectors = np.array([result_of(each)[self.target] for each in candidates])
         vectors[:, 1:3] *= self.factor
         return vectors

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +12,6 @@ from lts_ray.pareto import Objectives
 from lts_ray.spaces.search_space import Candidate
 
 Array = NDArray[np.float64]
-Candidate_contra = TypeVar("Candidate_contra", contravariant=True)
-
-
-class ObjectivePredictor(Protocol[Candidate_contra]):
-    def predict(self, candidates: Sequence[Candidate_contra]) -> Array:
-        """Their objectives on the target that it was fitted for: [n, objectives]."""
-        ...
 
 
 class ObjectiveForecast(Protocol[Candidate]):
@@ -26,6 +19,6 @@ class ObjectiveForecast(Protocol[Candidate]):
         """Candidates whose costs tell those of all others; the same for the same generator."""
         ...
 
-    def fit(self, measured: Mapping[Candidate, Objectives]) -> ObjectivePredictor[Candidate]:
-        """What the objectives of `measured` candidates on one target tell of all others."""
+    def fit(self, measured: Mapping[Candidate, Objectives]) -> Callable[[Sequence[Candidate]], Array]:
+        """What the objectives of `measured` candidates on one target tell of all others: theirs, [n, objectives]."""
         ...
