@@ -101,8 +101,8 @@ def worded(error: ValidationError, kind: object, what: str) -> str:
     first = problems[0]
     place, last = first["loc"][:-1], str(first["loc"][-1]) if first["loc"] else ""
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        alike = [each for each in problems if each["type"] == first["type"] and each["loc"][:-1] == place]
-        unknown = ", ".join(sorted(str(each["loc"][-1]) for each in alike))
+        alike = [problem for problem in problems if (problem["type"], problem["loc"][:-1]) == (first["type"], place)]
+        unknown = ", ".join(sorted(str(problem["loc"][-1]) for problem in alike))
         known = ", ".join(sorted(_keys(kind, place))) or "none"
         return f"{_where(what, place) or 'the configuration'} has unknown keys {unknown}; known: {known}"
     if first["type"].startswith("missing"):
@@ -124,18 +124,18 @@ def _allowed(problem: Mapping[str, Any]) -> str:
     limits |= {"greater_than": ("above", "gt"), "less_than": ("below", "lt")}
     if kind in limits:
         words, key = limits[kind]
-        return f"{words} {context[key]}"
+        return f"{words} {context[key]:g}"
     return str(problem["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
 
 
 def _keys(kind: object, place: tuple[int | str, ...]) -> list[str]:
     """The fields of the record at `place` within `kind`; none where it cannot be told."""
     for name in place:
-        hints = [get_type_hints(each) for each in _records(kind)]
-        kind = next((each[str(name)] for each in hints if str(name) in each), None)
-    return [each.name for choice in _records(kind) for each in fields(choice)]
+        hints = [get_type_hints(choice) for choice in _records(kind)]
+        kind = next((types[str(name)] for types in hints if str(name) in types), None)
+    return [field.name for choice in _records(kind) for field in fields(choice)]
 
 
 def _records(kind: object) -> list[Any]:
     choices = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-    return [each for each in choices if isinstance(each, type) and is_dataclass(each)]
+    return [choice for choice in choices if isinstance(choice, type) and is_dataclass(choice)]

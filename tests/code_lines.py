@@ -12,7 +12,7 @@ import tokenize
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-CEILINGS = {"lts_ray": 17_500, "serve": 4_500, "benchmarks": 5_000}
+CEILINGS = {"lts_ray": 16_500, "serve": 4_500, "benchmarks": 4_700}
 NOT_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
+# The tests' matrices are small: with threads, numpy's products take ten times as long on a busy machine.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from pathlib import Path
 
 import numpy as np

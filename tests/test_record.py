@@ -47,7 +47,7 @@ def test_what_is_written_is_read_back() -> None:
         ({"name": "x", "inner": {"size": 0}}, "inner.size must be at least 1; got 0"),
         ({"name": "x", "inner": {"size": True}}, "inner.size must be a whole number; got True"),
         ({"name": "x", "inner": {"size": 1.5}}, "inner.size must be a whole number; got 1.5"),
-        ({"name": "x", "inner": {"rate": 1}}, "inner.rate must be below 1.0; got 1"),
+        ({"name": "x", "inner": {"rate": 1}}, "inner.rate must be below 1; got 1"),
         ({"name": "x", "kind": "c"}, "kind must be one of a, b; got 'c'"),
         ({"name": "x", "inner": 3}, "inner must be a mapping; got 3"),
         ({"name": "x", "pair": 3}, "pair must be a list; got 3"),

@@ -140,14 +140,14 @@ def print_answers(answers: Sequence[Answer]) -> None:
         groups.setdefault((answer["budget"], answer["at_once"]), []).append(answer)
     for (name, at_once), group in groups.items():
         budget = group[0]["budget_ms"]
-        met = sum(bool(each["lts"]["budget_met"]) for each in group)
+        met = sum(bool(answer["lts"]["budget_met"]) for answer in group)
         table.add_row(
             name,
             "–" if budget is None else f"{budget:,.0f}",
             str(at_once),
             _submodels(group),
-            _range([each["lts"]["predicted_ms"]["e2e"] for each in group]),
-            _range([each["lts"]["measured_ms"]["e2e"] for each in group]),
+            _range([answer["lts"]["predicted_ms"]["e2e"] for answer in group]),
+            _range([answer["lts"]["measured_ms"]["e2e"] for answer in group]),
             "–" if budget is None else f"{met} of {len(group)}",
             " ".join(f"{group[0]['prompt']}{group[0]['text']}".split()),
         )
@@ -156,8 +156,8 @@ def print_answers(answers: Sequence[Answer]) -> None:
 
 def _submodels(group: Sequence[Answer]) -> str:
     tokens: dict[str, int] = {}
-    for each in group:
-        for name, count in each["lts"]["tokens"].items():
+    for answer in group:
+        for name, count in answer["lts"]["tokens"].items():
             tokens[name] = tokens.get(name, 0) + count
     ordered = sorted(tokens.items(), key=lambda pair: -pair[1])
     shown = ", ".join(f"{name} ({count})" for name, count in ordered[:2])

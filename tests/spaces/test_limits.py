@@ -9,8 +9,8 @@ from lts_ray.spaces.limits import Limits
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"max_latency_ms": 0}, "max_latency_ms must be above 0.0; got 0"),
-        ({"max_memory_mb": -1.0}, "max_memory_mb must be above 0.0; got -1"),
+        ({"max_latency_ms": 0}, "max_latency_ms must be above 0; got 0"),
+        ({"max_memory_mb": -1.0}, "max_memory_mb must be above 0; got -1"),
         ({"max_memory_mb": float("nan")}, "max_memory_mb must be a finite number; got nan"),
         ({"min_decoder_params": 5, "max_decoder_params": 4}, "min_decoder_params 5 is larger"),
     ],

@@ -119,7 +119,7 @@ def test_two_runs_do_not_write_to_one_folder(tmp_path: Path) -> None:
         ("a: [", "cannot be read as YAML"),
         ("training: {steps: 0}", "training.steps must be at least 1; got 0"),
         ("training: {learning_rate: fast}", "training.learning_rate must be a number; got 'fast'"),
-        ("training: {learning_rate: 0}", "training.learning_rate must be above 0.0; got 0"),
+        ("training: {learning_rate: 0}", "training.learning_rate must be above 0; got 0"),
         ("training: {batch_size: 3, workers: 2}", "does not divide among 2 workers"),
         ("training: {weights: {XXL: 1}}", "unknown granularities"),
         ("training: {precision: int8}", "training.precision must be one of"),

@@ -40,7 +40,7 @@ BAD = {
     "data: {corpus: 5}": "data.corpus must be text; got 5",
     "data: {tokenizer: [a]}": "data.tokenizer must be text",
     "data: {validation_fraction: half}": "data.validation_fraction must be a number; got 'half'",
-    "data: {validation_fraction: 1}": "data.validation_fraction must be below 1.0; got 1",
+    "data: {validation_fraction: 1}": "data.validation_fraction must be below 1; got 1",
     "data: {max_documents: 0.5}": "data.max_documents must be a whole number; got 0.5",
     "model: {d_model: wide}": "model.d_model must be a whole number; got 'wide'",
     "model: {granularities: [0.5, 1]}": r"model.granularities must be fractions by name, .*; got \[0.5, 1\]",

@@ -159,9 +159,9 @@ def test_the_oracle_finds_its_plan_on_the_load_that_it_gets(model_dir: Path, tmp
         ({"traces": ("sunday",)}, "unknown trace 'sunday'"),
         ({"loads": ()}, "loads must be at least one"),
         ({"policies": ("deadline", "deadline")}, "policies must be at least one, and each only once"),
-        ({"loads": (0.0,)}, "settings.loads.0 must be above 0.0; got 0.0"),
+        ({"loads": (0.0,)}, "settings.loads.0 must be above 0; got 0.0"),
         ({"seeds": 0}, "settings.seeds must be at least 1; got 0"),
-        ({"noise": -0.1}, "settings.noise must be at least 0.0; got -0.1"),
+        ({"noise": -0.1}, "settings.noise must be at least 0; got -0.1"),
         ({"modes": ("guessed",)}, "settings.modes.0 must be one of simulated, engine; got 'guessed'"),
     ],
 )

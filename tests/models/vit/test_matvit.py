@@ -149,7 +149,7 @@ def test_images_of_another_size_are_refused() -> None:
         ({"widths": ()}, "widths is empty"),
         ({"widths": (32, 0)}, "widths.1 must be at least 1; got 0"),
         ({"pixel_std": (0.5, 0.5)}, "for each of 3 channels"),
-        ({"pixel_std": (0.0,)}, "pixel_std.0 must be above 0.0; got 0.0"),
+        ({"pixel_std": (0.0,)}, "pixel_std.0 must be above 0; got 0.0"),
         ({"granularities": {"S": 0.5}}, "end at 1"),
     ],
 )

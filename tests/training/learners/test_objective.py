@@ -80,7 +80,7 @@ def test_equal_and_uniform_fit_any_granularities() -> None:
         ({"objective": "both"}, None, "training.objective must be one of joint, sampled; got 'both'"),
         ({"passes": "two"}, None, "training.passes must be one of mixed, separate"),
         ({"train": "heads"}, None, "training.train must be one of all, ffn"),
-        ({"distillation": 2}, None, "training.distillation must be at most 1.0; got 2"),
+        ({"distillation": 2}, None, "training.distillation must be at most 1; got 2"),
         ({}, {"S": "small"}, "model.granularities must be fractions by name"),
     ],
 )
