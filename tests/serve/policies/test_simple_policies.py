@@ -144,7 +144,7 @@ def test_thresholds_go_where_they_belong() -> None:
         ("slackfit", {"sure": 1}, r"slackfit has unknown keys sure; known: buckets"),
         ("deadline", {"sures": 1}, r"deadline has unknown keys sures; known: free, hold_every, "),
         ("slackfit", {"buckets": 0}, r"buckets must be at least 1; got 0"),
-        ("idle-feasible", {"margin": 0}, r"margin must be above 0\.0; got 0"),
+        ("idle-feasible", {"margin": 0}, r"margin must be above 0; got 0"),
         ("smallest", {"name": "x"}, r"smallest has unknown keys name"),
         ("deadline", {"hold_worth": "1"}, r"deadline\.hold_worth must be a number; got '1'"),
         ("deadline", {"unbudgeted_ms": None}, r"unbudgeted_ms must be a number; got None"),
