@@ -37,8 +37,6 @@ def generate(
     """
     from itertools import tee
 
-    import torch
-
     from lts_ray.checkpoints.universal import load_universal
     from lts_ray.decoding.draft_costs import adaptive_length
     from lts_ray.decoding.draft_length import ADAPTIVE, DraftLength, FixedLength, parse_length
@@ -46,6 +44,7 @@ def generate(
     from lts_ray.decoding.sampling import Sampling
     from lts_ray.decoding.speculative import Round, Statistics, speculate, tokens_of
     from lts_ray.errors import LtsRayError
+    from lts_ray.seeds import seeded_generator
     from lts_ray.text.tokenizer import load_tokenizer
 
     if draft is None and draft_length is not None:
@@ -54,7 +53,7 @@ def generate(
     universal = load_universal(model).model
     tokenizer = load_tokenizer(model)
     prompt_ids, chosen = tokenizer.encode(prompt), universal.config.submodel(submodel)
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded_generator(seed)
     wanted: dict[str, Any] = {
         "submodel": chosen,
         "max_tokens": max_tokens,

@@ -32,7 +32,6 @@ def proxies(
     from the true one (d_avg), and its FLOPs.
     """
     import numpy as np
-    import torch
 
     from lts_ray.architecture import Architecture
     from lts_ray.console import print_rows, progress_bars
@@ -40,14 +39,15 @@ def proxies(
     from lts_ray.models.backbones.backbone_config import backbone_of
     from lts_ray.proxies.proxy_table import Live, compare_proxies, read_trained
     from lts_ray.proxies.zero_cost import random_batch
+    from lts_ray.seeds import seeded_generator
     from lts_ray.spaces.named_spaces import backbone_space
 
     chosen = backbone_space(space)
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded_generator(seed)
 
     def build(architecture: Architecture) -> Backbone:
         model = backbone_of(chosen.backbone, architecture, vocab_size, length)
-        model.initialize(torch.Generator().manual_seed(seed))
+        model.initialize(seeded_generator(seed))
         return model
 
     tokens = random_batch(vocab_size, rows=batch_size, length=length, generator=generator)

@@ -30,7 +30,7 @@ class Sampling:
     temperature: float = 0.0
     """0 is greedy."""
     top_p: float = 1.0
-    """Draw from the smallest set of tokens whose probability reaches this."""
+    """Draw from the smallest set of tokens whose probability reaches this, of one at least: 0 is greedy."""
     top_k: int = 0
     """Draw from so many most likely tokens, and those as likely as the last; 0 is off."""
     min_p: float = 0.0
@@ -49,8 +49,8 @@ class Sampling:
     def __post_init__(self) -> None:
         if not isfinite(self.temperature) or self.temperature < 0:
             raise LtsRayError(f"temperature must be a number of at least 0; got {self.temperature}")
-        if not 0 < self.top_p <= 1:
-            raise LtsRayError(f"top_p must be above 0 and at most 1; got {self.top_p}")
+        if not 0 <= self.top_p <= 1:
+            raise LtsRayError(f"top_p must be from 0 to 1; got {self.top_p}")
         if self.top_k < 0:
             raise LtsRayError(f"top_k must be at least 1, or 0 for all tokens; got {self.top_k}")
         if not 0 <= self.min_p <= 1:

@@ -13,6 +13,7 @@ from lts_ray.models.backbones.supernet_config import SupernetConfig
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint, read_config
 from lts_ray.models.matformer.independent import IndependentModel
 from lts_ray.models.matformer.matformer import MatFormer
+from lts_ray.seeds import seeded_generator
 from lts_ray.text.tokenizer import load_tokenizer
 from lts_ray.training.learners.backbone_learner import BackboneLearner
 from lts_ray.training.learners.independent_learner import IndependentLearner
@@ -79,7 +80,7 @@ def check_tokenizer(folder: Path, *, vocab_size: int | None) -> None:
 
 
 def _fresh(settings: RunSettings, vocab_size: int, eos_id: int, device: torch.device) -> TextLearner:
-    generator = torch.Generator().manual_seed(settings.training.seed)
+    generator = seeded_generator(settings.training.seed)
     if isinstance(settings.architecture, SupernetConfig):
         fused = replace(settings.architecture, vocab_size=vocab_size)
         return SupernetLearner.fresh(fused, settings.training.objective_of(fused.members), generator)

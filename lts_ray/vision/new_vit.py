@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -17,6 +16,7 @@ from lts_ray.elasticize.importance import evenly, feed_forwards, neuron_scores, 
 from lts_ray.errors import LtsRayError
 from lts_ray.models.vit.matvit import MatViT
 from lts_ray.models.vit.vit_checkpoint import load_vit
+from lts_ray.seeds import seeded_generator
 from lts_ray.submodel import Submodel
 from lts_ray.vision.images import ImageData, Images, check_images, normalize
 from lts_ray.vision.vision_settings import VisionSettings
@@ -26,7 +26,7 @@ def new_vit(settings: VisionSettings, data: ImageData) -> MatViT:
     """With the granularities that are to be trained. Raises LtsRayError where the images do not fit the model."""
     if settings.init_from is None:
         model = MatViT(settings.model.config(data, settings.granularities))
-        model.initialize(torch.Generator().manual_seed(settings.training.seed))
+        model.initialize(seeded_generator(settings.training.seed))
         return model
     labels = tuple(map(str, range(data.classes))) if settings.new_classifier else None
     source = Path(settings.init_from)

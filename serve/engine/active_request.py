@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from lts_ray.decoding.sampler import Sampler
+from lts_ray.seeds import seeded_generator
 from serve.engine.response import FinishReason, LeaveReason, Progress, Response
 from serve.policies.request import Request
 
@@ -46,11 +47,9 @@ class ActiveRequest:
         cancel: Callable[[LeaveReason], None],
     ) -> ActiveRequest:
         """To be called on the event loop that reads the response."""
-        generator = torch.Generator()
+        generator = torch.Generator() if request.seed is None else seeded_generator(request.seed)
         if request.seed is None:
             generator.seed()
-        else:
-            generator.manual_seed(request.seed)
         stops: frozenset[int] = frozenset() if request.ignore_eos else eos_ids
         sampler = Sampler(
             request.sampling,

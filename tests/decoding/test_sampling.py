@@ -36,7 +36,7 @@ def test_temperature_one_draws_from_the_models_own_distribution() -> None:
 
 
 @pytest.mark.parametrize(
-    ("top_p", "kept"), [(0.4, {0}), (0.5, {0}), (0.6, {0, 1}), (0.9, {0, 1, 2}), (1.0, {0, 1, 2, 3})]
+    ("top_p", "kept"), [(0.0, {0}), (0.4, {0}), (0.5, {0}), (0.6, {0, 1}), (0.9, {0, 1, 2}), (1.0, {0, 1, 2, 3})]
 )
 def test_top_p_keeps_the_smallest_set_that_reaches_it(top_p: float, kept: set[int]) -> None:
     assert set(draws(Sampling(temperature=1.0, top_p=top_p))) == kept
@@ -151,8 +151,8 @@ def test_the_same_seed_draws_the_same_tokens() -> None:
 
 
 def test_a_tiny_temperature_is_greedy_not_nan() -> None:
-    for temperature in (1e-30, 5e-324):  # the second is 0 in float32
-        for options in ({}, {"top_p": 5e-324}, {"top_k": 2}, {"min_p": 5e-324}):
+    for temperature in (1e-8, 1e-30, 5e-324):  # the second is 0 in float32
+        for options in ({}, {"top_p": 5e-324}, {"top_p": 0.0}, {"top_k": 2}, {"min_p": 5e-324}):
             assert sample(LOGITS * 1000, Sampling(temperature=temperature, **options), torch.Generator()) == 0
 
 
@@ -166,7 +166,8 @@ def test_logits_that_are_no_numbers_are_an_error_and_no_token() -> None:
     [
         {"temperature": -1.0},
         {"temperature": float("nan")},
-        {"top_p": 0.0},
+        {"top_p": -0.1},
+        {"top_p": float("nan")},
         {"top_p": 1.1},
         {"top_k": -1},
         {"min_p": 1.5},

@@ -128,6 +128,19 @@ def test_a_seed_gives_the_same_text_and_another_one_does_not(client: TestClient)
     assert texts[0] == texts[1] != texts[2]
 
 
+def test_all_64_bits_of_a_seed_count_and_a_text_is_its_seeds_alone(client: TestClient) -> None:
+    """Seeds that differ in a high bit alone, in their sign, and the smallest and largest ones that OpenAI takes.
+
+    A second choice has the next seed: after the largest one comes the smallest."""
+    seeds = [1, 1 + 2**32, 1 + 2**62, -1, 2**32 - 1, 2**63 - 1, -(2**63)]
+    texts = [
+        [choice["text"] for choice in complete(client, temperature=2, seed=seed, max_tokens=20, n=2).json()["choices"]]
+        for seed in seeds * 2
+    ]
+    assert texts[: len(seeds)] == texts[len(seeds) :]
+    assert len({text for pair in texts for text in pair}) == 2 * len(seeds) - 1
+
+
 def test_budgets_choose_the_submodel_and_the_answer_tells_how_it_went(client: TestClient) -> None:
     """By COSTS a step of S costs 4.4 ms, of M 6.8 ms, of L 11.6 ms, of XL 21.2 ms."""
     chosen = {}
@@ -216,10 +229,10 @@ REFUSED: list[tuple[str, dict[str, Any] | bytes, dict[str, str], int, str | None
     ("two limits", {"max_completion_tokens": 9}, {}, 400, "max_completion_tokens"),
     ("cold", {"temperature": -0.1}, {}, 400, "temperature"),
     ("hot", {"temperature": 2.1}, {}, 400, "temperature"),
-    ("top_p", {"top_p": 0}, {}, 400, "top_p"),
+    ("top_p", {"top_p": -0.1}, {}, 400, "top_p"),
     ("empty stop", {"stop": ""}, {}, 400, "stop"),
     ("stop number", {"stop": [1]}, {}, 400, "stop"),
-    ("seed", {"seed": 2**64}, {}, 400, "seed"),
+    ("seed", {"seed": 2**63}, {}, 400, "seed"),
     ("stream options alone", {"stream_options": {"include_usage": True}}, {}, 400, "stream_options"),
     ("zero budget", {"latency_budget_ms": 0}, {}, 400, "latency_budget_ms"),
     ("negative budget", {"latency_budget_ms": -5}, {}, 400, "latency_budget_ms"),
@@ -338,7 +351,7 @@ def test_a_response_goes_on_past_its_end_if_it_is_told_to(client: TestClient, se
 
 def test_one_likely_token_is_greedy_whatever_the_temperature(client: TestClient) -> None:
     greedy = complete(client).json()["choices"]
-    for fields in ({"top_k": 1}, {"min_p": 1.0}, {"top_p": 1e-9}):
+    for fields in ({"top_k": 1}, {"min_p": 1.0}, {"top_p": 1e-9}, {"top_p": 0}, {"top_p": 0, "top_k": -1}):
         assert complete(client, temperature=2, **fields).json()["choices"] == greedy
 
 
