@@ -71,11 +71,11 @@ def generate(
             speculate(universal, prompt_ids, **wanted, length=rule, eos_id=tokenizer.eos_id, generator=generator)
         )
         tokens = tokens_of(rounds)
-    stream = tokenizer.stream()
+    stream = tokenizer.stream(prompt_ids)
     print(prompt, end="", flush=True)
     for token in tokens:
-        print(stream.step(token) or "", end="", flush=True)
-    print()
+        print(stream.step(token), end="", flush=True)
+    print(stream.finish())
     if draft is not None:
         total = Statistics.of([list(drafted)])
         print(

@@ -5,33 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
 import tokenizers
 from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from tokenizers.decoders import DecodeStream
 
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json, write_json, write_text
+from lts_ray.text.spelling import Spelling
+from lts_ray.text.text_stream import TextStream
 
 END_OF_TEXT = "<|endoftext|>"
 PLAIN_CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
 """For a model that was trained on plain text and knows no roles: the messages, one after the other."""
-
-
-class TextStream:
-    """Text of a growing token sequence, held back while its last bytes are an unfinished character."""
-
-    def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._stream = DecodeStream(skip_special_tokens=True)
-
-    def step(self, token: int) -> str | None:
-        """The text that `token` completes, or None."""
-        text: str | None = self._stream.step(self._tokenizer, token)
-        return text
 
 
 @dataclass(frozen=True)
@@ -65,8 +54,13 @@ class Tokenizer:
     def decode(self, tokens: Sequence[int]) -> str:
         return self.backend.decode(list(tokens), skip_special_tokens=True)
 
-    def stream(self) -> TextStream:
-        return TextStream(self.backend)
+    @cached_property
+    def spelling(self) -> Spelling:
+        return Spelling(self.backend)
+
+    def stream(self, prompt: Sequence[int] = ()) -> TextStream:
+        """prompt: what the text goes on from: a blank at its beginning is kept."""
+        return TextStream(self.backend, self.spelling, prompt)
 
     def render_chat(self, messages: Sequence[Mapping[str, str]]) -> str:
         """The prompt for a conversation, by the folder's chat template."""

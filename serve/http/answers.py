@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 
 from openai.types import CompletionUsage
 
+from lts_ray.text.spelling import Spelling
 from serve.engine.response import Token
 from serve.http.generation import Choices, TextPiece
 from serve.http.response_schemas import ChatResponse, ChunkTrace, CompletionResponse, Report, ReportPerChoice
-from serve.http.response_text import Spelling
 
 LEAST_LOGPROB = -9999.0
 """OpenAI's way to say minus infinity, which JSON cannot."""

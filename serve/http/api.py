@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from lts_ray.errors import LtsRayError
 from serve.http.access_log import CLIENT_CLOSED_REQUEST, AccessLogMiddleware
 from serve.http.answers import Answers, ChatAnswers, CompletionAnswers
-from serve.http.api_error import ApiError, as_api_error
+from serve.http.api_error import ApiError, as_api_error, server_failure
 from serve.http.event_stream import EventStream, done_before_client_left
 from serve.http.generation import Choices, TextPiece
 from serve.http.keys import Keys
@@ -84,7 +84,7 @@ def _model_routes(service: Service) -> APIRouter:
         body = parse(kind, await _read(request, service.limits.max_body_bytes))
         choices = await service.submit(body, headers, request_id=request.state.request_id, arrived_s=arrived_s)
         request.state.choices = choices  # for the access log
-        answers = shape(body.model, uuid4().hex, service.spelling, wants_usage=body.wants_usage)
+        answers = shape(body.model, uuid4().hex, service.tokenizer.spelling, wants_usage=body.wants_usage)
         if body.stream:
             return EventStream(choices, answers, wants_usage=body.wants_usage)
         return await _whole(request, choices, answers)
@@ -170,9 +170,9 @@ def _answer_errors(app: FastAPI, *, answers_request_id: bool) -> None:
 
     @app.exception_handler(Exception)
     async def fail(request: Request, error: Exception) -> JSONResponse:
-        # Starlette logs the traceback; the client needs no more than this. It answers outside of all middleware.
+        # Starlette logs the traceback. It answers outside of all middleware.
         headers = {"X-Request-Id": request.state.request_id} if answers_request_id else {}
-        return ApiError("the server failed; see its log", status=500, kind="server_error", headers=headers).answer()
+        return server_failure(headers=headers).answer()
 
 
 async def _read(request: Request, max_bytes: int) -> bytes:

@@ -39,6 +39,11 @@ class ApiError(LtsRayError):
         return JSONResponse(self.body(), status_code=self.status, headers=self.headers)
 
 
+def server_failure(*, headers: Mapping[str, str] | None = None) -> ApiError:
+    """Of what nothing else stands for: the log has its traceback, and the client needs no more than this."""
+    return ApiError("the server failed; see its log", status=500, kind="server_error", headers=headers)
+
+
 def _encodable(text: str) -> str:
     """A client's own words may be in it, and they may hold halves of a surrogate pair."""
     return text.encode(errors="backslashreplace").decode()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
 
 from lts_ray.decoding.sampling import Sampling
 from lts_ray.errors import LtsRayError
@@ -14,7 +13,7 @@ from serve.http.api_error import ApiError
 from serve.http.generation import Choices, Generation
 from serve.http.request_limits import DEFAULT_LIMITS, RequestLimits
 from serve.http.request_schemas import ChatRequest, CompletionRequest, GenerationRequest, RequestHeaders
-from serve.http.response_text import ResponseText, Spelling
+from serve.http.response_text import ResponseText
 from serve.policies.menu import Option
 from serve.policies.request import Request
 
@@ -37,10 +36,6 @@ class Service:
     created: int
     """When it came up, in Unix seconds."""
     limits: RequestLimits = DEFAULT_LIMITS
-
-    @cached_property
-    def spelling(self) -> Spelling:
-        return Spelling(self.tokenizer)
 
     def models(self) -> dict[str, Option]:
         """All names that a request may use: the universal model, then each submodel as `name:submodel`."""
@@ -69,7 +64,7 @@ class Service:
                 if index:
                     await asyncio.sleep(0)  # to judge one takes a while: the streams get their turn in between
                 response = self.engine.submit(request, arrived_s=arrived_s)
-                text = ResponseText(self.tokenizer, body.stop)
+                text = ResponseText(self.tokenizer, body.stop, prompt=request.prompt)
                 generations.append(Generation(response, request, text, index=index, traced=headers.x_lts_trace))
         except BaseException:
             for generation in generations:

@@ -68,7 +68,7 @@ def complete(
         generator=generator,
     ):
         tokens.append(token)
-        text += stream.step(token) or ""
+        text += stream.step(token)
         if any(stop in text for stop in settings.stops):
             break
     return before_stop(tokenizer.decode(tokens), settings.stops)

@@ -13,7 +13,6 @@ from fastapi.testclient import TestClient
 from lts_ray.models.matformer.matformer import MatFormer
 from serve.engine.response import Response
 from serve.http.request_schemas import CompletionRequest, RequestHeaders
-from serve.http.response_text import Spelling
 from serve.http.service import Service
 from serve.policies.request import Request
 
@@ -131,7 +130,7 @@ def model_logprobs(universal: MatFormer, prompt: list[int], tokens: list[int]) -
 @pytest.fixture(scope="module")
 def ascii_only(service: Service) -> dict[str, Any]:
     """A random model writes halves of characters, which these tests would only be in the way of."""
-    spelling = Spelling(service.tokenizer)
+    spelling = service.tokenizer.spelling
     odd = [token for token in range(300) if not spelling.bytes_of(token).isascii()]
     return {"logit_bias": {str(token): -100 for token in odd}}
 

@@ -3,12 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lts_ray.text.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
-from serve.http.response_text import ResponseText, Spelling
+from serve.http.response_text import ResponseText
+from tests.tokenizer_kinds import KINDS
 
 BYTES = train_tokenizer(["abc"], vocab_size=257)
 
@@ -41,6 +41,32 @@ def test_the_text_ends_before_the_first_stop_string(text: str, stops: list[str])
     seen = text[: ends[0]] if ends else text
     starts = [len(seen) - len(stop) for stop in stops if seen.endswith(stop)] if ends else [len(text)]
     assert "".join(sent) == text[: min(starts)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(st.data())
+def test_each_kind_of_tokenizer_gives_its_own_text(kind: str, data: st.DataObject) -> None:
+    """Whatever the tokens: those that cut characters, ids that are none, special ones, which say nothing.
+
+    Where a token's text ends is what the tokens up to it decode to, but for a character that is not finished.
+    """
+    tokenizer = KINDS[kind]
+    tokens = data.draw(st.lists(st.integers(0, tokenizer.vocab_size + 2), max_size=12))
+    response = ResponseText(tokenizer)
+    sent = [response.push(token) for token in tokens]
+    assert "".join([*sent, response.finish()]) == tokenizer.decode(tokens)
+    assert response.released == len(response.ends) == len(tokens)
+    for place in range(len(tokens)):
+        so_far = tokenizer.decode(tokens[: place + 1])
+        assert len(so_far.rstrip("\ufffd")) <= response.ends[place] <= len(so_far)
+
+
+def test_a_stop_string_of_bytes_ends_the_text_with_its_last_byte() -> None:
+    """Although more bytes could make something else of it: none are taken."""
+    tokenizer = KINDS["llama_2"]
+    ids = [tokenizer.backend.token_to_id(name) for name in ("▁a", "<0x0A>", "<0x0A>", "b")]
+    assert pieces(tokenizer, ids, ("\n\n",)) == (["a", "", "", ""], True)
+    assert pieces(tokenizer, ids, ("\n\n\n",)) == (["a", "", "", "\n\nb", ""], False)
 
 
 def test_what_may_become_a_stop_string_is_held_back_until_it_is_clear() -> None:
@@ -84,38 +110,3 @@ def test_a_token_that_a_stop_string_cuts_counts_as_sent(model_dir: Path) -> None
         len(tokenizer.decode(tokens[:place])) for place in range(response.released)
     )
     assert response.ends[response.released - 1] >= len(sent) > response.starts(0, response.released)[-1]
-
-
-@given(st.text(max_size=20))
-def test_the_bytes_of_the_tokens_are_the_texts_bytes(text: str) -> None:
-    spelling = Spelling(BYTES)
-    assert b"".join(map(spelling.bytes_of, BYTES.encode(text))) == text.encode()
-
-
-def test_every_token_has_a_name_of_its_own() -> None:
-    """Or two alternatives of a place would be one. No text by themselves: the bytes from 0x80 on."""
-    spelling = Spelling(BYTES)
-    names = [spelling.name_of(token) for token in range(BYTES.vocab_size)]
-    assert len(set(names)) == len(names)
-    byte = BYTES.encode("é")[0]
-    assert (spelling.name_of(byte), spelling.text_of(byte), spelling.bytes_of(byte)) == (
-        "bytes:\\xc3",
-        "\ufffd",
-        b"\xc3",
-    )
-
-
-def test_sentencepiece_tokens_are_spelled_with_their_blanks_and_bytes() -> None:
-    """Decoded alone such a token loses its blank, and a byte is no text."""
-    vocabulary = {"<unk>": 0, "<0xE2>": 1, "▁the": 2, "re": 3}
-    backend = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, [], byte_fallback=True))
-    backend.decoder = tokenizers.decoders.Sequence(
-        [
-            tokenizers.decoders.Replace("▁", " "),
-            tokenizers.decoders.ByteFallback(),
-            tokenizers.decoders.Fuse(),
-            tokenizers.decoders.Strip(" ", 1, 0),
-        ]
-    )
-    spelling = Spelling(Tokenizer(backend, eos_id=0, settings={}))
-    assert [spelling.bytes_of(token) for token in (1, 2, 3, 99)] == [b"\xe2", b" the", b"re", b""]

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from openai.types import Completion
@@ -19,7 +20,7 @@ from serve.http.answers import Answers, ChatAnswers, CompletionAnswers
 from serve.http.event_stream import EventStream, events
 from serve.http.generation import Choices, Generation, TextPiece
 from serve.http.response_schemas import ChunkTrace
-from serve.http.response_text import ResponseText, Spelling
+from serve.http.response_text import ResponseText
 from serve.policies.budget import Budget, Timing
 from serve.policies.request import Request
 
@@ -90,7 +91,7 @@ def chunks_of(tokenizer: Tokenizer, sent: Sequence[Sequence[Event]], shape: type
 
     async def body() -> list[bytes]:
         choices, _ = make(tokenizer, sent, **options)
-        answers = shape("tiny", "abc", Spelling(tokenizer), wants_usage=usage)  # type: ignore[call-arg, arg-type]
+        answers = shape("tiny", "abc", tokenizer.spelling, wants_usage=usage)  # type: ignore[call-arg, arg-type]
         return [event async for event in events(choices, answers, wants_usage=usage)]
 
     found = [event.decode().removeprefix("data: ").removesuffix("\n\n") for event in run(body)]
@@ -238,7 +239,7 @@ def test_a_failed_step_is_an_event_and_frees_the_other_choices(tokenizer: Tokeni
 
     async def body() -> list[dict[str, Any]]:
         choices, _ = make(tokenizer, sent, book=book)
-        response = EventStream(choices, CompletionAnswers("tiny", "abc", Spelling(tokenizer)), wants_usage=False)
+        response = EventStream(choices, CompletionAnswers("tiny", "abc", tokenizer.spelling), wants_usage=False)
         messages: list[dict[str, Any]] = []
 
         async def send(message: Any) -> None:
@@ -259,6 +260,21 @@ def test_a_failed_step_is_an_event_and_frees_the_other_choices(tokenizer: Tokeni
     assert book.cancelled == {0: "cancelled", 1: "cancelled"}
 
 
+def test_what_fails_while_a_stream_is_written_is_an_event_in_openais_shape(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Or a client would take the text that it has for the whole."""
+    sent = [[admitted(), *tokens(tokenizer, "the"), Ended("length", 11.0)]]
+    for owner, name in ((ResponseText, "push"), (ResponseText, "finish"), (ChatAnswers, "piece"), (Choices, "report")):
+        with monkeypatch.context() as broken:
+            broken.setattr(owner, name, Mock(side_effect=ZeroDivisionError("boom")))
+            *_, last = chunks_of(tokenizer, sent, ChatAnswers)
+        assert last["error"]["type"] == "server_error"
+        assert "see its log" in last["error"]["message"]
+        assert "boom" in caplog.text
+        caplog.clear()
+
+
 @pytest.mark.parametrize("sent", [0, 1], ids=["before the first token", "in the middle"])
 def test_a_client_that_leaves_frees_all_choices_at_once(tokenizer: Tokenizer, sent: int) -> None:
     """Although nothing is being sent that could fail: the next token may be long in coming."""
@@ -266,7 +282,7 @@ def test_a_client_that_leaves_frees_all_choices_at_once(tokenizer: Tokenizer, se
 
     async def body() -> None:
         choices, _ = make(tokenizer, [[admitted(), *tokens(tokenizer, "law")][: 1 + sent]] * 3, book=book)
-        response = EventStream(choices, ChatAnswers("tiny", "abc", Spelling(tokenizer)), wants_usage=False)
+        response = EventStream(choices, ChatAnswers("tiny", "abc", tokenizer.spelling), wants_usage=False)
 
         async def send(message: Any) -> None: ...
 
@@ -285,7 +301,7 @@ def test_a_socket_that_breaks_while_it_is_written_to_is_a_client_that_left(token
 
     async def body() -> None:
         choices, _ = make(tokenizer, [[admitted(), *tokens(tokenizer, "law")]], book=book)
-        response = EventStream(choices, ChatAnswers("tiny", "abc", Spelling(tokenizer)), wants_usage=False)
+        response = EventStream(choices, ChatAnswers("tiny", "abc", tokenizer.spelling), wants_usage=False)
 
         async def send(message: Any) -> None:
             if message["type"] == "http.response.body":
