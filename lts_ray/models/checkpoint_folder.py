@@ -60,7 +60,7 @@ def reading(folder: Path) -> Iterator[None]:
         yield
     except LtsRayError as error:
         raise LtsRayError(f"model {folder} cannot be loaded: {error}") from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise LtsRayError(f"model configuration {folder / CONFIG} is not usable: {error!r}") from None
 
 
@@ -73,13 +73,16 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for path in weight_files(folder):
         try:
-            tensors |= load_file(path)
+            held = load_file(path)
         except FileNotFoundError:
             pickled = (folder / "pytorch_model.bin").exists()
             hint = "; save its pytorch_model.bin as safetensors first: pickles are not read" if pickled else ""
             raise LtsRayError(f"model {folder} has no {path.name}{hint}") from None
         except (OSError, SafetensorError, struct.error) as error:
             raise LtsRayError(f"weights {path} are corrupt or not safetensors: {error}") from None
+        if twice := sorted(tensors.keys() & held.keys()):
+            raise LtsRayError(f"model {folder} has {twice[0]} in {path.name} and in an earlier file: which one counts?")
+        tensors |= held
     return tensors
 
 

@@ -29,6 +29,7 @@ from lts_ray.measurement.subjects.subject import BackboneSource, Subject, Submod
 from lts_ray.models.family import Family
 from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
+from lts_ray.models.rope_scaling import RopeScaling
 from lts_ray.record import record_json
 from lts_ray.submodel import Submodel
 from lts_ray.target import Target, read_target
@@ -109,7 +110,8 @@ def candidate_from_json(value: Mapping[str, Any]) -> BackboneModel | ExtractedSu
     if "config" in value:
         given = value["config"]
         tuples = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
-        config = MatFormerConfig(**{**given, **tuples, "family": Family(**given["family"])})
+        scaling = None if given["rope_scaling"] is None else RopeScaling(**given["rope_scaling"])
+        config = MatFormerConfig(**{**given, **tuples, "family": Family(**given["family"]), "rope_scaling": scaling})
         return ExtractedSubmodel(config=config, submodel=Submodel.from_json(value["submodel"]))
     source = BackboneSource(**value["source"])
     return BackboneModel(source=source, architecture=Architecture.from_json(value["architecture"]))

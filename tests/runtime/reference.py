@@ -12,6 +12,7 @@ from lts_ray.models.family import GPT2, LLAMA, MISTRAL, OPT, QWEN2, QWEN3
 from lts_ray.models.kv_cache import KVCache
 from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
+from lts_ray.models.rope_scaling import RopeScaling
 from lts_ray.runtime.runtime import BLOCK_TOKENS, Runtime
 from lts_ray.runtime.segment import Segment
 from lts_ray.submodel import Submodel
@@ -23,6 +24,10 @@ CONFIGS: Mapping[str, MatFormerConfig] = {
     "llama-biased": replace(SHAPE, family=replace(LLAMA, qkv_bias=True, out_bias=True, ffn_bias=True), head_dim=16),
     "llama-uneven": replace(SHAPE, widths=(40, 24, 48), n_kv_head=4),
     "qwen2": replace(SHAPE, family=QWEN2, n_kv_head=1),
+    "qwen2-yarn": replace(
+        SHAPE, family=QWEN2, rope_scaling=RopeScaling(kind="yarn", factor=4.0, original_length=24, magnitude=1.14)
+    ),
+    "llama-llama3": replace(SHAPE, rope_scaling=RopeScaling(kind="llama3", factor=8.0, original_length=24)),
     "qwen3": replace(SHAPE, family=QWEN3, head_dim=12),
     "mistral": replace(SHAPE, family=MISTRAL, head_dim=12),
     "gpt2": replace(SHAPE, family=GPT2, n_kv_head=4),

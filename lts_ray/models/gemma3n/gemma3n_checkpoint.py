@@ -19,7 +19,7 @@ from lts_ray.models.checkpoint_folder import (
     reading,
     refuse_quantized,
 )
-from lts_ray.models.gemma3n.cut import prefix_of
+from lts_ray.models.gemma3n.cut import ANCHOR, prefix_of
 from lts_ray.models.gemma3n.gemma3n import Gemma3n
 from lts_ray.models.gemma3n.gemma3n_config import Gemma3nConfig
 from lts_ray.models.gemma3n.raw_config import MODEL_TYPES, SCHEMA, read_raw, write_raw
@@ -41,6 +41,9 @@ def load_gemma3n(folder: Path, *, dtype: torch.dtype = torch.float32, device: st
         model = Gemma3n(config)
     with TensorFiles(folder) as files:
         decoder = check_weights(folder, config, files)
+        head = files.tensors.get("lm_head.weight")
+        if head is not None and not torch.equal(head.read(), decoder[ANCHOR].read()):
+            raise LtsRayError(f"model {folder} has an lm_head.weight of its own; lts-ray only has its embedding's")
         model = model.to(dtype).to_empty(device=device)
         with torch.no_grad():
             for name, parameter in model.named_parameters():

@@ -92,7 +92,7 @@ def _read_widths(text: RawConfig) -> tuple[int, ...]:
 
 
 def _read_rope(text: RawConfig) -> dict[str, Any]:
-    """Today a mapping by layer type; before, a key for each type, with rope_scaling beside them."""
+    """Today a mapping by layer type; before, a key for each type, with rope_scaling beside them, of full attention."""
     parts: Mapping[str, Any] = text.get("rope_parameters") or {}
     thetas: dict[str, Any] = {}
     for ours, kind, old in (
@@ -100,10 +100,10 @@ def _read_rope(text: RawConfig) -> dict[str, Any]:
         ("local_rope_theta", "sliding_attention", "rope_local_base_freq"),
     ):
         rope: Mapping[str, Any] = parts.get(kind) or {}
-        scaling: Mapping[str, Any] = text.get("rope_scaling") or {}
-        for part in (rope, scaling):
-            if part.get("rope_type", part.get("type", "default")) != "default":
-                raise LtsRayError(f"its configuration has rope {dict(part)}; lts-ray only has default rotary positions")
+        if kind == "full_attention":
+            rope = {**rope, **(text.get("rope_scaling") or {})}
+        if rope.get("rope_type", rope.get("type", "default")) != "default":
+            raise LtsRayError(f"its configuration has rope {dict(rope)}; lts-ray only has default rotary positions")
         theta = rope.get("rope_theta", text.get(old))
         if theta is not None:
             thetas[ours] = float(theta)

@@ -22,9 +22,13 @@ def rotary_table(config: MatFormerConfig) -> Tensor:
     """
     length = config.context_length if config.family.positions == "rotary" else 0
     exponents = torch.arange(0, config.d_head, 2, dtype=torch.float32) / config.d_head
-    angles = torch.outer(torch.arange(length).float(), config.rope_theta**-exponents)
+    frequencies, scaling = config.rope_theta**-exponents, config.rope_scaling
+    if scaling is not None:
+        frequencies = scaling.frequencies(frequencies, theta=config.rope_theta)
+    angles = torch.outer(torch.arange(length).float(), frequencies)
     angles = torch.cat([angles, angles], dim=-1)
-    return torch.stack([angles.cos(), angles.sin()])
+    table = torch.stack([angles.cos(), angles.sin()])
+    return table if scaling is None else table * scaling.magnitude
 
 
 def rotate(x: Tensor, rotary: Tensor) -> Tensor:

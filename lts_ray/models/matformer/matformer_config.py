@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -9,6 +10,7 @@ from lts_ray.errors import LtsRayError
 from lts_ray.models.decoder_config import CacheShape, DecoderConfig
 from lts_ray.models.elastic_config import GRANULARITIES, check_granularities, check_shares
 from lts_ray.models.family import LLAMA, Family
+from lts_ray.models.rope_scaling import RopeScaling
 from lts_ray.submodel import Submodel
 
 
@@ -25,7 +27,9 @@ class MatFormerConfig(DecoderConfig):
     context_length: int
     """The most tokens that a row may hold, prompt and response together."""
     rope_theta: float = 10_000.0
-    """Read where the family's positions are rotary."""
+    """Read where the family's positions are rotary, as rope_scaling."""
+    rope_scaling: RopeScaling | None = None
+    """None: the rotations are as `rope_theta` has them."""
     rms_norm_eps: float = 1e-5
     """Of the norms, of either kind."""
     granularities: Mapping[str, float] = field(default_factory=lambda: dict(GRANULARITIES))
@@ -48,6 +52,8 @@ class MatFormerConfig(DecoderConfig):
         for name in ("vocab_size", "d_model", "n_head", "n_kv_head", "context_length"):
             if getattr(self, name) < 1:
                 raise LtsRayError(f"{name} must be at least 1; got {getattr(self, name)}")
+        if not 1 < self.rope_theta < math.inf:
+            raise LtsRayError(f"rope_theta must be above 1, and finite; got {self.rope_theta}")
         if not all(Submodel(self.widths, heads=self.heads).widths):
             raise LtsRayError(f"every layer needs at least one neuron; got {list(self.widths)}")
         if self.head_dim is None and self.d_model % self.n_head:

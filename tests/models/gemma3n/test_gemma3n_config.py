@@ -43,7 +43,8 @@ def test_what_is_written_is_read_again_and_transformers_reads_it_alike() -> None
 def test_rotary_bases_are_read_from_todays_and_from_earlier_files() -> None:
     old = {"model_type": "gemma3n_text", "rope_theta": 5e5, "rope_local_base_freq": 3e3, "rope_scaling": None}
     kinds = {"full_attention": {"rope_theta": 5e5}, "sliding_attention": {"rope_theta": 3e3}}
-    for raw in (old, {"model_type": "gemma3n_text", "rope_parameters": kinds}):
+    inside = {**old, "rope_theta": 7.0, "rope_scaling": {"rope_type": "default", "rope_theta": 5e5}}
+    for raw in (old, inside, {"model_type": "gemma3n_text", "rope_parameters": kinds}):
         config = read_raw(raw)
         assert (config.rope_theta, config.local_rope_theta) == (5e5, 3e3)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import Gemma3nForCausalLM
 
@@ -183,3 +185,14 @@ def test_in_bfloat16_logits_stay_near_those_of_transformers(
     ours = model(gemma_tokens, submodel=model.config.submodel(SUBMODELS["mixed"])).float()
     error = (theirs - exact).square().mean().sqrt()
     assert (ours - exact).square().mean().sqrt() < 1.5 * error
+
+
+def test_an_output_matrix_of_its_own_is_refused_by_name(gemma_dir: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(gemma_dir, tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    embedding = next(value for name, value in tensors.items() if name.endswith("embed_tokens.weight"))
+    save_file({**tensors, "lm_head.weight": embedding.clone()}, folder / "model.safetensors")
+    load_gemma3n(folder)
+    save_file({**tensors, "lm_head.weight": embedding + 1}, folder / "model.safetensors")
+    with pytest.raises(LtsRayError, match=r"lm_head.weight of its own"):
+        load_gemma3n(folder)

@@ -71,12 +71,27 @@ OPT_SHAPE = {
     "num_attention_heads": 4,
     "max_position_embeddings": 64,
 }
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
 THEIRS: Mapping[str, PretrainedConfig] = {
     "llama": LlamaConfig(**SHAPE, tie_word_embeddings=True, rms_norm_eps=1e-5),
     "llama-untied": LlamaConfig(**SHAPE, tie_word_embeddings=False, rope_theta=500.0),
     "llama-biased": LlamaConfig(**SHAPE, tie_word_embeddings=True, attention_bias=True, mlp_bias=True, head_dim=16),
     "qwen2": Qwen2Config(**SHAPE, tie_word_embeddings=True, rope_theta=1e6),
     "qwen3": Qwen3Config(**{**SHAPE, "eos_token_id": [5, 6]}, tie_word_embeddings=True, head_dim=12),
+    "qwen2-yarn": Qwen2Config(
+        **SHAPE, rope_parameters={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
+    ),
+    "llama-llama3": LlamaConfig(**SHAPE, tie_word_embeddings=True, rope_parameters=LLAMA3, rope_theta=500.0),
+    "mistral-linear": MistralConfig(
+        **SHAPE, head_dim=12, sliding_window=None, rope_parameters={"rope_type": "linear", "factor": 3.0}
+    ),
+    "qwen3-dynamic": Qwen3Config(**SHAPE, head_dim=12, rope_parameters={"rope_type": "dynamic", "factor": 3.0}),
     "qwen3-untied": Qwen3Config(**SHAPE, tie_word_embeddings=False, head_dim=8, attention_bias=True),
     "mistral": MistralConfig(**SHAPE, head_dim=12, sliding_window=None),
     "gpt2": GPT2Config(**GPT2_SHAPE),
@@ -340,12 +355,22 @@ def test_files_of_earlier_versions_load(folders: Mapping[str, Path], tokens: tor
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("llama", {"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0}}, "llama3"),
-        ("llama", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling=.*linear"),
+        ("llama", {"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0}}, "low_freq_factor"),
+        ("llama", {"rope_scaling": {"type": "longrope", "factor": 2.0}}, "longrope"),
+        ("llama", {"rope_scaling": {"type": "yarn", "factor": None, "original_max_position_embeddings": 0}}, "usable"),
+        ("llama", {"rope_scaling": {**LLAMA3, "high_freq_factor": 1.0}}, "high_freq_factor must be above"),
+        ("llama", {"rope_scaling": {"type": "linear", "factor": -2.0}}, "rope_scaling.factor must be above 0"),
+        ("llama", {"rope_scaling": {**LLAMA3, "partial_rotary_factor": 0.5}}, "partial_rotary_factor=0.5"),
+        ("qwen2", {"rope_parameters": {"full_attention": {"rope_type": "default"}}}, "one for all layers"),
+        ("llama", {"rope_theta": -3.0, "rope_parameters": None}, "rope_theta must be above 1"),
         ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5"),
         ("llama", {"hidden_act": "mish"}, "hidden_act='mish'"),
         ("llama", {"quantization_config": {"bits": 4}}, "quantization_config"),
-        ("qwen2", {"use_sliding_window": True, "sliding_window": 8}, "use_sliding_window=True"),
+        (
+            "qwen2",
+            {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1, "layer_types": None},
+            "use_sliding_window=True from layer 1",
+        ),
         ("qwen3", {"layer_types": ["sliding_attention"] * 3}, "layer_types=.*sliding_attention"),
         ("qwen2", {"num_key_value_heads": 3}, "multiple of n_kv_head"),
         ("mistral", {"hidden_size": None}, "is not usable"),
@@ -382,6 +407,43 @@ def test_an_output_matrix_that_is_missing_is_not_taken_from_the_embedding(
 ) -> None:
     folder = copied(folders["llama"], tmp_path / "model", tie_word_embeddings=False)
     with pytest.raises(LtsRayError, match=r"lm_head.weight should be \(300, 32\) but is absent"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2", "gpt2", "opt"])
+def test_an_output_matrix_of_its_own_counts_whatever_the_configuration_says(
+    name: str, folders: Mapping[str, Path], tokens: torch.Tensor, tmp_path: Path
+) -> None:
+    """As in transformers; and what is written of it says that it is not the embedding."""
+    folder = copied(folders[name], tmp_path / "model")
+    output = torch.randn(VOCABULARY, 32, generator=torch.Generator().manual_seed(3))
+    rewrite(folder, {**load_file(folder / "model.safetensors"), "lm_head.weight": output})
+    expected = their_logits(folder, tokens)
+    assert (expected - their_logits(folders[name], tokens)).abs().max() > 1
+    torch.testing.assert_close(our_logits(folder, tokens), expected, **CLOSE)
+    extract_checkpoint(folder, "XL", tmp_path / "again")
+    torch.testing.assert_close(their_logits(tmp_path / "again", tokens), expected, **CLOSE)
+    assert json.loads((tmp_path / "again" / "config.json").read_text())["tie_word_embeddings"] is False
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "opt"])
+def test_the_output_matrix_may_be_the_one_of_the_two_that_is_in_the_file(
+    name: str, folders: Mapping[str, Path], tokens: torch.Tensor, tmp_path: Path
+) -> None:
+    folder = copied(folders[name], tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    key = next(each for each in tensors if each.endswith(("embed_tokens.weight", "wte.weight")))
+    rewrite(folder, {"lm_head.weight": tensors.pop(key), **tensors})
+    torch.testing.assert_close(our_logits(folder, tokens), their_logits(folder, tokens), **CLOSE)
+
+
+def test_a_tensor_that_is_in_two_shards_is_named(folders: Mapping[str, Path], tmp_path: Path) -> None:
+    folder = copied(folders["llama"], tmp_path / "model")
+    (folder / "model.safetensors").rename(folder / "a.safetensors")
+    shutil.copy(folder / "a.safetensors", folder / "b.safetensors")
+    names = {str(index): f"{letter}.safetensors" for index, letter in enumerate("ab")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    with pytest.raises(LtsRayError, match=r"has lm_head.weight|has model\.\S+ in b.safetensors and in an earlier file"):
         load_checkpoint(folder)
 
 

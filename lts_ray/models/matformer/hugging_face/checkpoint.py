@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
+from torch import Tensor
 
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json
@@ -77,11 +78,10 @@ def load_checkpoint(folder: Path, *, dtype: torch.dtype = torch.float32, device:
     of another kind of model, and for a setting of its family that changes what it computes and that we do not have.
     """
     config, validation_loss = read_config(folder)
+    tensors = TRANSLATORS[config.family.name].to_ours(read_weights(folder))
+    config = replace(config, tied=config.tied and take_tied(tensors))
     with torch.device("meta"):
         model = MatFormer(config)
-    tensors = TRANSLATORS[config.family.name].to_ours(read_weights(folder))
-    if config.tied:
-        tensors.pop("lm_head.weight", None)  # transformers may write the tied output matrix as well
     check_fit(folder, model, tensors)
     model = model.to_empty(device=device)
     model.load_state_dict(tensors)
@@ -89,6 +89,20 @@ def load_checkpoint(folder: Path, *, dtype: torch.dtype = torch.float32, device:
     return Checkpoint(
         model=model.to(dtype=dtype).eval(), fingerprint=fingerprint(folder), validation_loss=validation_loss
     )
+
+
+def take_tied(tensors: dict[str, Tensor]) -> bool:
+    """Leave of embedding and output matrix the one, where they are one; else both, whatever config.json says.
+
+    As in transformers: either of them may be the one that is in the file.
+    """
+    embedding, output = tensors.get("embed_tokens.weight"), tensors.get("lm_head.weight")
+    if output is None:
+        return True
+    if embedding is not None and not torch.equal(embedding, output):
+        return False
+    tensors["embed_tokens.weight"] = tensors.pop("lm_head.weight")
+    return True
 
 
 def read_config(folder: Path) -> tuple[MatFormerConfig, dict[str, float]]:
