@@ -8,17 +8,28 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
+import grpc
 import ray
+from ray._private.grpc_utils import init_grpc_channel
+from ray._private.services import canonicalize_bootstrap_address
 from ray.cluster_utils import Cluster
+from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 
 from lts_ray.errors import LtsRayError
 from lts_ray.target import Target
 
+logger = logging.getLogger(__name__)
+
+ANSWER_S = 10.0
+"""How long a cluster may take to say that it is there. Ray itself tries for two minutes, then ends the process."""
 QUIET_TUNE = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no CSV, JSON and TensorBoard files: 10 ms a trial
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours to report
@@ -29,39 +40,145 @@ QUIET_TUNE = {
 
 @contextmanager
 def connected(address: str | None) -> Iterator[None]:
-    """Connected to Ray, quietly; what this connects, it disconnects."""
-    before = {name: os.environ.get(name) for name in QUIET_TUNE}
-    os.environ.update(QUIET_TUNE)
+    """Connected to Ray, quietly; what this connects, it disconnects.
+
+    address: HOST:PORT of a cluster's head, `auto` for the cluster that this machine is a node of, or `local` for one of
+    its own. None or empty: RAY_ADDRESS, else `local`. Raises LtsRayError within 30 s when there is no such cluster.
+    """
+    changed: dict[str, str | None] = dict(QUIET_TUNE)
+    if not _exported():
+        changed["RAY_ADDRESS"] = None  # Ray would read it for `auto`, too
+    if not address and _is_of_jobs(os.environ.get("RAY_ADDRESS", "")):
+        logger.warning(
+            "RAY_ADDRESS=%s is where jobs are submitted, not where this connects: this runs on a Ray of its own, here; "
+            "--address HOST:6379 or --address auto names a cluster",
+            os.environ["RAY_ADDRESS"],
+        )
     levels = {name: logging.getLogger(name).level for name in ("ray", "ray.tune")}
     for name in levels:
         logging.getLogger(name).setLevel(logging.ERROR)
     mine = not ray.is_initialized()
     try:
-        if mine:
-            _connect(address)
-        yield
+        with _environment(changed):
+            if mine:
+                _connect(address or _exported() or "local")
+            yield
     finally:
         if mine:
             ray.shutdown()
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
-def _connect(address: str | None) -> None:
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    where = address or os.environ.get("RAY_ADDRESS")
-    if where is None:  # ray.init without an address would join any cluster that it finds on this machine
-        where = "local"
-        options |= {"include_dashboard": False}
+def check_cluster(address: str | None) -> None:
+    """Raise LtsRayError where `connected` would for want of a cluster: before work is done that needs one."""
+    asked = address or _exported()
+    if asked and asked != "local" and not ray.is_initialized():
+        _check_alive(_found(asked))
+
+
+def _exported() -> str | None:
+    """The cluster that RAY_ADDRESS names; its address for jobs names none."""
+    exported = os.environ.get("RAY_ADDRESS")
+    return None if not exported or _is_of_jobs(exported) else exported
+
+
+def _is_of_jobs(address: str) -> bool:
+    return address.startswith(("http://", "https://"))
+
+
+@contextmanager
+def _environment(values: Mapping[str, str | None]) -> Iterator[None]:
+    """With these variables; None: without."""
+    before = {name: os.environ.get(name) for name in values}
+    _set_environment(values)
     try:
-        ray.init(address=where, **options)
-    except ConnectionError as error:
-        raise LtsRayError(f"no Ray cluster at {address!r}: {' '.join(str(error).split())}") from None
+        yield
+    finally:
+        _set_environment(before)
+
+
+def _set_environment(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def _connect(address: str) -> None:
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address == "local":
+        options |= {"include_dashboard": False}
+    else:
+        address = _found(address)
+        _check_alive(address)
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(address=address, **options)
+    except SystemExit:  # what Ray makes of SIGTERM
+        raise KeyboardInterrupt from None
+    except Exception as error:  # Ray has no common type for what goes wrong here
+        raise LtsRayError(f"Ray at {address} cannot be used: {' '.join(str(error).split())}") from None
+    finally:
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)  # Ray's own would end the process without a word
+
+
+def _found(address: str) -> str:
+    """HOST:PORT. Raises LtsRayError for what cannot be the address of a cluster."""
+    if address == "auto":
+        try:
+            found = canonicalize_bootstrap_address("auto")
+        except (ConnectionError, ValueError) as error:
+            raise LtsRayError(f"no Ray cluster for address auto: {' '.join(str(error).split())}") from None
+        if found is None:
+            raise LtsRayError("no Ray cluster for address auto: this machine is a node of none; give HOST:6379")
+        return found
+    if address.startswith("ray://"):
+        raise LtsRayError(
+            f"{address} is for Ray's client, which cannot place actors on nodes: give HOST:6379 on one of the "
+            "cluster's nodes, or submit this command with `ray job submit`"
+        )
+    if _is_of_jobs(address):
+        raise LtsRayError(
+            f"{address} is where jobs are submitted: give HOST:6379, or `auto` on one of the cluster's nodes, or "
+            "submit this command with `ray job submit`"
+        )
+    try:
+        parts = urlsplit(f"//{address}")
+        is_right = bool(parts.hostname and parts.port) and parts.netloc == address and "@" not in address
+    except ValueError:
+        is_right = False
+    if not is_right:
+        raise LtsRayError(f"{address!r} is not the address of a Ray cluster: give HOST:6379, `auto` or `local`")
+    return address
+
+
+def _check_alive(address: str) -> None:
+    """Raise LtsRayError unless a cluster answers at HOST:PORT, lets this process in and runs the same Ray."""
+    try:
+        with init_grpc_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+            head = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
+            answer = head.CheckAlive(gcs_service_pb2.CheckAliveRequest(), timeout=ANSWER_S)
+    except grpc.RpcError as error:
+        if error.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+            raise LtsRayError(
+                f"the Ray cluster at {address} asks for a token that it did not get: `export RAY_AUTH_MODE=token`, "
+                "with the head's ~/.ray/auth_token on this machine"
+            ) from None
+        late = error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        why = f"no answer within {ANSWER_S:.0f} s" if late else " ".join(str(error.details()).split())
+        raise LtsRayError(
+            f"no Ray cluster at {address}: {why}; is its head up, and this the port of `ray start`?"
+        ) from None
+    except Exception as error:  # such as a token that is asked for and not there
+        raise LtsRayError(f"Ray at {address} cannot be asked: {' '.join(str(error).split())}") from None
+    if answer.ray_version != ray.__version__:
+        raise LtsRayError(
+            f"the Ray cluster at {address} runs Ray {answer.ray_version}, and this is Ray {ray.__version__}: install "
+            "the same on both"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,7 +56,7 @@ def search(
     """Search what is worth running, or training, on each target; writes its results and report.html."""
     from contextlib import nullcontext
 
-    from lts_ray.ray_session import nodes_for, simulated_cluster
+    from lts_ray.ray_session import check_cluster, nodes_for, simulated_cluster
     from lts_ray.report.search_page import REPORT
     from lts_ray.search.on_ray.search_run import run_search
     from lts_ray.search.search_job import SearchJob
@@ -81,6 +81,8 @@ def search(
         ),
     )
     chosen = load_targets(targets)
+    if not (simulate or resume):  # a search that is finished needs no cluster
+        check_cluster(address)
     job: SearchJob[Any]
     if is_backbone:
         from lts_ray.proxies.proxy_table import read_trained

@@ -22,6 +22,7 @@ from lts_ray.files import write_json
 from lts_ray.models.checkpoint_folder import CONFIG
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint, read_config, save_checkpoint
 from lts_ray.models.matformer.matformer import MatFormer
+from lts_ray.ray_session import check_cluster
 from lts_ray.record import record_json
 from lts_ray.text.batches import blocks_of
 from lts_ray.text.corpus import check_corpus
@@ -54,6 +55,8 @@ def elasticize(settings: ElasticizeSettings | None, output: Path, *, address: st
     """
     check_output(output)
     folder = RunFolder(output.resolve(), settings_name="elasticize.json")  # the training's settings stand beside it
+    if not folder.is_finished:
+        check_cluster(address)
     settings = ElasticizeSettings.from_json(folder.resume()) if settings is None else _begun(settings, folder)
     reordered = _reordered(settings, folder)
     if not settings.fine_tune:

@@ -17,7 +17,7 @@ from ray.exceptions import RayError
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from lts_ray.errors import LtsRayError
-from lts_ray.ray_session import connected
+from lts_ray.ray_session import check_cluster, connected
 from lts_ray.training.freed_memory import keep_freed_memory
 from lts_ray.training.loop import device_named
 from lts_ray.training.run_folder import RunFolder, check_output
@@ -41,6 +41,8 @@ def run_training(
     """
     check_output(output)
     folder = RunFolder(output.resolve())
+    if not folder.is_finished:
+        check_cluster(address)
     settings = continue_run(folder) if resume else start_run(settings, folder)
     if folder.is_finished:
         return folder.model

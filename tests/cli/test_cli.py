@@ -143,6 +143,12 @@ BAD = {
     "no evaluations": (["search", "-m", "{model}", "-t", "{targets}", "-o", "{out}", "--evaluations", "0"],
                        "evaluations must be at least 1"),
     "no configuration": (["train", "-c", "none.yaml", "-o", "{out}"], "none.yaml does not exist"),
+    "no cluster to search on": (["search", "-m", "{model}", "-t", "{targets}", "-o", "{out}", "--address",
+                                 "127.0.0.1:1"],
+                                "no Ray cluster at 127.0.0.1:1"),
+    "no cluster to train on": (["train", "-o", "{out}", "--address", "127.0.0.1:1"], "no Ray cluster at 127.0.0.1:1"),
+    "no cluster to elasticize on": (["elasticize", "-m", "{model}", "-o", "{out}", "--address", "127.0.0.1:1"],
+                                    "no Ray cluster at 127.0.0.1:1"),
     "nothing to resume": (["train", "-o", "{out}", "--resume"], "holds no run to resume"),
 }  # fmt: skip
 
