@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-import grpc
+import grpc  # type: ignore[import-untyped]
 import ray
 from ray._private.grpc_utils import init_grpc_channel
 from ray._private.services import canonicalize_bootstrap_address
@@ -129,7 +129,7 @@ def _found(address: str) -> str:
     """HOST:PORT. Raises LtsRayError for what cannot be the address of a cluster."""
     if address == "auto":
         try:
-            found = canonicalize_bootstrap_address("auto")
+            found: str | None = canonicalize_bootstrap_address("auto")
         except (ConnectionError, ValueError) as error:
             raise LtsRayError(f"no Ray cluster for address auto: {' '.join(str(error).split())}") from None
         if found is None:
