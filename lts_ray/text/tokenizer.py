@@ -42,6 +42,11 @@ class Tokenizer:
         return template if isinstance(template, str) else PLAIN_CHAT_TEMPLATE
 
     @property
+    def is_for_chats(self) -> bool:
+        """Whether the folder has a chat template of its own."""
+        return self.chat_template != PLAIN_CHAT_TEMPLATE
+
+    @property
     def vocab_size(self) -> int:
         return self.backend.get_vocab_size()
 

@@ -1,7 +1,7 @@
 """A page to try budgets on, and the frontier that it draws. The page is static files; nothing is fetched elsewhere.
 
-The page asks for completions as any client does, with the header `x-lts-trace: true`, so that every chunk of the stream
-says which submodel wrote it.
+The page asks as any client does, a model that has a chat template as a chat, with the header `x-lts-trace: true`, so
+that every chunk of the stream says which submodel wrote it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def playground_router(service: Service) -> APIRouter:
     @router.get("/playground/frontier")
     async def points() -> Response:
         engine = service.engine
-        return JSONResponse(frontier(service.name, engine.menu, engine.costs, engine.config), headers=HEADERS)
+        body = frontier(service.name, engine.menu, engine.costs, engine.config)
+        return JSONResponse(body | {"chat": service.tokenizer.is_for_chats}, headers=HEADERS)
 
     @router.get("/playground/{name}")
     async def part(name: str) -> Response:

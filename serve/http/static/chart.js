@@ -3,7 +3,7 @@
 
 import { Submodels } from "./submodels.js";
 
-const BOX = { left: 54, right: 348, top: 12, bottom: 350 };
+const BOX = { left: 62, right: 348, top: 12, bottom: 350 };
 const AXES = { predicted_tpot_ms: "predicted ms per token, alone", relative_size: "share of the universal model's size" };
 const COMPACT = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 4 });
 const SVG = "http://www.w3.org/2000/svg";
@@ -25,13 +25,15 @@ export class Chart {
     const height = (option) => (isLoss ? (option.loss ?? Math.min(...losses)) : option.decoder_params);
     const x = scale(options.map((option) => option[axis]), BOX.left + 8, BOX.right - 12);
     const y = scale(options.map(height), BOX.bottom - 10, BOX.top + 8);
-    for (const value of ticks(y.low, y.high)) {
+    const [lines, columns] = [ticks(y.low, y.high), ticks(x.low, x.high)];
+    const [lineText, columnText] = [texts(lines), texts(columns)];
+    for (const value of lines) {
       this.add("line", { class: "grid", x1: BOX.left, x2: BOX.right, y1: y(value), y2: y(value) });
-      this.add("text", { x: BOX.left - 7, y: y(value) + 4, "text-anchor": "end" }, short(value));
+      this.add("text", { x: BOX.left - 7, y: y(value) + 4, "text-anchor": "end" }, lineText(value));
     }
-    for (const value of ticks(x.low, x.high)) {
+    for (const value of columns) {
       this.add("line", { class: "grid", x1: x(value), x2: x(value), y1: BOX.top, y2: BOX.bottom });
-      this.add("text", { x: x(value), y: BOX.bottom + 16, "text-anchor": "middle" }, short(value));
+      this.add("text", { x: x(value), y: BOX.bottom + 16, "text-anchor": "middle" }, columnText(value));
     }
     this.add("text", { x: (BOX.left + BOX.right) / 2, y: BOX.bottom + 36, "text-anchor": "middle" }, AXES[axis]);
     const middle = (BOX.top + BOX.bottom) / 2;
@@ -73,15 +75,24 @@ export class Chart {
     if (place) ring.style.transform = `translate(${place[0]}px, ${place[1]}px)`;
   }
 
-  /** Names beside the points, where no other name is. */
+  /** Names beside the points, where no other name or point is; a granularity has its own even beside a point. */
   label(options) {
-    const taken = [];
-    for (const { name } of Submodels.byFame(options)) {
+    const points = [...this.places.values()];
+    const names = [];
+    for (const option of Submodels.byFame(options)) {
+      const { name } = option;
       const [x, y] = this.places.get(name);
-      const atEdge = x > BOX.right - 34;
-      const place = atEdge ? [x, y - 17] : [x + 12 + 3.5 * name.length, y - 9]; // of the name's middle
-      if (taken.some(([left, top]) => Math.abs(left - place[0]) < 30 && Math.abs(top - place[1]) < 13)) continue;
-      taken.push(place);
+      const half = 3.5 * name.length + 2;
+      const [left, right] = [x - 10 - half, x + 10 + half];
+      const places = [[right, y - 9], [x, y - 17], [right, y + 17], [left, y - 9], [left, y + 17], [x, y + 25]];
+      const isInside = ([at, base]) => at + half < 360 && at - half > BOX.left && base < BOX.bottom && base > 9;
+      const clear = ([at, base], [to, middle], wide, high) => Math.abs(at - to) >= wide || Math.abs(base - 4 - middle) >= high;
+      const isFree = (place) => names.every((other) => clear(place, [other.at, other.base - 4], half + other.half, 12));
+      const free = places.filter((place) => isInside(place) && isFree(place));
+      const best = free.find((place) => points.every((point) => clear(place, point, half + 7, 12)));
+      const place = best ?? (Submodels.isShare(option) ? undefined : free[0]);
+      if (!place) continue;
+      names.push({ at: place[0], base: place[1], half });
       this.add("text", { class: "name", x: place[0], y: place[1], "text-anchor": "middle" }, name);
     }
   }
@@ -112,6 +123,13 @@ function ticks(low, high) {
   const values = [];
   for (let count = Math.ceil(low / step); count * step <= high * (1 + 1e-9); count++) values.push(count * step);
   return values;
+}
+
+/** What to write at ticks: with as few digits as tell them apart. */
+function texts(values) {
+  const formats = [4, 6, 8, 10].map((digits) => new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: digits }));
+  const format = formats.find((each) => new Set(values.map((value) => each.format(value))).size === values.length);
+  return (value) => (format ?? COMPACT).format(value);
 }
 
 function short(value) {

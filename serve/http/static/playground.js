@@ -2,13 +2,15 @@
 
 import { Answer } from "./answer.js";
 import { Chart } from "./chart.js";
-import { completion, get } from "./stream.js";
+import { events, get } from "./stream.js";
 import { Submodels } from "./submodels.js";
 import { View, budgetText } from "./view.js";
 
 const element = (id) => document.getElementById(id);
 const checked = (name) => document.querySelector(`[name=${name}]:checked`).value;
 const chart = new Chart(element("frontier"));
+
+const NAME_PX = 25; // that the name of a mark takes
 
 let submodels = new Submodels();
 let view = new View(submodels);
@@ -46,13 +48,30 @@ function showMarks() {
     const position = positionOf(submodels.predicted(option, checked("kind"), maxTokens()));
     const mark = submodels.make("span", option.name);
     mark.style.left = `${position}%`;
-    if (named.every((other) => Math.abs(other - position) > 3.6)) {
-      mark.textContent = option.name;
-      named.push(position);
-    }
+    named.push({ option, position });
     return mark;
   });
-  element("marks").replaceChildren(...marks);
+  element("marks").replaceChildren(...marks, ...markNames(named));
+}
+
+/** Every granularity has its name, pushed to the right where marks lie close; shares have theirs where there is room. */
+function markNames(marks) {
+  const gap = (100 * NAME_PX) / (element("marks").clientWidth || 300);
+  const isFree = (at, others) => others.every((other) => Math.abs(other.at - at) >= gap);
+  const names = [];
+  const trained = marks.filter(({ option }) => !Submodels.isShare(option)).sort((one, other) => one.position - other.position);
+  for (const { option, position } of trained) {
+    names.push({ option, at: Math.max(position, names.length ? names.at(-1).at + gap : 0) });
+  }
+  for (const { option, position } of marks) {
+    if (Submodels.isShare(option) && isFree(position, names)) names.push({ option, at: position });
+  }
+  return names.map(({ option, at }) => {
+    const name = document.createElement("b");
+    name.textContent = option.name;
+    name.style.left = `${at}%`;
+    return name;
+  });
 }
 
 /** Another kind of budget: as tight a one of it, since the number would mean something else. */
@@ -71,10 +90,13 @@ function changeLength() {
 
 const authorization = () => (element("key").value ? { Authorization: `Bearer ${element("key").value}` } : {});
 
+const isChat = () => !element("modes").hidden && checked("mode") === "chat";
+
 function question() {
+  const prompt = element("prompt").value;
   const body = {
     model: element("model").value,
-    prompt: element("prompt").value,
+    ...(isChat() ? { messages: [{ role: "user", content: prompt }] } : { prompt }),
     max_tokens: maxTokens(),
     temperature: Number(element("temperature").value),
   };
@@ -85,14 +107,31 @@ function question() {
   return [body, headers];
 }
 
+/** Says what is wrong with the first field that cannot be sent, if any. Returns whether one is. */
+function isMistaken() {
+  const isWrong = (field) => (field.id === "prompt" ? !field.value.trim() : !field.checkValidity());
+  const fields = [...document.querySelectorAll("[data-wants]")];
+  const wrong = fields.find(isWrong);
+  fields.forEach((field) => field.setAttribute("aria-invalid", field === wrong));
+  element("mistake").hidden = !wrong;
+  if (!wrong) return false;
+  element("mistake").textContent = wrong.dataset.wants;
+  if (wrong.closest("details")) wrong.closest("details").open = true;
+  wrong.focus();
+  return true;
+}
+
 async function ask(event) {
   event.preventDefault();
-  if (running !== null) return;
+  if (running !== null || isMistaken()) return;
+  const path = isChat() ? "v1/chat/completions" : "v1/completions";
   const [body, headers] = question();
   const answer = new Answer(checked("kind"), limit());
   running = new AbortController();
-  view.clear(body.prompt);
+  let failure = null;
+  view.clear(element("prompt").value, isChat());
   view.busy(true);
+  element("answer").parentElement.scrollIntoView({ block: "nearest" });
   chart.operate(null);
   const tick = () => {
     if (running === null) return;
@@ -101,9 +140,9 @@ async function ask(event) {
   };
   tick();
   try {
-    for await (const chunk of completion(body, headers, running.signal)) {
+    for await (const chunk of events(path, body, headers, running.signal)) {
       const trace = answer.take(chunk);
-      const text = chunk.choices?.[0]?.text ?? "";
+      const text = chunk.choices?.[0]?.text ?? chunk.choices?.[0]?.delta?.content ?? "";
       if (text || trace) view.write(text, trace);
       if (trace) {
         chart.operate(trace.submodel);
@@ -111,12 +150,12 @@ async function ask(event) {
       }
     }
   } catch (error) {
-    if (error.name !== "AbortError") fail(error);
+    failure = error.name === "AbortError" ? null : error;
   } finally {
     running = null;
     view.busy(false);
-    view.numbers(answer);
-    view.end(answer);
+    view.end(answer, failure);
+    if (failure) fail(failure); // last: it may move the focus
   }
 }
 
@@ -140,6 +179,8 @@ async function load() {
     view = new View(submodels);
     element("model").replaceChildren(...models.data.map(modelChoice));
     element("error").hidden = true;
+    if (submodels.chat && element("modes").hidden) document.querySelector("[name=mode][value=chat]").checked = true;
+    element("modes").hidden = !submodels.chat;
     drawFrontier();
     showMarks();
   } catch (error) {
@@ -162,6 +203,11 @@ function drawFrontier() {
 }
 
 element("ask").addEventListener("submit", ask);
+element("ask").addEventListener("input", (event) => {
+  element("mistake").hidden = true;
+  event.target.removeAttribute("aria-invalid");
+});
+window.addEventListener("resize", showMarks);
 element("stop").addEventListener("click", () => running?.abort());
 element("budget").addEventListener("input", setFromSlider);
 element("budget-ms").addEventListener("input", setFromNumber);

@@ -2,9 +2,10 @@
 
 export class Submodels {
   /** frontier: what GET /playground/frontier answers. Options are widest first. */
-  constructor(frontier = { model: null, universal: null, options: [] }) {
+  constructor(frontier = { model: null, universal: null, chat: false, options: [] }) {
     this.model = frontier.model;
     this.universal = frontier.universal;
+    this.chat = frontier.chat;
     this.options = frontier.options;
     this.elastic = frontier.options.filter((option) => option.elastic);
   }
@@ -25,8 +26,12 @@ export class Submodels {
 
   /** In the order in which they get a label where not all of them fit: trained granularities, then shares as 0.62. */
   static byFame(options) {
-    const isShare = (option) => Number(/^[0-9]/.test(option.name));
-    return [...options].sort((one, other) => isShare(one) - isShare(other));
+    const rank = (option) => Number(Submodels.isShare(option));
+    return [...options].sort((one, other) => rank(one) - rank(other));
+  }
+
+  static isShare(option) {
+    return /^[0-9]/.test(option.name);
   }
 
   predicted(option, kind, maxTokens) {

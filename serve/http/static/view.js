@@ -23,9 +23,10 @@ export class View {
     this.submodels = submodels;
   }
 
-  clear(prompt) {
+  /** asked: whether the answer stands below the prompt, as in a chat, or goes on with it. */
+  clear(prompt, asked) {
     const shown = document.createElement("span");
-    shown.className = "prompt";
+    shown.className = asked ? "prompt asked" : "prompt";
     shown.textContent = prompt;
     element("answer").replaceChildren(shown);
     element("strip").replaceChildren();
@@ -37,19 +38,22 @@ export class View {
 
   /** Append a chunk to the run of its submodel, or begin the next run. Its text may be empty: half a character. */
   write(text, trace) {
-    const last = element("answer").lastElementChild;
+    const shown = element("answer");
+    const follows = shown.scrollHeight - shown.scrollTop - shown.clientHeight < 40;
+    const last = shown.lastElementChild;
     const submodel = trace?.submodel ?? last.dataset.submodel ?? this.submodels.universal;
     let run = last;
     if (last.dataset.submodel !== submodel) {
       run = this.submodels.make("span", submodel);
       run.classList.add("run");
-      element("answer").append(run);
+      shown.append(run);
       element("strip").append(this.submodels.make("div", submodel));
     }
     run.append(text);
     const part = element("strip").lastElementChild;
     part.style.flexGrow = Number(part.style.flexGrow) + (trace?.tokens ?? 0);
     run.title = `${submodel}: ${part.style.flexGrow} tokens`;
+    if (follows) shown.scrollTop = shown.scrollHeight; // unless the reader has gone up
   }
 
   legend(answer) {
@@ -97,9 +101,17 @@ export class View {
     left.className = met === true ? "kept" : met === false || spent > budget ? "missed" : "";
   }
 
-  end(answer) {
+  /** error: what ended it before its end, or null. What was refused has no numbers, and no time left of its budget. */
+  end(answer, error) {
+    this.numbers(answer);
+    if (error) this.slack(answer.budget, answer.kind, null, null);
+    if (error && answer.count === 0) {
+      ["speed", "ttft", "elapsed"].forEach((id) => showTime(id, null));
+      element("status").textContent = error.status ? "refused" : "failed";
+      return;
+    }
     const tokens = `${answer.count} ${answer.count === 1 ? "token" : "tokens"}`;
-    element("status").textContent = `${tokens} · ${REASONS[answer.finish] ?? "stopped"}`;
+    element("status").textContent = `${tokens} · ${REASONS[answer.finish] ?? (error ? "broke off" : "stopped")}`;
     const { predicted_ms: predicted, measured_ms: measured } = answer.report ?? {};
     if (predicted && measured) {
       const [before, after] = [duration(predicted[answer.kind]), duration(measured[answer.kind])];
@@ -108,9 +120,12 @@ export class View {
   }
 
   busy(is) {
+    const [shown, other] = is ? [element("stop"), element("send")] : [element("send"), element("stop")];
+    const isFocused = document.activeElement === other;
     element("answer").setAttribute("aria-busy", is);
-    element("send").hidden = is;
-    element("stop").hidden = !is;
+    shown.hidden = false;
+    other.hidden = true;
+    if (isFocused) shown.focus();
   }
 
   error(message) {

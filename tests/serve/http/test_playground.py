@@ -24,7 +24,7 @@ def data() -> Iterator[TestClient]:
 
 def test_the_frontier_is_every_submodel_at_its_predicted_cost_widest_first(data: TestClient) -> None:
     body = data.get("/playground/frontier").json()
-    assert (body["model"], body["universal"]) == ("toy", "XL")
+    assert (body["model"], body["universal"], body["chat"]) == ("toy", "XL", False)
     assert [each["name"] for each in body["options"]] == ["XL", "L", "M", "S"]
     for each in body["options"]:
         assert each["loss"] == LOSS[each["name"]]

@@ -306,9 +306,186 @@ def test_a_server_that_wants_a_key_gets_it(page: Page, script: Script) -> None:
 
 def test_an_error_in_the_middle_of_a_stream_leaves_what_had_come(page: Page, script: Script) -> None:
     script.chunks[2:] = [{"error": {"message": "the engine failed", "type": "server_error"}}]
+    page.get_by_label("Budget in milliseconds").fill("60000")
     send(page)
     expect(page.get_by_role("alert")).to_have_text("the engine failed")
     expect(page.locator("#answer .run")).to_have_text(" strong and")
+    expect(page.locator("#status")).to_have_text("2 tokens · broke off")
+    expect(page.locator("#slack-left")).to_be_empty()
+
+
+def test_what_is_refused_shows_neither_numbers_nor_time_left(page: Page, script: Script) -> None:
+    script.refusals.append(refusal(429, "no submodel meets the budget"))
+    page.get_by_label("Budget in milliseconds").fill("60000")
+    send(page)
+    expect(page.locator("#status")).to_have_text("refused")
+    assert [page.locator(f"#{name}").text_content() for name in ("speed", "ttft", "elapsed")] == ["–"] * 3
+    expect(page.locator("#slack-left")).to_be_empty()
+    expect(page.get_by_role("meter")).to_have_attribute("aria-valuenow", "0")
+
+
+@pytest.mark.parametrize(
+    ("fulfil", "words"),
+    [
+        ({"status": 502, "body": "<html><h1>Bad Gateway</h1></html>"}, "The server answered 502 Bad Gateway"),
+        ({"status": 503, "body": "no replica"}, "The server answered 503 Service Unavailable: no replica"),
+        ({"status": 404, "body": ""}, "The server answered 404 Not Found"),
+        ({"status": 200, "body": "data: {}\n\n"}, "the stream broke off before its end"),
+        ({"status": 200, "body": "data: {\n\n"}, "the stream has an event that cannot be read"),
+        ({"status": 200, "body": 'data: {"error": "gone"}\n\n'}, '"gone"'),
+        (None, "The server cannot be reached: is it up?"),
+    ],
+)
+def test_whatever_comes_instead_of_an_answer_is_put_in_words(
+    page: Page, fulfil: dict[str, Any] | None, words: str
+) -> None:
+    page.route("**/v1/completions", lambda route: route.abort() if fulfil is None else route.fulfill(**fulfil))
+    send(page)
+    page.unroute("**/v1/completions")
+    expect(page.get_by_role("alert")).to_have_text(words)
+    expect(page.get_by_role("button", name="Generate")).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    ("label", "text", "words"),
+    [
+        ("Prompt", "", "The prompt is empty"),
+        ("Prompt", " \n", "The prompt is empty"),
+        ("Max tokens", "0", "Max tokens is a whole number"),
+        ("Max tokens", "", "Max tokens is a whole number"),
+        ("Budget in milliseconds", "-3", "A budget is a number of milliseconds"),
+        ("Seed", "9223372036854775807", "A seed is a whole number"),  # as a number of JavaScript, another one
+    ],
+)
+def test_what_cannot_be_sent_is_said_beside_the_button_until_it_is_mended(
+    page: Page, script: Script, label: str, text: str, words: str
+) -> None:
+    page.get_by_text("More", exact=True).click()
+    page.get_by_label(label).fill(text)
+    page.get_by_text("More", exact=True).click()  # closed: it opens where the mistake is in there
+    page.get_by_role("button", name="Generate").click()
+    expect(page.get_by_role("alert")).to_contain_text(words)
+    expect(page.get_by_label(label)).to_be_focused()
+    expect(page.get_by_label(label)).to_have_attribute("aria-invalid", "true")
+    assert not script.bodies
+    page.get_by_label(label).fill("12")
+    expect(page.get_by_role("alert")).to_be_hidden()
+    send(page)
+    assert len(script.bodies) == 1
+
+
+def served_with(page: Page, **changes: Any) -> None:
+    """The page once more, of a server whose frontier differs in this."""
+    page.route("**/playground/frontier", lambda route: route.fulfill(json=route.fetch().json() | changes))
+    page.reload()
+    expect(page.locator("#model option")).not_to_have_count(0)
+    page.unroute("**/playground/frontier")
+
+
+def test_a_model_with_a_chat_template_is_asked_by_it_unless_told_otherwise(page: Page, script: Script) -> None:
+    expect(page.get_by_role("radio", name="chat")).to_have_count(0)
+    served_with(page, chat=True)
+    expect(page.get_by_role("radio", name="chat")).to_be_checked()
+    delta = {"index": 0, "delta": {"content": "Yes."}, "finish_reason": None}
+    script.chunks[0] = script.chunks[0] | {"choices": [delta]}
+    page.get_by_label("Prompt").fill("Is it?")
+    send(page)
+    assert script.bodies[0]["messages"] == [{"role": "user", "content": "Is it?"}]
+    assert "prompt" not in script.bodies[0]
+    assert page.locator("#answer .run").first.text_content() == "Yes. and"
+    tops = page.locator("#answer span").evaluate_all("spans => spans.map((each) => each.getBoundingClientRect().top)")
+    assert tops[1] > tops[0]  # an answer, not the prompt gone on with
+    page.get_by_role("radio", name="completion").check(force=True)
+    send(page)
+    assert script.bodies[1]["prompt"] == "Is it?"
+    assert "messages" not in script.bodies[1]
+
+
+def options(costs: dict[str, float]) -> list[dict[str, Any]]:
+    """Submodels by name, widest first, whose loss falls as they cost more."""
+    shared = {"decoder_params": 1000, "relative_size": 0.5, "elastic": True}
+    return [
+        {"name": name, "loss": 4 - cost / 10, "predicted_ttft_ms": cost, "predicted_tpot_ms": cost, **shared}
+        for name, cost in costs.items()
+    ]
+
+
+OVERLAPS = """(selector) => {
+  const boxes = [...document.querySelectorAll(selector)].map((each) => each.getBoundingClientRect());
+  return boxes.filter((one, place) => boxes.some((other, at) => at < place && one.left < other.right - 1
+    && other.left < one.right - 1 && one.top < other.bottom - 3 && other.top < one.bottom - 3)).length;
+}"""
+
+
+@pytest.mark.parametrize(
+    "costs",
+    [
+        {"XL": 2.0, "L": 1.9, "M": 1.85, "S": 1.83},
+        {"XL": 2.0, "L": 1.9999, "M": 1.9998, "S": 1.9997},
+        {"XL": 2.0, **{f"0.{share}": 1 + share / 100 for share in range(99, 9, -3)}, "S": 1.1},
+        {"XL": 40.0, "L": 1.02, "M": 1.01, "S": 1.0},
+    ],
+    ids=["close", "equal", "many", "far"],
+)
+@pytest.mark.parametrize("width", [390, 1400])
+def test_every_granularity_has_its_name_where_no_other_is(page: Page, costs: dict[str, float], width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    served_with(page, options=options(costs))
+    trained = {name for name in costs if name.isalpha()}
+    for place in ("#marks b", "#frontier .name"):
+        names = page.locator(place).all_text_contents()
+        assert trained <= set(names), place
+        assert len(names) == len(set(names))
+        assert page.evaluate(OVERLAPS, place) == 0, place
+    assert page.evaluate(OVERLAPS, "#frontier text:not(.name)") == 0  # ticks and titles
+    ticks = page.locator("#frontier text[text-anchor=end]").all_text_contents()
+    assert len(ticks) == len(set(ticks))
+
+
+def test_a_long_answer_scrolls_in_its_place_with_what_comes(page: Page, script: Script) -> None:
+    script.chunks[0] = piece("word " * 3000, "S", 1, 10.0)
+    send(page)
+    assert page.evaluate("document.documentElement.scrollHeight < 3 * innerHeight")
+    left = page.locator("#answer").evaluate("shown => shown.scrollHeight - shown.scrollTop - shown.clientHeight")
+    assert left < 40
+
+
+def test_text_from_right_to_left_begins_at_the_right(page: Page, script: Script) -> None:
+    script.chunks[0] = piece(" עולם 👋", "S", 3, 10.0)
+    page.get_by_label("Prompt").fill("שלום")
+    assert page.get_by_label("Prompt").evaluate("field => getComputedStyle(field).direction") == "rtl"
+    send(page)
+    assert page.evaluate(
+        """() => {
+          const place = (selector) => document.querySelector(selector).getBoundingClientRect();
+          const [box, prompt] = [place("#answer"), place("#answer .prompt")];
+          return box.right - prompt.right < prompt.left - box.left;
+        }"""
+    )
+
+
+def test_the_focus_stays_on_the_button_that_is_shown(page: Page, script: Script) -> None:
+    script.go = False
+    page.get_by_role("button", name="Generate").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Stop")).to_be_focused()
+    script.go = True
+    expect(page.get_by_role("button", name="Generate")).to_be_focused()
+
+
+def test_on_a_phone_what_is_tapped_is_large_enough_and_no_field_makes_it_zoom(page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    served_with(page, chat=True)
+    page.get_by_text("More", exact=True).click()
+    small = page.evaluate(
+        """() => [...document.querySelectorAll("select, textarea, button:not([hidden]), summary, label:has(input)")]
+          .filter((each) => each.getBoundingClientRect().height < 36).map((each) => each.outerHTML)"""
+    )
+    assert small == []
+    sizes = page.locator("textarea, select, input:not([type=radio], [type=range], [type=checkbox])").evaluate_all(
+        "fields => fields.map((each) => parseFloat(getComputedStyle(each).fontSize))"
+    )
+    assert min(sizes) >= 16
 
 
 def test_what_the_model_writes_is_text_whatever_it_is(page: Page, script: Script) -> None:
@@ -406,6 +583,10 @@ def test_text_stands_out_in_both_schemes(page: Page, script: Script, scheme: Lit
     assert len(ratios) > 25
     assert not [each for each in ratios if each[1] < (3 if each[0].startswith("badge") else 4.5)]
     assert (colour(page.locator("body")) == "rgb(19, 18, 24)") == (scheme == "dark")
+    script.refusals.append(refusal(429, "no submodel meets the budget"))
+    send(page)
+    (error,) = [ratio for name, ratio in page.evaluate(CONTRAST) if name == "no submodel meets the budget"]
+    assert error >= 4.5
 
 
 @pytest.mark.parametrize("width", [360, 700, 1000])

@@ -36,8 +36,14 @@ class ToyEngine:
 
 
 @dataclass(frozen=True)
+class ToyTokenizer:
+    is_for_chats: bool = False
+
+
+@dataclass(frozen=True)
 class ToyService:
     name: str = "toy"
+    tokenizer: ToyTokenizer = ToyTokenizer()
     engine: ToyEngine = field(default_factory=ToyEngine)
 
 
@@ -94,6 +100,7 @@ def toy_app(stage: Stage) -> FastAPI:
         options = {"toy": "XL", **{f"toy:{name}": name for name in LOSS}}
         return {"data": [{"id": name, "lts": {"submodel": submodel}} for name, submodel in options.items()]}
 
+    @app.post("/v1/chat/completions")
     @app.post("/v1/completions")
     async def completions(request: Request) -> Response:
         script = stage.script
