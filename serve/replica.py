@@ -48,7 +48,7 @@ class Replica:
             self.service,
             keys=self.keys,
             answers_request_id=answers_request_id,
-            metrics=lambda: self.metrics.exposition(self.service.engine.counts()),
+            metrics=lambda: self.metrics.exposition(self.service.engine.load()),
             extra_routes=[playground_router(self.service)] if self.args.playground else [],
         )
 

@@ -24,7 +24,7 @@ from lts_ray.runtime.step_costs import StepCosts
 from serve.engine.active_request import ActiveRequest
 from serve.engine.cost_correction import CostCorrection
 from serve.engine.engine_errors import BudgetInfeasibleError, EngineFailedError, QueueFullError, one_line
-from serve.engine.observer import Observer, Refusal, StepRecord, tell
+from serve.engine.observer import Load, Observer, Refusal, StepRecord, tell
 from serve.engine.response import Admitted, Ended, FinishReason, LeaveReason, Outbox, Response, ResponseFailed, Token
 from serve.engine.sample_rows import sample_rows
 from serve.engine.scheduler import Scheduler
@@ -100,7 +100,7 @@ class Engine:
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the step in progress; requests that are not done get an error. Returns when the thread is gone."""
+        """End after the step in progress. Requests that are not done get an error. Returns when the thread is gone."""
         with self._wake:
             self._stopping = True
             self._refusal = self._refusal or SHUTTING_DOWN
@@ -119,8 +119,14 @@ class Engine:
 
     def counts(self) -> tuple[int, int]:
         """Requests that run, and that wait."""
+        return (load := self.load()).running, load.waiting
+
+    def load(self) -> Load:
+        """Without the requests that leave at the next step boundary: who is answered does not count any more."""
         with self._wake:
-            return len(self._scheduler.running), len(self._scheduler.waiting)
+            running = len(set(self._scheduler.running) - self._cancelled.keys())
+            waiting = len(set(self._scheduler.waiting) - self._cancelled.keys())
+            return Load(running=running, waiting=waiting, kv_usage=self._scheduler.kv_usage if running else 0.0)
 
     def submit(self, request: Request, *, arrived_s: float | None = None) -> Response:
         """Queue a request; call it on the event loop that will read the response. arrived_s: by the engine's clock.
@@ -158,9 +164,11 @@ class Engine:
         reason: "stop" where it has ended as it should, by what the engine does not know: a stop string.
         """
         with self._wake:
-            if number in self._active:
-                self._cancelled.setdefault(number, reason)
+            if active := number in self._active:
+                self._cancelled[number] = reason if reason == "failed" else self._cancelled.get(number, reason)
                 self._wake.notify_all()
+        if reason == "failed" and not active:
+            tell(self._observers, lambda observer: observer.broken())
 
     def _full(self, situation: Situation) -> QueueFullError:
         self._refused("queue_full")
@@ -187,15 +195,18 @@ class Engine:
             left = list(self._active)
         self._fail(left, self._refusal)
         self._hand_over()
+        tell(self._observers, lambda observer: observer.idle())
 
     def _awake(self) -> bool:
         """Wait for something to do. False when the engine is to stop."""
         with self._wake:
             self._wake.wait_for(lambda: self._stopping or self._cancelled or self._scheduler.has_work)
-            cancelled, self._cancelled, stopping = self._cancelled, {}, self._stopping
+            cancelled, stopping = dict(self._cancelled), self._stopping
         for number, reason in cancelled.items():
-            if (active := self._active.get(number)) is not None:
-                self._finish(active, reason, self.clock())
+            if reason == "failed":
+                self._fail([number], "the answer could not be written; see the server's log")
+            else:
+                self._finish(self._active[number], reason, self.clock())
         return not stopping
 
     def _step(self) -> None:
@@ -204,8 +215,7 @@ class Engine:
         try:
             with self._wake:
                 step = self._scheduler.step(self.clock() * 1e3, self.costs)
-            # What a plan takes is not the step's: most steps have none of their own.
-            started = self.clock()
+            started = self.clock()  # what a plan takes is not the step's: most steps have none of their own
             if step is not None:
                 self._take(step, self._runtime.run([part.segment for part in step.parts]), started)
             self._failed_steps = 0
@@ -218,6 +228,8 @@ class Engine:
         self._hand_over()
         if step is not None:
             self._note(step, started)
+        elif not self._scheduler.has_work:
+            tell(self._observers, lambda observer: observer.idle())
 
     def _take(self, step: Step, logits: Tensor, started: float) -> None:
         """logits: [parts that want them, vocab_size]. started: when the step began."""
@@ -283,5 +295,6 @@ class Engine:
         with self._wake:
             self._scheduler.remove(active.id)
             del self._active[active.id]
+            self._cancelled.pop(active.id, None)
         active.log_end(reason)
         tell(self._observers, lambda observer: observer.ended(active.request, active.progress, reason))

@@ -18,8 +18,20 @@ Refusal = Literal["queue_full", "infeasible"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StepRecord:
-    """One step that has run."""
+class Load:
+    """What the engine has to do."""
+
+    running: int = 0
+    """Requests in the batch."""
+    waiting: int = 0
+    """Requests in the queue."""
+    kv_usage: float = 0.0
+    """The share of the blocks that running requests hold."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepRecord(Load):
+    """One step that has run, and what there is to do after it."""
 
     at_s: float
     predicted_ms: float
@@ -35,11 +47,6 @@ class StepRecord:
     """Responses whose width changed in the middle."""
     preempted: int
     """Requests that lost their blocks and will run again."""
-    running: int
-    """Requests, after the step; so are those that wait."""
-    waiting: int
-    kv_usage: float
-    """The share of the blocks that running requests hold."""
 
     @classmethod
     def of(cls, step: Step, scheduler: Scheduler, *, at_s: float, actual_ms: float) -> StepRecord:
@@ -71,6 +78,12 @@ class Observer:
 
     def ended(self, request: Request, progress: Progress, reason: FinishReason | None) -> None:
         """reason: None for a request whose step failed."""
+
+    def idle(self) -> None:
+        """The last requests have left, and not in a step, whose record would say so."""
+
+    def broken(self) -> None:
+        """What a request has got could not be made an answer, after it had ended. Called on the event loop."""
 
     def refused(self, reason: Refusal) -> None:
         """A request was not queued. Called on the event loop that asked, which others may share."""

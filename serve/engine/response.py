@@ -12,7 +12,7 @@ from serve.engine.engine_errors import EngineFailedError
 from serve.policies.budget import Timing
 
 FinishReason = Literal["stop", "length", "cancelled"]
-LeaveReason = Literal["stop", "cancelled"]
+LeaveReason = Literal["stop", "cancelled", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class Response:
         self.progress = Progress(arrived_s=arrived_s)
         self.finish_reason: FinishReason | None = None
         self.loop = asyncio.get_running_loop()
-        self._cancel = cancel
+        self._cancel, self._failed = cancel, False
         self._events: deque[Event] = deque()
         self._news = asyncio.Event()
 
@@ -116,10 +116,13 @@ class Response:
     def cancel(self, reason: LeaveReason = "cancelled") -> None:
         """Free the request's place at the next step boundary. No effect on a response that has ended.
 
-        reason: "stop" where its reader has all that was asked for, because a stop string came.
+        reason: "stop" where its reader has all that was asked for, because a stop string came. "failed" where what came
+        could not be made an answer: that is counted, once, even if the response has ended.
         """
-        if self.finish_reason is None:
-            self._cancel(reason)
+        if self._failed or (self.finish_reason is not None and reason != "failed"):
+            return
+        self._failed = reason == "failed"
+        self._cancel(reason)
 
     async def __aiter__(self) -> AsyncIterator[tuple[Token, ...]]:
         """Never an empty tuple. Raises EngineFailedError when a step with this request failed."""

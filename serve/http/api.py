@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from lts_ray.errors import LtsRayError
+from serve.engine.engine_errors import EngineFailedError
 from serve.http.access_log import CLIENT_CLOSED_REQUEST, AccessLogMiddleware
 from serve.http.answers import Answers, ChatAnswers, CompletionAnswers
 from serve.http.api_error import ApiError, as_api_error, server_failure
@@ -195,9 +196,14 @@ async def _whole(request: Request, choices: Choices, answers: Answers) -> Respon
     try:
         if not await done_before_client_left(collect(), request.receive):
             return Response(status_code=CLIENT_CLOSED_REQUEST)
+        return JSONResponse(answers.whole(pieces, choices))
+    except EngineFailedError:
+        raise
+    except Exception:
+        choices.fail()
+        return server_failure().answer()
     finally:
         choices.cancel()
-    return JSONResponse(answers.whole(pieces, choices))
 
 
 def _served(service: Service, name: str, option: Option) -> ServedModel:

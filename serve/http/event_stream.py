@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from lts_ray.errors import LtsRayError
+from serve.engine.engine_errors import EngineFailedError
 from serve.http.answers import QUOTE, Answers
 from serve.http.api_error import as_api_error, server_failure
 from serve.http.generation import Choices
-
-logger = logging.getLogger(__name__)
 
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 """The second keeps nginx from gathering what is to be seen as it comes."""
@@ -82,10 +79,11 @@ async def events(choices: Choices, answers: Answers, *, wants_usage: bool) -> As
                 yield _event(answers.last(piece.index, reason, report=report))
         if wants_usage:
             yield _event(answers.usage(choices))
-    except LtsRayError as error:  # the status line is gone: the error can only be an event
+    # The status line is gone: an error can only be an event.
+    except EngineFailedError as error:
         yield _event(QUOTE(as_api_error(error).body()))
     except Exception:
-        logger.exception("a stream failed")
+        choices.fail()
         yield _event(QUOTE(server_failure().body()))
     yield DONE
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from serve.engine.response import Progress, Response, Token
+from serve.engine.engine_errors import EngineFailedError
+from serve.engine.response import LeaveReason, Progress, Response, Token
 from serve.http.response_schemas import ChunkTrace, Report, ReportPerChoice
 from serve.http.response_text import ResponseText
 from serve.policies.request import Request
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,14 +64,19 @@ class Generation:
                 if self._text.stopped:
                     self._after_stop = tokens[self._taken(tokens) :]
                     break
+        except EngineFailedError:
+            raise
+        except Exception:
+            self.cancel("failed")
+            raise
         finally:
-            self._response.cancel("stop" if self._text.stopped else "cancelled")
+            self.cancel("stop" if self._text.stopped else "cancelled")
         shown = self._text.released
         rest = self._text.finish()
         yield self._piece(rest, shown, ended=True, trace=self._trace(0) if rest else None)
 
-    def cancel(self) -> None:
-        self._response.cancel()
+    def cancel(self, reason: LeaveReason = "cancelled") -> None:
+        self._response.cancel(reason)
 
     @property
     def finish_reason(self) -> Literal["stop", "length"]:
@@ -170,9 +179,14 @@ class Choices:
             for task in feeding:
                 task.cancel()
 
-    def cancel(self) -> None:
+    def cancel(self, reason: LeaveReason = "cancelled") -> None:
         for generation in self.generations:
-            generation.cancel()
+            generation.cancel(reason)
+
+    def fail(self) -> None:
+        """To be called where an error is handled: what has come of the choices could not be made an answer."""
+        logger.exception("request %s: its answer could not be written", self.generations[0].request.label)
+        self.cancel("failed")
 
     @property
     def completion_tokens(self) -> int:

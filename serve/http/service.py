@@ -63,8 +63,8 @@ class Service:
             for index, request in enumerate(requests):
                 if index:
                     await asyncio.sleep(0)  # to judge one takes a while: the streams get their turn in between
-                response = self.engine.submit(request, arrived_s=arrived_s)
                 text = ResponseText(self.tokenizer, body.stop, prompt=request.prompt)
+                response = self.engine.submit(request, arrived_s=arrived_s)
                 generations.append(Generation(response, request, text, index=index, traced=headers.x_lts_trace))
         except BaseException:
             for generation in generations:

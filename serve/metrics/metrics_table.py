@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from serve.engine.observer import Refusal, StepRecord
+from serve.engine.observer import Load, Refusal, StepRecord
 from serve.metrics.ended_request import REASONS, EndedRequest
 from serve.policies.budget import KINDS
 
@@ -51,7 +51,9 @@ class Metric:
     bounds: tuple[float, ...] = ()
     """A histogram's buckets."""
     of_step: Callable[[StepRecord, StepRecord | None], float | None] | None = None
-    """The value of a step, given the one before it; None where it has none. A counter adds it, a gauge shows it."""
+    """The value of a step, given the one before it; None where it has none. A counter adds it."""
+    of_load: Callable[[Load], float] | None = None
+    """What a gauge shows."""
     times: Callable[[StepRecord], int] = once
     """How often a histogram counts a step's value."""
     median_of: int = 0
@@ -72,28 +74,36 @@ def _unlabelled(value: float | None) -> Values:
     return {} if value is None else {(): value}
 
 
-RUNNING = Metric(
-    name="vllm:num_requests_running",
-    kind="gauge",
-    help="Requests in the batch.",
-    of_step=lambda step, _: step.running,
-    in_ray=True,
-)
-WAITING = Metric(
-    name="vllm:num_requests_waiting",
-    kind="gauge",
-    help="Requests in the queue.",
-    of_step=lambda step, _: step.waiting,
+ENDED = Metric(
+    name="vllm:request_success_total",
+    kind="counter",
+    labels=("finished_reason",),
+    series=tuple((reason,) for reason in REASONS.values()),
+    help="Requests that have ended: stop, length, abort (the client left) or error (a step failed, or the answer could"
+    " not be written; one that had ended before counts twice).",
+    of_request=lambda ended: {(REASONS[ended.reason],): 1},
     in_ray=True,
 )
 METRICS: tuple[Metric, ...] = (
-    RUNNING,
-    WAITING,
+    Metric(
+        name="vllm:num_requests_running",
+        kind="gauge",
+        help="Requests in the batch.",
+        of_load=lambda load: load.running,
+        in_ray=True,
+    ),
+    Metric(
+        name="vllm:num_requests_waiting",
+        kind="gauge",
+        help="Requests in the queue.",
+        of_load=lambda load: load.waiting,
+        in_ray=True,
+    ),
     Metric(
         name="vllm:kv_cache_usage_perc",
         kind="gauge",
         help="Share of the KV cache's blocks in use, from 0 to 1.",
-        of_step=lambda step, _: step.kv_usage,
+        of_load=lambda load: load.kv_usage,
         in_ray=True,
     ),
     Metric(
@@ -129,15 +139,7 @@ METRICS: tuple[Metric, ...] = (
         help="Tokens that were found in the prefix cache.",
         of_step=lambda step, _: step.reused_tokens,
     ),
-    Metric(
-        name="vllm:request_success_total",
-        kind="counter",
-        labels=("finished_reason",),
-        series=tuple((reason,) for reason in REASONS.values()),
-        help="Requests that have ended: stop, length, abort (the client left) or error (a step failed).",
-        of_request=lambda ended: {(REASONS[ended.reason],): 1},
-        in_ray=True,
-    ),
+    ENDED,
     Metric(
         name="vllm:time_to_first_token_seconds",
         kind="histogram",

@@ -18,10 +18,10 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 
-from serve.engine.observer import Observer, Refusal, StepRecord
+from serve.engine.observer import Load, Observer, Refusal, StepRecord
 from serve.engine.response import FinishReason, Progress
-from serve.metrics.ended_request import EndedRequest
-from serve.metrics.metrics_table import METRICS, MODEL_LABEL, RUNNING, WAITING, Labels, Metric
+from serve.metrics.ended_request import REASONS, EndedRequest
+from serve.metrics.metrics_table import ENDED, METRICS, MODEL_LABEL, Labels, Metric
 from serve.policies.request import Request
 
 
@@ -70,7 +70,16 @@ class PrometheusMetrics(Observer):
             for metric in METRICS:
                 if metric.of_step and (value := metric.of_step(record, self._step_before)) is not None:
                     self._take(metric, (), value, metric.times(record))
+            self._show(record)
             self._step_before = record
+
+    def idle(self) -> None:
+        with self._lock:
+            self._show(Load())
+
+    def broken(self) -> None:
+        with self._lock:
+            self._take(ENDED, (REASONS[None],), 1)
 
     def ended(self, request: Request, progress: Progress, reason: FinishReason | None) -> None:
         ended = EndedRequest(request, progress, reason)
@@ -86,15 +95,15 @@ class PrometheusMetrics(Observer):
                 for labels, value in metric.of_refusal(reason).items() if metric.of_refusal else ():
                     self._take(metric, labels, value)
 
-    def exposition(self, counts: tuple[int, int] | None = None) -> tuple[bytes, str]:
+    def exposition(self, load: Load | None = None) -> tuple[bytes, str]:
         """What GET /metrics answers, and its content type.
 
-        counts: requests that run and that wait now. Without them, those of the last step, which is behind when
-        requests have come or gone since and no step has run.
+        load: the engine's now. Without it, that after the last step, which is behind when requests have come or gone
+        since and no step has run.
         """
-        if counts is not None:
+        if load is not None:
             with self._lock:
-                self._numbers[RUNNING][()], self._numbers[WAITING][()] = counts
+                self._show(load)
         return generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4
 
     def collect(self) -> list[Family]:
@@ -103,6 +112,11 @@ class PrometheusMetrics(Observer):
             for metric, values in self._newest.items():
                 self._numbers[metric][()] = median(values) if values else 0.0
             return [self._family(metric) for metric in METRICS]
+
+    def _show(self, load: Load) -> None:
+        for metric in METRICS:
+            if metric.of_load:
+                self._numbers[metric][()] = metric.of_load(load)
 
     def _take(self, metric: Metric, labels: Labels, value: float, times: int = 1) -> None:
         if metric.kind == "histogram":

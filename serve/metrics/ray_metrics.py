@@ -12,10 +12,10 @@ from typing import Any, Protocol
 
 from ray.serve import metrics as ray_serve
 
-from serve.engine.observer import Observer, Refusal, StepRecord
+from serve.engine.observer import Load, Observer, Refusal, StepRecord
 from serve.engine.response import FinishReason, Progress
-from serve.metrics.ended_request import EndedRequest
-from serve.metrics.metrics_table import METRICS, MODEL_LABEL, Labels, Metric
+from serve.metrics.ended_request import REASONS, EndedRequest
+from serve.metrics.metrics_table import ENDED, METRICS, MODEL_LABEL, Labels, Metric
 from serve.policies.request import Request
 
 
@@ -57,9 +57,18 @@ class RayMetrics(Observer):
         if record.at_s - self._recorded_s < self._every_s and record.running:
             return
         self._recorded_s = record.at_s
+        self._record(record)
+
+    def idle(self) -> None:
+        self._record(Load())
+
+    def broken(self) -> None:
+        self._add(ENDED, (REASONS[None],), 1)
+
+    def _record(self, load: Load) -> None:
         for metric, gauge in self._gauges.items():
-            if metric.of_step and (value := metric.of_step(record, None)) is not None:
-                gauge.set(value, tags=self._tags(metric))
+            if metric.of_load:
+                gauge.set(metric.of_load(load), tags=self._tags(metric))
         for metric, total in self._sums.items():
             self._add(metric, (), total)
         self._sums.clear()

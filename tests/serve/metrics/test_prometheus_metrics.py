@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -14,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client import Histogram as OfficialHistogram
 from prometheus_client.parser import text_string_to_metric_families
 
-from serve.engine.observer import StepRecord
+from serve.engine.observer import Load, StepRecord
 from serve.engine.response import FinishReason, Progress
 from serve.metrics.ended_request import EndedRequest
 from serve.metrics.metrics_table import MEDIAN_STEPS, METRICS, SECONDS, Metric
@@ -40,8 +41,7 @@ STEP = StepRecord(
 
 
 def step(**changed: Any) -> StepRecord:
-    fields = {name: getattr(STEP, name) for name in StepRecord.__slots__}
-    return StepRecord(**fields | changed)
+    return replace(STEP, **changed)
 
 
 def asked(budget: Budget = NO_BUDGET) -> Request:
@@ -233,9 +233,10 @@ def test_refusals_are_counted_by_reason(metrics: PrometheusMetrics) -> None:
 
 def test_a_scrape_may_know_better_than_the_last_step_how_many_run(metrics: PrometheusMetrics) -> None:
     metrics.stepped(STEP)
-    text = metrics.exposition((0, 2))[0].decode()
+    text = metrics.exposition(Load(waiting=2))[0].decode()
     assert 'vllm:num_requests_running{model_name="sotu"} 0.0' in text
     assert 'vllm:num_requests_waiting{model_name="sotu"} 2.0' in text
+    assert 'vllm:kv_cache_usage_perc{model_name="sotu"} 0.0' in text
 
 
 def test_the_content_type_is_that_of_the_text_format(metrics: PrometheusMetrics) -> None:

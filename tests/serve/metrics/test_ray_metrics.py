@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from ray.serve import metrics as ray_serve
 
-from serve.engine.observer import StepRecord
-from serve.engine.response import Progress
+from serve.engine.engine import Engine
+from serve.engine.engine_errors import EngineFailedError
+from serve.engine.observer import Load, StepRecord
+from serve.engine.response import Progress, Response
 from serve.metrics.prometheus_metrics import PrometheusMetrics
 from serve.metrics.ray_metrics import RayMetrics
 from serve.policies.budget import Budget
 from serve.policies.request import Request
 from tests.serve.metrics.test_prometheus_metrics import scraped, step
+from tests.serve.models import collect, tiny_engine, tiny_model, tiny_runtime
 
 
 @dataclass
@@ -95,6 +101,75 @@ def test_steps_are_recorded_together_and_the_one_that_empties_the_batch_at_once(
     assert recorder.sets == 2 * first
     assert recorder.values["vllm_num_requests_running",] == 0
     assert recorder.values["vllm_num_preemptions_total",] == 3
+
+
+async def stops(engine: Engine, response: Response, waiting: Response) -> None:
+    """As by a stop string, which the engine does not know."""
+    async for _ in response:
+        break
+    response.cancel("stop")
+    waiting.cancel("stop")
+
+
+async def leaves(engine: Engine, response: Response, waiting: Response) -> None:
+    async for _ in response:
+        break
+    waiting.cancel()
+    response.cancel()
+
+
+async def leaves_at_once(engine: Engine, response: Response, waiting: Response) -> None:
+    response.cancel()
+    waiting.cancel()
+
+
+async def cannot_be_written(engine: Engine, response: Response, waiting: Response) -> None:
+    async for _ in response:
+        break
+    response.cancel("failed")
+    waiting.cancel("failed")
+
+
+async def fails_in_a_step(engine: Engine, response: Response, waiting: Response) -> None:
+    engine._runtime = None  # type: ignore[assignment]
+    for each in (response, waiting):
+        with pytest.raises(EngineFailedError):
+            await collect(each)
+
+
+async def comes_to_its_end(engine: Engine, response: Response, waiting: Response) -> None:
+    assert len(await collect(response)) == len(await collect(waiting)) == 60
+
+
+async def is_shut_down(engine: Engine, response: Response, waiting: Response) -> None:
+    await asyncio.to_thread(engine.stop)
+
+
+@pytest.mark.parametrize(
+    "ends", [stops, leaves, leaves_at_once, cannot_be_written, fails_in_a_step, comes_to_its_end, is_shut_down]
+)
+def test_an_idle_engine_has_gauges_at_zero_however_its_last_requests_went(
+    ends: Callable[[Engine, Response, Response], Awaitable[None]],
+) -> None:
+    """Of two requests one runs and one waits. The engine's own load is zero as soon as the reader has said so."""
+    names = ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc")
+    ours, rays, recorder = observers()
+    engine = tiny_engine(tiny_runtime(tiny_model()), slots=1, observers=[ours, rays])
+    request = Request(prompt=(1, 2), max_tokens=60, ignore_eos=True)
+
+    async def main() -> None:
+        response, waiting = engine.submit(request), engine.submit(request)
+        engine.start()
+        await ends(engine, response, waiting)
+        assert engine.load() == Load()
+        while [recorder.values.get((name.replace(":", "_"),)) for name in names] != [0, 0, 0]:
+            await asyncio.sleep(0.001)  # by the engine's thread, which has nothing else to do
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+    engine.stop()
+    assert [scraped(ours)[name] for name in names] == [0, 0, 0]
+    prompts = scraped(ours)["vllm:prompt_tokens_total"]
+    assert recorder.values.get(("vllm_prompt_tokens_total",), 0) == prompts
 
 
 def test_rays_own_counters_take_the_names_and_the_tags() -> None:
