@@ -66,7 +66,7 @@ class ServeArgs:
     keys: AbsolutePath | None = None
     """File of API keys' hashes; None: every client is served."""
     max_n: Count = RequestLimits.max_n
-    """Choices of one request."""
+    """Choices of each prompt of a request."""
     max_prompt_tokens: Count | None = None
     """Of one request; None: as many as the context has room for."""
     playground: bool = True

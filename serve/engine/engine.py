@@ -90,6 +90,10 @@ class Engine:
     def policy(self) -> Policy:
         return self._scheduler.policy
 
+    @property
+    def capacity(self) -> Capacity:
+        return self._scheduler.capacity
+
     def use_policy(self, policy: Policy) -> None:
         """From the next step on. Tries it first: raises LtsRayError for one that does not fit this engine's menu."""
         with self._wake:

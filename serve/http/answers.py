@@ -24,11 +24,15 @@ LEAST_LOGPROB = -9999.0
 QUOTE = json.JSONEncoder(separators=(",", ":")).encode
 """What json.dumps does, less its look at the options, which costs more than a short text."""
 
+Tokens = tuple[int, int]
+"""Of a prompt, and of what followed it."""
+
 
 class Answers(ABC):
     """A stream is, for each choice, `first`, a `piece` for each that comes, then `last`, which has no text.
 
     wants_usage: then, as OpenAI has it, every chunk of a stream has the key, null until the one after the last.
+    usage: of the choice so far, tokens of its prompt and of its text, for a chunk that is to have it.
     """
 
     response: ClassVar[type[CompletionResponse | ChatResponse]]
@@ -53,24 +57,28 @@ class Answers(ABC):
             }
             for own, generation in zip(pieces, choices.generations, strict=True)
         ]
-        counted = {"usage": _usage(choices), "lts": choices.report()}
+        usage = _usage(choices.prompt_tokens, choices.completion_tokens)
+        counted = {"usage": usage, "lts": choices.report()}
         whole = self.response.model_validate(self._common | {"object": self.whole_object, "choices": texts} | counted)
         return whole.model_dump(mode="json", exclude_unset=True)  # the types have many fields that are not offered
 
-    def first(self, index: int) -> str | None:
+    def first(self, index: int, *, usage: Tokens | None = None) -> str | None:
         """None where a stream of this kind begins with its text."""
         return None
 
-    def piece(self, piece: TextPiece) -> str:
+    def piece(self, piece: TextPiece, *, usage: Tokens | None = None) -> str:
         logprobs = QUOTE(self._logprobs([piece])) if piece.tokens else "null"
-        return self._chunk(piece.index, self._new_text(piece.text), logprobs=logprobs, lts=piece.trace)
+        return self._chunk(piece.index, self._new_text(piece.text), logprobs=logprobs, lts=piece.trace, usage=usage)
 
-    def last(self, index: int, reason: str, *, report: Report | ReportPerChoice | None) -> str:
+    def last(
+        self, index: int, reason: str, *, report: Report | ReportPerChoice | None, usage: Tokens | None = None
+    ) -> str:
         """report: in a stream's last chunk."""
-        return self._chunk(index, self._new_text(None), reason=f'"{reason}"', lts=report)
+        return self._chunk(index, self._new_text(None), reason=f'"{reason}"', lts=report, usage=usage)
 
     def usage(self, choices: Choices) -> str:
-        return f'{self._head}],"usage":{QUOTE(_usage(choices).to_dict())},"lts":{_lts(choices.report())}}}'
+        usage = _usage(choices.prompt_tokens, choices.completion_tokens)
+        return f'{self._head}],"usage":{QUOTE(usage.to_dict())},"lts":{_lts(choices.report())}}}'
 
     def _chunk(
         self,
@@ -80,9 +88,11 @@ class Answers(ABC):
         logprobs: str = "null",
         reason: str = "null",
         lts: Report | ReportPerChoice | ChunkTrace | None = None,
+        usage: Tokens | None = None,
     ) -> str:
         choice = f'{{"index":{index},{text},"logprobs":{logprobs},"finish_reason":{reason}}}'
-        chunk = f"{self._head}{choice}{self._tail}"
+        tail = self._tail if usage is None else f'],"usage":{QUOTE(_usage(*usage).to_dict())}}}'
+        chunk = f"{self._head}{choice}{tail}"
         return chunk if lts is None else f'{chunk[:-1]},"lts":{_lts(lts)}}}'
 
     @abstractmethod
@@ -125,8 +135,8 @@ class ChatAnswers(Answers):
     response = ChatResponse
     id_prefix, whole_object, chunk_object = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
-    def first(self, index: int) -> str | None:
-        return self._chunk(index, '"delta":{"role":"assistant","content":"","refusal":null}')
+    def first(self, index: int, *, usage: Tokens | None = None) -> str | None:
+        return self._chunk(index, '"delta":{"role":"assistant","content":"","refusal":null}', usage=usage)
 
     def _whole_text(self, text: str) -> dict[str, Any]:
         return {"message": {"role": "assistant", "content": text, "refusal": None}}
@@ -148,8 +158,7 @@ class ChatAnswers(Answers):
         return {"token": self._spelling.text_of(token), "bytes": list(spelled), "logprob": logprob}
 
 
-def _usage(choices: Choices) -> CompletionUsage:
-    prompt, completion = choices.prompt_tokens, choices.completion_tokens
+def _usage(prompt: int, completion: int) -> CompletionUsage:
     return CompletionUsage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
 
 

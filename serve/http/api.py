@@ -87,7 +87,7 @@ def _model_routes(service: Service) -> APIRouter:
         request.state.choices = choices  # for the access log
         answers = shape(body.model, uuid4().hex, service.tokenizer.spelling, wants_usage=body.wants_usage)
         if body.stream:
-            return EventStream(choices, answers, wants_usage=body.wants_usage)
+            return EventStream(choices, answers, wants_usage=body.wants_usage, running_usage=body.wants_running_usage)
         return await _whole(request, choices, answers)
 
     @router.post(

@@ -24,10 +24,11 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, choices: Choices, answers: Answers, *, wants_usage: bool) -> None:
+    def __init__(self, choices: Choices, answers: Answers, *, wants_usage: bool, running_usage: bool = False) -> None:
         super().__init__(headers=HEADERS)
         del self.headers["content-length"]  # of a body that is not known yet
-        self._choices, self._events = choices, events(choices, answers, wants_usage=wants_usage)
+        self._choices = choices
+        self._events = events(choices, answers, wants_usage=wants_usage, running_usage=running_usage)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -62,21 +63,31 @@ async def _until_disconnect(receive: Receive) -> None:
         pass
 
 
-async def events(choices: Choices, answers: Answers, *, wants_usage: bool) -> AsyncIterator[bytes]:
-    """`lts` is in the last chunk, the one with the usage if that was asked for."""
+async def events(
+    choices: Choices, answers: Answers, *, wants_usage: bool, running_usage: bool = False
+) -> AsyncIterator[bytes]:
+    """`lts` is in the last chunk, the one with the usage if that was asked for.
+
+    running_usage: each chunk has its choice's usage so far.
+    """
+
+    def usage(index: int, taken: int) -> tuple[int, int] | None:
+        return (len(choices.generations[index].request.prompt), taken) if running_usage else None
+
     try:
         for generation in choices.generations:
-            if (first := answers.first(generation.index)) is not None:
+            if (first := answers.first(generation.index, usage=usage(generation.index, 0))) is not None:
                 yield _event(first)
         left = len(choices.generations)
         async for piece in choices:
             if piece.text or piece.tokens or piece.trace:
-                yield _event(answers.piece(piece))
+                yield _event(answers.piece(piece, usage=usage(piece.index, piece.taken)))
             if piece.ended:
                 left -= 1
                 report = choices.report() if not left and not wants_usage else None
                 reason = choices.generations[piece.index].finish_reason
-                yield _event(answers.last(piece.index, reason, report=report))
+                now = usage(piece.index, piece.taken)
+                yield _event(answers.last(piece.index, reason, report=report, usage=now))
         if wants_usage:
             yield _event(answers.usage(choices))
     # The status line is gone: an error can only be an event.

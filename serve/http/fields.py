@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from annotated_types import MinLen
+from annotated_types import MaxLen, MinLen
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from lts_ray.decoding.sampling import MAX_BIAS, MIN_REPETITION_PENALTY
@@ -74,11 +74,23 @@ def _as_content(value: object) -> object:
     """A text, or OpenAI's list of parts, all of them text, which is the same as one."""
     if not isinstance(value, list):
         return value
-    if not value or not all(isinstance(part, dict) and part.get("type") == "text" for part in value):
+    if not value or not all(isinstance(part, dict) and part.get("type") in ("text", "refusal") for part in value):
         raise ValueError("must be text, or a list of parts of type text; nothing else can be read")
-    if not all(part.keys() == {"type", "text"} and isinstance(part["text"], str) for part in value):
+    if not all(part.keys() - CACHE_HINTS == {"type", part["type"]} for part in value):
         raise ValueError("has a part that is not just a type and a text")
-    return "".join(part["text"] for part in value)
+    texts = [part[part["type"]] for part in value]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("has a part whose text is no text")
+    return "".join(texts)
+
+
+def _as_nothing(value: object) -> None:
+    if value is not None and value != []:
+        raise ValueError("is not supported: leave it out or set it to null")
+
+
+CACHE_HINTS = {"cache_control", "prompt_cache_breakpoint"}
+"""Of Anthropic's clients and of OpenAI's: where a prefix ends that is worth keeping, which every prefix is here."""
 
 
 class TextPart(BaseModel):
@@ -86,6 +98,19 @@ class TextPart(BaseModel):
 
     type: Literal["text"]
     text: str
+    cache_control: Any = None
+    prompt_cache_breakpoint: Any = None
+
+
+class RefusalPart(BaseModel):
+    """What an assistant has said instead of an answer: text like other text."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["refusal"]
+    refusal: str
+    cache_control: Any = None
+    prompt_cache_breakpoint: Any = None
 
 
 MAX_BUDGET_MS = 1e9
@@ -95,11 +120,12 @@ Milliseconds = Annotated[float, Field(gt=0, le=MAX_BUDGET_MS)]
 Count = Annotated[int, Field(ge=1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Repetition = Annotated[float, Field(ge=MIN_REPETITION_PENALTY, le=2)]
+PlainText = Annotated[str, AfterValidator(_is_text)]
 Text = Annotated[
-    str,
-    AfterValidator(_is_text),
-    BeforeValidator(_as_content, json_schema_input_type=str | Annotated[list[TextPart], MinLen(1)]),
+    PlainText,
+    BeforeValidator(_as_content, json_schema_input_type=str | Annotated[list[TextPart | RefusalPart], MinLen(1)]),
 ]
+Nothing = Annotated[None, BeforeValidator(_as_nothing, json_schema_input_type=Annotated[list[Any], MaxLen(0)] | None)]
 _Filled = Annotated[str, MinLen(1)]
 Stops = Annotated[tuple[str, ...], BeforeValidator(_as_stops, json_schema_input_type=_Filled | list[_Filled] | None)]
 _Ids = Annotated[list[Annotated[int, Field(ge=0)]], MinLen(1)]

@@ -34,6 +34,8 @@ class TextPiece:
     """Where each of the tokens begins in the choice's text."""
     trace: ChunkTrace | None = None
     """Only where it is asked for."""
+    taken: int = 0
+    """Tokens of the choice so far."""
 
 
 class Generation:
@@ -50,6 +52,7 @@ class Generation:
         self._tokens: list[Token] = []  # kept only where log probabilities are asked for
         self._after_stop: tuple[Token, ...] = ()
         self._last: Token | None = None
+        self._taken_tokens = 0
 
     async def __aiter__(self) -> AsyncIterator[TextPiece]:
         """Frees the engine's row when the reader stops, for whatever reason."""
@@ -115,6 +118,7 @@ class Generation:
         if self.request.top_logprobs is not None:
             self._tokens.extend(tokens[:count])
         self._last = token
+        self._taken_tokens += count
         return self._piece(text, shown, trace=self._trace(count))
 
     def _trace(self, tokens: int) -> ChunkTrace | None:
@@ -130,7 +134,7 @@ class Generation:
 
     def _piece(self, text: str, shown: int, *, ended: bool = False, trace: ChunkTrace | None = None) -> TextPiece:
         if self.request.top_logprobs is None:
-            return TextPiece(index=self.index, text=text, ended=ended, trace=trace)
+            return TextPiece(index=self.index, text=text, ended=ended, trace=trace, taken=self._taken_tokens)
         now = self._text.released
         return TextPiece(
             index=self.index,
@@ -139,6 +143,7 @@ class Generation:
             tokens=tuple(self._tokens[shown:now]),
             starts=self._text.starts(shown, now),
             trace=trace,
+            taken=self._taken_tokens,
         )
 
 

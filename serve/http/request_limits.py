@@ -18,7 +18,7 @@ class RequestLimits:
     max_prompt_tokens: Annotated[int, Ge(1)] | None = None
     """None: as many as the context has room for."""
     max_n: Annotated[int, Ge(1)] = 16
-    """Choices of one request, all prompts taken together: each has a place in the queue."""
+    """Choices of each prompt."""
     max_stop_sequences: Annotated[int, Ge(0)] = 16
     """This and what follows adds to the work of every token."""
     max_stop_chars: Annotated[int, Ge(1)] = 256
@@ -28,14 +28,18 @@ class RequestLimits:
     max_logit_bias: Annotated[int, Ge(0)] = 1024
     """Tokens with a bias."""
 
-    def check(self, body: CompletionRequest | ChatRequest) -> None:
-        """Raises ApiError for the first field that asks for too much."""
+    def check(self, body: CompletionRequest | ChatRequest, *, places: int) -> None:
+        """Raises ApiError for the first field that asks for too much.
+
+        places: of the whole queue, where each choice of each prompt takes one.
+        """
         prompts = len(body.prompt) if isinstance(body, CompletionRequest) else 1
-        if body.choices * prompts > self.max_n:
+        if body.choices > self.max_n:
+            raise _too_much("n", f"{body.choices}", f"at most {self.max_n} choices of a prompt are served")
+        if body.choices * prompts > places:
             asked = f"{body.choices}" if prompts == 1 else f"{body.choices} for each of {prompts} prompts"
-            raise _too_much(
-                "n" if body.choices > 1 else "prompt", asked, f"at most {self.max_n} choices a request are served"
-            )
+            allowed = f"at most {places} choices a request are served, as many as the queue holds"
+            raise _too_much("n" if body.choices > 1 else "prompt", asked, allowed)
         if len(body.stop) > self.max_stop_sequences:
             raise _too_much("stop", f"{len(body.stop)} texts", f"at most {self.max_stop_sequences} are allowed")
         longest = max(map(len, body.stop), default=0)

@@ -1,7 +1,4 @@
-"""The requests of the wire: bodies and headers. A field is honoured, or refused by name, never ignored.
-
-`user` is the one exception: OpenAI defines it as a label for abuse monitoring, and it changes no answer.
-"""
+"""The requests of the wire: bodies and headers. What would change an answer is honoured, or refused by name."""
 
 from __future__ import annotations
 
@@ -19,40 +16,16 @@ from serve.http.fields import (
     HeaderMilliseconds,
     HeaderSwitch,
     Milliseconds,
+    Nothing,
     Penalty,
+    PlainText,
     Prompts,
     Repetition,
     Stops,
     Text,
 )
+from serve.http.unused_fields import UnusedFields, document_neutral, without_neutral
 from serve.policies.budget import Budget
-
-NEUTRAL: Mapping[str, tuple[object, ...]] = {
-    "audio": (),
-    "echo": (False,),
-    "function_call": ("none",),
-    "functions": ([],),
-    "metadata": ({},),
-    "modalities": (["text"],),
-    "moderation": (),
-    "parallel_tool_calls": (True, False),
-    "prediction": (),
-    "prompt_cache_key": (),
-    "prompt_cache_options": (),
-    "prompt_cache_retention": (),
-    "reasoning_effort": ("none",),
-    "response_format": ({"type": "text"},),
-    "safety_identifier": (),
-    "service_tier": ("auto", "default"),
-    "store": (False,),
-    "suffix": (),
-    "tool_choice": ("none",),
-    "tools": ([],),
-    "top_logprobs": (0,),
-    "verbosity": (),
-    "web_search_options": (),
-}
-"""Fields of OpenAI's and vLLM's APIs that are not offered, and the values, besides null, that ask for nothing."""
 
 
 class RequestHeaders(BaseModel):
@@ -73,18 +46,15 @@ class RequestHeaders(BaseModel):
 
 
 class StreamOptions(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+    """vLLM's: with `include_usage`, every chunk has the usage so far"""
     include_obfuscation: Literal[False] | None = None
 
 
-def _document_neutral(schema: dict[str, Any]) -> None:
-    for name, neutral in NEUTRAL.items():
-        schema["properties"].setdefault(name, {"enum": [*neutral, None], "description": "Not supported: leave it out."})
-
-
-class GenerationRequest(BaseModel):
+class GenerationRequest(UnusedFields):
     """What both endpoints take: OpenAI's fields first, then vLLM's, then ours."""
 
     model_config = ConfigDict(
@@ -92,7 +62,7 @@ class GenerationRequest(BaseModel):
         strict=True,
         allow_inf_nan=False,
         use_attribute_docstrings=True,
-        json_schema_extra=_document_neutral,
+        json_schema_extra=document_neutral,
     )
 
     model: str
@@ -108,7 +78,6 @@ class GenerationRequest(BaseModel):
     stop: Stops = ()
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    user: str | None = None
     top_k: Annotated[int, Field(ge=-1)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: Repetition | None = None
@@ -138,6 +107,11 @@ class GenerationRequest(BaseModel):
     @property
     def wants_usage(self) -> bool:
         return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    @property
+    def wants_running_usage(self) -> bool:
+        """In every chunk, as vLLM has it: only where the usage is wanted at all."""
+        return self.wants_usage and self.stream_options is not None and bool(self.stream_options.continuous_usage_stats)
 
     @property
     def choices(self) -> int:
@@ -177,6 +151,14 @@ class Message(BaseModel):
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Text
+    name: PlainText | None = None
+    """Of the participant: what comes of it is the chat template's affair"""
+    type: Literal["text"] | None = None
+    refusal: Nothing = None
+    annotations: Nothing = None
+    audio: Nothing = None
+    function_call: Nothing = None
+    tool_calls: Nothing = None
 
     @model_validator(mode="before")
     @classmethod
@@ -188,7 +170,8 @@ class Message(BaseModel):
 
     def to_template(self) -> dict[str, str]:
         """developer is what OpenAI calls system today; chat templates know the older name."""
-        return {"role": "system" if self.role == "developer" else self.role, "content": self.content}
+        named = {} if self.name is None else {"name": self.name}
+        return {"role": "system" if self.role == "developer" else self.role, "content": self.content, **named}
 
 
 class ChatRequest(GenerationRequest):
@@ -220,29 +203,10 @@ def parse(kind: type[R], body: bytes) -> R:
         raise ApiError(f"the body is not valid JSON: {error}") from None
     if not isinstance(fields, dict):
         raise ApiError(f"the body must be a JSON object; got {_shorten(fields)}")
-    kept = {name: value for name, value in fields.items() if not _asks_for_nothing(name, value, kind)}
     try:
-        return kind.model_validate(kept)
+        return kind.model_validate(without_neutral(fields, kind))
     except ValidationError as error:
         raise _refusal(error.errors(include_url=False)[0]) from None
-
-
-def _asks_for_nothing(name: str, value: object, kind: type[GenerationRequest]) -> bool:
-    """True for a field at its neutral value. Raises ApiError for one at another value."""
-    if name in kind.model_fields or name not in NEUTRAL:
-        return False
-    neutral = (*NEUTRAL[name], None)
-    if any(_same(value, allowed) for allowed in neutral):
-        return True
-    allowed = " or ".join(map(json.dumps, neutral))
-    raise ApiError(
-        f"{name} is not supported: leave it out or set it to {allowed}", param=name, code="unsupported_value"
-    )
-
-
-def _same(value: object, neutral: object) -> bool:
-    """Equal, and of one JSON type: true is not 1."""
-    return value == neutral and isinstance(value, bool) == isinstance(neutral, bool)
 
 
 def refusal_of_header(problem: Mapping[str, Any]) -> ApiError:

@@ -68,7 +68,7 @@ class Chunk(OwnShape):
     created: int
     model: str
     usage: CompletionUsage | None = None
-    """In the chunk after the last choice's, if it was asked for; null in those before it."""
+    """In the chunk after the last choice's, if it was asked for; before it null, or the choice's own so far."""
     lts: Report | ReportPerChoice | ChunkTrace | None = None
     """A report in the stream's last chunk; in others a trace, if it was asked for."""
 

@@ -77,7 +77,7 @@ class Service:
         self, body: CompletionRequest | ChatRequest, headers: RequestHeaders, request_id: str
     ) -> list[Request]:
         """All choices of the first prompt, then of the next. A seed counts up, anew for each prompt."""
-        self.limits.check(body)
+        self.limits.check(body, places=self.engine.capacity.max_queue)
         option = self.option(body.model)
         field = "prompt" if isinstance(body, CompletionRequest) else "messages"
         sampling = self._sampling(body)

@@ -14,8 +14,9 @@ from schemathesis.specs.openapi import checks as openapi_checks
 
 from serve.http.api import create_app
 from serve.http.keys import Keys
-from serve.http.request_schemas import NEUTRAL, ChatRequest, CompletionRequest
+from serve.http.request_schemas import ChatRequest, CompletionRequest
 from serve.http.service import Service
+from serve.http.unused_fields import NEUTRAL
 
 CHECKS = [
     checks.not_a_server_error,
