@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,12 +11,14 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
+from lts_ray.files import json_text, without_infinities
+
 
 def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool, title: str | None = None) -> None:
-    """Print rows that share their keys. JSON keeps full precision; the table rounds to what can be read."""
+    """Print rows that share their keys. JSON keeps full precision, and has null for NaN; the table rounds."""
     if as_json:
         for row in rows:
-            print(json.dumps(row))
+            print(json_text(without_infinities(row)))
         return
     table = Table(title=title, title_justify="left", header_style="bold")
     for key in rows[0] if rows else ():

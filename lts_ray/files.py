@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -37,14 +38,56 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def json_text(value: object, *, indent: int | None = None) -> str:
+    """JSON as its standard has it. Raises LtsRayError for a number that is not finite: JSON has no word for it."""
+    try:
+        return json.dumps(value, indent=indent, allow_nan=False)
+    except ValueError:
+        raise LtsRayError(f"a result is no number ({_not_finite(value)}): it cannot be written as JSON") from None
+
+
+def _not_finite(value: object, name: str = "") -> str:
+    """The first such number in what JSON can have, by its place; nothing where there is none."""
+    if isinstance(value, Mapping):
+        return next(filter(None, (_not_finite(part, f"{name}.{key}") for key, part in value.items())), "")
+    if isinstance(value, list | tuple):
+        return next(filter(None, (_not_finite(part, f"{name}.{place}") for place, part in enumerate(value))), "")
+    return f"{name.lstrip('.')} is {value}" if isinstance(value, float) and not math.isfinite(value) else ""
+
+
+def without_infinities(value: object) -> object:
+    """value, of what JSON can have, with null for each number that is not finite: for what is shown, not kept."""
+    if isinstance(value, Mapping):
+        return {key: without_infinities(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_infinities(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def json_value(text: str | bytes) -> Any:
+    """Raises json.JSONDecodeError, and that alone, for what is not JSON: NaN and Infinity are not, nor is 1e999."""
+
+    def number(word: str) -> float:
+        if math.isfinite(value := float(word)):
+            return value
+        raise ValueError(f"{word} is not finite")
+
+    try:
+        return json.loads(text, parse_constant=number, parse_float=number)
+    except json.JSONDecodeError:
+        raise
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, or lists thousands deep
+        raise json.JSONDecodeError(str(error), "", 0) from None
+
+
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    write_text(path, json.dumps(value, indent=1) + "\n")
+    write_text(path, json_text(value, indent=1) + "\n")
 
 
 def read_json(path: Path, *, what: str) -> dict[str, Any]:
     """Read one JSON object; `what` names the file's role in the error, e.g. "frontier"."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json_value(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise LtsRayError(f"{what} {path} does not exist") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -67,7 +110,7 @@ def read_yaml(path: Path, *, what: str) -> object:
 def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
     """Append one record and make it durable before returning."""
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(value) + "\n")
+        file.write(json_text(value) + "\n")
         file.flush()
         os.fsync(file.fileno())
 
@@ -79,10 +122,10 @@ def read_json_lines(path: Path, *, what: str) -> list[dict[str, Any]]:
     text = path.read_text(encoding="utf-8")
     lines = text.split("\n")[:-1]
     try:
-        return [json.loads(line) for line in lines]
+        return [json_value(line) for line in lines]
     except json.JSONDecodeError as error:
         raise LtsRayError(f"{what} {path} has a line that is not JSON: {error}") from None
 
 
 def write_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    write_text(path, "".join(f"{json.dumps(record)}\n" for record in records))
+    write_text(path, "".join(f"{json_text(record)}\n" for record in records))

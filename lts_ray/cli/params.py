@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -19,9 +18,10 @@ def params(
     says n_token, the vocabulary's size. Rows of models with an encoder get encoder_params, and the sum of both stands
     for quality.
     """
+    from lts_ray.files import json_text, without_infinities
     from lts_ray.spaces.architecture_row import read_rows
     from lts_ray.spaces.named_spaces import backbone_space
 
     chosen = backbone_space(space)
     for row in read_rows(rows, lambda row: row.counted(chosen)):
-        print(json.dumps(row))
+        print(json_text(without_infinities(row)))

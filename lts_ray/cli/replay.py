@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -30,6 +29,7 @@ def replay(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from lts_ray.files import json_text, without_infinities
     from lts_ray.replay.design_table import read_designs
     from lts_ray.replay.table_replay import replay as run
 
@@ -47,4 +47,4 @@ def replay(
                 seed=seed,
                 show=lambda count, task=task: progress.update(task, completed=count),  # type: ignore[misc]
             )
-            print(json.dumps(result.to_json()), flush=True)
+            print(json_text(without_infinities(result.to_json())), flush=True)

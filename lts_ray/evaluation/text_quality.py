@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
 from lts_ray.checkpoints.universal import load_universal, read_universal
@@ -34,7 +34,8 @@ class SubmodelQuality(Consistency):
 
     @property
     def perplexity(self) -> float:
-        return math.exp(self.loss)
+        """Infinite where it is more than a number can hold."""
+        return float(np.exp(self.loss))
 
 
 def evaluate(

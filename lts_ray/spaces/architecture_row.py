@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from lts_ray.architecture import Architecture
 from lts_ray.errors import LtsRayError
+from lts_ray.files import json_value
 from lts_ray.spaces.backbone_space import BackboneSpace
 from lts_ray.submodel import are_whole
 
@@ -29,7 +30,7 @@ class ArchitectureRow:
     def parse(cls, line: str) -> ArchitectureRow:
         """Raises LtsRayError for what is no architecture. It need not be on a space's grid."""
         try:
-            columns = json.loads(line)
+            columns = json_value(line)
         except json.JSONDecodeError as error:
             raise LtsRayError(f"not JSON: {error}") from None
         if not isinstance(columns, dict):

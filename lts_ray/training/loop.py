@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -16,7 +18,7 @@ from lts_ray.files import append_json_line
 from lts_ray.training.learners.learner import Batch, Learner, Lessons
 from lts_ray.training.run_folder import RunFolder, exclusive, forget_after
 from lts_ray.training.run_settings import TrainingSettings
-from lts_ray.training.snapshot import load_snapshot, save_snapshot, snapshots
+from lts_ray.training.snapshot import drop_snapshot, load_snapshot, save_snapshot, snapshots
 
 CPU = torch.device("cpu")
 
@@ -35,6 +37,7 @@ def train(
     """Run from the newest snapshot, or from the start, to the end; worker 0 writes metrics, snapshots and the model.
 
     options: with every choice made (`chosen`). evaluate_first: at step 0 too.
+    Raises LtsRayError where a loss is no number.
     With several workers a torch.distributed process group must exist.
     """
     device = torch.device(options.device)
@@ -45,15 +48,21 @@ def train(
         if rank == 0:
             forget_after(folder.metrics, step)
         if step == 0 and rank == 0 and evaluate_first:
-            append_json_line(folder.metrics, {"step": 0, **learner.evaluate(lessons.held_out(final=False))})
-        last_log, last_step = clock(), step
+            _append_evaluation(learner, lessons, folder, 0)
+        last_log, last_step, unseen = clock(), step, list[dict[str, Tensor]]()
         while step < options.steps:
             batch = lessons.batch(step, rank=rank, workers=workers)
             losses = optimize(learner, optimizer, batch, step, options, options.precision)
             step += 1
+            logs = step % options.log_every == 0 or step == options.steps
+            unseen.append(losses)
+            if logs or device.type == "cpu" or step % options.checkpoint_every == 0:  # a look waits for a GPU
+                for at, each in enumerate(unseen, step - len(unseen)):
+                    check_finite({name: float(loss) for name, loss in each.items()}, at, folder)
+                unseen.clear()
             if rank != 0:
                 continue
-            if step % options.log_every == 0 or step == options.steps:
+            if logs:
                 now = when_done(device, clock)
                 append_json_line(
                     folder.metrics,
@@ -67,12 +76,35 @@ def train(
                 )
                 last_log, last_step = now, step
             if step % options.evaluate_every == 0 and step < options.steps:
-                append_json_line(folder.metrics, {"step": step, **learner.evaluate(lessons.held_out(final=False))})
+                _append_evaluation(learner, lessons, folder, step)
                 last_log = clock()
             if step % options.checkpoint_every == 0 or step == options.steps:
                 save_snapshot(folder.snapshots, step, learner.model, optimizer)
         if rank == 0:
             finish(learner, lessons, options, folder)
+
+
+def _append_evaluation(learner: Learner[Batch], lessons: Lessons[Batch], folder: RunFolder, step: int) -> None:
+    evaluation = learner.evaluate(lessons.held_out(final=False))
+    check_finite(evaluation["validation_loss"], step, folder)
+    append_json_line(folder.metrics, {"step": step, **evaluation})
+
+
+def check_finite(losses: Mapping[str, float], step: int, folder: RunFolder) -> None:
+    """Raises LtsRayError where the weights after `step` steps gave a loss that is no number; no snapshot has them then.
+
+    What was kept before gave losses that are numbers: that is known of a snapshot before the one after it is written.
+    """
+    if all(map(math.isfinite, losses.values())):
+        return
+    drop_snapshot(folder.snapshots, step)
+    kept = snapshots(folder.snapshots)
+    shown = ", ".join(f"{name} {loss}" for name, loss in losses.items()) if len(losses) > 1 else str(*losses.values())
+    raise LtsRayError(
+        f"training went wrong: after step {step} the loss is {shown}; "
+        + (f"the last good snapshot is {kept[-1]}; " if kept else "there was no good snapshot yet; ")
+        + "start anew, with a lower training.learning_rate and another --output"
+    )
 
 
 def make_optimizer(model: nn.Module, options: TrainingSettings) -> torch.optim.AdamW:
@@ -145,6 +177,13 @@ def finish(learner: Learner[Batch], lessons: Lessons[Batch], options: TrainingSe
     saved = learner.load(folder.model)
     saved.model.to(options.device)
     evaluation = saved.evaluate(lessons.held_out(final=True))
+    if not all(map(math.isfinite, evaluation["validation_loss"].values())):
+        shutil.rmtree(folder.model)
+        check_finite(learner.evaluate(lessons.held_out(final=False))["validation_loss"], options.steps, folder)
+        raise LtsRayError(
+            f"stored as {options.save_dtype}, the weights give a loss that is no number: they do not fit it; "
+            "start anew, with another training.save_dtype and another --output"
+        )
     saved.save(folder.model, dtype=dtype, evaluation=evaluation)
     append_json_line(folder.metrics, {"step": options.steps, **evaluation, "final": True})
 

@@ -26,7 +26,7 @@ def save_snapshot(folder: Path, step: int, model: nn.Module, optimizer: torch.op
     for parameter, state in optimizer.state.items():
         for key, value in state.items():
             tensors[f"optimizer.{names[parameter]}.{key}"] = value
-    path = folder / f"step-{step:08d}"
+    path = _place(folder, step)
     temporary = folder / f".{path.name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -36,6 +36,15 @@ def save_snapshot(folder: Path, step: int, model: nn.Module, optimizer: torch.op
     temporary.rename(path)
     for old in snapshots(folder)[:-KEEP]:
         shutil.rmtree(old)
+
+
+def drop_snapshot(folder: Path, step: int) -> None:
+    """Where there is one."""
+    shutil.rmtree(_place(folder, step), ignore_errors=True)
+
+
+def _place(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:08d}"
 
 
 def snapshots(folder: Path) -> list[Path]:

@@ -6,6 +6,7 @@ A candidate goes in, a frozen value comes out: `Measurement`, a loss, or `Failed
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 from collections.abc import Hashable
@@ -71,9 +72,10 @@ class LossActor:
     def loss(self, submodel: Submodel) -> float | Failed:
         try:
             with torch_threads(len(os.sched_getaffinity(0))):
-                return validation_loss(self._model, self._blocks, submodel)
+                loss = validation_loss(self._model, self._blocks, submodel)
         except Exception as error:  # as above
             return _failed(error)
+        return loss if math.isfinite(loss) else Failed(reason=f"the validation loss is {loss}")
 
 
 def _failed(error: Exception) -> Failed:
