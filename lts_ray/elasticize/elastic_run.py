@@ -57,6 +57,11 @@ def elasticize(settings: ElasticizeSettings | None, output: Path, *, address: st
     folder = RunFolder(output.resolve(), settings_name="elasticize.json")  # the training's settings stand beside it
     if not folder.is_finished:
         check_cluster(address)
+    with folder.only_driver():
+        return _elasticize(settings, folder, address)
+
+
+def _elasticize(settings: ElasticizeSettings | None, folder: RunFolder, address: str | None) -> Elastic:
     settings = ElasticizeSettings.from_json(folder.resume()) if settings is None else _begun(settings, folder)
     reordered = _reordered(settings, folder)
     if not settings.fine_tune:

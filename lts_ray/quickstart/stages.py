@@ -18,6 +18,7 @@ from rich.console import Console
 
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json, write_json, write_text
+from lts_ray.lock import exclusive
 from lts_ray.pretrained import DEFAULT_MODEL
 from lts_ray.quickstart.ask import ask_all, print_answers
 from lts_ray.quickstart.endpoint import endpoint, serve_command
@@ -62,8 +63,9 @@ def run_quickstart(output: Path) -> None:
     folder = QuickstartFolder(output.resolve())
     console = Console(highlight=False)
     try:
-        search_stage(folder, console)
-        serve_stage(folder, console)
+        with exclusive(folder.path, "quickstart", what="quickstart"):
+            search_stage(folder, console)
+            serve_stage(folder, console)
     except KeyboardInterrupt:
         raise LtsRayError("interrupted; the same command goes on from here") from None
     console.print("\n[bold]3. Where things are[/bold]")
@@ -78,7 +80,7 @@ def search_stage(folder: QuickstartFolder, console: Console) -> None:
     console.print("\n[bold]1. Search[/bold]: submodels of the model that ships, measured on two simulated nodes")
     targets = folder.path / "targets.yaml"
     write_text(targets, yaml.safe_dump({"targets": TARGETS}, sort_keys=False))
-    started = folder.search.exists() and any(folder.search.iterdir())
+    started = (folder.search / "evaluations.jsonl").exists()
     command: list[str | Path] = ["search", "--simulate", "--model", DEFAULT_MODEL, "--targets", targets]
     command += ["--evaluations", str(EVALUATIONS), "--blocks", "8", "--output", folder.search]
     run_command([*command, *(["--resume"] if started else [])], console, done=folder.report.exists())

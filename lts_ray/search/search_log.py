@@ -9,38 +9,39 @@ from typing import Any
 
 from lts_ray.errors import LtsRayError
 from lts_ray.files import append_json_line, read_json_lines
+from lts_ray.lock import is_vacant
 
 SCHEMA = 2
 LOG = "evaluations.jsonl"
 
 
 def open_log(folder: Path, plan: Mapping[str, Any], *, resume: bool) -> list[dict[str, Any]]:
-    """The records behind the header of `folder`'s log, which is begun if there is none.
+    """The records behind the header of `folder`'s log, which is begun unless it is there to `resume`.
 
-    Raises LtsRayError for a folder in use without `resume`, or the log of another plan.
+    Raises LtsRayError for a folder in use without `resume`, none to resume, or the log of another plan.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not resume:
+    if not resume and not is_vacant(folder):
         raise LtsRayError(f"{folder} is not empty: continue its search with --resume, or name another folder")
-    folder.mkdir(parents=True, exist_ok=True)
     log = folder / LOG
-    records = whole_records(log)
+    records = read_json_lines(log, what="search log")
     header = {"kind": "search", "schema": SCHEMA, **plan}
     if records:
         check_same(records[0], json.loads(json.dumps(header)), log)
+    elif resume:
+        raise LtsRayError(f"{folder} holds no search to resume: leave --resume out to start one")
     else:
+        folder.mkdir(parents=True, exist_ok=True)
         append_json_line(log, header)
     return records[1:]
 
 
-def whole_records(log: Path) -> list[dict[str, Any]]:
-    """The log's records, after cutting off a last line that a kill left unfinished: the next one starts a new line."""
-    if log.exists():
-        content = log.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if whole != content:
-            with log.open("r+b") as file:
-                file.truncate(len(whole))
-    return read_json_lines(log, what="search log")
+def cut_unfinished(log: Path) -> None:
+    """Cut off a last line that a kill left unfinished, so that the next one starts a new line. For the only writer."""
+    content = log.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content:
+        with log.open("r+b") as file:
+            file.truncate(len(whole))
 
 
 def check_same(logged: Mapping[str, Any], wanted: Mapping[str, Any], log: Path) -> None:

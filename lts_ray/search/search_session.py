@@ -22,7 +22,7 @@ from lts_ray.search.algorithms.ask_tell import AskTell
 from lts_ray.search.algorithms.registry import make_algorithm
 from lts_ray.search.algorithms.search_settings import LATENCIES, LatencyRegime
 from lts_ray.search.algorithms.surrogate import Sureness, Surrogate
-from lts_ray.search.search_log import LOG, open_log
+from lts_ray.search.search_log import LOG, cut_unfinished, open_log
 from lts_ray.search.search_plan import SearchPlan
 from lts_ray.spaces.limited_space import LimitedSpace
 from lts_ray.spaces.search_space import Candidate
@@ -39,6 +39,7 @@ class SearchSession(Generic[Candidate]):
         self.outcomes: dict[Candidate, Outcome] = {}  # in the order they finished
         self._search = _ask_tell(plan)
         self._again: list[Candidate] = []  # asked for before the log ended, so still to do
+        self._writes = False
         self._replay(open_log(folder, plan.to_json(), resume=resume))
 
     @property
@@ -66,6 +67,9 @@ class SearchSession(Generic[Candidate]):
         if candidate in self.outcomes:
             return
         described = self.plan.space.to_json(candidate)
+        if not self._writes:  # not in a session that only looks on: the last line may be another's, who is writing it
+            cut_unfinished(self.log)
+            self._writes = True
         append_json_line(self.log, {"kind": "evaluation", "candidate": described, **outcome_to_json(outcome)})
         self._take(candidate, outcome)
 

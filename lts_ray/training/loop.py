@@ -16,7 +16,7 @@ from torch import Tensor, distributed, nn
 from lts_ray.errors import LtsRayError
 from lts_ray.files import append_json_line
 from lts_ray.training.learners.learner import Batch, Learner, Lessons
-from lts_ray.training.run_folder import RunFolder, exclusive, forget_after
+from lts_ray.training.run_folder import RunFolder, forget_after
 from lts_ray.training.run_settings import TrainingSettings
 from lts_ray.training.snapshot import drop_snapshot, load_snapshot, save_snapshot, snapshots
 
@@ -41,7 +41,7 @@ def train(
     With several workers a torch.distributed process group must exist.
     """
     device = torch.device(options.device)
-    with exclusive(folder.path / ".lock") if rank == 0 else contextlib.nullcontext():
+    with folder.only_writer() if rank == 0 else contextlib.nullcontext():
         optimizer = make_optimizer(learner.model, options)
         existing = snapshots(folder.snapshots)
         step = load_snapshot(existing[-1], learner.model, optimizer) if existing else 0

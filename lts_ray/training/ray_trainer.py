@@ -43,14 +43,15 @@ def run_training(
     folder = RunFolder(output.resolve())
     if not folder.is_finished:
         check_cluster(address)
-    settings = continue_run(folder) if resume else start_run(settings, folder)
-    if folder.is_finished:
+    with folder.only_driver():
+        settings = continue_run(folder) if resume else start_run(settings, folder)
+        if folder.is_finished:
+            return folder.model
+        device_named(settings.training.device)  # of a run that goes on, it may be missing here
+        prepare_text(settings, folder)
+        with connected(address), tempfile.TemporaryDirectory(prefix="lts-ray-train-") as storage:
+            _fit(settings, folder, storage, command)
         return folder.model
-    device_named(settings.training.device)  # of a run that goes on, it may be missing here
-    prepare_text(settings, folder)
-    with connected(address), tempfile.TemporaryDirectory(prefix="lts-ray-train-") as storage:
-        _fit(settings, folder, storage, command)
-    return folder.model
 
 
 def _fit(settings: RunSettings, folder: RunFolder, storage: str, command: str) -> None:

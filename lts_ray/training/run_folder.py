@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json, read_json_lines, write_json, write_json_lines
+from lts_ray.lock import exclusive, is_vacant
 
 SCHEMA = 1
-LOCK_WAIT_S = 30.0
+WORKER_WAIT_S = 30.0
+"""A killed driver's worker may live on for seconds, and must not write too."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,18 @@ class RunFolder:
     def check_unused(self, *, empty: bool = False) -> None:
         """Raises LtsRayError where a run has begun; with `empty`, where there is anything at all."""
         used = "holds a run already" if self.settings.exists() else None
-        if empty and self.path.exists() and any(self.path.iterdir()):
+        if empty and not is_vacant(self.path):
             used = "is not empty"
         if used:
             raise LtsRayError(f"{self.path} {used}: add --resume to go on with it, or choose another --output")
+
+    def only_driver(self) -> AbstractContextManager[None]:
+        """Held by the process that the user started. Raises LtsRayError at once where another has it."""
+        return exclusive(self.path, self.settings.stem, what="run")
+
+    def only_writer(self) -> AbstractContextManager[None]:
+        """Held by the worker that writes. Raises LtsRayError where another has it for long."""
+        return exclusive(self.path, "worker", what="run", wait_s=WORKER_WAIT_S)
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Write the settings, with every automatic choice made, so that resuming makes the same ones."""
@@ -77,22 +85,6 @@ def check_output(path: Path) -> None:
     for place in (path, *path.parents):
         if place.exists() and not place.is_dir():
             raise LtsRayError(f"{place} is a file, not a folder: choose another --output")
-
-
-@contextlib.contextmanager
-def exclusive(path: Path, *, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
-    """Hold the lock of the run's folder: a killed driver's worker may live on for seconds and must not write too."""
-    with path.open("w") as file:
-        deadline = time.monotonic() + wait_s
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise LtsRayError(f"another run is writing to {path.parent}; stop it first") from None
-                time.sleep(0.2)
-        yield
 
 
 def forget_after(metrics: Path, step: int) -> None:

@@ -55,6 +55,11 @@ def train_vit(settings: VisionSettings | None, output: Path) -> Path:
     """
     check_output(output)
     folder = RunFolder(output)
+    with folder.only_driver():
+        return _train(settings, folder)
+
+
+def _train(settings: VisionSettings | None, folder: RunFolder) -> Path:
     settings, data = _continued(folder) if settings is None else _begun(settings, folder)
     options = settings.training
     if options.threads is not None:

@@ -149,7 +149,11 @@ BAD = {
     "no cluster to train on": (["train", "-o", "{out}", "--address", "127.0.0.1:1"], "no Ray cluster at 127.0.0.1:1"),
     "no cluster to elasticize on": (["elasticize", "-m", "{model}", "-o", "{out}", "--address", "127.0.0.1:1"],
                                     "no Ray cluster at 127.0.0.1:1"),
-    "nothing to resume": (["train", "-o", "{out}", "--resume"], "holds no run to resume"),
+    "no training to resume": (["train", "-o", "{out}", "--resume"], "holds no run to resume"),
+    "no elasticizing to resume": (["elasticize", "-o", "{out}", "--resume"], "holds no run to resume"),
+    "no vision run to resume": (["vit", "train", "-o", "{out}", "--resume"], "holds no run to resume"),
+    "no search to resume": (["search", "-m", "{model}", "-t", "{targets}", "-o", "{out}", "--resume", "--quality",
+                             "decoder_params"], "holds no search to resume"),
 }  # fmt: skip
 
 

@@ -37,7 +37,7 @@ from lts_ray.errors import LtsRayError
 from tests.cluster.test_search import search
 model, output, address = sys.argv[1:]
 try:
-    search(Path(model), Path(output), address, resume=True)
+    search(Path(model), Path(output), address, resume=Path(output).exists())
 except LtsRayError as error:
     sys.exit(str(error))
 """

@@ -34,7 +34,8 @@ class Slow(FakeEvaluator):
         time.sleep(0.02)
         return super().evaluate(submodel)
 
-drive(session(Path(sys.argv[1]), resume=True), Slow(TARGETS))
+folder = Path(sys.argv[1])
+drive(session(folder, resume=folder.exists()), Slow(TARGETS))
 """
 
 
@@ -97,6 +98,28 @@ def test_a_folder_in_use_is_refused_without_resume(tmp_path: Path) -> None:
     session(tmp_path)
     with pytest.raises(LtsRayError, match=r"is not empty: continue its search with --resume, or name another folder"):
         session(tmp_path)
+
+
+@pytest.mark.parametrize("made", [False, True], ids=["none", "empty"])
+def test_there_is_nothing_to_resume_in_a_folder_without_a_search(tmp_path: Path, made: bool) -> None:
+    if made:
+        (tmp_path / "out").mkdir()
+    with pytest.raises(LtsRayError, match="holds no search to resume: leave --resume out to start one"):
+        session(tmp_path / "out", resume=True)
+    assert (tmp_path / "out").exists() == made
+    session(tmp_path / "out")
+
+
+def test_who_looks_on_leaves_the_line_alone_that_is_being_written(tmp_path: Path) -> None:
+    """As `report` does, beside a search that runs."""
+    writing = session(tmp_path)
+    candidate = writing.ask()
+    assert candidate is not None
+    writing.record(candidate, FakeEvaluator(TARGETS).evaluate(candidate))
+    content = (tmp_path / LOG).read_bytes()[:-40]
+    (tmp_path / LOG).write_bytes(content)
+    assert session(tmp_path, resume=True).outcomes == {}
+    assert (tmp_path / LOG).read_bytes() == content
 
 
 @pytest.mark.parametrize(

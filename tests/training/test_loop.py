@@ -18,7 +18,8 @@ from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json_lines
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
 from lts_ray.training.loop import make_optimizer
-from lts_ray.training.run_folder import RunFolder, exclusive
+from lts_ray.training.ray_trainer import run_training
+from lts_ray.training.run_folder import RunFolder
 from lts_ray.training.run_settings import RunSettings, TrainingSettings, load_run_settings
 from lts_ray.training.snapshot import load_snapshot, snapshots
 from lts_ray.training.text_run import prepare_text, start_run, train_text
@@ -103,10 +104,12 @@ def test_a_folder_with_a_run_is_not_overwritten(texts: Path, tmp_path: Path) -> 
         start_run(tiny_settings(texts), folder)
 
 
-def test_two_runs_do_not_write_to_one_folder(tmp_path: Path) -> None:
-    with exclusive(tmp_path / ".lock"), pytest.raises(LtsRayError, match="another run is writing"):  # noqa: SIM117
-        with exclusive(tmp_path / ".lock", wait_s=0.0):
-            pass
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_second_run_on_a_folder_is_told_of_the_first(texts: Path, tmp_path: Path, resume: bool) -> None:
+    folder = RunFolder(tmp_path / "run")
+    start_run(tiny_settings(texts), folder)
+    with folder.only_driver(), pytest.raises(LtsRayError, match=r"another run is writing to .* stop it"):
+        run_training(tiny_settings(texts), folder.path, resume=resume)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import ray
 from ray import tune
 
 from lts_ray.errors import LtsRayError
+from lts_ray.lock import exclusive
 from lts_ray.measurement.on_ray.pool import start_pool
 from lts_ray.ray_session import connected
 from lts_ray.search.on_ray.repeated_interrupt import repeated_interrupt
@@ -33,17 +34,18 @@ def run_search(
     address: of a Ray cluster; None starts one on this machine, unless this process is connected to one already.
     Raises LtsRayError for bad input, targets without a node, or an interruption; `resume` then goes on.
     """
-    session = SearchSession(job.plan, output, resume=resume)
-    if not session.is_finished:
-        try:
-            with search_progress(session, visible=progress) as shown, connected(address):
-                _search(job, session, shown)
-        except KeyboardInterrupt:
-            raise LtsRayError(
-                f"interrupted after {len(session.outcomes)} of {job.plan.settings.evaluations} evaluations, all of "
-                f"them in {session.log}; go on with the same command and --resume"
-            ) from None
-    return session
+    with exclusive(output, "search", what="search"):
+        session = SearchSession(job.plan, output, resume=resume)
+        if not session.is_finished:
+            try:
+                with search_progress(session, visible=progress) as shown, connected(address):
+                    _search(job, session, shown)
+            except KeyboardInterrupt:
+                raise LtsRayError(
+                    f"interrupted after {len(session.outcomes)} of {job.plan.settings.evaluations} evaluations, all of "
+                    f"them in {session.log}; go on with the same command and --resume"
+                ) from None
+        return session
 
 
 def _search(job: SearchJob[Candidate], session: SearchSession[Candidate], shown: SearchProgress) -> None:
