@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers
+from tokenizers.processors import TemplateProcessing
 
 from lts_ray.text.tokenizer import Tokenizer, train_tokenizer
 
@@ -57,6 +60,16 @@ def end_of_word() -> Tokenizer:
     backend.decoder = decoders.BPEDecoder()
     backend.add_special_tokens(list(SPECIAL))
     return Tokenizer(backend, eos_id=2, settings={})
+
+
+def with_beginnings(tokenizer: Tokenizer, first: str) -> Tokenizer:
+    """Puts it before each text, as OPT's and Llama's tokenizers put theirs."""
+    backend = Backend.from_str(tokenizer.backend.to_str())
+    token = backend.token_to_id(first)
+    backend.post_processor = TemplateProcessing(
+        single=f"{first} $A", pair=f"{first} $A $B", special_tokens=[(first, token)]
+    )
+    return replace(tokenizer, backend=backend, settings={**tokenizer.settings, "bos_token": first})
 
 
 KINDS = {kind.__name__: kind() for kind in (byte_level, byte_fallback, llama_2, metaspace, word_piece, end_of_word)}

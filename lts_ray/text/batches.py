@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 
 import numpy as np
 import torch
@@ -37,9 +38,11 @@ def split_documents(documents: Sequence[Document], fraction: float) -> tuple[lis
 
 
 def tokenize(documents: Sequence[Document], tokenizer: Tokenizer) -> Tokens:
-    """All documents as one sequence, each ended by the end-of-text token."""
+    """All documents as one sequence, each with the tokenizer's special tokens, and ended by the end-of-text token."""
+    end = tokenizer.eos_id
     parts = tokenizer.encode_batch([document.text for document in documents])
-    return np.fromiter((token for ids in parts for token in (*ids, tokenizer.eos_id)), dtype=np.int32)
+    ended = (ids if ids[-1:] == [end] else [*ids, end] for ids in parts)
+    return np.fromiter(chain.from_iterable(ended), dtype=np.int32)
 
 
 @dataclass(frozen=True, kw_only=True)

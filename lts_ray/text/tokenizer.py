@@ -5,22 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import tokenizers
-from jinja2 import TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json, write_json, write_text
+from lts_ray.text.chat_template import ChatTemplate
 from lts_ray.text.spelling import Spelling
 from lts_ray.text.text_stream import TextStream
 
 END_OF_TEXT = "<|endoftext|>"
 PLAIN_CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
 """For a model that was trained on plain text and knows no roles: the messages, one after the other."""
+SPECIAL_TOKENS = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 
 
 @dataclass(frozen=True)
@@ -36,25 +36,25 @@ class Tokenizer:
 
     @property
     def chat_template(self) -> str:
-        template = self.settings.get("chat_template")
-        if isinstance(template, list):  # several by name
-            template = next((named["template"] for named in template if named["name"] == "default"), None)
-        return template if isinstance(template, str) else PLAIN_CHAT_TEMPLATE
+        """For a conversation without tools."""
+        return self._template_named(None)
 
     @property
     def is_for_chats(self) -> bool:
         """Whether the folder has a chat template of its own."""
-        return self.chat_template != PLAIN_CHAT_TEMPLATE
+        return _templates(self.settings.get("chat_template")).get("default") not in (None, PLAIN_CHAT_TEMPLATE)
 
     @property
     def vocab_size(self) -> int:
         return self.backend.get_vocab_size()
 
-    def encode(self, text: str) -> list[int]:
-        return self.backend.encode(text, add_special_tokens=False).ids
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """add_special_tokens: as tokenizer.json's post-processor has them, by which transformers goes too, whatever
+        the configuration says of add_bos_token. Not for what a chat template wrote, which has them."""
+        return self.backend.encode(text, add_special_tokens=add_special_tokens).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        return [encoding.ids for encoding in self.backend.encode_batch(list(texts), add_special_tokens=False)]
+        return [encoding.ids for encoding in self.backend.encode_batch(list(texts))]
 
     def decode(self, tokens: Sequence[int]) -> str:
         return self.backend.decode(list(tokens), skip_special_tokens=True)
@@ -67,22 +67,62 @@ class Tokenizer:
         """prompt: what the text goes on from: a blank at its beginning is kept."""
         return TextStream(self.backend, self.spelling, prompt)
 
-    def render_chat(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """The prompt for a conversation, by the folder's chat template."""
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        environment.globals["raise_exception"] = _refuse
-        special = {name: _content(self.settings.get(name)) for name in ("bos_token", "eos_token")}
-        known = {name: token for name, token in special.items() if token is not None}
-        try:
-            template = environment.from_string(self.chat_template)
-            return template.render(messages=list(messages), add_generation_prompt=True, **known)
-        except TemplateError as error:
-            raise LtsRayError(f"the chat template cannot render these messages: {error}") from None
+    def render_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        variables: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The prompt for a conversation, by the folder's chat template. See `ChatTemplate.render`."""
+        given = {} if variables is None else variables
+        source = self._template_named("tool_use" if given.get("tools") is not None else None)
+        return _compiled(source).render(
+            messages,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            variables={**self.special_tokens, **given},
+        )
+
+    @cached_property
+    def special_tokens(self) -> Mapping[str, str]:
+        """By their names, as chat templates know them: bos_token and its kind, and those that only this model has."""
+        named = {name: _content(self.settings.get(name)) for name in SPECIAL_TOKENS}
+        others = self.settings.keys() - set(SPECIAL_TOKENS)
+        named |= {name: self.settings[name] for name in others if name.endswith("_token")}
+        more = self.settings.get("extra_special_tokens")
+        named |= {name: _content(token) for name, token in more.items()} if isinstance(more, dict) else {}
+        return {name: token for name, token in named.items() if isinstance(token, str)}
+
+    def _template_named(self, name: str | None) -> str:
+        """None, or a name that it has not: the default one."""
+        known = _templates(self.settings.get("chat_template"))
+        if not known:
+            return PLAIN_CHAT_TEMPLATE
+        found = known.get(name or "default", known.get("default"))
+        if found is None:
+            raise LtsRayError(f"the tokenizer has chat templates named {', '.join(known)}, but none named default")
+        return found
 
 
-def _refuse(message: str) -> NoReturn:
-    """What templates call for messages that they do not take, such as two of one role in a row."""
-    raise TemplateError(message)
+@lru_cache(maxsize=16)
+def _compiled(source: str) -> ChatTemplate:
+    return ChatTemplate(source)
+
+
+def _templates(setting: object) -> dict[str, str]:
+    """By name, where one may stand alone."""
+    if isinstance(setting, list):
+        named = [each for each in setting if isinstance(each, dict)]
+        setting = {each.get("name"): each.get("template") for each in named}
+    elif isinstance(setting, str):
+        setting = {"default": setting}
+    return (
+        {str(name): text for name, text in setting.items() if isinstance(text, str)}
+        if isinstance(setting, dict)
+        else {}
+    )
 
 
 def train_tokenizer(texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
@@ -127,6 +167,8 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         backend = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception for a malformed file
         raise LtsRayError(f"tokenizer {path} is corrupt: {error}") from None
+    backend.no_truncation()  # such settings are meant for batches
+    backend.no_padding()
     settings = _read_settings(folder)
     end_of_text = _content(settings.get("eos_token"))
     eos_id = _model_eos_id(folder) if end_of_text is None else backend.token_to_id(end_of_text)
@@ -149,10 +191,23 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     if names.is_file() and "added_tokens_decoder" not in settings:  # newer files repeat the names in the configuration
         named = read_json(names, what="special tokens")
         settings |= {name: _plain(value) for name, value in named.items()}
-    template = folder / "chat_template.jinja"
-    if template.is_file():
-        settings["chat_template"] = template.read_text(encoding="utf-8")
+    files = {"default": folder / "chat_template.jinja"}
+    files |= {path.stem: path for path in sorted((folder / "additional_chat_templates").glob("*.jinja"))}
+    found = {name: _read_text(path) for name, path in files.items() if path.is_file()}
+    if found.keys() == {"default"}:
+        settings["chat_template"] = found["default"]
+    elif found:
+        settings["chat_template"] = [{"name": name, "template": text} for name, text in found.items()]
+    elif settings.get("chat_template") is None and (folder / "chat_template.json").is_file():
+        settings["chat_template"] = read_json(folder / "chat_template.json", what="chat template").get("chat_template")
     return settings
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LtsRayError(f"chat template {path} cannot be read as UTF-8: {error}") from None
 
 
 def _plain(tokens: object) -> object:

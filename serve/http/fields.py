@@ -19,6 +19,19 @@ def _is_text(value: str) -> str:
     return value
 
 
+def _as_variables(value: object) -> dict[str, object] | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise ValueError("must be an object: the names and values that the template reads")
+    taken = next(
+        (name for name in ("messages", "add_generation_prompt", "continue_final_message") if name in value), None
+    )
+    if taken is not None:
+        raise ValueError(f"cannot have {taken}, which is a field of the request")
+    return value
+
+
 def _as_stops(value: object) -> tuple[str, ...]:
     stops = [] if value is None else [value] if isinstance(value, str) else value
     if not isinstance(stops, list) or not all(isinstance(stop, str) and stop for stop in stops):
@@ -70,10 +83,12 @@ def _as_switch(text: str) -> bool:
     return switch in ("true", "1")
 
 
-def _as_content(value: object) -> object:
-    """A text, or OpenAI's list of parts, all of them text, which is the same as one."""
+def _as_content(value: object) -> str | tuple[str, ...]:
+    """A text, or the texts of OpenAI's list of parts."""
+    if isinstance(value, str):
+        return _is_text(value)
     if not isinstance(value, list):
-        return value
+        raise ValueError("must be text, or a list of parts of type text")
     if not value or not all(isinstance(part, dict) and part.get("type") in ("text", "refusal") for part in value):
         raise ValueError("must be text, or a list of parts of type text; nothing else can be read")
     if not all(part.keys() - CACHE_HINTS == {"type", part["type"]} for part in value):
@@ -81,7 +96,7 @@ def _as_content(value: object) -> object:
     texts = [part[part["type"]] for part in value]
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("has a part whose text is no text")
-    return "".join(texts)
+    return tuple(map(_is_text, texts))
 
 
 def _as_nothing(value: object) -> None:
@@ -121,8 +136,8 @@ Count = Annotated[int, Field(ge=1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Repetition = Annotated[float, Field(ge=MIN_REPETITION_PENALTY, le=2)]
 PlainText = Annotated[str, AfterValidator(_is_text)]
-Text = Annotated[
-    PlainText,
+Content = Annotated[
+    str | tuple[str, ...],
     BeforeValidator(_as_content, json_schema_input_type=str | Annotated[list[TextPart | RefusalPart], MinLen(1)]),
 ]
 Nothing = Annotated[None, BeforeValidator(_as_nothing, json_schema_input_type=Annotated[list[Any], MaxLen(0)] | None)]
@@ -138,6 +153,9 @@ _TokenName = Annotated[str, Field(pattern="^[0-9]{1,9}$")]
 _Bias = Annotated[float, Field(ge=-MAX_BIAS, le=MAX_BIAS)]
 Biases = Annotated[
     dict[int, float] | None, BeforeValidator(_as_bias, json_schema_input_type=dict[_TokenName, _Bias] | None)
+]
+Variables = Annotated[
+    dict[str, Any] | None, BeforeValidator(_as_variables, json_schema_input_type=dict[str, Any] | None)
 ]
 HeaderMilliseconds = Annotated[float | None, BeforeValidator(_as_limit, json_schema_input_type=Milliseconds)]
 HeaderSwitch = Annotated[bool, BeforeValidator(_as_switch, json_schema_input_type=Literal["true", "false"])]

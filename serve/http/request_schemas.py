@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 from serve.http.api_error import ApiError
 from serve.http.fields import (
     Biases,
+    Content,
     Count,
     HeaderMilliseconds,
     HeaderSwitch,
@@ -22,7 +23,7 @@ from serve.http.fields import (
     Prompts,
     Repetition,
     Stops,
-    Text,
+    Variables,
 )
 from serve.http.unused_fields import UnusedFields, document_neutral, without_neutral
 from serve.policies.budget import Budget
@@ -83,6 +84,8 @@ class GenerationRequest(UnusedFields):
     repetition_penalty: Repetition | None = None
     min_tokens: Annotated[int, Field(ge=0)] | None = None
     ignore_eos: bool | None = None
+    add_special_tokens: bool | None = None
+    """Those that the tokenizer puts around a text; null: for completions, since chat templates write them themselves"""
     latency_budget_ms: Milliseconds | None = None
     """For the whole response"""
 
@@ -150,7 +153,7 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Text
+    content: Content
     name: PlainText | None = None
     """Of the participant: what comes of it is the chat template's affair"""
     type: Literal["text"] | None = None
@@ -168,7 +171,7 @@ class Message(BaseModel):
             return value
         return {name: field for name, field in value.items() if field is not None or name in cls.model_fields}
 
-    def to_template(self) -> dict[str, str]:
+    def to_template(self) -> dict[str, str | tuple[str, ...]]:
         """developer is what OpenAI calls system today; chat templates know the older name."""
         named = {} if self.name is None else {"name": self.name}
         return {"role": "system" if self.role == "developer" else self.role, "content": self.content, **named}
@@ -180,6 +183,20 @@ class ChatRequest(GenerationRequest):
     """Tell the log probability of each token"""
     top_logprobs: Annotated[int, Field(ge=0)] | None = None
     """With `logprobs`: of how many of the most likely tokens besides"""
+    add_generation_prompt: bool | None = None
+    """The prompt ends with the beginning of an answer; null: unless the last message is gone on with"""
+    continue_final_message: bool | None = None
+    """Go on with the last message, rather than answer it"""
+    chat_template_kwargs: Variables = None
+    """What the chat template reads besides the messages"""
+
+    @model_validator(mode="after")
+    def _goes_on_in_one_way(self) -> ChatRequest:
+        if self.continue_final_message and self.add_generation_prompt:
+            raise ApiError(
+                "continue_final_message and add_generation_prompt cannot both be true", param="continue_final_message"
+            )
+        return self
 
     @model_validator(mode="after")
     def _tops_need_logprobs(self) -> ChatRequest:

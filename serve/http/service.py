@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, fields, replace
+from functools import partial
 
 from lts_ray.decoding.sampling import Sampling
 from lts_ray.errors import LtsRayError
@@ -121,18 +122,24 @@ class Service:
     async def _prompts(self, body: CompletionRequest | ChatRequest) -> list[tuple[int, ...]]:
         if isinstance(body, ChatRequest):
             try:
-                text = self.tokenizer.render_chat([message.to_template() for message in body.messages])
+                text = self.tokenizer.render_chat(
+                    [message.to_template() for message in body.messages],
+                    add_generation_prompt=body.add_generation_prompt is not False and not body.continue_final_message,
+                    continue_final_message=bool(body.continue_final_message),
+                    variables=body.chat_template_kwargs,
+                )
             except LtsRayError as error:
                 raise ApiError(str(error), param="messages") from None
-            return [await self._encode(text)]
+            return [await self._encode(text, add_special_tokens=bool(body.add_special_tokens))]
+        special = body.add_special_tokens is not False
         return [
-            await self._encode(prompt) if isinstance(prompt, str) else self._known(prompt) for prompt in body.prompt
+            await self._encode(prompt, add_special_tokens=special) if isinstance(prompt, str) else self._known(prompt)
+            for prompt in body.prompt
         ]
 
-    async def _encode(self, text: str) -> tuple[int, ...]:
-        if len(text) < LONG_TEXT:
-            return tuple(self.tokenizer.encode(text))
-        return tuple(await asyncio.to_thread(self.tokenizer.encode, text))
+    async def _encode(self, text: str, *, add_special_tokens: bool) -> tuple[int, ...]:
+        encode = partial(self.tokenizer.encode, text, add_special_tokens=add_special_tokens)
+        return tuple(encode() if len(text) < LONG_TEXT else await asyncio.to_thread(encode))
 
     def _known(self, prompt: tuple[int, ...]) -> tuple[int, ...]:
         size = self.engine.config.vocab_size

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
 
 from lts_ray.cli.generate import generate
-from lts_ray.decoding import draft_costs
+from lts_ray.decoding import draft_costs, plain_loop
 from lts_ray.decoding.draft_length import DraftCosts
 from lts_ray.errors import LtsRayError
+from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
+from lts_ray.text.tokenizer import save_tokenizer
+from tests.tokenizer_kinds import KINDS, with_beginnings
 
 PROMPT = "the law of the people"
 
@@ -29,6 +34,23 @@ def test_a_draft_changes_no_token_and_what_it_did_is_said_in_a_line(
     drafted, told = run(model_dir, capsys, draft="S", draft_length=length)
     assert (drafted, silence) == (alone, "")
     assert re.fullmatch(r"\d+ tokens drafted, \d+ accepted; \d\.\d\d tokens a step\n", told)
+
+
+@pytest.mark.parametrize("draft", [None, "S"], ids=["alone", "drafted"])
+def test_a_prompt_begins_as_its_tokenizer_has_it_and_its_text_goes_on(
+    model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], draft: str | None
+) -> None:
+    """With a tokenizer as Llama 2's: the first token is there, a word's blank is kept, the last bytes come out."""
+    folder = tmp_path / "model"
+    copytree(model_dir, folder)
+    tokenizer = with_beginnings(replace(KINDS["llama_2"], settings={"eos_token": "</s>"}), "<s>")
+    save_tokenizer(tokenizer, folder)
+    model = load_checkpoint(folder).model
+    prompt = "a b"
+    ids = [1, *tokenizer.backend.encode(prompt, add_special_tokens=False).ids]
+    made = list(plain_loop.generate(model, ids, submodel=model.config.universal, max_tokens=20, eos_id=2))
+    generate(prompt=prompt, model=folder, max_tokens=20, draft=draft)
+    assert capsys.readouterr().out == tokenizer.decode([*ids, *made]) + "\n"
 
 
 def test_the_draft_length_follows_the_costs_that_are_measured(

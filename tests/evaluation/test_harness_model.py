@@ -16,7 +16,6 @@ from lm_eval.api.model import LM
 from lm_eval.api.registry import get_model
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
-from tokenizers.processors import TemplateProcessing
 
 from lts_ray.checkpoints.extracted import extract_checkpoint
 from lts_ray.errors import LtsRayError
@@ -26,9 +25,10 @@ from lts_ray.evaluation.harness.model_arguments import ModelArguments
 from lts_ray.evaluation.harness.task_run import results_of, set_shots
 from lts_ray.frontier import Frontier, FrontierPoint, write_frontier
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
-from lts_ray.text.tokenizer import Tokenizer, load_tokenizer, save_tokenizer
+from lts_ray.text.tokenizer import load_tokenizer, save_tokenizer
 from tests.conftest import make_text
 from tests.evaluation.conftest import NAMES, TASKS
+from tests.tokenizer_kinds import with_beginnings
 
 
 def ours(folder: Path, **arguments: object) -> HarnessModel:
@@ -83,20 +83,12 @@ def test_tasks_give_what_they_give_with_transformers(model_dir: Path, plain: Pat
     assert mine["results"]["union_endings"]["acc,none"] < 1  # a model that knows nothing
 
 
-def with_beginnings(tokenizer: Tokenizer) -> Tokenizer:
-    """Puts <|endoftext|> before each text, as OPT's and Llama's tokenizers put theirs."""
-    tokenizer.backend.post_processor = TemplateProcessing(
-        single="<|endoftext|> $A", pair="<|endoftext|> $A $B", special_tokens=[("<|endoftext|>", 0)]
-    )
-    return tokenizer
-
-
 @pytest.fixture(scope="module", params=[False, True], ids=["as it is", "with a beginning"])
 def pair(model_dir: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[LM, LM]:
     folder = tmp_path_factory.mktemp("pair") / "M"
     extract_checkpoint(model_dir, "M", folder)
     if request.param:
-        save_tokenizer(with_beginnings(load_tokenizer(folder)), folder)
+        save_tokenizer(with_beginnings(load_tokenizer(folder), "<|endoftext|>"), folder)
     return ours(folder, batch_size=4), theirs(folder)
 
 
@@ -116,6 +108,22 @@ def test_whole_texts_are_read_in_the_windows_of_transformers(pair: tuple[LM, LM]
     mine, others = (model.loglikelihood_rolling(requests("loglikelihood_rolling", texts)) for model in pair)
     assert mine == pytest.approx(others, rel=1e-4)
     assert mine[0] == 0 or len(pair[0].tok_encode("")) == 1  # nothing to predict, but a beginning
+
+
+@pytest.mark.parametrize("add", [True, False])
+def test_whether_a_text_has_a_beginning_can_be_said_as_with_transformers(pair: tuple[LM, LM], add: bool) -> None:
+    """Whatever the tokenizer has: lm_eval's word for it."""
+    folder = Path(pair[1].tokenizer.name_or_path)
+    models = (ours(folder, add_bos_token=str(add)), theirs(folder, add_bos_token=add))
+    for text in ("", "the nation", "<|endoftext|>the law"):
+        first, second = (model.tok_encode(text) for model in models)
+        assert first == second
+        assert (first[:1] == [0]) == (add or text.startswith("<"))
+    arguments = [(context, continuation) for context in ("", "the nation") for continuation in (" law", "<>,.")]
+    mine, others = (model.loglikelihood(requests("loglikelihood", arguments)) for model in models)
+    assert numbers(mine) == pytest.approx(numbers(others), rel=1e-4)
+    mine, others = (model.loglikelihood_rolling(requests("loglikelihood_rolling", [(WORDS,)])) for model in models)
+    assert mine == pytest.approx(others, rel=1e-4)
 
 
 @pytest.mark.parametrize("until", [[], ["e"], ["of", "n"]], ids=["no stop", "a letter", "two stops"])
@@ -196,7 +204,7 @@ def test_the_submodels_of_a_command_line_are_those_of_the_model(model_dir: Path,
     [
         (
             {"pretrained": "x"},
-            "model_args has unknown keys pretrained; known: batch_size, device, dtype, frontier",
+            "model_args has unknown keys pretrained; known: add_bos_token, batch_size, device",
         ),
         ({"submodel": "XXL"}, "unknown submodel 'XXL'"),
         ({"batch_size": "none"}, "batch_size must be a whole number; got 'none'"),
@@ -242,6 +250,8 @@ def test_a_continuation_that_does_not_fit_or_is_none_is_refused(model_dir: Path)
 def test_a_conversation_is_rendered_by_the_folders_template(model_dir: Path) -> None:
     model = ours(model_dir)
     assert model.apply_chat_template([{"role": "user", "content": "the nation"}]) == "the nation\n"
+    begun = [{"role": "user", "content": "the nation"}, {"role": "assistant", "content": "of "}]
+    assert model.apply_chat_template(begun, add_generation_prompt=False) == "the nation\nof "
     assert model.chat_template(True) == model.tokenizer_name == load_tokenizer(model_dir).chat_template
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers.processors import TemplateProcessing
 
 from lts_ray.errors import LtsRayError
 from lts_ray.text.batches import Batches, blocks_of, split_documents, tokenize
@@ -18,6 +19,7 @@ from lts_ray.text.corpus import Document, check_corpus, read_corpus
 from lts_ray.text.tokenizer import END_OF_TEXT, Tokenizer, load_tokenizer, save_tokenizer, train_tokenizer
 from tests.conftest import make_text
 from tests.foreign_tokenizer import assert_same_tokenizer, write_foreign_tokenizer
+from tests.tokenizer_kinds import with_beginnings
 
 TOKENIZER = train_tokenizer([make_text(seed=0)], vocab_size=300)
 PLAIN_TEXT = st.text().filter(lambda text: END_OF_TEXT not in text)
@@ -67,6 +69,24 @@ def test_too_little_text_for_a_batch_is_refused() -> None:
 def test_documents_end_with_the_end_of_text_token() -> None:
     tokens = tokenize([Document("a", "the law"), Document("b", "war")], TOKENIZER)
     assert tokens.tolist() == [*TOKENIZER.encode("the law"), 0, *TOKENIZER.encode("war"), 0]
+
+
+def test_documents_have_their_tokenizers_special_tokens_and_one_end() -> None:
+    """As transformers makes training text, and lm_eval what it scores."""
+    begins = with_beginnings(TOKENIZER, END_OF_TEXT)
+    assert tokenize([Document("a", "the law")], begins).tolist() == [0, *TOKENIZER.encode("the law"), 0]
+    begins.backend.post_processor = TemplateProcessing(single="$A <|endoftext|>", special_tokens=[(END_OF_TEXT, 0)])
+    assert tokenize([Document("a", "the law")], begins).tolist() == [*TOKENIZER.encode("the law"), 0]
+
+
+def test_a_tokenizers_limits_for_batches_cut_and_fill_no_text(tmp_path: Path) -> None:
+    """transformers lifts them too; a prompt would lose its end, or get one of padding."""
+    limited = with_beginnings(TOKENIZER, END_OF_TEXT)
+    limited.backend.enable_truncation(4)
+    limited.backend.enable_padding(length=9)
+    save_tokenizer(limited, tmp_path)
+    for text in ("the", "the great nation and the law"):
+        assert load_tokenizer(tmp_path).encode(text) == [0, *TOKENIZER.encode(text)]
 
 
 @given(PLAIN_TEXT)

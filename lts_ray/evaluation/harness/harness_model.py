@@ -44,6 +44,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
         *,
         batch_size: int = BATCH_SIZE,
         max_length: int | None = None,
+        add_bos_token: bool | None = None,
     ) -> None:
         super().__init__()
         context = model.config.context_length
@@ -51,6 +52,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
             raise LtsRayError(f"max_length must be from 2 to the model's context of {context}; got {max_length}")
         self.model, self.tokenizer, self.submodel = model, tokenizer, submodel
         self.batch_size, self.max_length = batch_size, max_length or context
+        self.add_bos_token = add_bos_token
 
     @classmethod
     def load(cls, arguments: ModelArguments) -> HarnessModel:
@@ -64,6 +66,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
             config.universal if name is None else submodel_of(config, name, points),
             batch_size=arguments.batch_size,
             max_length=arguments.max_length,
+            add_bos_token=arguments.add_bos_token,
         )
 
     @classmethod
@@ -96,12 +99,17 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
         return self.eot_token_id if token is None else token
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **unused: object) -> list[int]:
-        """With the tokenizer's special tokens, unless the text begins with them, or the caller says."""
-        backend = self.tokenizer.backend
+        """With the tokenizer's special tokens, unless the text begins with them, or the caller says.
+
+        Where add_bos_token is said, the token that begins a text is the only one, or there is none.
+        """
         if add_special_tokens is None:
-            add_special_tokens = not string.startswith(backend.id_to_token(self.prefix_token_id) or "")
-        ids: list[int] = backend.encode(string, add_special_tokens=add_special_tokens).ids
-        return ids
+            first = self.tokenizer.backend.id_to_token(self.prefix_token_id) or ""
+            add_special_tokens = self.add_bos_token is not False and not string.startswith(first)
+        if self.add_bos_token is None:
+            return self.tokenizer.encode(string, add_special_tokens=add_special_tokens)
+        begin = [self.prefix_token_id] if self.add_bos_token and add_special_tokens else []
+        return begin + self.tokenizer.encode(string, add_special_tokens=False)
 
     def _loglikelihood_tokens(
         self,
@@ -181,9 +189,10 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
         return self.tokenizer.chat_template
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        if not add_generation_prompt:
-            raise LtsRayError("a task that goes on with a message that was begun cannot be run with a chat template")
-        return self.tokenizer.render_chat(chat_history)
+        """Without an answer's beginning the last message is gone on with."""
+        return self.tokenizer.render_chat(
+            chat_history, add_generation_prompt=add_generation_prompt, continue_final_message=not add_generation_prompt
+        )
 
     def get_model_info(self) -> dict[str, Any]:
         """What lm_eval writes beside the results."""

@@ -28,6 +28,8 @@ class ModelArguments:
     """Texts at once."""
     max_length: Annotated[int, Ge(1)] | None = None
     """Tokens of context and continuation; None: the model's context."""
+    add_bos_token: bool | None = None
+    """Whether a text begins with the token for that; None: as the tokenizer has it."""
     device: str = "cpu"
     """One of torch's names."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -49,6 +51,8 @@ class ModelArguments:
         values = dict(given)
         if "submodel" in values:
             values["submodel"] = _submodel(values["submodel"])
+        if str(values.get("add_bos_token")) in ("True", "False"):
+            values["add_bos_token"] = str(values["add_bos_token"]) == "True"
         for name in ("batch_size", "max_length"):
             if str(values.get(name)).isdecimal():
                 values[name] = int(str(values[name]))
