@@ -33,13 +33,14 @@ def generate(
 ) -> None:
     """Continue a prompt with one submodel, or with one that drafts for another.
 
-    Text is printed as it is generated. With --draft, a line on stderr says how many drafted tokens stood.
+    Text is printed as it is generated. With --draft, a line on stderr says how many drafted tokens stood, or why
+    none was drafted.
     """
     from itertools import tee
 
     from lts_ray.checkpoints.universal import load_universal
     from lts_ray.decoding.draft_costs import adaptive_length
-    from lts_ray.decoding.draft_length import ADAPTIVE, DraftLength, FixedLength, parse_length
+    from lts_ray.decoding.draft_length import ADAPTIVE, Adaptive, DraftLength, FixedLength, parse_length
     from lts_ray.decoding.plain_loop import generate as run
     from lts_ray.decoding.sampling import Sampling
     from lts_ray.decoding.speculative import Round, Statistics, speculate, tokens_of
@@ -78,7 +79,10 @@ def generate(
     print(stream.finish())
     if draft is not None:
         total = Statistics.of([list(drafted)])
-        print(
-            f"{total.drafted} tokens drafted, {total.accepted} accepted; {total.tokens_per_step:.2f} tokens a step",
-            file=sys.stderr,
-        )
+        if isinstance(rule, Adaptive) and not rule.tokens:
+            said = f"nothing drafted: {rule.costs.reason_not_to_draft}; --draft-length 2 drafts all the same"
+        else:
+            said = (
+                f"{total.drafted} tokens drafted, {total.accepted} accepted; {total.tokens_per_step:.2f} tokens a step"
+            )
+        print(said, file=sys.stderr)

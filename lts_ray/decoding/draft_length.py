@@ -82,6 +82,16 @@ class DraftCosts:
         return max(range(self.longest + 1), key=lambda length: self.speed(acceptance, length))
 
     @property
+    def reason_not_to_draft(self) -> str:
+        """For a person, where `best_length` is 0."""
+        if not self.longest:
+            return "the response is too short to draft for"
+        draft, verify = self.draft / self.verify[0], self.verify[1] / self.verify[0]
+        return (
+            f"a drafted token costs {draft:.2f} of a step here and verifying one {verify:.2f}, so no draft would gain"
+        )
+
+    @property
     def break_even(self) -> float:
         """The acceptance above which some length gains; above 1 where none ever does."""
         worth = [length for length in range(1, self.longest + 1) if self.speed(1.0, length) > 1]

@@ -33,7 +33,8 @@ def test_a_draft_changes_no_token_and_what_it_did_is_said_in_a_line(
     alone, silence = run(model_dir, capsys)
     drafted, told = run(model_dir, capsys, draft="S", draft_length=length)
     assert (drafted, silence) == (alone, "")
-    assert re.fullmatch(r"\d+ tokens drafted, \d+ accepted; \d\.\d\d tokens a step\n", told)
+    counts = r"\d+ tokens drafted, \d+ accepted; \d\.\d\d tokens a step\n"
+    assert re.fullmatch(counts if length == "3" else f"{counts}|nothing drafted: .*\\n", told)
 
 
 @pytest.mark.parametrize("draft", [None, "S"], ids=["alone", "drafted"])
@@ -64,7 +65,11 @@ def test_the_draft_length_follows_the_costs_that_are_measured(
 
     # 19 tokens follow the prompt's own: six whole rounds of a draft and the verifier's token, or 19 without a draft
     assert drafted(DraftCosts(draft=0.1, verify=(1.0, 1.1, 1.2))).startswith("12 tokens drafted, 12 accepted; 2.71")
-    assert drafted(DraftCosts(draft=1.0, verify=(1.0, 1.5, 2.0))).startswith("0 tokens drafted, 0 accepted; 1.00")
+    assert drafted(DraftCosts(draft=2.0, verify=(2.0, 3.0, 4.0))) == (
+        "nothing drafted: a drafted token costs 1.00 of a step here and verifying one 1.50, so no draft would gain; "
+        "--draft-length 2 drafts all the same\n"
+    )
+    assert drafted(DraftCosts(draft=0.1, verify=(1.0,))).startswith("nothing drafted: the response is too short")
 
 
 @pytest.mark.parametrize(

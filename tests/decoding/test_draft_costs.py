@@ -50,6 +50,24 @@ def test_an_adaptive_length_knows_the_costs_of_the_drafts_that_the_response_has_
     assert rule.costs == DraftCosts(draft=1.125, verify=tuple(2.0 + length for length in range(longest + 1)))
 
 
+def test_what_else_the_machine_does_makes_nothing_dearer(model: MatFormer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the time of most turns is another program's."""
+
+    class BusyClock(ModelClock):
+        count = 0
+
+        def __call__(self) -> float:
+            self.count += 1
+            if self.count > 2 * 5 * 2 and self.count % 2 == 0:  # from the third turn of five steps on, as each ends
+                self.now += 50
+            return super().__call__()
+
+    trained = model.config.trained
+    prompt, costs = [3, 1, 4, 1], DraftCosts(draft=1.125, verify=(2.0, 3.0, 4.0, 5.0))
+    wanted = {"drafts": [trained["S"]], "submodel": trained["XL"], "longest": 3, "repeats": 5}
+    assert measure_draft_costs(model, prompt, **wanted, clock=BusyClock(monkeypatch)) == [costs]
+
+
 def test_a_long_prompt_is_not_read_twice(model: MatFormer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lts_ray.decoding.draft_costs.PROMPT", 10)
     read, hidden = [], MatFormer.hidden

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import yaml
 from datasets import Dataset
 from lm_eval.tasks._index import TaskIndex
+from lm_eval.utils import make_table
 
 from lts_ray.checkpoints.extracted import extract_checkpoint
 from lts_ray.cli.evaluate import evaluate as verb
@@ -259,3 +261,15 @@ def test_lm_evals_own_files_are_read_only_where_they_are_needed(monkeypatch: pyt
     assert read == [SHIPPED, TASKS]
     task_manager(["union_endings", "piqa"], TASKS)
     assert THEIRS in read
+
+
+def test_lm_evals_table_has_its_headings() -> None:
+    """What `lm_eval --model lts-ray` prints. An old pytablewriter makes A, B, C of them."""
+    pins = (Path(__file__).parents[2] / "constraints.txt").read_text().splitlines()
+    if f"pytablewriter=={version('pytablewriter')}" not in pins:
+        pytest.skip("another pytablewriter is installed than constraints.txt pins")
+    results = {"boolq": {"alias": "boolq", "acc,none": 0.6789, "acc_stderr,none": 0.1234}}
+    table = make_table({"results": results, "versions": {"boolq": 2.0}, "n-shot": {"boolq": 0}})
+    headings, _, row = ([cell.strip() for cell in line.split("|")[1:-1]] for line in table.strip().splitlines())
+    assert headings == ["Tasks", "Version", "Filter", "n-shot", "Metric", "", "Value", "", "Stderr"]
+    assert row == ["boolq", "2", "none", "0", "acc", "", "0.6789", "±", "0.1234"]

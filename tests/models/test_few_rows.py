@@ -2,11 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 import torch
 from torch.nn import functional
 
+from lts_ray.models import few_rows
 from lts_ray.models.few_rows import linear
+
+
+@pytest.fixture(autouse=True, params=["AuthenticAMD", "GenuineIntel"])
+def maker(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Of the CPU, as Linux tells it."""
+    cpu = tmp_path / "cpuinfo"
+    cpu.write_text(f"processor\t: 0\nvendor_id\t: {request.param}\n")
+    monkeypatch.setattr(few_rows, "CPU", cpu)
+    few_rows._has_own_kernels.cache_clear()
+    yield request.param
+    few_rows._has_own_kernels.cache_clear()
+
+
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="this torch has no MKL")
+def test_two_rows_are_taken_as_four_but_where_mkl_is_quick_with_two(
+    maker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = []
+    monkeypatch.setattr(functional, "linear", lambda x, *_: taken.append(x) or x)
+    with torch.inference_mode():
+        linear(torch.ones(2, 8), torch.ones(16, 8))
+    assert len(taken) == (maker == "GenuineIntel")
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 2), (3, 1), (2, 2), (1, 4), (5, 1), (2, 7)], ids=str)
