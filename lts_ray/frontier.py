@@ -19,6 +19,12 @@ READ_SCHEMAS = (1, 2)
 Quality = Literal["validation_loss", "decoder_params", "few_shot"]
 """What stands for quality: measured loss in nats per token, LTS's training-free proxy, or a model of trained rows."""
 MEASURED: Quality = "validation_loss"
+QUALITY_KEYS: Mapping[Quality, str] = {
+    "validation_loss": "loss",
+    "few_shot": "predicted_loss",
+    "decoder_params": "decoder_params",
+}
+"""What a number is called, by the quality that it is, wherever it goes out."""
 
 
 @record(what="point")

@@ -16,7 +16,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
 from lts_ray.files import replacing
-from lts_ray.frontier import Quality
+from lts_ray.frontier import QUALITY_KEYS
 from lts_ray.measurement.measurement import Failed
 from lts_ray.search.search_session import SearchSession
 from lts_ray.spaces.search_space import Gene
@@ -24,11 +24,6 @@ from lts_ray.spaces.search_space import Gene
 JOURNAL = "optuna.journal"
 CONSTRAINTS = "constraints"
 """Where Optuna and its dashboard look for them: numbers that are above 0 where a limit is broken."""
-QUALITIES: dict[Quality, str] = {
-    "validation_loss": "loss",
-    "few_shot": "predicted_loss",
-    "decoder_params": "decoder_params",
-}
 
 
 def write_study(session: SearchSession[Any], path: Path) -> None:
@@ -44,7 +39,7 @@ def write_study(session: SearchSession[Any], path: Path) -> None:
         storage = JournalStorage(JournalFileBackend(str(temporary), JournalFileOpenLock(str(temporary))))
         for target in session.plan.targets:
             study = optuna.create_study(storage=storage, study_name=target.name, directions=directions)
-            study.set_metric_names([QUALITIES[settings.quality], *costs])
+            study.set_metric_names([QUALITY_KEYS[settings.quality], *costs])
             study.set_user_attr("space", session.plan.space.name)
             study.set_user_attr("algorithm", settings.algorithm)
             study.set_user_attr("seed", settings.seed)

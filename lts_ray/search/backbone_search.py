@@ -28,7 +28,7 @@ from lts_ray.search.search_session import SearchSession
 from lts_ray.spaces.backbone_space import BackboneSpace
 from lts_ray.target import Target
 
-SCHEMA = 1
+SCHEMA = 2
 ARCHITECTURES = "architectures.json"
 FEWEST_EVALUATIONS = 20
 
@@ -152,7 +152,7 @@ class BackboneResults:
                     "total_params": self.space.count_total_params(
                         point.candidate, vocab_size=int(plan.subject["vocab_size"])
                     ),
-                    "loss": point.loss,
+                    **({} if plan.settings.quality == "decoder_params" else {"predicted_loss": point.loss}),
                     "costs": {name: record_json(cost) for name, cost in point.costs.items()},
                     "fronts": list(point.fronts),
                     "joint": point.is_joint,

@@ -70,7 +70,8 @@ class SearchSession(Generic[Candidate]):
         if not self._writes:  # not in a session that only looks on: the last line may be another's, who is writing it
             cut_unfinished(self.log)
             self._writes = True
-        append_json_line(self.log, {"kind": "evaluation", "candidate": described, **outcome_to_json(outcome)})
+        written = outcome_to_json(outcome, self.plan.settings.quality)
+        append_json_line(self.log, {"kind": "evaluation", "candidate": described, **written})
         self._take(candidate, outcome)
 
     @property

@@ -13,7 +13,9 @@ from lts_ray.models.backbones.backbone_config import BackboneConfig
 from lts_ray.models.backbones.supernet_config import SupernetConfig
 from lts_ray.spaces.named_spaces import backbone_space
 
-SCHEMA = 1
+SCHEMA = 2
+READ_SCHEMAS = (1, SCHEMA)
+"""Schema 1 also had a `loss`, which was what stood for quality: a predicted one, or minus the parameters."""
 FILE_NAME = "architectures.json"
 FROM = "from"
 SIZES = ("vocab_size", "context_length")
@@ -82,8 +84,8 @@ def _read(path: Path) -> tuple[str, Mapping[str, object], Path]:
     """The backbone, architectures as JSON by name, and the file."""
     file = path / FILE_NAME if path.is_dir() else path
     raw = read_json(file, what="search result")
-    if raw.get("schema") != SCHEMA:
-        raise LtsRayError(f"search result {file} has schema {raw.get('schema')!r}; this version reads {SCHEMA}")
+    if raw.get("schema") not in READ_SCHEMAS:
+        raise LtsRayError(f"search result {file} has schema {raw.get('schema')!r}; this version reads 1 and 2")
     points = raw.get("points")
     if not isinstance(points, list) or not all(isinstance(point, dict) and "architecture" in point for point in points):
         raise LtsRayError(f"search result {file} is not one of architectures: its points have none")

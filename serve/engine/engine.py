@@ -64,7 +64,7 @@ class Engine:
 
         The runtime is this engine's alone.
         """
-        self.config, self.menu, self.clock = runtime.config, menu, clock
+        self.config, self.menu, self.capacity, self.clock = runtime.config, menu, capacity, clock
         self._runtime, self._eos_ids, self._observers = runtime, eos_ids, observers
         self._correction, self._adapts = CostCorrection(costs), adapts
         self._ids = itertools.count()
@@ -89,10 +89,6 @@ class Engine:
     @property
     def policy(self) -> Policy:
         return self._scheduler.policy
-
-    @property
-    def capacity(self) -> Capacity:
-        return self._scheduler.capacity
 
     def use_policy(self, policy: Policy) -> None:
         """From the next step on. Tries it first: raises LtsRayError for one that does not fit this engine's menu."""
@@ -145,7 +141,7 @@ class Engine:
         with self._wake:
             self.check()
             situation, policy = self._scheduler.situation(now * 1e3), copy(self.policy)
-        if len(situation.waiting) >= self._scheduler.capacity.max_queue:
+        if len(situation.waiting) >= self.capacity.max_queue:
             raise self._full(situation)
         # To look ahead takes milliseconds where many wait: only for requests that would be refused rather than be late.
         if request.strict and judge(situation, job, self.menu, self.costs, policy).met is False:
@@ -176,7 +172,7 @@ class Engine:
 
     def _full(self, situation: Situation) -> QueueFullError:
         self._refused("queue_full")
-        return QueueFullError(self._scheduler.capacity.max_queue, retry_after_s=drain_s(situation, self.costs))
+        return QueueFullError(self.capacity.max_queue, retry_after_s=drain_s(situation, self.costs))
 
     def _refused(self, reason: Refusal) -> None:
         tell(self._observers, lambda observer: observer.refused(reason))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 
 from lts_ray.architecture import Architecture
 from lts_ray.errors import LtsRayError
-from lts_ray.files import read_json
+from lts_ray.files import read_json, read_json_lines
+from lts_ray.frontier import Quality
 from lts_ray.measurement.measurement import Measurement
 from lts_ray.measurement.outcome import Evaluation
 from lts_ray.proxies import few_shot
@@ -23,6 +25,7 @@ from lts_ray.report.search_page import render
 from lts_ray.search.algorithms.search_settings import AlgorithmName, SearchSettings
 from lts_ray.search.backbone_search import ARCHITECTURES, BackboneResults, backbone_job
 from lts_ray.search.read_search import read_search
+from lts_ray.search.search_log import LOG
 from lts_ray.search.search_session import SearchSession
 from lts_ray.spaces import bert_space as bert
 from lts_ray.spaces import t5_space as t5
@@ -80,7 +83,8 @@ def test_results_have_the_parameters_of_each_stack_and_the_costs_there_are(
         architecture = space.from_json(each["architecture"])
         counts = space.stack_params(architecture)
         assert {key: value for key, value in each.items() if key in ("encoder_params", "decoder_params")} == counts
-        assert each["loss"] == -sum(counts.values()) >= -60_000_000
+        assert sum(counts.values()) <= 60_000_000
+        assert "loss" not in each  # nothing was trained
         cost = each["costs"]["here"]
         assert (cost["decode_ms"] is None) == (space is bert.SPACE)
     reopened, results = read_search(tmp_path, model_dir=tmp_path)
@@ -162,3 +166,32 @@ def test_few_shot_features_see_both_stacks() -> None:
     assert first.encoder is not None
     deeper = replace(first, encoder=replace(first.encoder, n_head=(2,) * 4, d_inner=first.encoder.d_inner * 2))
     assert few_shot.features(first) != few_shot.features(deeper)
+
+
+@SPACES
+def test_parameters_are_called_parameters_wherever_they_are_written(space: BackboneSpace, tmp_path: Path) -> None:
+    """And read where an older version wrote them with a minus, as `loss`."""
+    session = search(space, tmp_path)
+    header, *records = read_json_lines(tmp_path / LOG, what="log")
+    assert records
+    for record in records:
+        assert "loss" not in record
+        assert record["decoder_params"] == space.decoder_params(space.from_json(record["candidate"]))
+        record["loss"] = -float(record.pop("decoder_params"))
+    (tmp_path / LOG).write_text("".join(json.dumps(each) + "\n" for each in (header, *records)))
+    reopened, results = read_search(tmp_path, model_dir=tmp_path)
+    assert reopened.outcomes == session.outcomes
+    results.write(reopened, tmp_path / "again")
+    again, before = (read_json(folder / ARCHITECTURES, what="a") for folder in (tmp_path / "again", tmp_path))
+    assert again == before
+
+
+@pytest.mark.parametrize(
+    ("quality", "key", "value"),
+    [("validation_loss", "loss", 3.5), ("few_shot", "predicted_loss", 3.5), ("decoder_params", "decoder_params", -7.0)],
+)
+def test_what_stands_for_quality_is_written_under_its_own_name(quality: Quality, key: str, value: float) -> None:
+    found = Evaluation(loss=value, measurements={})
+    written = found.to_json(quality)
+    assert written == {key: abs(value), "measurements": {}}
+    assert Evaluation.from_json(json.loads(json.dumps(written))) == found
