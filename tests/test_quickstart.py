@@ -34,7 +34,7 @@ def test_a_finished_quickstart_runs_nothing_again(
     def fail(*arguments: object, **options: object) -> None:
         raise AssertionError(f"started {arguments}")
 
-    monkeypatch.setattr(stages.subprocess, "run", fail)
+    monkeypatch.setattr(stages.subprocess, "Popen", fail)
     monkeypatch.setattr(stages, "endpoint", fail)
     stages.run_quickstart(tmp_path)
     printed = capsys.readouterr().out

@@ -14,6 +14,7 @@ import typer
 from benchmarks.common.turns import Progress
 from lts_ray import console
 from lts_ray.errors import LtsRayError
+from lts_ray.interrupt import interruptible
 
 Threads = Annotated[int, typer.Option(min=1, help="Torch threads.")]
 Rounds = Annotated[int, typer.Option(min=2, help="Rounds in which steps are timed, in turns.")]
@@ -26,7 +27,7 @@ StageProgress = Callable[[str, int, int], None]
 def run_benchmark(command: Callable[..., None]) -> None:
     """Run a function with typer's options. A problem the user can mend is one line on stderr and exit code 2."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(command)
+    app.command()(interruptible(command))
     try:
         app()
     except LtsRayError as error:

@@ -21,6 +21,7 @@ from lts_ray.cli import (
     vit,
 )
 from lts_ray.errors import LtsRayError
+from lts_ray.interrupt import interruptible
 
 app = typer.Typer(
     name="lts-ray",
@@ -45,6 +46,9 @@ VERBS = (  # the way in, then the order of the data's way
 )
 for verb in VERBS:
     app.command()(verb)
+for command in (*app.registered_commands, *vit.app.registered_commands):
+    assert command.callback is not None, "a verb is a function"
+    command.callback = interruptible(command.callback)
 app.add_typer(vit.app, name="vit")
 
 

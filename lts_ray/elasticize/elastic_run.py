@@ -57,7 +57,7 @@ def elasticize(settings: ElasticizeSettings | None, output: Path, *, address: st
     folder = RunFolder(output.resolve(), settings_name="elasticize.json")  # the training's settings stand beside it
     if not folder.is_finished:
         check_cluster(address)
-    with folder.only_driver():
+    with folder.only_driver(), folder.resumable("lts-ray elasticize"):
         return _elasticize(settings, folder, address)
 
 

@@ -112,6 +112,20 @@ def run_command(arguments: list[str | Path], console: Console, *, done: bool) ->
     if done:
         console.print("[dim]done already[/dim]")
         return
-    result = subprocess.run([sys.executable, "-m", "lts_ray.cli.main", *shown], check=False)
-    if result.returncode:
+    process = subprocess.Popen([sys.executable, "-m", "lts_ray.cli.main", *shown])
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:
+        _end(process)
+        raise
+    if code:
         raise LtsRayError(f"the quickstart stopped in `lts-ray {shown[0]}`; the same command goes on from there")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Let a command say its last line. Ctrl-C in a terminal has reached it, too; another signal has not."""
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        process.wait()

@@ -43,7 +43,7 @@ def run_training(
     folder = RunFolder(output.resolve())
     if not folder.is_finished:
         check_cluster(address)
-    with folder.only_driver():
+    with folder.only_driver(), folder.resumable(command):
         settings = continue_run(folder) if resume else start_run(settings, folder)
         if folder.is_finished:
             return folder.model

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,16 @@ class RunFolder:
     def only_writer(self) -> AbstractContextManager[None]:
         """Held by the worker that writes. Raises LtsRayError where another has it for long."""
         return exclusive(self.path, "worker", what="run", wait_s=WORKER_WAIT_S)
+
+    @contextmanager
+    def resumable(self, command: str) -> Iterator[None]:
+        """An interrupt is an LtsRayError that says how to go on, once there is something to go on with."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if not self.settings.exists():
+                raise
+            raise LtsRayError(f"interrupted; go on with: {command} --output {self.path} --resume") from None
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Write the settings, with every automatic choice made, so that resuming makes the same ones."""

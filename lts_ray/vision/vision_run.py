@@ -55,7 +55,7 @@ def train_vit(settings: VisionSettings | None, output: Path) -> Path:
     """
     check_output(output)
     folder = RunFolder(output)
-    with folder.only_driver():
+    with folder.only_driver(), folder.resumable("lts-ray vit train"):
         return _train(settings, folder)
 
 
