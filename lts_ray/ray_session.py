@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +20,7 @@ import grpc  # type: ignore[import-untyped]
 import ray
 from ray._private.grpc_utils import init_grpc_channel
 from ray._private.services import canonicalize_bootstrap_address
+from ray._private.state import state
 from ray.cluster_utils import Cluster
 from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 
@@ -178,6 +179,30 @@ def _check_alive(address: str) -> None:
         raise LtsRayError(
             f"the Ray cluster at {address} runs Ray {answer.ray_version}, and this is Ray {ray.__version__}: install "
             "the same on both"
+        )
+
+
+def check_room(
+    count: int, needed: Mapping[str, float], *, what: str, fits: Callable[[Mapping[str, str]], bool] = lambda _: True
+) -> None:
+    """Raise LtsRayError where Ray would wait for ever: the nodes, were they idle, have no room for `count` of these.
+
+    needed: resources of each. fits: whether a node with these labels will do. A cluster that adds nodes is not judged.
+    """
+    if state.get_max_resources_from_cluster_config() is not None:
+        return
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    able = [node["Resources"] for node in nodes if fits(node["Labels"])]
+    room = sum(min(int(own.get(name, 0) // amount) for name, amount in needed.items()) for own in able)
+    if room < count:
+        shown = []
+        for node in nodes:
+            labels = {key: value for key, value in node["Labels"].items() if not key.startswith("ray.io/")}
+            own = {name: node["Resources"].get(name, 0) for name in needed}
+            shown.append(f"{labels} with {own}" if labels else str(own))
+        raise LtsRayError(
+            f"{what}: {count} of {dict(needed)} each are asked for, and {room} have room on the cluster's {len(nodes)} "
+            f"nodes: {'; '.join(shown)}"
         )
 
 

@@ -17,7 +17,7 @@ from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 
 from lts_ray import ray_session
 from lts_ray.errors import LtsRayError
-from lts_ray.ray_session import connected
+from lts_ray.ray_session import check_room, connected
 
 
 class Head(gcs_service_pb2_grpc.NodeInfoGcsServiceServicer):  # type: ignore[misc]  # generated code has no types
@@ -140,3 +140,42 @@ def test_ray_does_not_keep_the_signal_that_ends_a_command(started: list[str], mo
     monkeypatch.setattr(ray, "init", lambda **_: signal.signal(signal.SIGTERM, signal.SIG_IGN))
     with connected(None):
         assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(
+    ("count", "needed", "labels", "message"),
+    [
+        (3, {"CPU": 1.0}, None, None),
+        (4, {"CPU": 1.0}, None, "4 of {'CPU': 1.0} each are asked for, and 3 have room on the cluster's 2 nodes"),
+        (1, {"CPU": 2.0}, None, None),
+        (2, {"CPU": 2.0}, None, "and 1 have room"),
+        (1, {"CPU": 1.0, "GPU": 1.0}, None, "{'role': 'a'} with {'CPU': 2.0, 'GPU': 0}; {'CPU': 1.0, 'GPU': 0}"),
+        (2, {"CPU": 1.0}, {"role": "a"}, None),
+        (1, {"CPU": 1.0}, {"role": "b"}, "and 0 have room"),
+    ],
+)
+def test_what_no_node_will_ever_hold_is_told_with_what_there_is(
+    count: int,
+    needed: dict[str, float],
+    labels: dict[str, str] | None,
+    message: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def node(cpus: float, alive: bool, **labels: str) -> dict[str, Any]:
+        return {"Alive": alive, "Labels": labels | {"ray.io/x": "1"}, "Resources": {"CPU": cpus, "memory": 1e9}}
+
+    monkeypatch.setattr(ray, "nodes", lambda: [node(2.0, True, role="a"), node(1.0, True), node(64.0, False)])
+    monkeypatch.setattr(ray_session.state, "get_max_resources_from_cluster_config", lambda: None)
+
+    def check() -> None:
+        fits = (lambda own: True) if labels is None else lambda own: labels.items() <= own.items()
+        check_room(count, needed, what="workers", fits=fits)
+
+    if message is None:
+        check()
+        return
+    with pytest.raises(LtsRayError) as refused:
+        check()
+    assert message in str(refused.value)
+    monkeypatch.setattr(ray_session.state, "get_max_resources_from_cluster_config", lambda: {"CPU": 99})
+    check()  # nodes that are not there yet may come

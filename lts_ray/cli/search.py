@@ -105,6 +105,8 @@ def search(
         print(f"{target.name}: {len(session.front(target.name))} {job.results.noun} on the front")
     if len(chosen) > 1:
         print(f"all targets at once: {len(session.joint_front())} {job.results.noun} on the front")
+    for shortfall in session.shortfalls:
+        print(shortfall)
     for sureness in session.sureness:
         name = session.plan.settings.objective_names[sureness.objective]
         print(

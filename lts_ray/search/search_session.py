@@ -117,6 +117,22 @@ class SearchSession(Generic[Candidate]):
         algorithm = self._search.algorithm
         return algorithm.sureness if isinstance(algorithm, Surrogate) else ()
 
+    @property
+    def shortfalls(self) -> tuple[str, ...]:
+        """What a finished search could not do, a line each: a space that ran out, limits that nothing keeps."""
+        settings, lines = self.plan.settings, []
+        if self.is_exhausted and len(self.outcomes) < settings.evaluations:
+            lines.append(
+                f"the space has no more candidates to ask for: {len(self.outcomes)} of {settings.evaluations} "
+                "evaluations"
+            )
+        for target in self.plan.targets:
+            if self.evaluated and not self.front(target.name):
+                lines.append(
+                    f"{target.name}: none of the {len(self.evaluated)} evaluated keeps {settings.limits.words}"
+                )
+        return tuple(lines)
+
     def check_something_evaluated(self) -> None:
         """Raise LtsRayError, with the reasons, when nothing could be evaluated."""
         if not self.evaluated:

@@ -28,6 +28,12 @@ class Limits:
         if low is not None and high is not None and low > high:
             raise LtsRayError(f"min_decoder_params {low} is larger than max_decoder_params {high}")
 
+    @property
+    def words(self) -> str:
+        """Those that are set."""
+        given = {name.replace("_", " "): value for name, value in vars(self).items() if value is not None}
+        return ", ".join(f"{name} {value:,}" for name, value in given.items())
+
     def admits_params(self, decoder_params: int) -> bool:
         low, high = self.min_decoder_params, self.max_decoder_params
         return (low is None or decoder_params >= low) and (high is None or decoder_params <= high)

@@ -17,7 +17,7 @@ from ray.exceptions import RayError
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from lts_ray.errors import LtsRayError
-from lts_ray.ray_session import check_cluster, connected
+from lts_ray.ray_session import check_cluster, check_room, connected
 from lts_ray.training.freed_memory import keep_freed_memory
 from lts_ray.training.loop import device_named
 from lts_ray.training.run_folder import RunFolder, check_output
@@ -55,11 +55,14 @@ def run_training(
 
 
 def _fit(settings: RunSettings, folder: RunFolder, storage: str, command: str) -> None:
+    scaling = scaling_config(settings.training)
+    needed = {"CPU": 1.0, **({"GPU": 1.0} if scaling.use_gpu else {})}
+    check_room(settings.training.workers, needed, what=f"training.workers {settings.training.workers}")
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"settings": settings.to_json(), "folder": str(folder.path)},
         torch_config=torch_config(settings.training),
-        scaling_config=scaling_config(settings.training),
+        scaling_config=scaling,
         run_config=ray_train.RunConfig(storage_path=storage, name="run"),
     )
     errors: list[BaseException] = []

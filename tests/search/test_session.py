@@ -15,6 +15,8 @@ from lts_ray.files import read_json_lines
 from lts_ray.search.search_log import LOG
 from lts_ray.search.search_plan import SearchPlan
 from lts_ray.search.search_session import SearchSession
+from lts_ray.spaces.limits import Limits
+from lts_ray.spaces.mix_n_match import MixNMatch
 from lts_ray.submodel import Submodel
 from lts_ray.target import Target
 from tests.conftest import ROOT
@@ -171,6 +173,22 @@ def test_failures_are_logged_and_kept_off_the_frontier(tmp_path: Path) -> None:
     assert {"failed": "told to fail"}.items() <= next(
         each for each in read_json_lines(search.log, what="log") if "failed" in each
     ).items()
+
+
+def test_a_space_that_ran_out_and_limits_that_nothing_keeps_are_told(tmp_path: Path) -> None:
+    small = replace(plan(), space=MixNMatch(replace(CONFIG, widths=(64,))))
+    limits = Limits(max_latency_ms=1e-6, max_memory_mb=1e9)
+    strict = replace(small, settings=replace(small.settings, limits=limits))
+    for name, chosen in (("small", small), ("strict", strict)):
+        search = SearchSession(chosen, tmp_path / name, resume=False)
+        drive(search, FakeEvaluator(TARGETS))
+        ran_out, *unkept = search.shortfalls
+        assert ran_out == f"the space has no more candidates to ask for: {len(search.outcomes)} of 60 evaluations"
+        assert [line.partition(":")[0] for line in unkept] == (list(TARGETS) if name == "strict" else [])
+        assert all(line.endswith("keeps max latency ms 1e-06, max memory mb 1,000,000,000.0") for line in unkept)
+    whole = session(tmp_path / "whole")
+    drive(whole, FakeEvaluator(TARGETS))
+    assert whole.shortfalls == ()
 
 
 def test_a_search_in_which_all_failed_says_why(tmp_path: Path) -> None:

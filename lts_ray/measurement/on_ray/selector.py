@@ -93,12 +93,13 @@ def place(targets: Sequence[Target], nodes: Sequence[ClusterNode], *, local_node
         if not any(_is_able(target, node, local_node_id) for node in matching):
             raise LtsRayError(
                 f"target {target.name!r}: the nodes that match {_wanted(target)} lack its {target.threads} CPU threads "
-                f"or resources {needed}; {_listing(matching)}"
+                f"or resources {needed}; {_listing(matching, asked=needed)}"
             )
         if target.name not in placed:
             return (
                 f"target {target.name!r}: resources {needed} of the nodes that match {_wanted(target)} are in use, by "
-                f"another target or another job: wait for it, or give each target its own"
+                f"another target or another job: wait for it, or give each target its own; "
+                f"{_listing(matching, asked=needed)}"
             )
     return None
 
@@ -124,7 +125,8 @@ def _fits(target: Target, node: ClusterNode, local_node_id: str) -> bool:
 
 def _is_able(target: Target, node: ClusterNode, local_node_id: str) -> bool:
     """Whether the node would do, were its resources free."""
-    needed = {**needed_resources(target), "CPU": float(target.threads)}
+    needed = needed_resources(target)
+    needed["CPU"] = max(needed.get("CPU", 0.0), float(target.threads))
     return _fits(target, node, local_node_id) and _holds(node.resources, needed)
 
 
@@ -144,12 +146,13 @@ def _wanted(target: Target) -> str:
     return "`local: true`" if target.local else f"label_selector {dict(target.label_selector)}"
 
 
-def _listing(nodes: Sequence[ClusterNode]) -> str:
+def _listing(nodes: Sequence[ClusterNode], *, asked: Collection[str] = ()) -> str:
     shown = []
     for node in nodes:
         labels = {key: value for key, value in node.labels.items() if not key.startswith("ray.io/")}
-        own = {key: value for key, value in node.resources.items() if key in ("CPU", "GPU") or _is_custom(key)}
-        shown.append(f"labels {labels} with {own}")
+        own = {key: value for key, value in node.resources.items() if key in {"CPU", "GPU", *asked} or _is_custom(key)}
+        free = {key: node.available.get(key, 0.0) for key in own}
+        shown.append(f"labels {labels} with {own}" + (f", free now: {free}" if free != own else ""))
     return f"the cluster has {len(nodes)} nodes: {'; '.join(shown)}" if nodes else "the cluster has no nodes"
 
 

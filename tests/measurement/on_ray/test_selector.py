@@ -76,10 +76,27 @@ def test_no_matching_node_names_the_selector_and_the_labels_there_are() -> None:
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("target", [edge(threads=4), edge(resources={"slot": 2})], ids=["threads", "resources"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        edge(threads=4),
+        edge(resources={"slot": 2}),
+        edge(resources={"CPU": 999}),
+        edge(resources={"GPU": 1}),
+        edge(resources={"no-such": 0.5}),
+        edge(resources={"memory": 1e12}),
+        edge(device="cuda"),
+        edge(device="cuda", resources={"GPU": 8}),
+    ],
+    ids=lambda target: f"{target.threads} {target.device} {dict(target.resources)}",
+)
 def test_a_node_too_small_for_ever_is_an_error(target: Target) -> None:
-    with pytest.raises(LtsRayError, match="lack its"):
-        place([target], [node("edge")], local_node_id="head")
+    """Though they be idle: what is asked and what there is are both told, at once."""
+    with pytest.raises(
+        LtsRayError, match=r"lack its \d CPU threads or resources .*: labels .* with {'CPU': 2"
+    ) as raised:
+        place([target], [node("edge"), node("head")], local_node_id="head")
+    assert all(f"'{name}': {amount}" in str(raised.value) for name, amount in target.resources.items())
 
 
 def test_a_gpu_target_needs_a_gpu() -> None:
