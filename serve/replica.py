@@ -103,7 +103,7 @@ def build_replica(
         menu=menu,
         costs=costs,
         policy=UserConfig(policy=args.policy).build(),
-        eos_ids=frozenset() if tokenizer.eos_id is None else frozenset({tokenizer.eos_id}),
+        eos_ids=tokenizer.eos_ids,
         capacity=args.capacity,
         prefix_cache=args.prefix_cache,
         observers=[metrics] if observer is None else [metrics, observer(args.served_name)],

@@ -62,14 +62,14 @@ def generate(
     }
     drafted: Iterable[Round] = ()
     if draft is None:
-        tokens = run(universal, prompt_ids, **wanted, eos_id=tokenizer.eos_id, generator=generator)
+        tokens = run(universal, prompt_ids, **wanted, eos_ids=tokenizer.eos_ids, generator=generator)
     else:
         wanted["draft"] = universal.config.submodel(draft)
         rule: DraftLength = (
             FixedLength(length) if isinstance(length, int) else adaptive_length(universal, prompt_ids, **wanted)
         )
         rounds, drafted = tee(
-            speculate(universal, prompt_ids, **wanted, length=rule, eos_id=tokenizer.eos_id, generator=generator)
+            speculate(universal, prompt_ids, **wanted, length=rule, eos_ids=tokenizer.eos_ids, generator=generator)
         )
         tokens = tokens_of(rounds)
     stream = tokenizer.stream(prompt_ids)

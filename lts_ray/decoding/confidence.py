@@ -7,7 +7,7 @@ the richer ones. That is what sets routing apart from choosing between two model
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -53,10 +53,10 @@ def decode_with_confidence(
     confidence: Confidence,
     max_tokens: int,
     sampling: Sampling = GREEDY,
-    eos_id: int | None = None,
+    eos_ids: Collection[int] = (),
     generator: torch.Generator | None = None,
 ) -> Iterator[Routed]:
-    """Yield at most `max_tokens` tokens, each with who chose it; `eos_id` ends the response and is not part of it.
+    """Yield at most `max_tokens` tokens, each with who chose it. Any of `eos_ids` ends the response, and is not in it.
 
     `large` reads the prompt, in one forward, and so chooses the first token. Raises LtsRayError, before that, when
     prompt and response do not fit the context together.
@@ -81,7 +81,7 @@ def decode_with_confidence(
                     cache.truncate(0, held)
                     logits = model(step, submodel=large, cache=cache, last_only=True)[0, -1]
                 token = sample(logits, sampling, generator)
-            if token == eos_id:
+            if token in eos_ids:
                 return
             yield Routed(token, by_universal)
             held += len(tokens)

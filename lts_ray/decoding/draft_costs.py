@@ -92,7 +92,7 @@ def measure_draft_costs(
             cache,
             vocabulary=draft_vocabulary,
             sampling=sampling,
-            eos_id=None,
+            eos_ids=(),
             generator=generator,
         )
         for draft in drafts

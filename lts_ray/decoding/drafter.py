@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -52,12 +52,12 @@ class Drafter:
         vocabulary: Tensor | None = None,
         doubt: float = 0.0,
         sampling: Sampling,
-        eos_id: int | None,
+        eos_ids: Collection[int],
         generator: torch.Generator,
     ) -> None:
         self.cache = cache
         self._model, self._submodel, self._doubt = model, submodel, doubt
-        self._sampling, self._eos_id, self._generator = sampling, eos_id, generator
+        self._sampling, self._eos_ids, self._generator = sampling, eos_ids, generator
         self._head: Tensor | None = None  # [len(vocabulary), d_model]
         if vocabulary is not None:
             self._vocabulary = _check_vocabulary(vocabulary, model.config.vocab_size)
@@ -85,7 +85,7 @@ class Drafter:
                     chance *= float(q.max())
             token = place if self._head is None else self._ids[place]
             draft.tokens.append(token)
-            if token == self._eos_id:
+            if token in self._eos_ids:
                 break
             unseen = [token]
         return draft

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import torch
 
@@ -19,16 +19,16 @@ def generate(
     submodel: Submodel,
     max_tokens: int,
     sampling: Sampling = GREEDY,
-    eos_id: int | None = None,
+    eos_ids: Collection[int] = (),
     generator: torch.Generator | None = None,
 ) -> Iterator[int]:
-    """Yield at most `max_tokens` tokens; `eos_id` ends the response and is not part of it.
+    """Yield at most `max_tokens` tokens; any of `eos_ids` ends the response and is not part of it.
 
     Raises LtsRayError, before the first token, when prompt and response do not fit the context together.
     """
     check_length(len(prompt_ids), max_tokens, model.config.context_length)
     generator = torch.Generator() if generator is None else generator
-    return _generate(model, list(prompt_ids), submodel, max_tokens, sampling, eos_id, generator)
+    return _generate(model, list(prompt_ids), submodel, max_tokens, sampling, eos_ids, generator)
 
 
 def check_length(prompt_tokens: int, max_tokens: int, context_length: int) -> None:
@@ -49,7 +49,7 @@ def _generate(
     submodel: Submodel,
     max_tokens: int,
     sampling: Sampling,
-    eos_id: int | None,
+    eos_ids: Collection[int],
     generator: torch.Generator,
 ) -> Iterator[int]:
     cache = model.empty_cache(length=len(prompt) + max_tokens)
@@ -59,7 +59,7 @@ def _generate(
             step = torch.tensor([tokens], device=cache.keys.device)
             logits = model(step, submodel=submodel, cache=cache, last_only=True)
             token = sample(logits[0, -1], sampling, generator)
-        if token == eos_id:
+        if token in eos_ids:
             return
         yield token
         tokens = [token]

@@ -9,7 +9,7 @@ whole catches up on its last token.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -84,7 +84,7 @@ def speculate(
     draft_vocabulary: Tensor | None = None,
     doubt: float = 0.0,
     sampling: Sampling = GREEDY,
-    eos_id: int | None = None,
+    eos_ids: Collection[int] = (),
     generator: torch.Generator | None = None,
 ) -> Iterator[Round]:
     """Yield what `submodel` alone would give, round by round; `tokens_of` makes tokens of it, as `generate` yields.
@@ -108,21 +108,26 @@ def speculate(
         vocabulary=draft_vocabulary,
         doubt=doubt,
         sampling=sampling,
-        eos_id=eos_id,
+        eos_ids=eos_ids,
         generator=generator,
     )
     verifier = Verifier(model=model, submodel=submodel, cache=caches[0], sampling=sampling, generator=generator)
     rule = FixedLength(length) if isinstance(length, int) else length
-    return _speculate(list(prompt_ids), drafter, verifier, rule, max_tokens, eos_id)
+    return _speculate(list(prompt_ids), drafter, verifier, rule, max_tokens, eos_ids)
 
 
 def tokens_of(rounds: Iterable[Round]) -> Iterator[int]:
-    """The tokens, one by one; `eos_id` is not among them."""
+    """The tokens, one by one; none of `eos_ids` is among them."""
     return (token for round_ in rounds for token in round_.tokens)
 
 
 def _speculate(
-    sequence: list[int], drafter: Drafter, verifier: Verifier, rule: DraftLength, max_tokens: int, eos_id: int | None
+    sequence: list[int],
+    drafter: Drafter,
+    verifier: Verifier,
+    rule: DraftLength,
+    max_tokens: int,
+    eos_ids: Collection[int],
 ) -> Iterator[Round]:
     """Between rounds the verifier's cache holds `sequence` without its last token, and the drafter's no more."""
     draft, left = Draft(), max_tokens
@@ -133,7 +138,7 @@ def _speculate(
         sequence += tokens
         for cache in (verifier.cache, drafter.cache):
             cache.truncate(0, min(int(cache.lengths[0]), len(sequence) - 1))
-        end = next((place for place, token in enumerate(tokens) if token == eos_id), None)
+        end = next((place for place, token in enumerate(tokens) if token in eos_ids), None)
         tokens = tokens[:end]
         left -= len(tokens)
         yield Round(tokens=tuple(tokens), drafted=len(draft.tokens), accepted=verdict.accepted)

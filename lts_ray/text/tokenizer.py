@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from lts_ray.text.spelling import Spelling
 from lts_ray.text.text_stream import TextStream
 
 END_OF_TEXT = "<|endoftext|>"
+GENERATION = "generation_config.json"
+"""transformers' file of what a model's texts are generated with."""
 PLAIN_CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
 """For a model that was trained on plain text and knows no roles: the messages, one after the other."""
 SPECIAL_TOKENS = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
@@ -29,10 +31,17 @@ class Tokenizer:
 
     backend: tokenizers.Tokenizer
     eos_id: int
-    """The token that ends a document, and a response."""
+    """The token that ends a document."""
     settings: Mapping[str, Any]
     """What tokenizer_config.json says, and says again where the tokenizer is saved: special tokens, the chat template,
     and what only transformers uses."""
+    generation: Mapping[str, Any] = field(default_factory=dict)
+    """What generation_config.json says, and says again; `eos_token_id` there has all that config.json names too."""
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """Any of them ends a response."""
+        return frozenset({self.eos_id, *_ids(self.generation)})
 
     @property
     def chat_template(self) -> str:
@@ -156,6 +165,8 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "tokenizer.json", tokenizer.backend.to_str())
     write_json(folder / "tokenizer_config.json", tokenizer.settings)
+    if tokenizer.generation:
+        write_json(folder / GENERATION, tokenizer.generation)
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
@@ -170,18 +181,33 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     backend.no_truncation()  # such settings are meant for batches
     backend.no_padding()
     settings = _read_settings(folder)
+    generation, ends = _read_generation(folder)
     end_of_text = _content(settings.get("eos_token"))
-    eos_id = _model_eos_id(folder) if end_of_text is None else backend.token_to_id(end_of_text)
+    # GPT-2's own folder names it in the model's configuration alone.
+    eos_id = next(iter(ends), None) if end_of_text is None else backend.token_to_id(end_of_text)
     if eos_id is None or backend.id_to_token(eos_id) is None:
         raise LtsRayError(f"tokenizer {folder} names no eos_token that it has: {json.dumps(end_of_text)}")
-    return Tokenizer(backend, eos_id, settings)
+    if not {eos_id, *_ids(generation)}.issuperset(ends):
+        generation["eos_token_id"] = ends
+    return Tokenizer(backend, eos_id, settings, generation)
 
 
-def _model_eos_id(folder: Path) -> int | None:
-    """What the model beside the tokenizer ends a text with: GPT-2's own folder names it nowhere else."""
-    config = folder / "config.json"
-    eos_id = read_json(config, what="model configuration").get("eos_token_id") if config.is_file() else None
-    return eos_id if isinstance(eos_id, int) else None
+def _read_generation(folder: Path) -> tuple[dict[str, Any], list[int]]:
+    """generation_config.json, and every token that it or the model's configuration says ends a text."""
+    ends: list[int] = []
+    read: dict[str, dict[str, Any]] = {}
+    for name in ("config.json", GENERATION):
+        if (folder / name).is_file():
+            read[name] = read_json(folder / name, what="model configuration")
+            text = read[name].get("text_config")  # of a model that reads more than text
+            ends += [*_ids(read[name]), *(_ids(text) if isinstance(text, dict) else ())]
+    return read.get(GENERATION, {}), list(dict.fromkeys(ends))
+
+
+def _ids(configuration: Mapping[str, Any]) -> tuple[int, ...]:
+    """One, several or none. What is no token's id ends nothing."""
+    named = configuration.get("eos_token_id")
+    return tuple(id for id in (named if isinstance(named, list) else [named]) if type(id) is int and id >= 0)
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:

@@ -65,10 +65,10 @@ class Engine:
         The runtime is this engine's alone.
         """
         self.config, self.menu, self.capacity, self.clock = runtime.config, menu, capacity, clock
-        self._runtime, self._eos_ids, self._observers = runtime, eos_ids, observers
+        self._runtime, self._observers = runtime, observers
+        self._eos_ids = frozenset(token for token in eos_ids if token < runtime.config.vocab_size)
         self._correction, self._adapts = CostCorrection(costs), adapts
-        self._ids = itertools.count()
-        self._failed_steps, self._stopping = 0, False
+        self._ids, self._failed_steps, self._stopping = itertools.count(), 0, False
         self._refusal: str | None = None
         # The lock guards what both threads change: the scheduler, the active requests, the cancellations.
         self._wake = threading.Condition()

@@ -47,7 +47,7 @@ def model() -> MatFormer:
     max_tokens=st.integers(1, 35),
     vocabulary=st.sampled_from([None, [2, 3, 5, 7], [9]]),
     doubt=st.sampled_from([0.0, 0.5, 1.0]),
-    eos_id=st.sampled_from([None, 2, 5, 8]),
+    eos_ids=st.sampled_from([(), (2,), (5,), (8,), (2, 8)]),
 )
 def test_greedy_gives_the_verifiers_own_tokens(
     seed: int,
@@ -57,7 +57,7 @@ def test_greedy_gives_the_verifiers_own_tokens(
     max_tokens: int,
     vocabulary: list[int] | None,
     doubt: float,
-    eos_id: int | None,
+    eos_ids: tuple[int, ...],
 ) -> None:
     """With 35 tokens, up to the context's end."""
     model = make_model(seed)
@@ -73,10 +73,10 @@ def test_greedy_gives_the_verifiers_own_tokens(
             shared=shared,
             draft_vocabulary=None if vocabulary is None else torch.tensor(vocabulary),
             doubt=doubt,
-            eos_id=eos_id,
+            eos_ids=eos_ids,
         )
     )
-    alone = list(generate(model, PROMPT, submodel=submodel, max_tokens=max_tokens, eos_id=eos_id))
+    alone = list(generate(model, PROMPT, submodel=submodel, max_tokens=max_tokens, eos_ids=eos_ids))
     assert list(tokens_of(rounds)) == alone
     assert all(each.accepted <= each.drafted for each in rounds)
     assert all(len(each.tokens) == each.accepted + 1 for each in rounds[:-1])

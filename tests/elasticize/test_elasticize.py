@@ -16,6 +16,7 @@ from lts_ray.checkpoints.extracted import extract
 from lts_ray.elasticize.elastic_run import elasticize
 from lts_ray.elasticize.elasticize_settings import ElasticizeSettings, load_elasticize_settings
 from lts_ray.errors import LtsRayError
+from lts_ray.files import write_json
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint, save_checkpoint
 from lts_ray.record import record_json
 from lts_ray.text.tokenizer import load_tokenizer, save_tokenizer
@@ -162,7 +163,9 @@ def test_the_tokenizer_is_to_transformers_what_the_sources_is(
     settings: ElasticizeSettings, source: Path, tmp_path: Path
 ) -> None:
     write_foreign_tokenizer(source)
+    write_json(source / "generation_config.json", {"eos_token_id": [3, 8]})
     elastic = elasticize(settings, tmp_path / "out")
+    assert load_tokenizer(elastic.model).eos_ids == load_tokenizer(source).eos_ids >= {3, 8}
     assert assert_same_tokenizer(source, elastic.model).pad_token == "<pad>"
 
 

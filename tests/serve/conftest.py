@@ -46,7 +46,7 @@ def service(model_dir: Path) -> Iterator[Service]:
         menu=menu,
         costs=COSTS,
         policy=policy_named("deadline"),
-        eos_ids=frozenset({tokenizer.eos_id}),
+        eos_ids=tokenizer.eos_ids,
         capacity=Capacity(slots=2, max_queue=4),
         adapts=False,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,7 +78,7 @@ async def collect(response: Response) -> list[int]:
     return [token.id async for tokens in response for token in tokens]
 
 
-def alone(model: MatFormer, request: Request, eos_id: int | None = 0) -> list[int]:
+def alone(model: MatFormer, request: Request, eos_ids: Collection[int] = (0,)) -> list[int]:
     """What the plain loop gives for the request."""
     submodel = model.config.universal if request.pinned is None else request.pinned.submodel
     generator = torch.Generator()
@@ -90,7 +91,7 @@ def alone(model: MatFormer, request: Request, eos_id: int | None = 0) -> list[in
             submodel=submodel,
             max_tokens=request.max_tokens,
             sampling=request.sampling,
-            eos_id=eos_id,
+            eos_ids=eos_ids,
             generator=generator,
         )
     )

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from fastapi.testclient import TestClient
 
 from lts_ray.errors import LtsRayError
 from lts_ray.frontier import Frontier, write_frontier
@@ -13,6 +15,7 @@ from lts_ray.models.matformer.hugging_face.checkpoint import fingerprint
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
 from lts_ray.record import read_record
 from lts_ray.target import Target
+from lts_ray.text.tokenizer import load_tokenizer
 from serve.app import ElasticServer, application, build
 from serve.engine.kv_memory import block_bytes, blocks_that_fit
 from serve.replica import build_replica
@@ -90,6 +93,37 @@ def test_a_replica_serves_the_matching_targets_points_with_costs_of_its_own(
     try:
         assert replica.service.engine.costs == COSTS
         assert list(replica.service.models()) == ["tiny", "tiny:XL"]
+    finally:
+        replica.service.engine.stop()
+
+
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
+def test_a_replica_ends_a_text_at_any_token_that_its_folder_names(
+    model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    """One of them is beyond the model's vocabulary: it ends nothing, and holds up nothing."""
+    monkeypatch.setattr("serve.replica.measure_step_costs", lambda runtime, *, seconds: COSTS)
+    tokenizer = load_tokenizer(model_dir)
+    biased = tokenizer.encode(" law") + tokenizer.encode(" war")
+    path = Path(shutil.copytree(model_dir, tmp_path / "model")) / file
+    before = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(before | {"eos_token_id": [*biased, 10**6]}))
+    replica = build_replica(read_record(ServeArgs, {"model": path.parent, "name": "tiny"}), {})
+    certain = [{"logit_bias": {str(token): 100}} for token in biased]
+    try:
+        with TestClient(replica.app()) as client:
+            for fields, tokens, reason in (
+                (certain[0], 0, "stop"),
+                (certain[1] | {"min_tokens": 3}, 3, "stop"),
+                (certain[1] | {"ignore_eos": True}, 6, "length"),
+            ):
+                body = {"model": "tiny", "prompt": "the", "temperature": 0, "max_tokens": 6, **fields}
+                whole = client.post("/v1/completions", json=body).json()
+                assert (whole["usage"]["completion_tokens"], whole["choices"][0]["finish_reason"]) == (tokens, reason)
+                streamed = client.post("/v1/completions", json=body | {"stream": True}).text
+                assert f'"finish_reason":"{reason}"' in streamed
+                if reason == "stop":
+                    assert not {"law", "war"} & set(whole["choices"][0]["text"].split())
     finally:
         replica.service.engine.stop()
 

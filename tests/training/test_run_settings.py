@@ -13,6 +13,7 @@ import ray
 
 from lts_ray.elasticize.elasticize_settings import ElasticizeSettings
 from lts_ray.errors import LtsRayError
+from lts_ray.files import write_json
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
 from lts_ray.models.vit.vit_config import MatViTConfig
 from lts_ray.text.tokenizer import load_tokenizer
@@ -126,6 +127,7 @@ def test_a_tokenizer_with_more_tokens_than_the_checkpoint_is_refused(
 
 def test_a_fresh_model_ends_its_texts_as_its_tokenizer_does(texts: Path, tmp_path: Path) -> None:
     write_foreign_tokenizer(tmp_path / "tokenizer")
+    write_json(tmp_path / "tokenizer" / "generation_config.json", {"eos_token_id": [2, 5]})
     settings = tiny_settings(texts, steps=1)
     settings = replace(settings, data=replace(settings.data, tokenizer=str(tmp_path / "tokenizer")))
     folder = RunFolder(tmp_path / "run")
@@ -136,6 +138,7 @@ def test_a_fresh_model_ends_its_texts_as_its_tokenizer_does(texts: Path, tmp_pat
     assert load_checkpoint(folder.model).model.config.eos_token_id == eos_id
     assert json.loads((folder.model / "config.json").read_text())["eos_token_id"] == eos_id
     assert load_tokenizer(folder.model).eos_id == eos_id
+    assert load_tokenizer(folder.model).eos_ids == {eos_id, 2, 5}
 
 
 @pytest.mark.parametrize("resume", [False, True])

@@ -64,7 +64,7 @@ def complete(
         submodel=submodel,
         max_tokens=settings.max_tokens,
         sampling=settings.sampling,
-        eos_id=tokenizer.eos_id,
+        eos_ids=tokenizer.eos_ids,
         generator=generator,
     ):
         tokens.append(token)

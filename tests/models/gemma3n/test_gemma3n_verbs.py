@@ -95,7 +95,7 @@ def test_requests_of_different_submodels_share_the_engines_steps(folder: Path) -
         finally:
             engine.stop()
 
-    assert asyncio.run(ask()) == [alone(model, each, eos_id=None) for each in requests]
+    assert asyncio.run(ask()) == [alone(model, each, eos_ids=()) for each in requests]
 
 
 def test_what_trains_llamas_says_that_it_does_not_take_it(folder: Path) -> None:

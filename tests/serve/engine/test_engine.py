@@ -155,7 +155,7 @@ def test_a_response_may_change_its_width_at_every_token(model: MatFormer) -> Non
         following = [int(logits[0, -1].argmax())]
         expected += following
     assert [token.id for token in tokens] == expected
-    assert second == alone(model, other, eos_id=None)
+    assert second == alone(model, other, eos_ids=())
     assert response.progress.submodels == dict.fromkeys(NAMES, 5)
 
 
@@ -181,7 +181,7 @@ def test_the_response_says_what_ran_and_why_it_ended(model: MatFormer, engine: E
 
 def test_the_end_of_text_ends_a_response_unless_it_is_to_be_ignored_or_comes_too_early(model: MatFormer) -> None:
     request = Request(prompt=(5, 6, 7), max_tokens=30)
-    whole = alone(model, request, eos_id=None)
+    whole = alone(model, request, eos_ids=())
     ends = frozenset(whole[10:12])
     first = next(index for index, token in enumerate(whole) if token in ends)
     requests = [
@@ -207,7 +207,7 @@ def test_log_probabilities_come_with_the_tokens_that_ask_for_them(model: MatForm
         return [token async for tokens in response for token in tokens]
 
     tokens = asyncio.run(main())
-    assert [token.id for token in tokens] == alone(model, request, eos_id=None)
+    assert [token.id for token in tokens] == alone(model, request, eos_ids=())
     with torch.inference_mode():
         logits = model(torch.tensor([[5, 6]]), submodel=CONFIG.universal)[0, -1]
     expected = torch.log_softmax(logits, -1).topk(2)

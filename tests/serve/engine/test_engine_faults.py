@@ -76,7 +76,7 @@ def test_a_failed_step_fails_its_requests_and_nobody_else(model: MatFormer, step
     for failed in results[:2]:
         assert isinstance(failed, EngineFailedError)
         assert str(failed) == "the step failed: RuntimeError: out of"
-    assert results[2:] == [alone(model, replace(ENDLESS, prompt=(index,)), eos_id=None) for index in (3, 4)]
+    assert results[2:] == [alone(model, replace(ENDLESS, prompt=(index,)), eos_ids=()) for index in (3, 4)]
     assert [reason for _, _, reason in notes.ends] == [None, None, "length", "length"]
     assert notes.steps[-1].kv_usage == 0
 
@@ -140,7 +140,7 @@ def test_a_request_whose_token_cannot_be_chosen_fails_alone(model: MatFormer) ->
         engine.start()
         with pytest.raises(EngineFailedError, match="choosing a token failed: IndexError"):
             await collect(broken)
-        assert await collect(other) == alone(model, ENDLESS, eos_id=None)
+        assert await collect(other) == alone(model, ENDLESS, eos_ids=())
         engine.check()
 
     asyncio.run(main())

@@ -39,7 +39,7 @@ def expected(universal: MatFormer, service: Service, prompt: str, name: str, max
             service.tokenizer.encode(prompt),
             submodel=service.engine.menu.named[name].submodel,
             max_tokens=max_tokens,
-            eos_id=service.tokenizer.eos_id,
+            eos_ids=service.tokenizer.eos_ids,
         )
     )
     return service.tokenizer.decode(tokens), len(tokens)
