@@ -68,9 +68,13 @@ def build(args: Mapping[str, Any]) -> Application:
     Not annotated with ServeArgs: Ray would validate it itself, print a traceback and exit with 0.
     """
     try:
-        return application(read_record(ServeArgs, dict(args)))
+        given = read_record(ServeArgs, dict(args))
+        built = application(given)
     except LtsRayError as error:
         _exit(error)
+    for line in given.warnings():
+        print(f"warning: {line}", file=sys.stderr)
+    return built
 
 
 def application(args: ServeArgs) -> Application:

@@ -11,7 +11,7 @@ from time import time
 import torch
 from fastapi import FastAPI
 
-from lts_ray.checkpoints.universal import load_universal
+from lts_ray.checkpoints.universal import load_universal, vouched
 from lts_ray.frontier import Frontier
 from lts_ray.measurement.on_ray.selector import labels_match
 from lts_ray.record import read_record, record_json
@@ -76,12 +76,12 @@ def build_replica(
         dtype=torch.float32 if target is None else getattr(torch, target.dtype),
         device="cpu" if target is None else target.device,
     )
-    config = checkpoint.model.config
+    config, losses = checkpoint.model.config, checkpoint.validation_loss
     if frontier is None:
-        menu = menu_of_granularities(config, checkpoint.validation_loss)
+        menu = menu_of_granularities(config, losses, vouched=vouched(config, losses))
     else:
         frontier.check_model(checkpoint.fingerprint, config.check)
-        menu = menu_of_frontier(config, frontier, name)
+        menu = menu_of_frontier(config, frontier, name, vouched=vouched(config, losses))
     # A core is left for the proxy and the event loops: with torch on all of them each step waits for its last thread.
     share = max(1, ((os.cpu_count() or 1) - 1) // args.num_replicas)
     threads = args.threads or (share if target is None else target.threads)

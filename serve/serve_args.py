@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 from safetensors import SafetensorError, safe_open
 
 import lts_ray
-from lts_ray.checkpoints.universal import read_universal, universal_fingerprint
+from lts_ray.checkpoints.universal import read_universal, universal_fingerprint, vouched
 from lts_ray.errors import LtsRayError
 from lts_ray.frontier import Frontier, read_frontier
 from lts_ray.record import record
@@ -20,6 +20,7 @@ from serve.engine.kv_memory import blocks_that_fit
 from serve.http.keys import Keys
 from serve.http.request_limits import RequestLimits
 from serve.policies.capacity import Capacity
+from serve.policies.menu import menu_of_frontier, menu_of_granularities
 from serve.user_config import UserConfig
 
 SHIPPED_MODEL = Path(lts_ray.__file__).parent / "pretrained" / "sotu"
@@ -110,6 +111,21 @@ class ServeArgs:
             return None
         frontier.front(self.target)  # raises for an unknown target
         return frontier.targets[self.target]
+
+    def warnings(self) -> list[str]:
+        """What `serve run` should say of what it serves all the same."""
+        config, losses = read_universal(self.model)
+        known, frontier = vouched(config, losses), self.read_frontier()
+        if frontier is None:
+            menu = menu_of_granularities(config, losses, vouched=known)
+        else:
+            menu = menu_of_frontier(config, frontier, self.target, vouched=known)
+        if not menu.untrained:
+            return []
+        return [
+            f"{', '.join(sorted(menu.untrained, key=list(menu.named).index))} of {self.model} were never trained, nor "
+            "their losses measured: no budget chooses them; `lts-ray elasticize` trains a checkpoint's submodels"
+        ]
 
     def read_keys(self) -> Keys | None:
         return None if self.keys is None else Keys.read(self.keys)

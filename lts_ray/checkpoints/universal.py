@@ -6,6 +6,7 @@ lts_ray.models.matformer.hugging_face.checkpoint.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -43,6 +44,18 @@ def build_universal(config: DecoderConfig) -> UniversalModel:
 def read_universal(folder: Path) -> tuple[DecoderConfig, dict[str, float]]:
     """The shape of the model in `folder` and its validation losses, without reading the weights."""
     return read_gemma3n_config(folder) if is_gemma3n(folder) else checkpoint.read_config(folder)
+
+
+def vouched(config: DecoderConfig, validation_loss: Mapping[str, float]) -> frozenset[str]:
+    """Those granularities that are models by more than their name, the universal model among them.
+
+    A training that has nested them has measured their losses; Gemma 3n is nested as it is published. In any other
+    checkpoint a part of the model is not one that was ever trained.
+    """
+    if isinstance(config, Gemma3nConfig):
+        return frozenset(config.trained)
+    whole = {name for name, submodel in config.trained.items() if submodel == config.universal}
+    return frozenset(whole | (validation_loss.keys() & config.trained.keys()))
 
 
 def universal_fingerprint(folder: Path) -> str:

@@ -163,7 +163,7 @@ def _usage(prompt: int, completion: int) -> CompletionUsage:
 
 
 def _lts(value: Report | ReportPerChoice | ChunkTrace) -> str:
-    return QUOTE(value.model_dump())
+    return QUOTE(value.model_dump(exclude_unset=True))
 
 
 def _logprob(token: Token) -> float:

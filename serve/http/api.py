@@ -207,11 +207,13 @@ async def _whole(request: Request, choices: Choices, answers: Answers) -> Respon
 
 
 def _served(service: Service, name: str, option: Option) -> ServedModel:
-    """heads and d_model stay unset where the submodel has all."""
+    """heads and d_model stay unset where the submodel has all, and untrained where it is not."""
     served = ServedSubmodel(
         submodel=option.name,
         **option.submodel.fields(),
         decoder_params=option.decoder_params,
         loss=option.loss,
     )
+    if option.untrained:
+        served.untrained = True
     return ServedModel(id=name, created=service.created, object="model", owned_by="lts-ray", lts=served)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Set
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -41,13 +41,21 @@ class TextPiece:
 class Generation:
     """One choice. Iterate for its pieces, the last one `ended`; its progress and report are final afterwards.
 
-    traced: every token is in a piece, and a piece has the tokens of one submodel and says which.
+    traced: every token is in a piece, and a piece has the tokens of one submodel and says which. untrained: the
+    submodels that nothing vouches for.
     """
 
     def __init__(
-        self, response: Response, request: Request, text: ResponseText, *, index: int = 0, traced: bool = False
+        self,
+        response: Response,
+        request: Request,
+        text: ResponseText,
+        *,
+        index: int = 0,
+        traced: bool = False,
+        untrained: Set[str] = frozenset(),
     ) -> None:
-        self.index, self.request = index, request
+        self.index, self.request, self._untrained = index, request, untrained
         self._response, self._text, self._traced = response, text, traced
         self._tokens: list[Token] = []  # kept only where log probabilities are asked for
         self._after_stop: tuple[Token, ...] = ()
@@ -98,7 +106,7 @@ class Generation:
     def report(self) -> Report:
         progress, budget = self.progress, self.request.budget
         predicted, measured = progress.predicted, progress.measured()
-        return Report(
+        report = Report(
             submodel=progress.submodel,
             tokens=dict(progress.submodels),
             predicted_ms=None if predicted is None else predicted.to_json(),
@@ -106,6 +114,9 @@ class Generation:
             budget_ms=budget.items() or None,
             budget_met=budget.holds(measured) if budget and measured is not None else None,
         )
+        if self._untrained & {progress.submodel, *progress.submodels}:
+            report.untrained = True  # where it is false it is left out
+        return report
 
     def _push(self, tokens: tuple[Token, ...]) -> TextPiece:
         """Stops after the token that ends a stop string."""

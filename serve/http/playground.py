@@ -62,7 +62,7 @@ def frontier(model: str, menu: Menu, costs: StepCosts, config: DecoderConfig) ->
 
     loss: None where none was measured. relative_size: decoder parameters over the universal model's.
     predicted_ttft_ms: the first token, after a short prompt. predicted_tpot_ms: a further one, with the context half
-    full. elastic: whether budgets choose it.
+    full. elastic: whether budgets choose it. untrained: whether nothing vouches for it.
     """
     elastic = {option.name for option in menu.elastic}
     options = sorted(menu.named.values(), key=lambda option: option.neurons, reverse=True)
@@ -78,6 +78,7 @@ def frontier(model: str, menu: Menu, costs: StepCosts, config: DecoderConfig) ->
                 "predicted_ttft_ms": _alone_ms(option, costs, tokens=PROMPT_TOKENS, before=0),
                 "predicted_tpot_ms": _alone_ms(option, costs, tokens=1, before=config.context_length // 2),
                 "elastic": option.name in elastic,
+                "untrained": option.untrained,
             }
             for option in options
         ],

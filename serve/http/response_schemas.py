@@ -36,6 +36,8 @@ class Report(OwnShape):
     """Only the kinds that the request has a limit for; null without any."""
     budget_met: bool | None
     """Null without a budget, or before anything came."""
+    untrained: bool = False
+    """True only where a submodel has written that nothing vouches for: it was never trained, nor its loss measured."""
 
 
 class ReportPerChoice(OwnShape):
@@ -117,6 +119,8 @@ class ServedSubmodel(OwnShape):
     decoder_params: int
     loss: float | None
     """Of validation text, in nats a token; null where none was measured."""
+    untrained: bool = False
+    """True only of a submodel that nothing vouches for: no budget chooses it."""
 
 
 class ServedModel(Model):

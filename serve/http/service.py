@@ -66,7 +66,15 @@ class Service:
                     await asyncio.sleep(0)  # to judge one takes a while: the streams get their turn in between
                 text = ResponseText(self.tokenizer, body.stop, prompt=request.prompt)
                 response = self.engine.submit(request, arrived_s=arrived_s)
-                generations.append(Generation(response, request, text, index=index, traced=headers.x_lts_trace))
+                generation = Generation(
+                    response,
+                    request,
+                    text,
+                    index=index,
+                    traced=headers.x_lts_trace,
+                    untrained=self.engine.menu.untrained,
+                )
+                generations.append(generation)
         except BaseException:
             for generation in generations:
                 generation.cancel()

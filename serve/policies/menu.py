@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from lts_ray.frontier import Frontier
 from lts_ray.models.decoder_config import DecoderConfig
@@ -21,11 +22,22 @@ class Option:
     """Of validation text, in nats a token; None where none was measured."""
     neurons: int
     """All that a step's cost sees of the submodel."""
+    untrained: bool = False
+    """Nothing vouches for it: it is served to those who name it, and no budget chooses it."""
 
     @classmethod
-    def of(cls, config: DecoderConfig, submodel: Submodel, *, name: str, loss: float | None) -> Option:
+    def of(
+        cls, config: DecoderConfig, submodel: Submodel, *, name: str, loss: float | None, untrained: bool = False
+    ) -> Option:
         params, neurons = config.decoder_params(submodel), config.equivalent_neurons(submodel)
-        return cls(name=name, submodel=submodel, decoder_params=params, loss=loss, neurons=neurons)
+        return cls(
+            name=name,
+            submodel=submodel,
+            decoder_params=params,
+            loss=loss,
+            neurons=neurons,
+            untrained=untrained and submodel != config.universal,
+        )
 
     @property
     def shortfall(self) -> float:
@@ -45,25 +57,56 @@ class Menu:
     An option that is no better than a narrower one would never be worth its cost, and is left out.
     """
 
+    @cached_property
+    def untrained(self) -> frozenset[str]:
+        return frozenset(name for name, option in self.named.items() if option.untrained)
+
     @property
     def narrowest(self) -> Option:
         return self.elastic[-1]
 
 
-def menu_of_granularities(config: DecoderConfig, validation_loss: Mapping[str, float]) -> Menu:
-    """The trained granularities, ranked by measured loss, or by size where training measured none."""
-    measured = validation_loss.keys() >= config.trained.keys()
+def menu_of_granularities(
+    config: DecoderConfig, validation_loss: Mapping[str, float], *, vouched: Collection[str] | None = None
+) -> Menu:
+    """The granularities, ranked by measured loss, or by size where not all have one.
+
+    vouched: those that were trained; None: all.
+    """
+    vouched = config.trained.keys() if vouched is None else vouched
+    measured = all(name in validation_loss for name in vouched)
     options = [
-        Option.of(config, submodel, name=name, loss=validation_loss[name] if measured else None)
+        Option.of(
+            config,
+            submodel,
+            name=name,
+            loss=validation_loss.get(name) if measured else None,
+            untrained=name not in vouched,
+        )
         for name, submodel in config.trained.items()
     ]
     return _menu(config, options, options)
 
 
-def menu_of_frontier(config: DecoderConfig, frontier: Frontier, target: str | None) -> Menu:
-    """Every point can be named; budgets choose among `target`'s front, or among all points where no target is known."""
+def menu_of_frontier(
+    config: DecoderConfig, frontier: Frontier, target: str | None, *, vouched: Collection[str] | None = None
+) -> Menu:
+    """Every point can be named; budgets choose among `target`'s front, or among all points where no target is known.
+
+    vouched: granularities that were trained; None: all. A model that was trained at all of them vouches for what lies
+    between them too, and a measured loss for what it was measured of.
+    """
+    trained = config.trained.keys() if vouched is None else vouched
+    nested = config.trained.keys() <= set(trained)
     options = {
-        point.submodel: Option.of(config, point.submodel, name=point.name, loss=point.loss) for point in frontier.points
+        point.submodel: Option.of(
+            config,
+            point.submodel,
+            name=point.name,
+            loss=point.loss,
+            untrained=point.loss is None and not nested and point.name not in trained,
+        )
+        for point in frontier.points
     }
     points = frontier.points if target is None else frontier.front(target)
     return _menu(config, options.values(), [options[point.submodel] for point in points])
@@ -75,7 +118,8 @@ def _menu(config: DecoderConfig, named: Iterable[Option], candidates: Iterable[O
     if full is None:  # a frontier need not hold the universal model; it is always served
         full = Option.of(config, config.universal, name=list(config.trained)[-1], loss=None)
     by_name.setdefault(full.name, full)
-    return Menu(universal=full, named=by_name, elastic=_worth_their_cost([*candidates] or [full]))
+    trained = [option for option in candidates if not option.untrained]
+    return Menu(universal=full, named=by_name, elastic=_worth_their_cost(trained or [full]))
 
 
 def _worth_their_cost(options: list[Option]) -> tuple[Option, ...]:

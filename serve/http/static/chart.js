@@ -47,7 +47,8 @@ export class Chart {
       const dot = this.add("circle", { class: "point", cx, cy, r: 6.5 });
       dot.classList.toggle("unmeasured", option.loss === null);
       submodels.paint(dot, option.name);
-      const quality = `loss ${option.loss ?? "not measured"}, ${short(option.decoder_params)} parameters`;
+      const trained = option.untrained ? ", never trained: no budget chooses it" : "";
+      const quality = `loss ${option.loss ?? "not measured"}, ${short(option.decoder_params)} parameters${trained}`;
       this.add("title", {}, `${option.name}: ${quality}, ${option.predicted_tpot_ms.toFixed(2)} ms a token`, dot);
     }
     this.label(options);

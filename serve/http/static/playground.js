@@ -193,7 +193,8 @@ function modelChoice(model) {
   const elastic = model.id === submodels.model;
   choice.value = model.id;
   choice.dataset.submodel = elastic ? "" : (model.lts?.submodel ?? "");
-  choice.textContent = elastic ? `${model.id} (the budget chooses)` : model.id;
+  const word = elastic ? " (the budget chooses)" : model.lts?.untrained ? " (never trained)" : "";
+  choice.textContent = model.id + word;
   return choice;
 }
 

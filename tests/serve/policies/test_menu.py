@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
+from lts_ray.checkpoints.universal import read_universal, vouched
 from lts_ray.frontier import Frontier, FrontierPoint
+from lts_ray.models.gemma3n.gemma3n_config import Gemma3nConfig
 from lts_ray.submodel import Submodel
 from lts_ray.target import Target
-from serve.policies.menu import menu_of_frontier, menu_of_granularities
+from serve.policies.menu import Menu, menu_of_frontier, menu_of_granularities
 from serve.replica import matching_target
 from tests.serve.models import CONFIG
 
@@ -47,6 +52,43 @@ def test_a_granularity_that_training_made_no_better_than_a_smaller_one_is_never_
     menu = menu_of_granularities(CONFIG, {"S": 4.0, "M": 4.1, "L": 2.0, "XL": 1.0})
     assert [option.name for option in menu.elastic] == ["XL", "L", "S"]
     assert "M" in menu.named
+
+
+def names(menu: Menu) -> list[str]:
+    return [option.name for option in menu.elastic]
+
+
+def test_what_nothing_vouches_for_is_named_and_never_chosen_by_a_budget() -> None:
+    """A checkpoint as it is published: S is a few of its neurons, and says nothing that means anything."""
+    plain = menu_of_granularities(CONFIG, {}, vouched={"XL"})
+    assert (names(plain), set(plain.named), plain.untrained) == (["XL"], {"S", "M", "L", "XL"}, {"S", "M", "L"})
+    assert not plain.universal.untrained
+    half = menu_of_granularities(CONFIG, {"S": 4.0, "XL": 1.0}, vouched={"S", "XL"})
+    assert (names(half), half.untrained) == (["XL", "S"], {"M", "L"})
+    assert {name: option.loss for name, option in half.named.items()} == {"S": 4.0, "M": None, "L": None, "XL": 1.0}
+
+
+def test_a_measured_loss_vouches_for_a_point_and_so_does_a_model_that_was_trained_around_it() -> None:
+    unmeasured = Frontier(
+        model_fingerprint="f",
+        quality="decoder_params",
+        targets=FRONTIER.targets,
+        points=tuple(replace(each, loss=None) for each in FRONTIER.points),
+    )
+    assert names(menu_of_frontier(CONFIG, FRONTIER, "small", vouched={"XL"})) == ["XL", "0.62", "S"]
+    assert names(menu_of_frontier(CONFIG, unmeasured, "small", vouched={"XL"})) == ["XL"]
+    assert menu_of_frontier(CONFIG, unmeasured, "small", vouched={"XL"}).untrained == {"0.62", "worse", "L", "S"}
+    assert names(menu_of_frontier(CONFIG, unmeasured, "small", vouched={"S", "XL"})) == ["XL", "S"]
+    nested = menu_of_frontier(CONFIG, unmeasured, "small", vouched=CONFIG.trained)
+    assert (names(nested), nested.untrained) == (["XL", "worse", "0.62", "S"], frozenset())
+
+
+def test_a_training_vouches_by_what_it_measured_and_gemma_3n_as_it_is_published(model_dir: Path) -> None:
+    config, losses = read_universal(model_dir)
+    assert vouched(config, losses) == {"S", "M", "L", "XL"}
+    assert vouched(config, {}) == vouched(config, {"XL": 1.0}) == {"XL"}
+    gemma = Gemma3nConfig()
+    assert vouched(gemma, {}) == set(gemma.trained)
 
 
 def test_a_frontier_offers_its_targets_front_and_names_every_point() -> None:
