@@ -64,7 +64,9 @@ class Service:
             for index, request in enumerate(requests):
                 if index:
                     await asyncio.sleep(0)  # to judge one takes a while: the streams get their turn in between
-                text = ResponseText(self.tokenizer, body.stop, prompt=request.prompt)
+                text = ResponseText(
+                    self.tokenizer, body.stop, prompt=request.prompt, min_tokens=request.sampling.min_tokens
+                )
                 response = self.engine.submit(request, arrived_s=arrived_s)
                 generation = Generation(
                     response,

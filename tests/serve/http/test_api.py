@@ -349,6 +349,21 @@ def test_a_response_goes_on_past_its_end_if_it_is_told_to(client: TestClient, se
         assert (body["usage"]["completion_tokens"], body["choices"][0]["finish_reason"]) == (tokens, reason)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("min_tokens", [0, 1, 5])
+def test_stop_strings_are_looked_for_from_min_tokens_on(
+    client: TestClient, service: Service, min_tokens: int, stream: bool
+) -> None:
+    """The text is " law law law …": the first of them that ends beyond min_tokens stops it."""
+    (law,) = service.tokenizer.encode(" law")
+    fields = {"logit_bias": {str(law): 100}, "max_tokens": 8, "stop": [" law", "never"], "min_tokens": min_tokens}
+    whole = complete(client, **fields).json()
+    assert whole["usage"]["completion_tokens"] == min_tokens + 1
+    chunks = events(complete(client, **fields, stream=True)) if stream else [whole]
+    assert "".join(chunk["choices"][0]["text"] for chunk in chunks) == " law" * min_tokens
+    assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
+
+
 def test_one_likely_token_is_greedy_whatever_the_temperature(client: TestClient) -> None:
     greedy = complete(client).json()["choices"]
     for fields in ({"top_k": 1}, {"min_p": 1.0}, {"top_p": 1e-9}, {"top_p": 0}, {"top_p": 0, "top_k": -1}):

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -110,3 +114,66 @@ def test_a_token_that_a_stop_string_cuts_counts_as_sent(model_dir: Path) -> None
         len(tokenizer.decode(tokens[:place])) for place in range(response.released)
     )
     assert response.ends[response.released - 1] >= len(sent) > response.starts(0, response.released)[-1]
+
+
+@given(
+    st.text("ab", max_size=30),
+    st.lists(st.text("ab", min_size=1, max_size=4), min_size=1, max_size=3),
+    st.integers(0, 12),
+)
+def test_stop_strings_count_from_min_tokens_on_wherever_they_began(
+    text: str, stops: list[str], min_tokens: int
+) -> None:
+    """Oracle: vLLM's rule. The first end of any, beyond the first min_tokens tokens, each of which is one byte here."""
+    response, sent = ResponseText(BYTES, stops, min_tokens=min_tokens), []
+    for token in BYTES.encode(text):
+        sent.append(response.push(token))
+        if response.stopped:
+            break
+    sent.append(response.finish())
+    ends = [end for end in range(min_tokens + 1, len(text) + 1) if any(text[:end].endswith(stop) for stop in stops)]
+    assert response.stopped == bool(ends)
+    cut = min(ends[0] - len(stop) for stop in stops if text[: ends[0]].endswith(stop)) if ends else len(text)
+    assert "".join(sent) == text[:cut]
+
+
+def work_of(stops: Sequence[str], text: str, *, choices: int = 1) -> float:
+    """Lines of Python that run for a character of a text, of which all but the last stays as it was."""
+    responses = [ResponseText(BYTES, stops) for _ in range(choices)]
+    tokens, lines = BYTES.encode(text), 0
+
+    def count(frame: FrameType, event: str, given: object) -> Any:
+        nonlocal lines
+        lines += event == "line"
+        return count
+
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        for token in tokens:
+            for response in responses:
+                response.push(token)
+    finally:
+        sys.settrace(before)
+    assert not any(response.stopped for response in responses)
+    return lines / len(tokens) / choices
+
+
+@pytest.mark.parametrize(
+    ("name", "stops", "text"),
+    [
+        ("half-matched again and again", ["a" * (240 + n) + "b" for n in range(16)], ("a" * 239 + "c") * 6),
+        ("matched to the last character", ["a" * 255 + chr(ord("b") + n) for n in range(16)], "a" * 1000),
+        ("of two letters by turns", [("ab" * 128)[n : 240 + n] + "c" for n in range(16)], "ab" * 500),
+    ],
+)
+def test_the_work_of_a_token_is_bounded_however_many_stop_strings_are_half_matched(
+    name: str, stops: list[str], text: str
+) -> None:
+    """At the limits: 16 strings of 256 characters, 8 choices. Counted in lines of code, not in time."""
+    assert work_of(stops, text, choices=8) < 2 * work_of(["never"], text, choices=8)
+
+
+def test_the_work_of_a_token_does_not_grow_with_the_text() -> None:
+    stops = ["a" * 255 + "b"]
+    assert work_of(stops, "a" * 2000) < 1.5 * work_of(stops, "a" * 500)
