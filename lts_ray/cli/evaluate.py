@@ -89,7 +89,7 @@ def evaluate(
         return
     if shots or limit is not None or beside is not None or include_path is not None:
         raise LtsRayError("--shots, --limit, --beside and --include-path are for --tasks: say which tasks")
-    with progress_bars(disable=as_json) as progress:
+    with progress_bars() as progress:
         results = run(
             model,
             submodel,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
@@ -25,15 +26,24 @@ def measure(
 ) -> None:
     """Time submodels on this machine: prefill, a decode step, peak memory."""
     from lts_ray.checkpoints.universal import load_universal
-    from lts_ray.console import print_rows
+    from lts_ray.console import print_rows, progress_bars
     from lts_ray.measurement.measurement import measure_submodels
+    from lts_ray.submodel import Submodel
     from lts_ray.target import read_target
 
     universal = load_universal(model).model
     names = submodel or list(universal.config.granularities)
     sizes = {"threads": threads, "sequence_length": sequence_length, "batch_size": batch_size}
     target = read_target({"name": "here", "local": True, "device": device, "dtype": dtype, **sizes})
-    measured = measure_submodels(universal, [universal.config.submodel(name) for name in names], target)
+    submodels = [universal.config.submodel(name) for name in names]
+    with progress_bars() as show:
+
+        def told() -> Iterator[Submodel]:
+            for place, chosen in enumerate(submodels):
+                show("measuring", place, len(submodels))
+                yield chosen
+
+        measured = measure_submodels(universal, told(), target)
     rows = [
         {
             "submodel": name,

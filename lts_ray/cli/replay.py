@@ -26,25 +26,21 @@ def replay(
 
     A JSON line per seed says which share of the table's hypervolume was found after how many rows.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+    from lts_ray.console import error_console, progress_bars
     from lts_ray.files import json_text, without_infinities
     from lts_ray.replay.design_table import read_designs
     from lts_ray.replay.table_replay import replay as run
 
     designs = read_designs(table, objectives=listed(objectives), columns=None if columns is None else listed(columns))
     shape = f"{len(designs.designs)} designs of {', '.join(designs.columns)}"
-    bar = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(True))
-    with Progress(*bar, console=Console(stderr=True)) as progress:
-        progress.console.print(f"[dim]{shape}[/dim]", highlight=False)
+    error_console().print(f"[dim]{shape}[/dim]", highlight=False)
+    with progress_bars() as show:
         for seed in range(seeds):
-            task = progress.add_task(f"{algorithm}, seed {seed}", total=evaluations)
             result = run(
                 designs,
                 algorithm=algorithm,
                 evaluations=evaluations,
                 seed=seed,
-                show=lambda count, task=task: progress.update(task, completed=count),  # type: ignore[misc]
+                show=lambda count, seed=seed: show(f"{algorithm}, seed {seed}", count, evaluations),  # type: ignore[misc]
             )
             print(json_text(without_infinities(result.to_json())), flush=True)

@@ -91,7 +91,7 @@ def evaluate(
 
     vit, data = load_vit(model).model, read_images(images)
     check_images(data, vit.config)
-    with progress_bars(disable=as_json) as progress:
+    with progress_bars() as progress:
         names = submodel or list(vit.config.granularities)
         results = image_quality(vit, names, data.held_out, progress=partial(progress, "evaluating"))
     rows = [
@@ -156,7 +156,7 @@ def retrieve(
     vit, data = load_vit(model).model, read_images(images)
     storing = vit if index_model is None else load_vit(index_model).model
     queries, indices = query or list(vit.config.granularities), index or list(storing.config.granularities)
-    with progress_bars(disable=as_json) as progress:
+    with progress_bars() as progress:
         retrievals = run(
             vit,
             data,

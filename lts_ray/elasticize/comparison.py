@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -35,14 +36,25 @@ class ComparisonRow:
 
 
 def compare_stage(
-    stage: str, model: MatFormer, original: MatFormer, blocks: Tensor, precision: str
+    stage: str,
+    model: MatFormer,
+    original: MatFormer,
+    blocks: Tensor,
+    precision: str,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[ComparisonRow]:
     """The model's granularities on held-out text, blocks [N, T + 1]; precision: of the matrix products."""
     names = list(model.config.trained)
     predictors = [Predictor(model, submodel) for submodel in model.config.trained.values()]
     with autocast(precision):
-        own = consistency(predictors[-1], predictors, blocks)
-        before = consistency(Predictor(original, original.config.universal), predictors, blocks)
+        total = 2 * len(blocks)
+        own = consistency(predictors[-1], predictors, blocks, progress=lambda done, _: progress(done, total))
+        before = consistency(
+            Predictor(original, original.config.universal),
+            predictors,
+            blocks,
+            progress=lambda done, _: progress(len(blocks) + done, total),
+        )
     return [
         ComparisonRow(
             stage=stage,

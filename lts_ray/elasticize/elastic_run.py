@@ -7,6 +7,7 @@ training run leaves, with the finished checkpoint in model/, and comparison.json
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -114,7 +115,9 @@ def _original(settings: ElasticizeSettings, folder: RunFolder) -> Path:
         return source
     converted = folder.path / "original"
     if not converted.exists():
-        convert_gguf(source, converted)
+        with progress_bars() as show:
+            show("converting the GGUF file", 0, 1)
+            convert_gguf(source, converted)
         _check(settings, converted)
     return converted
 
@@ -157,10 +160,13 @@ def _compared(settings: ElasticizeSettings, folder: RunFolder) -> list[Compariso
         stages["importance"] = _load(settings, folder.path / REORDERED)
     if settings.fine_tune:
         stages["trained"] = _load(settings, folder.model)
-    rows = [
-        row
-        for stage, model in stages.items()
-        for row in compare_stage(stage, model, original, blocks, settings.training.precision)
-    ]
+    with progress_bars() as show:
+        rows = [
+            row
+            for stage, model in stages.items()
+            for row in compare_stage(
+                stage, model, original, blocks, settings.training.precision, partial(show, f"comparing ({stage})")
+            )
+        ]
     write_json(folder.path / "comparison.json", {"schema": SCHEMA, "rows": [row.to_json() for row in rows]})
     return rows

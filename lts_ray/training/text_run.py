@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lts_ray.console import progress_bars
 from lts_ray.files import replacing
 from lts_ray.text.batches import Batches, Tokens, blocks_of, split_documents, tokenize
 from lts_ray.text.corpus import check_corpus, read_corpus
@@ -110,17 +111,20 @@ def prepare_text(settings: RunSettings, folder: RunFolder) -> None:
     """Tokenize the corpus into the run's folder, once."""
     if _is_prepared(folder):
         return
-    documents = read_corpus(settings.data.corpus, max_documents=settings.data.max_documents)
-    training, held_out = split_documents(documents, settings.data.validation_fraction)
-    source = settings.data.tokenizer or settings.init_from
-    tokenizer = (
-        train_tokenizer((document.text for document in training), vocab_size=settings.vocab_size)
-        if source is None
-        else load_tokenizer(Path(source))
-    )
-    save_tokenizer(tokenizer, folder.data)
-    _save(folder.data / "train.npy", tokenize(training, tokenizer))
-    _save(_validation(folder), tokenize(held_out, tokenizer))
+    with progress_bars() as show:
+        show("reading the text", 0, 1)
+        documents = read_corpus(settings.data.corpus, max_documents=settings.data.max_documents)
+        training, held_out = split_documents(documents, settings.data.validation_fraction)
+        source = settings.data.tokenizer or settings.init_from
+        show("tokenizing", 0, len(documents))
+        tokenizer = (
+            train_tokenizer((document.text for document in training), vocab_size=settings.vocab_size)
+            if source is None
+            else load_tokenizer(Path(source))
+        )
+        save_tokenizer(tokenizer, folder.data)
+        _save(folder.data / "train.npy", tokenize(training, tokenizer))
+        _save(_validation(folder), tokenize(held_out, tokenizer))
 
 
 def _is_prepared(folder: RunFolder) -> bool:

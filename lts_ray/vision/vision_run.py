@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
 from lts_ray.errors import LtsRayError
 from lts_ray.models.checkpoint_folder import CONFIG
@@ -74,7 +73,7 @@ def _train(settings: VisionSettings | None, folder: RunFolder) -> Path:
     )
     lessons = ImageLessons(batches=batches, images=data.held_out.to(options.device), device=options.device)
     learner = ViTLearner(model=model, objective=objective, passes=options.passes)
-    with shown_training(folder, options.steps, console=Console(stderr=True)):
+    with shown_training(folder, options.steps):
         train(learner, lessons, options, folder, evaluate_first=False)
     return folder.model
 

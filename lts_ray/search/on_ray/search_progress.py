@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from lts_ray.console import WIDE, PlainProgress, error_console, first_fitting
 from lts_ray.measurement.measurement import Failed
 from lts_ray.measurement.on_ray.pinned_worker import PoolStatus
 from lts_ray.search.search_session import SearchSession
@@ -18,34 +18,54 @@ LOOK_S = 2.0
 
 
 class SearchProgress:
-    def __init__(self, session: SearchSession[Any], progress: Progress) -> None:
-        self._session, self._progress = session, progress
-        self._task = progress.add_task("search", total=session.plan.settings.evaluations, state="starting Ray")
+    def __init__(self, session: SearchSession[Any], progress: Progress, plain: PlainProgress | None = None) -> None:
+        """plain: where no terminal is."""
+        self._session, self._progress, self._plain = session, progress, plain
+        self._task = progress.add_task("search", total=session.plan.settings.evaluations, state="")
         self._nodes: dict[tuple[str, str], TaskID] = {}
         self._said: tuple[str, ...] = ()
+        self.say("starting Ray")
         self.show()
 
     def say(self, state: str) -> None:
         self._progress.update(self._task, state=state)
+        if self._plain is not None:
+            self._plain.show(state, f"{self._done:,} of {self._session.plan.settings.evaluations:,} evaluated")
+
+    @property
+    def _done(self) -> int:
+        return len(self._session.outcomes)
+
+    @property
+    def _is_wide(self) -> bool:
+        return self._progress.console.width >= WIDE
 
     def show(self) -> None:
         session = self._session
         if not session.outcomes:
             return
         targets = [target.name for target in session.plan.targets]
-        fronts = "/".join(str(len(session.front(target))) for target in targets)
-        volumes = "/".join(f"{session.hypervolume(target):.3f}" for target in targets)
+        front = "front " + "/".join(str(len(session.front(target))) for target in targets)
+        volumes = "hypervolume " + "/".join(f"{session.hypervolume(target):.3f}" for target in targets)
         failed = sum(isinstance(outcome, Failed) for outcome in session.outcomes.values())
-        state = f"front {fronts} · hypervolume {volumes}" + (f" · {failed} failed" if failed else "")
-        self._progress.update(self._task, completed=len(session.outcomes), state=state)
+        end = f" · {failed} failed" if failed else ""
+        total = session.plan.settings.evaluations
+        room = self._progress.console.width - (60 if self._is_wide else 22 + 2 * len(str(total)))
+        state = first_fitting([f"{front} · {volumes}{end}", f"{front}{end}", front], room)
+        self._progress.update(self._task, completed=self._done, state=state)
+        if self._plain is not None:
+            self._plain.show("evaluating", f"{self._done:,} of {total:,} evaluated · {front} · {volumes}{end}")
 
     def show_nodes(self, status: PoolStatus) -> None:
         """One line per worker, and each message once when it comes up."""
         for worker in status.workers:
             key = (worker.target, worker.node)
             if key not in self._nodes:
-                self._nodes[key] = self._progress.add_task(f"  {worker.target} on {worker.node}", total=1.0, state="")
-            state = f"{worker.state} · {worker.measured} done · busy {100 * worker.utilisation:.0f} %"
+                name = f"  {worker.target} on {worker.node}" if self._is_wide else f"  {worker.target}"
+                self._nodes[key] = self._progress.add_task(name, total=1.0, state="")
+            done, busy = f"{worker.measured} done", f"busy {100 * worker.utilisation:.0f} %"
+            room = self._progress.console.width - (60 if self._is_wide else 22)
+            state = first_fitting([f"{worker.state} · {done} · {busy}", f"{worker.state} · {done}", done], room)
             self._progress.update(self._nodes[key], completed=worker.utilisation, state=state)
         for message in status.messages:
             if message not in self._said:
@@ -67,16 +87,19 @@ class TimeLeft(TimeRemainingColumn):
 
 @contextmanager
 def search_progress(session: SearchSession[Any], *, visible: bool) -> Iterator[SearchProgress]:
-    """The bars go to standard error: standard output is for what a program may read."""
+    """Goes to standard error: standard output is for what a program may read. Plain lines where no terminal is."""
+    console = error_console()
+    plain = PlainProgress(console) if visible and not console.is_terminal else None
     columns = (
         TextColumn("[bold]{task.description}"),
-        BarColumn(bar_width=24),
+        *((BarColumn(bar_width=24),) if console.width >= WIDE else ()),
         Evaluations(),
         TextColumn("{task.fields[state]}"),
         TimeLeft(compact=True),
     )
-    with Progress(*columns, console=Console(stderr=True), disable=not visible) as progress:
-        yield SearchProgress(session, progress)
+    hidden = not visible or plain is not None
+    with Progress(*columns, console=console, disable=hidden) as progress, plain.running() if plain else nullcontext():
+        yield SearchProgress(session, progress, plain)
 
 
 @contextmanager
