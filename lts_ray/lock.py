@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from lts_ray.errors import LtsRayError
+from lts_ray.errors import LtsRayError, StoppedError
 
 AGAIN_S = 0.2
 
@@ -39,6 +40,24 @@ def exclusive(folder: Path, name: str, *, what: str, wait_s: float = 0.0) -> Ite
             if not place.is_dir() or any(place.iterdir()):
                 break
             place.rmdir()
+
+
+@contextmanager
+def nothing_left(folder: Path, *, began: Callable[[], bool]) -> Iterator[None]:
+    """Work that is refused before it `began` leaves in `folder` what was there: corrected, it can be given again."""
+    before = set(folder.iterdir())
+    try:
+        yield
+    except StoppedError:
+        raise
+    except LtsRayError:
+        if not began():
+            for path in set(folder.iterdir()) - before:
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+        raise
 
 
 def is_vacant(folder: Path) -> bool:

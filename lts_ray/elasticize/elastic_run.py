@@ -33,7 +33,7 @@ from lts_ray.training.new_learner import check_tokenizer
 from lts_ray.training.ray_trainer import run_training
 from lts_ray.training.run_folder import RunFolder, check_output
 from lts_ray.training.run_settings import RunSettings
-from lts_ray.training.text_run import prepare_text
+from lts_ray.training.text_run import check_text, prepare_text
 
 SCHEMA = 1
 REORDERED = "reordered"
@@ -129,6 +129,8 @@ def _reordered(settings: ElasticizeSettings, folder: RunFolder) -> Path:
         return reordered
     original = _original(settings, folder)
     prepare_text(RunSettings(data=settings.data, init_from=str(original)), folder)
+    if settings.fine_tune:
+        check_text(settings.training, folder)
     model = _load(settings, original)
     if settings.by_importance:
         tokens = np.load(folder.data / "train.npy", mmap_mode="r")

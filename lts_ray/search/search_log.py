@@ -35,6 +35,11 @@ def open_log(folder: Path, plan: Mapping[str, Any], *, resume: bool) -> list[dic
     return records[1:]
 
 
+def has_evaluations(folder: Path) -> bool:
+    """Whether the search in it got further than its log's header."""
+    return len(read_json_lines(folder / LOG, what="search log")) > 1
+
+
 def cut_unfinished(log: Path) -> None:
     """Cut off a last line that a kill left unfinished, so that the next one starts a new line. For the only writer."""
     content = log.read_bytes()

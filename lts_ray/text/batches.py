@@ -1,8 +1,12 @@
-"""From documents to batches. The split is by document; a batch is a function of the seed and the step alone."""
+"""From documents to batches. The split is by document, and one alone is cut.
+
+A batch is a function of the seed and the step alone.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,23 +22,33 @@ from lts_ray.text.corpus import Document, read_corpus
 from lts_ray.text.tokenizer import Tokenizer
 
 Tokens = NDArray[np.int32]
+WHITESPACE = re.compile(r"\s")
 
 
 def split_documents(documents: Sequence[Document], fraction: float) -> tuple[list[Document], list[Document]]:
     """(training, validation) documents. A document's side depends on all names but not on their order.
 
-    Raises LtsRayError when there are not two different documents to put on the two sides.
+    A single document is cut in two: its end is held out. Raises LtsRayError where it has nothing to cut.
     """
     if not 0 < fraction < 1:
         raise LtsRayError(f"validation_fraction must be between 0 and 1; got {fraction}")
     if len(documents) < 2:
-        raise LtsRayError(
-            "the validation set is split off by document, so at least two documents (files) with text are needed"
-        )
+        return _cut(documents[0], fraction)
     ranked = sorted(documents, key=lambda document: hashlib.sha256(document.name.encode()).digest())
     held_out = {document.name for document in ranked[: min(len(ranked) - 1, max(1, round(fraction * len(ranked))))]}
     training = [document for document in documents if document.name not in held_out]
     return training, [document for document in documents if document.name in held_out]
+
+
+def _cut(document: Document, fraction: float) -> tuple[list[Document], list[Document]]:
+    """At the first gap between words behind the share to train on; within a word where there is none."""
+    text = document.text.strip()
+    if len(text) < 2:
+        raise LtsRayError(f"{document.name} is too short to hold some of it out of training")
+    share = max(1, min(len(text) - 1, round((1 - fraction) * len(text))))
+    gap = WHITESPACE.search(text, share)
+    end = gap.start() if gap else share
+    return [Document(document.name, text[:end])], [Document(f"{document.name}, its end", text[end:])]
 
 
 def tokenize(documents: Sequence[Document], tokenizer: Tokenizer) -> Tokens:

@@ -37,11 +37,7 @@ def new_learner(settings: RunSettings, *, vocab_size: int, eos_id: int = 0, devi
         else _read(settings, Path(settings.init_from), device)
     )
     learner.model.to(device)
-    if settings.training.sequence_length > learner.context_length:
-        raise LtsRayError(
-            f"training.sequence_length {settings.training.sequence_length} is longer than the model's context, "
-            f"{learner.context_length}"
-        )
+    _check_length(settings.training, learner.context_length)
     freeze(learner.model, settings.training.train)
     return learner
 
@@ -58,15 +54,23 @@ def check_start(settings: RunSettings) -> None:
             config, _ = read_config(folder)
             options.objective_of(config.granularities)
             vocab_size = config.vocab_size
+            _check_length(options, config.context_length)
     elif settings.architecture is not None:
         settings.architecture.skeleton()
     else:
-        settings.model.config(settings.model.vocab_size)
+        _check_length(options, settings.model.config(settings.model.vocab_size).context_length)
     tokenizer = settings.data.tokenizer or settings.init_from
     if tokenizer is not None:
         check_tokenizer(Path(tokenizer), vocab_size=vocab_size)
     if options.teacher is not None:
         check_teacher(Path(options.teacher), vocab_size=vocab_size, sequence_length=options.sequence_length)
+
+
+def _check_length(options: TrainingSettings, context_length: int) -> None:
+    if options.sequence_length > context_length:
+        raise LtsRayError(
+            f"training.sequence_length {options.sequence_length} is longer than the model's context, {context_length}"
+        )
 
 
 def check_tokenizer(folder: Path, *, vocab_size: int | None) -> None:

@@ -16,13 +16,13 @@ from ray import train as ray_train
 from ray.exceptions import RayError
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from lts_ray.errors import LtsRayError
+from lts_ray.errors import LtsRayError, StoppedError
 from lts_ray.ray_session import check_cluster, check_room, connected
 from lts_ray.training.freed_memory import keep_freed_memory
 from lts_ray.training.loop import device_named
 from lts_ray.training.run_folder import RunFolder, check_output
 from lts_ray.training.run_settings import RunSettings, TrainingSettings
-from lts_ray.training.text_run import continue_run, prepare_text, start_run, train_text
+from lts_ray.training.text_run import check_text, continue_run, prepare_text, start_run, train_text
 from lts_ray.training.training_progress import shown_training
 
 
@@ -49,6 +49,7 @@ def run_training(
             return folder.model
         device_named(settings.training.device)  # of a run that goes on, it may be missing here
         prepare_text(settings, folder)
+        check_text(settings.training, folder)
         with connected(address), tempfile.TemporaryDirectory(prefix="lts-ray-train-") as storage:
             _fit(settings, folder, storage, command)
         return folder.model
@@ -80,7 +81,7 @@ def _fit(settings: RunSettings, folder: RunFolder, storage: str, command: str) -
     if errors:
         raise _readable(errors[0])
     if not folder.is_finished:
-        raise LtsRayError(f"training stopped early; go on with: {command} --output {folder.path} --resume")
+        raise StoppedError(f"training stopped early; go on with: {command} --output {folder.path} --resume")
 
 
 def torch_config(options: TrainingSettings) -> TorchConfig:
@@ -122,5 +123,5 @@ def _readable(error: BaseException) -> BaseException:
             return seen
         seen = seen.__cause__
     if isinstance(error, RayError):
-        return LtsRayError(f"Ray went away during training ({type(error).__name__}); go on with --resume")
+        return StoppedError(f"Ray went away during training ({type(error).__name__}); go on with --resume")
     return error

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lts_ray.errors import LtsRayError
+from lts_ray.errors import LtsRayError, StoppedError
 from lts_ray.files import read_json, read_json_lines, write_json, write_json_lines
-from lts_ray.lock import exclusive, is_vacant
+from lts_ray.lock import exclusive, is_vacant, nothing_left
 
 SCHEMA = 1
 WORKER_WAIT_S = 30.0
@@ -58,9 +58,17 @@ class RunFolder:
         if used:
             raise LtsRayError(f"{self.path} {used}: add --resume to go on with it, or choose another --output")
 
-    def only_driver(self) -> AbstractContextManager[None]:
-        """Held by the process that the user started. Raises LtsRayError at once where another has it."""
-        return exclusive(self.path, self.settings.stem, what="run")
+    @contextmanager
+    def only_driver(self) -> Iterator[None]:
+        """Held by the process that the user started. Raises LtsRayError at once where another has it.
+
+        A run that is refused before anything was learned leaves nothing behind.
+        """
+        with (
+            exclusive(self.path, self.settings.stem, what="run"),
+            nothing_left(self.path, began=lambda: bool(read_json_lines(self.metrics, what="metrics"))),
+        ):
+            yield
 
     def only_writer(self) -> AbstractContextManager[None]:
         """Held by the worker that writes. Raises LtsRayError where another has it for long."""
@@ -74,7 +82,7 @@ class RunFolder:
         except KeyboardInterrupt:
             if not self.settings.exists():
                 raise
-            raise LtsRayError(f"interrupted; go on with: {command} --output {self.path} --resume") from None
+            raise StoppedError(f"interrupted; go on with: {command} --output {self.path} --resume") from None
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Write the settings, with every automatic choice made, so that resuming makes the same ones."""

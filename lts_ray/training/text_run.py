@@ -127,6 +127,11 @@ def prepare_text(settings: RunSettings, folder: RunFolder) -> None:
         _save(_validation(folder), tokenize(held_out, tokenizer))
 
 
+def check_text(options: TrainingSettings, folder: RunFolder) -> None:
+    """Raises LtsRayError where the prepared text is too short for the batches that are wanted, or for an evaluation."""
+    TextLessons.read(folder, replace(options, device="cpu"))
+
+
 def _is_prepared(folder: RunFolder) -> bool:
     return _validation(folder).exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,6 @@ def test_two_workers_reach_the_losses_of_one_and_a_finished_run_is_not_done_agai
 
 def test_an_error_in_a_worker_reaches_the_user_as_its_own_line(cluster: str, texts: Path, tmp_path: Path) -> None:
     settings = tiny_settings(texts)
-    for path in sorted(texts.glob("*.txt")):
-        path.write_text("law and war")
-    with pytest.raises(LtsRayError, match="too few for one batch"):
-        run_training(settings, tmp_path / "run", address=cluster)
+    high = replace(settings.training, learning_rate=1e30, warmup_steps=0, gradient_clip=1e30)
+    with pytest.raises(LtsRayError, match=r"training went wrong: after step \d+ the loss is"):
+        run_training(replace(settings, training=high), tmp_path / "run", address=cluster)

@@ -37,9 +37,25 @@ def test_every_document_is_on_one_side_whatever_the_order(names: set[str], fract
     assert {each.name for each in split_documents(documents, fraction)[1]} == {each.name for each in held_out}
 
 
-def test_one_document_cannot_be_split() -> None:
-    with pytest.raises(LtsRayError, match="at least two documents"):
-        split_documents([Document("only", "text")], 0.1)
+@given(st.text(min_size=2).filter(lambda text: len(text.strip()) > 1), st.floats(0.01, 0.99))
+def test_one_document_is_cut_and_its_end_is_held_out(text: str, fraction: float) -> None:
+    (training,), (held_out,) = split_documents([Document("only", text)], fraction)
+    assert training.text + held_out.text == text.strip()
+    assert training.text.strip()
+    assert held_out.text
+
+
+def test_one_document_is_cut_between_words_at_the_share_that_is_held_out() -> None:
+    text = " ".join(f"word{index:03}" for index in range(100))
+    (training,), (held_out,) = split_documents([Document("only", text)], 0.1)
+    assert held_out.text.split() == text.split()[-len(held_out.text.split()) :]
+    assert 8 <= len(held_out.text.split()) <= 10
+    assert all(len(word) == 7 for word in training.text.split())
+
+
+def test_a_document_of_one_letter_cannot_be_cut() -> None:
+    with pytest.raises(LtsRayError, match="only is too short"):
+        split_documents([Document("only", "a")], 0.1)
 
 
 @given(st.integers(46, 400), st.integers(1, 9), st.integers(1, 4), st.integers(0, 5))

@@ -12,8 +12,8 @@ from typing import Any
 import ray
 from ray import tune
 
-from lts_ray.errors import LtsRayError
-from lts_ray.lock import exclusive
+from lts_ray.errors import StoppedError
+from lts_ray.lock import exclusive, nothing_left
 from lts_ray.measurement.on_ray.pool import start_pool
 from lts_ray.ray_session import connected
 from lts_ray.search.on_ray.repeated_interrupt import repeated_interrupt
@@ -21,6 +21,7 @@ from lts_ray.search.on_ray.search_progress import SearchProgress, search_progres
 from lts_ray.search.on_ray.searcher import LtsSearcher, Offer
 from lts_ray.search.on_ray.trial import CandidateTrial
 from lts_ray.search.search_job import SearchJob
+from lts_ray.search.search_log import has_evaluations
 from lts_ray.search.search_plan import SearchPlan
 from lts_ray.search.search_session import SearchSession
 from lts_ray.spaces.search_space import Candidate
@@ -34,14 +35,14 @@ def run_search(
     address: of a Ray cluster; None starts one on this machine, unless this process is connected to one already.
     Raises LtsRayError for bad input, targets without a node, or an interruption; `resume` then goes on.
     """
-    with exclusive(output, "search", what="search"):
+    with exclusive(output, "search", what="search"), nothing_left(output, began=lambda: has_evaluations(output)):
         session = SearchSession(job.plan, output, resume=resume)
         if not session.is_finished:
             try:
                 with search_progress(session, visible=progress) as shown, connected(address):
                     _search(job, session, shown)
             except KeyboardInterrupt:
-                raise LtsRayError(
+                raise StoppedError(
                     f"interrupted after {len(session.outcomes)} of {job.plan.settings.evaluations} evaluations, all of "
                     f"them in {session.log}; go on with the same command and --resume"
                 ) from None
@@ -83,4 +84,4 @@ def _tune(searcher: LtsSearcher, plan: SearchPlan[Any], pool: Any) -> None:
             ),
         ).fit()
     if searcher.failure is not None:
-        raise LtsRayError(f"the search stopped: {searcher.failure}; go on with the same command and --resume")
+        raise StoppedError(f"the search stopped: {searcher.failure}; go on with the same command and --resume")
