@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NoReturn
 
 import ray
@@ -16,7 +17,10 @@ from ray import serve
 from ray.serve import Application
 
 from lts_ray.errors import LtsRayError
+from lts_ray.measurement.on_ray.selector import labels_match
+from lts_ray.ray_session import check_room
 from lts_ray.record import read_record, record_json
+from lts_ray.runtime.kernel_library import warn_of_missing_kernels
 from serve.metrics.ray_metrics import RayMetrics
 from serve.replica import build_replica
 from serve.serve_args import ServeArgs
@@ -72,6 +76,7 @@ def build(args: Mapping[str, Any]) -> Application:
         built = application(given)
     except LtsRayError as error:
         _exit(error)
+    warn_of_missing_kernels()
     for line in given.warnings():
         print(f"warning: {line}", file=sys.stderr)
     return built
@@ -85,6 +90,8 @@ def application(args: ServeArgs) -> Application:
         options["label_selector"] = dict(target.label_selector)
     if target is not None and target.device == "cuda":
         options["num_gpus"] = 1
+    if ray.is_initialized():  # as in `serve deploy`; `serve run` builds before it connects
+        _check_placed(args, options)
     deployment = serve.deployment(
         ElasticServer,
         name="elastic",
@@ -99,6 +106,14 @@ def application(args: ServeArgs) -> Application:
     )
     built: Application = deployment.bind(args)
     return built
+
+
+def _check_placed(args: ServeArgs, options: Mapping[str, Any]) -> None:
+    """Raise LtsRayError for replicas that would wait for a node for ever."""
+    needed = {"CPU": float(options["num_cpus"]), **({"GPU": 1.0} if "num_gpus" in options else {})}
+    selector = options.get("label_selector", {})
+    where = f" on nodes with {selector} (anywhere=true ignores that)" if selector else ""
+    check_room(args.num_replicas, needed, what=f"replicas{where}", fits=partial(labels_match, selector))
 
 
 def _log_to_stderr() -> None:

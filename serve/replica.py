@@ -16,6 +16,7 @@ from lts_ray.frontier import Frontier
 from lts_ray.measurement.on_ray.selector import labels_match
 from lts_ray.record import read_record, record_json
 from lts_ray.runtime.build_runtime import build_runtime
+from lts_ray.runtime.kernel_library import kernel_problem
 from lts_ray.runtime.step_calibration import measure_step_costs
 from lts_ray.text.tokenizer import load_tokenizer
 from serve.engine.engine import Engine
@@ -87,6 +88,9 @@ def build_replica(
     threads = args.threads or (share if target is None else target.threads)
     n_blocks = blocks_that_fit(config, rows=args.max_batch_size, budget_mb=args.kv_cache_mb)
     runtime = build_runtime(checkpoint.model, n_blocks=n_blocks, threads=threads)
+    problem = kernel_problem()
+    if problem is not None:
+        logger.warning(problem)
     del checkpoint  # the runtime has the weights packed: they need not be held twice
     costs = measure_step_costs(runtime, seconds=CALIBRATION_S)
     logger.info(

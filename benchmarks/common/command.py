@@ -15,6 +15,7 @@ from benchmarks.common.turns import Progress
 from lts_ray import console
 from lts_ray.errors import LtsRayError
 from lts_ray.interrupt import interruptible
+from lts_ray.runtime.kernel_library import warn_of_missing_kernels
 
 Threads = Annotated[int, typer.Option(min=1, help="Torch threads.")]
 Rounds = Annotated[int, typer.Option(min=2, help="Rounds in which steps are timed, in turns.")]
@@ -28,6 +29,8 @@ def run_benchmark(command: Callable[..., None]) -> None:
     """Run a function with typer's options. A problem the user can mend is one line on stderr and exit code 2."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(interruptible(command))
+    if "--help" not in sys.argv:
+        warn_of_missing_kernels()
     try:
         app()
     except LtsRayError as error:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import subprocess
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
+
+from lts_ray.processor import Processor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,23 +24,14 @@ class Machine:
 
     @classmethod
     def here(cls) -> Machine:
+        processor = Processor.here()
         return cls(
-            cpu=_cpu(),
-            cores=len(os.sched_getaffinity(0)),
+            cpu=processor.name,
+            cores=processor.cores,
             gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
             torch=str(torch.__version__),
             commit=_commit(),
         )
-
-
-def _cpu() -> str:
-    """Its model's name where Linux says it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _commit() -> str | None:

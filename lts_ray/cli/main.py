@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
 from lts_ray.cli import (
+    doctor,
     elasticize,
     evaluate,
     extract,
@@ -43,6 +45,7 @@ VERBS = (  # the way in, then the order of the data's way
     replay.replay,
     params.params,
     proxies.proxies,
+    doctor.doctor,
 )
 for verb in VERBS:
     app.command()(verb)
@@ -50,6 +53,16 @@ for command in (*app.registered_commands, *vit.app.registered_commands):
     assert command.callback is not None, "a verb is a function"
     command.callback = interruptible(command.callback)
 app.add_typer(vit.app, name="vit")
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=doctor.print_version, help="Print it; `doctor` says more."),
+    ] = False,
+) -> None:
+    """Options without a verb."""
 
 
 def main() -> None:

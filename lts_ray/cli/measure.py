@@ -28,9 +28,11 @@ def measure(
     from lts_ray.checkpoints.universal import load_universal
     from lts_ray.console import print_rows, progress_bars
     from lts_ray.measurement.measurement import measure_submodels
+    from lts_ray.runtime.kernel_library import warn_of_missing_kernels
     from lts_ray.submodel import Submodel
     from lts_ray.target import read_target
 
+    warn_of_missing_kernels()
     universal = load_universal(model).model
     names = submodel or list(universal.config.granularities)
     sizes = {"threads": threads, "sequence_length": sequence_length, "batch_size": batch_size}

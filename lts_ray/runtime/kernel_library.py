@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-import logging
+import shutil
+import sys
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 from lts_ray.runtime.panels import PANEL
 from lts_ray.runtime.runtime import BLOCK_TOKENS
-
-logger = logging.getLogger(__name__)
 
 POINTER, INTEGER, REAL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
 
@@ -91,28 +90,50 @@ LAYOUT = {
 """Numbers by which memory is laid out here, and which the library must have too."""
 
 
-@cache
 def kernel_library() -> ctypes.CDLL | None:
-    """None where the package was installed without a C compiler. A call lets other Python threads run meanwhile."""
-    here = Path(__file__).parent
+    """None where there is a `kernel_problem`. A call lets other Python threads run meanwhile."""
+    loaded = _load(Path(__file__).parent)
+    return loaded if isinstance(loaded, ctypes.CDLL) else None
+
+
+def kernel_problem() -> str | None:
+    """Why plain torch stands in for the kernels, and the command that mends it, as one line; None where it does not."""
+    loaded = _load(Path(__file__).parent)
+    return loaded if isinstance(loaded, str) else None
+
+
+def warn_of_missing_kernels() -> None:
+    """One line on stderr where plain torch stands in for them: its times are not theirs."""
+    problem = kernel_problem()
+    if problem is not None:
+        print(f"warning: {problem}", file=sys.stderr)
+
+
+@cache
+def _load(here: Path) -> ctypes.CDLL | str:
+    """The library in this folder; else what is wrong, as one line."""
     files = [path for suffix in EXTENSION_SUFFIXES if (path := here / f"_kernels{suffix}").is_file()]
     if not files:
-        return None
+        return f"the kernels are not compiled, so plain torch runs, several times slower; {_remedy(here)}"
     try:
         library = ctypes.CDLL(str(files[0]))
         _declare(library)
         differing = [name for name, ours in LAYOUT.items() if constant(library, name) != ours]
     except (OSError, AttributeError, ValueError) as error:
-        logger.warning("%s cannot be used, plain torch stands in: %s; install this package again", files[0], error)
-        return None
+        return f"the kernels, {files[0]}, cannot be used ({error}), so plain torch runs; {_remedy(here)}"
     if differing:
-        logger.warning(
-            "%s was built from other sources (%s), plain torch stands in: install this package again",
-            files[0],
-            ", ".join(differing),
-        )
-        return None
+        other = ", ".join(differing)
+        return f"the kernels were compiled from other sources ({other}), so plain torch runs; {_remedy(here)}"
     return library
+
+
+def _remedy(here: Path) -> str:
+    """The command that compiles the kernels of the package in whose `runtime` folder this is."""
+    clone = here.parents[1]
+    is_clone = (clone / "pyproject.toml").is_file()
+    what = f"--editable {clone}" if is_clone else "--force-reinstall --no-binary lts-ray lts-ray"
+    compiler = "" if any(map(shutil.which, ("cc", "gcc", "clang"))) else "install a C compiler, such as gcc, then "
+    return f"{compiler}run: {sys.executable} -m pip install --no-deps {what}"
 
 
 def constant(library: ctypes.CDLL, name: str) -> int:

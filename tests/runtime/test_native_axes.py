@@ -13,7 +13,7 @@ from lts_ray.checkpoints.extracted import extract
 from lts_ray.errors import LtsRayError
 from lts_ray.models.family import GPT2, OPT, QWEN3
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
-from lts_ray.runtime.kernel_library import kernel_library, thread_steps
+from lts_ray.runtime.kernel_library import kernel_library, kernel_problem, thread_steps
 from lts_ray.runtime.native_runtime import NativeRuntime
 from lts_ray.runtime.segment import Segment
 from lts_ray.submodel import Submodel
@@ -21,7 +21,7 @@ from tests.runtime.reference import Sequences, random_model
 
 LIBRARY = kernel_library()
 if LIBRARY is None:
-    pytest.skip("the kernels are not compiled: this machine has no C compiler", allow_module_level=True)
+    pytest.skip(str(kernel_problem()), allow_module_level=True)
 
 SHAPE = MatFormerConfig(
     vocab_size=131,

@@ -15,7 +15,7 @@ from lts_ray.models.feed_forward import ACTIVATIONS
 from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
 from lts_ray.runtime import native_runtime
-from lts_ray.runtime.kernel_library import LAYOUT, constant, kernel_library, thread_steps
+from lts_ray.runtime.kernel_library import LAYOUT, constant, kernel_library, kernel_problem, thread_steps
 from lts_ray.runtime.native_runtime import NativeRuntime
 from lts_ray.runtime.segment import Segment
 from lts_ray.submodel import Submodel
@@ -24,7 +24,7 @@ FAMILIES = (LLAMA, QWEN2, QWEN3, MISTRAL, GPT2, OPT, replace(GPT2, name="exact-g
 VOCABULARY = 301
 LIBRARY = kernel_library()
 if LIBRARY is None:
-    pytest.skip("the kernels are not compiled: this machine has no C compiler", allow_module_level=True)
+    pytest.skip(str(kernel_problem()), allow_module_level=True)
 
 
 def model_of(family: Family, *, tied: bool = True, n_kv_head: int = 2, d_model: int = 32) -> MatFormer:

@@ -76,6 +76,24 @@ def test_a_named_target_places_the_replicas_and_an_unknown_one_is_refused(model_
         read_record(ServeArgs, {"model": model_dir, "frontier": path, "target": "large"}).check()
 
 
+def test_replicas_that_no_node_will_hold_are_refused_where_the_nodes_are_known(
+    model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in `serve deploy`, which builds on the cluster; Ray would let them wait for ever."""
+    node = {"Alive": True, "Labels": {"role": "large"}, "Resources": {"CPU": 2.0}}
+    monkeypatch.setattr("serve.app.ray.is_initialized", lambda: True)
+    monkeypatch.setattr("lts_ray.ray_session.ray.nodes", lambda: [node])
+    monkeypatch.setattr("lts_ray.ray_session.state.get_max_resources_from_cluster_config", lambda: None)
+    few = {"model": model_dir, "num_replicas": "2"}
+    assert application(read_record(ServeArgs, few)) is not None
+    with pytest.raises(LtsRayError, match=r"2 of {'CPU': 2.0} each are asked for, and 1 have room .*{'CPU': 2.0}"):
+        application(read_record(ServeArgs, few | {"threads": "2"}))
+    placed = {"model": model_dir, "frontier": frontier_file(tmp_path, fingerprint(model_dir)), "target": "small"}
+    with pytest.raises(LtsRayError, match=r"with {'role': 'small'} \(anywhere=true ignores that\): .*'role': 'large'"):
+        application(read_record(ServeArgs, placed))
+    assert application(read_record(ServeArgs, placed | {"anywhere": "true"})) is not None
+
+
 def test_build_prints_one_line_and_exits_with_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as exit_:
         build({"model": str(tmp_path / "nope")})
