@@ -22,14 +22,16 @@ from lts_ray.ray_session import check_room
 from lts_ray.record import read_record, record_json
 from lts_ray.runtime.kernel_library import warn_of_missing_kernels
 from serve.metrics.ray_metrics import RayMetrics
+from serve.ray_proxies import mend, mend_proxies
 from serve.replica import build_replica
 from serve.serve_args import ServeArgs
 from serve.user_config import UserConfig
 
 logger = logging.getLogger(__name__)
 
-SPARE_REQUESTS = 32
-"""Beyond rows and queue, so that a full queue, /health and /v1/models are answered by the replica itself."""
+MAX_ONGOING_REQUESTS = 1_000_000
+"""Of a replica, for Ray Serve: none waits in front of it. What runs and what waits is the engine's choice, once it has
+arrived whole; a client that is slow to send or to read takes no place that another needs."""
 
 
 @serve.ingress()
@@ -38,6 +40,7 @@ class ElasticServer:
 
     def __init__(self, args: ServeArgs) -> None:
         _log_to_stderr()
+        mend()  # where HAProxy stands in front, this process accepts the connections
         labels = ray.get_runtime_context().get_node_labels()
         self._replica = build_replica(args, labels, observer=lambda name: RayMetrics(model_name=name))
 
@@ -56,9 +59,10 @@ class ElasticServer:
         except Exception:
             logger.exception("user_config is not taken over")
 
-    def check_health(self) -> None:
-        """Ray Serve replaces the replica when this raises."""
+    async def check_health(self) -> None:
+        """Ray Serve replaces the replica when this raises. It asks before the first request, and every 10 seconds."""
         self._replica.service.engine.check()
+        await mend_proxies()  # those that have come up since, too
 
     def __del__(self) -> None:
         replica = getattr(self, "_replica", None)  # absent when the constructor failed
@@ -96,7 +100,7 @@ def application(args: ServeArgs) -> Application:
         ElasticServer,
         name="elastic",
         num_replicas=args.num_replicas,
-        max_ongoing_requests=args.max_batch_size + args.max_queue + SPARE_REQUESTS,
+        max_ongoing_requests=MAX_ONGOING_REQUESTS,
         ray_actor_options=options,
         user_config=record_json(UserConfig(policy=args.policy)),
         # A new version comes up beside the old one, which leaves when its last request has ended.

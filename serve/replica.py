@@ -48,6 +48,7 @@ class Replica:
         return create_app(
             self.service,
             keys=self.keys,
+            cors_origins=self.args.cors_origins,
             answers_request_id=answers_request_id,
             metrics=lambda: self.metrics.exposition(self.service.engine.load()),
             extra_routes=[playground_router(self.service)] if self.args.playground else [],

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from safetensors import SafetensorError, safe_open
 
 import lts_ray
@@ -32,9 +32,21 @@ def _checked_name(name: str) -> str:
     return name
 
 
+def _separated(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _checked_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
+    wrong = [origin for origin in origins if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", origin)]
+    if wrong:
+        raise ValueError("origins such as https://example.org, without a path, or *")
+    return origins
+
+
 AbsolutePath = Annotated[Path, AfterValidator(Path.absolute)]
 """A replica has another working directory than the command that starts it."""
 Count = Annotated[int, Field(ge=1)]
+Origins = Annotated[tuple[str, ...], BeforeValidator(_separated), AfterValidator(_checked_origins)]
 MAX_QUEUE = 1024
 """Each arrival is judged by a look at all that wait, which takes time on the event loop."""
 
@@ -70,6 +82,11 @@ class ServeArgs:
     """Choices of each prompt of a request."""
     max_prompt_tokens: Count | None = None
     """Of one request; None: as many as the context has room for."""
+    body_timeout_s: Annotated[float, Field(gt=0)] = RequestLimits.body_timeout_s
+    """How long a client may take to send a request's body, then 408."""
+    cors_origins: Origins = ()
+    """Web pages' origins, such as https://example.org, whose scripts may use the server; * for all. Several are
+    separated by commas. None: only its own pages."""
     playground: bool = True
     """Serve the page at /playground."""
     drain_s: Annotated[float, Field(gt=0)] = 60.0
@@ -136,7 +153,9 @@ class ServeArgs:
 
     @property
     def limits(self) -> RequestLimits:
-        return RequestLimits(max_n=self.max_n, max_prompt_tokens=self.max_prompt_tokens)
+        return RequestLimits(
+            max_n=self.max_n, max_prompt_tokens=self.max_prompt_tokens, body_timeout_s=self.body_timeout_s
+        )
 
     def read_frontier(self) -> Frontier | None:
         return None if self.frontier is None else read_frontier(self.frontier)

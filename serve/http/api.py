@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 from uuid import uuid4
@@ -9,8 +10,11 @@ from uuid import uuid4
 from fastapi import APIRouter, Depends, FastAPI, Header, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import ClientDisconnect
 
 from lts_ray.errors import LtsRayError
@@ -23,6 +27,7 @@ from serve.http.generation import Choices, TextPiece
 from serve.http.keys import Keys
 from serve.http.openapi import DocumentedApp, error_docs, generation_docs, package_version
 from serve.http.request_id import RequestIdMiddleware
+from serve.http.request_limits import RequestLimits
 from serve.http.request_schemas import ChatRequest, CompletionRequest, RequestHeaders, parse, refusal_of_header
 from serve.http.response_schemas import (
     ChatChunk,
@@ -47,12 +52,14 @@ def create_app(
     service: Service,
     *,
     keys: Keys | None = None,
+    cors_origins: Sequence[str] = (),
     answers_request_id: bool = True,
     metrics: Callable[[], tuple[bytes, str]] | None = None,
     extra_routes: Sequence[APIRouter] = (),
 ) -> FastAPI:
     """keys: of the clients that may use the routes under /v1; None: all may. metrics: /metrics' answer and its type.
 
+    cors_origins: of the web pages whose scripts may read what is answered, errors included; * stands for all.
     answers_request_id: False where a proxy in front sets the header. extra_routes: pages that need no key; what they
     ask of the model they ask through the routes under /v1.
     """
@@ -62,13 +69,22 @@ def create_app(
         version=package_version(),
         description="Elastic serving: a submodel for each request's latency budget.",
     )
+    app.add_middleware(ServerErrorMiddleware, handler=_fail)  # the inner one: what follows adds its headers to a 500
+    if cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=cors_origins,
+            allow_methods=["GET", "HEAD", "POST"],
+            allow_headers=["*"],
+            expose_headers=["X-Request-Id", "Retry-After"],
+        )
     app.add_middleware(AccessLogMiddleware)
     app.add_middleware(RequestIdMiddleware, answers=answers_request_id)  # the outer one
-    app.include_router(_model_routes(service), dependencies=[] if keys is None else [Depends(_guard(keys))])
-    app.include_router(_open_routes(service, metrics))
-    for router in extra_routes:
-        app.include_router(router)
-    _answer_errors(app, answers_request_id=answers_request_id)
+    guard = [] if keys is None else [Depends(_guard(keys))]
+    app.include_router(_with_head(_model_routes(service)), dependencies=guard)
+    for router in (_open_routes(service, metrics), *extra_routes):
+        app.include_router(_with_head(router))
+    _answer_errors(app)
     return app
 
 
@@ -81,8 +97,9 @@ def _model_routes(service: Service) -> APIRouter:
         kind: type[CompletionRequest] | type[ChatRequest],
         shape: type[Answers],
     ) -> Response:
+        content = await _read(request, service.limits)
         arrived_s = service.engine.clock()
-        body = parse(kind, await _read(request, service.limits.max_body_bytes))
+        body = parse(kind, content)
         choices = await service.submit(body, headers, request_id=request.state.request_id, arrived_s=arrived_s)
         request.state.choices = choices  # for the access log
         answers = shape(body.model, uuid4().hex, service.tokenizer.spelling, wants_usage=body.wants_usage)
@@ -137,6 +154,20 @@ def _open_routes(service: Service, metrics: Callable[[], tuple[bytes, str]] | No
     return router
 
 
+def _with_head(router: APIRouter) -> APIRouter:
+    """FastAPI's routes do not answer HEAD by themselves, as Starlette's do. The server leaves the body out."""
+    for route in list(router.routes):
+        if isinstance(route, APIRoute) and "GET" in (route.methods or ()):
+            router.add_api_route(
+                route.path.removeprefix(router.prefix),
+                route.endpoint,
+                methods=["HEAD"],
+                include_in_schema=False,
+                response_model_exclude_unset=route.response_model_exclude_unset,
+            )
+    return router
+
+
 def _guard(keys: Keys) -> Callable[..., Any]:
     async def guard(given: GivenKey) -> None:
         if given is None or not keys.accept(given.credentials):
@@ -151,7 +182,7 @@ def _guard(keys: Keys) -> Callable[..., Any]:
     return guard
 
 
-def _answer_errors(app: FastAPI, *, answers_request_id: bool) -> None:
+def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(LtsRayError)
     async def refuse(request: Request, error: LtsRayError) -> JSONResponse:
         return as_api_error(error).answer()
@@ -167,21 +198,30 @@ def _answer_errors(app: FastAPI, *, answers_request_id: bool) -> None:
     @app.exception_handler(HTTPException)
     async def no_such_route(request: Request, error: HTTPException) -> JSONResponse:
         message = f"{request.method} {request.url.path[:200]}: {error.detail}"
-        return ApiError(message, status=error.status_code, headers=error.headers).answer()
-
-    @app.exception_handler(Exception)
-    async def fail(request: Request, error: Exception) -> JSONResponse:
-        # Starlette logs the traceback. It answers outside of all middleware.
-        headers = {"X-Request-Id": request.state.request_id} if answers_request_id else {}
-        return server_failure(headers=headers).answer()
+        headers = dict(error.headers or {})
+        if headers.get("Allow") == "GET":  # as the one of its two routes says that is asked
+            headers["Allow"] = "GET, HEAD"
+        return ApiError(message, status=error.status_code, headers=headers).answer()
 
 
-async def _read(request: Request, max_bytes: int) -> bytes:
+async def _fail(request: Request, error: Exception) -> JSONResponse:
+    """Starlette logs the traceback."""
+    return server_failure().answer()
+
+
+async def _read(request: Request, limits: RequestLimits) -> bytes:
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > max_bytes:
-            raise ApiError(f"the body is larger than {max_bytes} bytes", status=413, code="body_too_large")
+    try:
+        async with asyncio.timeout(limits.body_timeout_s):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limits.max_body_bytes:
+                    message = f"the body is larger than {limits.max_body_bytes} bytes"
+                    raise ApiError(message, status=413, code="body_too_large")
+    except TimeoutError:
+        message = f"the body has not come whole in {limits.body_timeout_s:g} s"
+        # the rest of it may still come, so the connection is of no more use
+        raise ApiError(message, status=408, code="body_timeout", headers={"Connection": "close"}) from None
     return bytes(body)
 
 

@@ -39,9 +39,9 @@ class ApiError(LtsRayError):
         return JSONResponse(self.body(), status_code=self.status, headers=self.headers)
 
 
-def server_failure(*, headers: Mapping[str, str] | None = None) -> ApiError:
+def server_failure() -> ApiError:
     """Of what nothing else stands for: the log has its traceback, and the client needs no more than this."""
-    return ApiError("the server failed; see its log", status=500, kind="server_error", headers=headers)
+    return ApiError("the server failed; see its log", status=500, kind="server_error")
 
 
 def _encodable(text: str) -> str:

@@ -25,6 +25,7 @@ ERRORS = {
     400: "A field or header that cannot be honoured; `error.param` names it",
     401: "No API key, or one that the server does not know",
     404: "No such model",
+    408: "The body has not come in time",
     413: "The body is too large",
     429: "The queue is full, or a strict budget cannot be met",
     500: "The server failed",
@@ -84,7 +85,7 @@ def generation_docs(kind: type[GenerationRequest], chunk: type[Chunk]) -> dict[s
         "response_description": "The answer, or with `stream` its chunks as server-sent events",
         "responses": {
             200: {"content": {"text/event-stream": {"itemSchema": event}}},
-            **error_docs(400, 401, 404, 413, 429, 500, 503),
+            **error_docs(400, 401, 404, 408, 413, 429, 500, 503),
         },
         "openapi_extra": {"requestBody": {"required": True, "content": {"application/json": {"schema": _ref(kind)}}}},
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from annotated_types import Ge
+from annotated_types import Ge, Gt
 
 from lts_ray.record import record
 from serve.http.api_error import ApiError
@@ -15,6 +15,8 @@ from serve.http.request_schemas import ChatRequest, CompletionRequest
 class RequestLimits:
     max_body_bytes: Annotated[int, Ge(1)] = 1 << 20
     """More text than any context holds: to tokenize without a limit would hold up every other client."""
+    body_timeout_s: Annotated[float, Gt(0)] = 30.0
+    """Seconds from a request's headers to the end of its body."""
     max_prompt_tokens: Annotated[int, Ge(1)] | None = None
     """None: as many as the context has room for."""
     max_n: Annotated[int, Ge(1)] = 16

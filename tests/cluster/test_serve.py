@@ -7,6 +7,7 @@ import shutil
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from time import sleep
@@ -101,6 +102,29 @@ def test_errors_keep_their_shape_and_the_request_id_comes_back_once(url: str) ->
     assert response.status_code == 400
     assert response.json()["error"]["message"].startswith("the body is not valid JSON")
     assert response.headers.get_list("x-request-id") == ["mine"]
+
+
+def test_an_offer_of_an_upgrade_leaves_the_body_alone(url: str) -> None:
+    """As Java's HttpClient and `curl --http2` send it; here the proxy reads the body, not our server."""
+    headers = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABkAARAAAAAAAIAAAAA"}
+    body = {"model": "tiny", "prompt": "the nation", "max_tokens": 2}
+    with httpx.Client() as client:  # two on one connection
+        answers = [client.post(f"{url}/{name}/v1/completions", json=body, headers=headers) for name in ("one", "two")]
+    assert [answer.status_code for answer in answers] == [200, 200]
+
+
+def test_bodies_that_do_not_come_take_no_place(url: str) -> None:
+    """As many as rows, queue and what Ray once let through beside them."""
+    address, body = httpx.URL(url), {"model": "tiny", "prompt": "the nation", "max_tokens": 2}
+    half = b"POST /one/v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{"
+    with ExitStack() as opened:
+        for _ in range(120):
+            connection = opened.enter_context(socket.create_connection((address.host, address.port or 80)))
+            connection.sendall(half)
+        for _ in range(5):
+            assert httpx.get(f"{url}/one/health", timeout=60).json()["status"] == "ok"
+        assert httpx.get(f"{url}/one/metrics", timeout=60).status_code == 200
+        assert httpx.post(f"{url}/one/v1/completions", json=body, timeout=60).status_code == 200
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])

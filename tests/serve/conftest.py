@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from time import sleep
+from typing import Any
 
 import hypothesis
 import openai
@@ -17,6 +20,7 @@ from fastapi.testclient import TestClient
 
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
 from lts_ray.runtime.build_runtime import build_runtime
+from lts_ray.runtime.segment import Segment
 from lts_ray.text.tokenizer import load_tokenizer
 from serve.engine.engine import Engine
 from serve.http.api import create_app
@@ -71,10 +75,11 @@ class Server:
         return f"http://{self.host}:{self.port}"
 
 
-@pytest.fixture(scope="session")
-def server(service: Service) -> Iterator[Server]:
-    """uvicorn in a thread, on a port that the system chooses."""
-    running = uvicorn.Server(uvicorn.Config(create_app(service), host="127.0.0.1", port=0, log_level="warning"))
+@contextmanager
+def running_server(service: Service, *, http: str = "auto", **options: Any) -> Iterator[Server]:
+    """uvicorn in a thread, on a port that the system chooses. options: of the app."""
+    app = create_app(service, **options)
+    running = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", http=http))
     thread = threading.Thread(target=running.run)
     thread.start()
     while not running.started:
@@ -87,6 +92,38 @@ def server(service: Service) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
+def server(service: Service) -> Iterator[Server]:
+    with running_server(service) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def official(server: Server) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
         yield client
+
+
+class Gate:
+    """Steps wait until it is opened: what is asked meanwhile is in the engine, however fast the machine is."""
+
+    def __init__(self, run: Callable[[Sequence[Segment]], torch.Tensor]) -> None:
+        self.reached, self.opened, self._run = Event(), Event(), run
+
+    def __call__(self, segments: Sequence[Segment]) -> torch.Tensor:
+        self.reached.set()
+        self.opened.wait()
+        return self._run(segments)
+
+
+@pytest.fixture
+def gate(service: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    gate = Gate(service.engine._runtime.run)
+    monkeypatch.setattr(service.engine._runtime, "run", gate)
+    yield gate
+    gate.opened.set()  # a test that failed before it did must not hang the others
+    wait_for(lambda: service.engine.counts() == (0, 0))
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    while not condition():
+        sleep(0.005)

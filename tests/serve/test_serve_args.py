@@ -40,12 +40,22 @@ def frontier_file(folder: Path, model_fingerprint: str) -> Path:
         ({"threads": "many"}, "threads must be a whole number; got 'many'"),
         ({"max_queue": "1025"}, "max_queue must be at most 1024; got '1025'"),
         ({"name": "a:b"}, "name must be one word without a colon; got 'a:b'"),
+        ({"body_timeout_s": "0"}, "body_timeout_s must be above 0; got '0'"),
+        ({"cors_origins": "https://a.org/page"}, "cors_origins must be origins such as https://example.org"),
+        ({"cors_origins": "a.org"}, "cors_origins must be origins such as https://example.org"),
     ],
     ids=str,
 )
 def test_bad_arguments_are_named(raw: dict[str, str], message: str) -> None:
     with pytest.raises(LtsRayError, match=message):
         read_record(ServeArgs, raw)
+
+
+@pytest.mark.parametrize("raw", ["http://localhost:3000, https://a.org", ["http://localhost:3000", "https://a.org"]])
+def test_origins_are_a_list_or_have_commas_between_them(raw: object) -> None:
+    assert read_record(ServeArgs, {"cors_origins": raw}).cors_origins == ("http://localhost:3000", "https://a.org")
+    assert read_record(ServeArgs, {"cors_origins": "*"}).cors_origins == ("*",)
+    assert read_record(ServeArgs, {}).cors_origins == ()
 
 
 def test_files_that_cannot_be_served_are_refused_before_anything_starts(model_dir: Path, tmp_path: Path) -> None:

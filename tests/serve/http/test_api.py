@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 import pytest
+from fastapi import APIRouter
 from fastapi.testclient import TestClient
 from httpx import Response
 
@@ -15,6 +18,7 @@ from lts_ray.decoding.plain_loop import generate
 from lts_ray.errors import LtsRayError
 from lts_ray.models.matformer.matformer import MatFormer
 from serve.http.api import create_app
+from serve.http.keys import Keys
 from serve.http.request_limits import RequestLimits
 from serve.http.service import Service
 
@@ -415,14 +419,82 @@ def test_models_lists_every_name_that_can_be_asked_for(client: TestClient, servi
 )
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "PATCH", "POST", "OPTIONS", "TRACE"])
 def test_a_method_that_a_route_does_not_have_gets_the_same_shape(client: TestClient, path: str, method: str) -> None:
-    own = "POST" if path.endswith("completions") else "GET"
-    if method == own:
+    own = "POST" if path.endswith("completions") else "GET, HEAD"
+    if method in own:
         return
     response = client.request(method, path)
     assert response.status_code == 405
     assert response.headers["allow"] == own
     if method != "HEAD":
         assert response.json()["error"].keys() == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/models", "/v1/models/tiny", "/health", "/metrics", "/page", "/openapi.json", "/docs"]
+)
+def test_head_is_answered_where_get_is(service: Service, path: str) -> None:
+    page = APIRouter()
+    page.add_api_route("/page", lambda: "open")
+    with TestClient(create_app(service, metrics=lambda: (b"lts 1\n", "text/plain"), extra_routes=[page])) as client:
+        get, head = client.get(path), client.head(path)
+    assert head.status_code == get.status_code == 200
+    assert {**head.headers, "x-request-id": ""} == {**get.headers, "x-request-id": ""}
+
+
+ORIGIN = "https://page.example"
+
+
+@pytest.fixture(scope="module")
+def shared(service: Service) -> Iterator[TestClient]:
+    """Only that origin's pages may use it, with a key."""
+    keys = Keys((sha256(b"lts-key").digest(),))
+    app = create_app(service, keys=keys, cors_origins=(ORIGIN,))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield client
+
+
+def test_without_the_setting_no_page_of_another_origin_may_read_an_answer(client: TestClient) -> None:
+    asked = {"Origin": ORIGIN, "Access-Control-Request-Method": "POST"}
+    for response in (client.options("/v1/completions", headers=asked), complete(client, {"Origin": ORIGIN})):
+        assert [name for name in response.headers if name.startswith("access-control")] == []
+
+
+@pytest.mark.parametrize("method", ["POST", "GET", "HEAD"])
+def test_a_pages_preflight_is_answered_without_a_key(shared: TestClient, method: str) -> None:
+    asked = {
+        "Origin": ORIGIN,
+        "Access-Control-Request-Method": method,
+        "Access-Control-Request-Headers": "authorization,content-type,x-slo-ttft-ms,x-stainless-lang",
+    }
+    response = shared.options("/v1/completions", headers=asked)
+    assert response.status_code == 200
+    assert response.headers["access-control-allow-origin"] == ORIGIN
+    assert method in response.headers["access-control-allow-methods"]
+    assert set(asked["Access-Control-Request-Headers"].split(",")) <= set(
+        response.headers["access-control-allow-headers"].lower().replace(" ", "").split(",")
+    )
+    stranger = shared.options("/v1/completions", headers=asked | {"Origin": "https://other.example"})
+    assert stranger.status_code == 400
+    assert "access-control-allow-origin" not in stranger.headers
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [({}, 200), ({"stream": True}, 200), ({"max_tokens": 0}, 400), ({"model": "none"}, 404), ({"seed": 1}, 500)],
+)
+def test_every_answer_says_that_the_page_may_read_it(
+    shared: TestClient, service: Service, fields: dict[str, Any], status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if status == 500:
+        monkeypatch.setattr(type(service.engine), "submit", lambda *_, **__: 1 / 0)
+    response = complete(shared, {"Origin": ORIGIN, "Authorization": "Bearer lts-key"}, **fields)
+    assert response.status_code == status
+    assert response.headers["access-control-allow-origin"] == ORIGIN
+    exposed = response.headers["access-control-expose-headers"].lower()
+    assert {"x-request-id", "retry-after"} <= set(exposed.replace(" ", "").split(","))
+    assert "x-request-id" in response.headers
+    assert complete(shared, {"Origin": ORIGIN}).headers["access-control-allow-origin"] == ORIGIN, "the 401 too"
+    assert "access-control-allow-origin" not in complete(shared, {"Origin": ""}).headers
 
 
 def test_an_unknown_route_gets_the_same_shape(client: TestClient) -> None:

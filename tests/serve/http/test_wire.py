@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import socket
-from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from threading import Event
-from time import sleep
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
+import httpx
 import openai
 import pytest
-import torch
 
-from lts_ray.runtime.segment import Segment
+from serve.http.request_limits import RequestLimits
 from serve.http.service import Service
-from tests.serve.conftest import Server
+from tests.serve.conftest import Gate, Server, running_server, wait_for
 
 
 def test_the_official_client_completes_and_streams(official: openai.OpenAI) -> None:
@@ -120,32 +119,6 @@ def test_the_official_client_knows_the_requests_id(official: openai.OpenAI) -> N
     assert answer._request_id == "trace/1"
 
 
-class Gate:
-    """Steps wait until it is opened: what is asked meanwhile is in the engine, however fast the machine is."""
-
-    def __init__(self, run: Callable[[Sequence[Segment]], torch.Tensor]) -> None:
-        self.reached, self.opened, self._run = Event(), Event(), run
-
-    def __call__(self, segments: Sequence[Segment]) -> torch.Tensor:
-        self.reached.set()
-        self.opened.wait()
-        return self._run(segments)
-
-
-@pytest.fixture
-def gate(service: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
-    gate = Gate(service.engine._runtime.run)
-    monkeypatch.setattr(service.engine._runtime, "run", gate)
-    yield gate
-    gate.opened.set()  # a test that failed before it did must not hang the others
-    wait_for(lambda: service.engine.counts() == (0, 0))
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    while not condition():
-        sleep(0.005)
-
-
 @pytest.mark.parametrize("n", [1, 2])
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 def test_a_client_that_goes_away_frees_its_rows(
@@ -214,3 +187,30 @@ def test_a_full_queue_answers_429_and_the_rest_is_served(service: Service, offic
         assert int(refusal.value.response.headers["retry-after"]) >= 1
         gate.opened.set()
         assert [each.result() for each in asked] == ["text_completion"] * 5
+
+
+def test_bodies_that_do_not_come_are_given_up_and_hold_up_nobody(service: Service) -> None:
+    """More of them than there are places; some send a byte now and then."""
+    limits = RequestLimits(body_timeout_s=1.0)
+    half = b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{"
+    with running_server(replace(service, limits=limits)) as server, ExitStack() as opened:
+        sockets = [opened.enter_context(socket.create_connection((server.host, server.port))) for _ in range(104)]
+        for each in sockets:
+            each.sendall(half)
+        assert httpx.get(f"{server.url}/health").json() == {"status": "ok", "running": 0, "waiting": 0}
+        body = {"model": "tiny", "prompt": "the", "max_tokens": 2}
+        assert httpx.post(f"{server.url}/v1/completions", json=body).status_code == 200
+        dripping = sockets[0]
+        dripping.settimeout(0.1)
+        while True:
+            try:
+                received = dripping.recv(1 << 16)
+                break
+            except TimeoutError:
+                dripping.sendall(b" ")
+        answers = [received, *(each.makefile("rb").read() for each in sockets[1:])]
+    for answer in answers:
+        head, _, error = answer.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 408 ")
+        assert b"connection: close" in head.lower()
+        assert json.loads(error)["error"]["code"] == "body_timeout"
