@@ -11,7 +11,6 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from statistics import fmean, median
 from typing import Annotated, Any
 
@@ -21,7 +20,7 @@ import typer
 from benchmarks.common.command import StageProgress, Threads, run_benchmark
 from benchmarks.common.machine import Machine
 from lts_ray.architecture import Architecture
-from lts_ray.cli.options import Seed
+from lts_ray.cli.options import OutputFile, Seed
 from lts_ray.console import print_rows, progress_bars
 from lts_ray.cost import Cost
 from lts_ray.errors import LtsRayError
@@ -176,7 +175,7 @@ def architecture_costs(
     layers: Annotated[int, typer.Option(min=12, help="Layer configurations to measure and fit to.")] = 60,
     candidates: Annotated[int, typer.Option(min=1, help="Unseen candidates to predict and measure.")] = 50,
     seed: Seed = 0,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="File for every row, as JSON.")] = None,
+    output: OutputFile = None,
 ) -> None:
     """Cost model: how far its predictions are from what unseen architectures take."""
     target = Target(name="here", local=True, threads=threads)

@@ -36,7 +36,7 @@ from benchmarks.decoders.decode_times import (
 from benchmarks.decoders.our_decoders import open_ours
 from benchmarks.decoders.rival_decoders import library_versions, open_rivals, why_missing
 from benchmarks.load.step_log import StepLog
-from lts_ray.cli.options import Model, Seed
+from lts_ray.cli.options import Model, OutputFile, Seed
 from lts_ray.console import print_rows
 from lts_ray.errors import LtsRayError
 from lts_ray.files import write_json
@@ -233,7 +233,7 @@ def decode(
     ] = "transformers,transformers-cb,ctranslate2",
     threads: Annotated[int, typer.Option(min=1, help="Threads that each library decodes on.")] = 1,
     rounds: Annotated[int, typer.Option(min=1, help="Turns that each response is timed in; the median counts.")] = 3,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="File for the results, as JSON.")] = None,
+    output: OutputFile = None,
     seed: Seed = 0,
 ) -> None:
     """Decoding in float32: this engine beside transformers and CTranslate2, same weights and prompts, taking turns."""

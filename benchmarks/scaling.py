@@ -25,7 +25,6 @@ from benchmarks.laws.scaling_points import ScalingPoint, read_points
 from lts_ray.cli.options import Output, Seed
 from lts_ray.errors import LtsRayError
 from lts_ray.training.freed_memory import keep_freed_memory
-from lts_ray.training.run_folder import check_output
 from lts_ray.training.run_settings import ModelSettings, TrainingSettings
 
 SCHEMA = 1
@@ -176,7 +175,6 @@ def scaling(
     if runs:
         if sizes is not None or steps is not None:
             raise LtsRayError("--runs fits what is trained already: leave --sizes and --steps out")
-        check_output(output)
         result = fit_points(read_points(runs))
     else:
         keep_freed_memory()

@@ -1,13 +1,21 @@
-"""Files that are never half written: a temporary file beside the target, fsync, then rename."""
+"""Files: texts are read in one place, whatever wrote them, and nothing is ever half written.
+
+What is written goes to a temporary file beside the target, fsync, then rename. What cannot be read or written is one
+line for the user.
+"""
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import os
+import shutil
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +23,78 @@ import yaml
 
 from lts_ray.errors import LtsRayError
 
+YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""In C, where there is one: the other takes seconds for a few thousand brackets."""
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+DEEPEST, LARGEST = 100, 1_000_000
+"""Levels and values of what people write: aliases make a YAML file of ten lines larger than any memory."""
+
+
+def reason_of(error: Exception) -> str:
+    """In words: without a number or a path, which the message has already."""
+    return (isinstance(error, OSError) and error.strerror) or " ".join(str(error).split()) or type(error).__name__
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """While `path` is written: what the system refuses becomes one line that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise LtsRayError(f"{path} cannot be written: {reason_of(error)}") from None
+
+
+def make_folder(path: Path) -> None:
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def check_output(path: Path) -> None:
+    """Raises LtsRayError where a folder `path` cannot be made or written into, as far as can be known before the work.
+
+    Tried in the nearest folder that there is, which it leaves as it was.
+    """
+    with writing(path):
+        nearest = next(place for place in (path, *path.parents) if place.exists())
+        if not nearest.is_dir():
+            raise LtsRayError(f"{nearest} is a file, not a folder: choose another --output")
+        with tempfile.NamedTemporaryFile(dir=nearest, prefix=".lts-ray-") as file:
+            file.write(bytes(4096))
+            file.flush()
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[None]:
+    """While a folder is filled that is not there or empty, else LtsRayError. What fails leaves it as it was."""
+    check_output(path)
+    is_there = path.exists()
+    if is_there and any(path.iterdir()):
+        raise LtsRayError(f"{path} is not empty; choose another --output")
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(path, ignore_errors=True)
+        if is_there:
+            path.mkdir(exist_ok=True)
+        raise
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it takes `path`'s place when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)  # mkstemp makes it private; results are as readable as the folder they lie in
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    make_folder(path.parent)
+    with writing(path):
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(0o644)  # mkstemp makes it private; results are as readable as the folder they lie in
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -84,14 +148,33 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     write_text(path, json_text(value, indent=1) + "\n")
 
 
-def read_json(path: Path, *, what: str) -> dict[str, Any]:
-    """Read one JSON object; `what` names the file's role in the error, e.g. "frontier"."""
+def read_text(path: Path, *, what: str) -> str:
+    """A text as people and their programs write it: UTF-8 or, by its byte order mark, UTF-16; any ends of lines.
+
+    path: `-` is stdin. what: the file's role in an LtsRayError, e.g. "frontier".
+    """
     try:
-        value = json_value(path.read_text(encoding="utf-8"))
+        content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
     except FileNotFoundError:
         raise LtsRayError(f"{what} {path} does not exist") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise LtsRayError(f"{what} {path} cannot be read as JSON: {error}") from None
+    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
+        raise LtsRayError(f"{what} {path} cannot be read: {reason_of(error)}") from None
+    try:
+        text = content.decode("utf-16" if content.startswith(UTF_16) else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise LtsRayError(f"{what} {path} cannot be read as UTF-8: line {line} is not {error.encoding}") from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_json(path: Path, *, what: str) -> dict[str, Any]:
+    """Read one JSON object; `what` names the file's role in the error, e.g. "frontier"."""
+    text = read_text(path, what=what)
+    try:
+        value = json_value(text)
+        check_extent(value)
+    except ValueError as error:
+        raise LtsRayError(f"{what} {path} cannot be read as JSON: {reason_of(error)}") from None
     if not isinstance(value, dict):
         raise LtsRayError(f"{what} {path} is not a JSON object but a {type(value).__name__}")
     return value
@@ -99,32 +182,60 @@ def read_json(path: Path, *, what: str) -> dict[str, Any]:
 
 def read_yaml(path: Path, *, what: str) -> object:
     """Read a YAML file of any content; `what` names the file's role in the error."""
+    text = read_text(path, what=what)
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise LtsRayError(f"{what} {path} does not exist") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise LtsRayError(f"{what} {path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+        value: object = yaml.load(text, Loader=YAML)
+        check_extent(value)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-13-01
+        raise LtsRayError(f"{what} {path} cannot be read as YAML: {reason_of(error)}") from None
+    return value
+
+
+def check_extent(value: object) -> None:
+    """Raises ValueError for what is nested too deeply, without end or into more values than a person writes."""
+    level, seen = [value], 0
+    for _ in range(DEEPEST):
+        inner = (part.values() if isinstance(part, dict) else part for part in level if isinstance(part, dict | list))
+        level = list(islice(chain.from_iterable(inner), LARGEST))
+        seen += len(level)
+        if seen >= LARGEST:
+            raise ValueError(f"{LARGEST:,} values or more")
+    if level:
+        raise ValueError(f"nested more than {DEEPEST} deep")
 
 
 def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
-    """Append one record and make it durable before returning."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json_text(value) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    """Append one record and make it durable before returning. What fails leaves the file as it was."""
+    line = f"{json_text(value)}\n".encode()
+    with writing(path), path.open("ab", buffering=0) as file:
+        before = file.tell()
+        try:
+            while line:
+                line = line[file.write(line) :]
+            os.fsync(file.fileno())
+        except OSError:
+            with suppress(OSError):
+                file.truncate(before)
+            raise
 
 
 def read_json_lines(path: Path, *, what: str) -> list[dict[str, Any]]:
-    """Read JSON Lines. A last line without its newline was cut off by a kill: it is left out, not an error."""
+    """Read JSON Lines, each an object. A last line without its newline was cut off by a kill: it is left out.
+
+    Raises LtsRayError that names the line.
+    """
     if not path.exists():
         return []
-    text = path.read_text(encoding="utf-8")
-    lines = text.split("\n")[:-1]
-    try:
-        return [json_value(line) for line in lines]
-    except json.JSONDecodeError as error:
-        raise LtsRayError(f"{what} {path} has a line that is not JSON: {error}") from None
+    records = []
+    for number, line in enumerate(read_text(path, what=what).split("\n")[:-1], start=1):
+        try:
+            record = json_value(line)
+        except json.JSONDecodeError as error:
+            raise LtsRayError(f"{what} {path}, line {number}: not JSON: {error}") from None
+        if not isinstance(record, dict):
+            raise LtsRayError(f"{what} {path}, line {number}: not a JSON object but a {type(record).__name__}")
+        records.append(record)
+    return records
 
 
 def write_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:

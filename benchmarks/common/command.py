@@ -13,7 +13,7 @@ import typer
 
 from benchmarks.common.turns import Progress
 from lts_ray import console
-from lts_ray.errors import LtsRayError
+from lts_ray.ending import ending_in_one_line
 from lts_ray.interrupt import interruptible
 from lts_ray.runtime.kernel_library import warn_of_missing_kernels
 
@@ -31,11 +31,8 @@ def run_benchmark(command: Callable[..., None]) -> None:
     app.command()(interruptible(command))
     if "--help" not in sys.argv:
         warn_of_missing_kernels()
-    try:
+    with ending_in_one_line(command.__name__):
         app()
-    except LtsRayError as error:
-        print(f"{command.__name__}: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
 
 
 @contextmanager

@@ -11,10 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from lts_ray.errors import LtsRayError
-from lts_ray.files import read_json_lines
+from lts_ray.files import check_output, read_json_lines
 from lts_ray.timing import torch_threads
 from lts_ray.training.loop import chosen
-from lts_ray.training.run_folder import RunFolder, check_output
+from lts_ray.training.run_folder import RunFolder
 from lts_ray.training.run_settings import RunSettings
 from lts_ray.training.text_run import continue_run, prepare_text, start_run, train_text
 from lts_ray.training.training_progress import shown_training

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lts_ray.checkpoints.universal import is_gemma3n
-from lts_ray.errors import LtsRayError
+from lts_ray.files import new_folder
 from lts_ray.models.checkpoint_folder import read_raw_config
 from lts_ray.models.gemma3n.sliced_checkpoint import slice_checkpoint
 from lts_ray.models.matformer.hugging_face.checkpoint import (
@@ -40,16 +40,13 @@ class Extracted:
 
 def extract_checkpoint(source: Path, submodel: str, output: Path) -> Extracted:
     """Write the submodel (named as on the command line) as a checkpoint folder, with the tokenizer if there is one."""
-    if output.exists() and not output.is_dir():
-        raise LtsRayError(f"{output} is a file; choose another --output")
-    if output.exists() and any(output.iterdir()):
-        raise LtsRayError(f"{output} is not empty; choose another --output")
-    if is_gemma3n(source):
-        return Extracted(submodel=slice_checkpoint(source, submodel, output), is_plain=True)
-    model = load_checkpoint(source).model
-    chosen = model.config.submodel(submodel)
-    save_checkpoint(extract(model, chosen), output, dtype=read_dtype(source))
-    if (source / "tokenizer.json").exists():
-        save_tokenizer(load_tokenizer(source), output)
-    is_plain = read_raw_config(output)["model_type"] != PER_LAYER_MODEL_TYPE
-    return Extracted(submodel=chosen, is_plain=is_plain)
+    with new_folder(output):
+        if is_gemma3n(source):
+            return Extracted(submodel=slice_checkpoint(source, submodel, output), is_plain=True)
+        model = load_checkpoint(source).model
+        chosen = model.config.submodel(submodel)
+        save_checkpoint(extract(model, chosen), output, dtype=read_dtype(source))
+        if (source / "tokenizer.json").exists():
+            save_tokenizer(load_tokenizer(source), output)
+        is_plain = read_raw_config(output)["model_type"] != PER_LAYER_MODEL_TYPE
+        return Extracted(submodel=chosen, is_plain=is_plain)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
@@ -22,7 +21,7 @@ from lts_ray.cli import (
     train,
     vit,
 )
-from lts_ray.errors import LtsRayError
+from lts_ray.ending import ending_in_one_line
 from lts_ray.interrupt import interruptible
 
 app = typer.Typer(
@@ -67,11 +66,8 @@ def _options(
 
 def main() -> None:
     """Run a verb. A problem the user can mend is one line on stderr and exit code 2."""
-    try:
+    with ending_in_one_line("lts-ray"):
         app()
-    except LtsRayError as error:
-        print(f"lts-ray: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
 
 
 if __name__ == "__main__":

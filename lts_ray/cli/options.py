@@ -7,8 +7,24 @@ from typing import Annotated
 
 import typer
 
+from lts_ray.files import check_output
+
+
+def _folder(output: Path) -> Path:
+    """Before any work."""
+    check_output(output)
+    return output
+
+
+def _file(output: Path | None) -> Path | None:
+    if output is not None:
+        check_output(output.parent)
+    return output
+
+
 Model = Annotated[Path, typer.Option("--model", "-m", show_default="the model that ships", help="Checkpoint folder.")]
-Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.", callback=_folder)]
+OutputFile = Annotated[Path | None, typer.Option("--output", "-o", help="File for the results: JSON.", callback=_file)]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what --output holds.")]
 Address = Annotated[str | None, typer.Option("--address", help="Ray cluster; default: RAY_ADDRESS, else a local one.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON Lines instead of a table.")]

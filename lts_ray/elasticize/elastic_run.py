@@ -19,7 +19,7 @@ from lts_ray.elasticize.elasticize_settings import ElasticizeSettings
 from lts_ray.elasticize.gguf import check_gguf, convert_gguf
 from lts_ray.elasticize.importance import evenly, reorder_by_importance
 from lts_ray.errors import LtsRayError
-from lts_ray.files import write_json
+from lts_ray.files import check_output, write_json
 from lts_ray.models.checkpoint_folder import CONFIG
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint, read_config, save_checkpoint
 from lts_ray.models.matformer.matformer import MatFormer
@@ -31,7 +31,7 @@ from lts_ray.text.tokenizer import load_tokenizer, save_tokenizer
 from lts_ray.training.loop import chosen
 from lts_ray.training.new_learner import check_tokenizer
 from lts_ray.training.ray_trainer import run_training
-from lts_ray.training.run_folder import RunFolder, check_output
+from lts_ray.training.run_folder import RunFolder
 from lts_ray.training.run_settings import RunSettings
 from lts_ray.training.text_run import check_text, prepare_text
 

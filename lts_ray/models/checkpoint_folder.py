@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lts_ray.errors import LtsRayError
-from lts_ray.files import read_json, replacing, write_json
+from lts_ray.files import make_folder, read_json, replacing, write_json
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -31,11 +31,19 @@ BACKBONE_MODEL_TYPES = {"lts_ray_gpt2": "gpt2", "lts_ray_transformer_xl": "trans
 
 def write_folder(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any], *, dtype: torch.dtype) -> None:
     """dtype: what the weights are stored in."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     stored = {name: value.detach().to(dtype).contiguous() for name, value in tensors.items()}
     with replacing(folder / WEIGHTS) as temporary:
-        save_file(stored, temporary, metadata={"format": "pt"})
+        save_tensors(stored, temporary)
     write_json(folder / CONFIG, config)
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raises OSError where the file cannot be written: a full disk is an error of its own to safetensors."""
+    try:
+        save_file(dict(tensors), path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise OSError(str(error)) from None
 
 
 def read_raw_config(folder: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ A measured column varies nearly from row to row, or is named after what is measu
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from math import isfinite
 from pathlib import Path
 
 from lts_ray.errors import LtsRayError
+from lts_ray.files import read_text
 from lts_ray.pareto import Objectives
 
 Value = float | tuple[float, ...]
@@ -65,12 +67,12 @@ def read_designs(path: Path, *, objectives: Sequence[str], columns: Sequence[str
 
 
 def _read(path: Path) -> tuple[list[str], list[list[str]]]:
+    text = read_text(path, what="table")
+    first = text.partition("\n")[0]
+    separator = max(",;\t", key=first.count)  # spreadsheets write what their language separates lists by
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            lines = [line for line in csv.reader(file) if line]
-    except FileNotFoundError:
-        raise LtsRayError(f"table {path} does not exist") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        lines = [line for line in csv.reader(io.StringIO(text), delimiter=separator) if line]
+    except csv.Error as error:
         raise LtsRayError(f"table {path} cannot be read as CSV: {error}") from None
     if len(lines) < 3:
         raise LtsRayError(f"table {path} needs a header and at least two rows")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lts_ray.errors import LtsRayError
-from lts_ray.files import append_json_line, read_json_lines
+from lts_ray.files import append_json_line, make_folder, read_json_lines, writing
 from lts_ray.lock import is_vacant
 
 SCHEMA = 2
@@ -30,7 +30,7 @@ def open_log(folder: Path, plan: Mapping[str, Any], *, resume: bool) -> list[dic
     elif resume:
         raise LtsRayError(f"{folder} holds no search to resume: leave --resume out to start one")
     else:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         append_json_line(log, header)
     return records[1:]
 
@@ -42,11 +42,12 @@ def has_evaluations(folder: Path) -> bool:
 
 def cut_unfinished(log: Path) -> None:
     """Cut off a last line that a kill left unfinished, so that the next one starts a new line. For the only writer."""
-    content = log.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if whole != content:
-        with log.open("r+b") as file:
-            file.truncate(len(whole))
+    with writing(log):
+        content = log.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if whole != content:
+            with log.open("r+b") as file:
+                file.truncate(len(whole))
 
 
 def check_same(logged: Mapping[str, Any], wanted: Mapping[str, Any], log: Path) -> None:

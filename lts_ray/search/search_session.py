@@ -28,6 +28,7 @@ from lts_ray.spaces.limited_space import LimitedSpace
 from lts_ray.spaces.search_space import Candidate
 
 Outcome = Evaluation | Failed
+CUT_OFF = "the log was damaged: without that line and those behind it, the search goes on from there"
 
 
 class SearchSession(Generic[Candidate]):
@@ -135,6 +136,8 @@ class SearchSession(Generic[Candidate]):
 
     def check_something_evaluated(self) -> None:
         """Raise LtsRayError, with the reasons, when nothing could be evaluated."""
+        if not self.outcomes:
+            raise LtsRayError(f"{self.log} has no evaluation yet: look again when the search has ended the first")
         if not self.evaluated:
             reasons = sorted({outcome.reason for outcome in self.outcomes.values() if isinstance(outcome, Failed)})
             raise LtsRayError(f"every evaluation failed: {'; '.join(reasons[:3])}; see {self.log}")
@@ -150,12 +153,17 @@ class SearchSession(Generic[Candidate]):
 
     def _replay(self, records: list[dict[str, Any]]) -> None:
         known: dict[Candidate, Outcome] = {}
-        for record in records:
+        for number, record in enumerate(records, start=2):
             try:
-                if record["kind"] != "step_cost":  # older logs have these; nothing reads them any more
+                kind = record["kind"]
+                if kind == "evaluation":
                     known.setdefault(self.plan.space.from_json(record["candidate"]), outcome_from_json(record))
+                elif kind != "step_cost":  # older logs have these; nothing reads them any more
+                    raise LtsRayError(f"this version knows no record of kind {kind!r}")
             except KeyError as error:
-                raise LtsRayError(f"{self.log} has a record without {error}: the log was changed by hand") from None
+                raise LtsRayError(f"{self.log}, line {number}: a record without {error}; {CUT_OFF}") from None
+            except LtsRayError as error:
+                raise LtsRayError(f"{self.log}, line {number}: {error}; {CUT_OFF}") from None
         left = set(known)
         while left and (candidate := self._search.ask()) is not None:
             if candidate in known:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, TypeVar
 
 from lts_ray.architecture import Architecture
 from lts_ray.errors import LtsRayError
-from lts_ray.files import json_value
+from lts_ray.files import json_value, read_text
 from lts_ray.spaces.backbone_space import BackboneSpace
 from lts_ray.submodel import are_whole
 
@@ -59,11 +58,7 @@ class ArchitectureRow:
 
 def read_rows(path: Path, read: Callable[[ArchitectureRow], Result]) -> Iterator[Result]:
     """What `read` makes of each line of a file, `-` for stdin. Raises LtsRayError that names the line."""
-    try:
-        lines = (sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")).splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise LtsRayError(f"rows {path} cannot be read: {error}") from None
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_text(path, what="rows").split("\n"), start=1):
         if line.strip():
             try:
                 result = read(ArchitectureRow.parse(line))

@@ -6,6 +6,7 @@ A batch is a function of the seed and the step alone.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ def split_documents(documents: Sequence[Document], fraction: float) -> tuple[lis
         raise LtsRayError(f"validation_fraction must be between 0 and 1; got {fraction}")
     if len(documents) < 2:
         return _cut(documents[0], fraction)
-    ranked = sorted(documents, key=lambda document: hashlib.sha256(document.name.encode()).digest())
+    ranked = sorted(documents, key=lambda document: hashlib.sha256(os.fsencode(document.name)).digest())
     held_out = {document.name for document in ranked[: min(len(ranked) - 1, max(1, round(fraction * len(ranked))))]}
     training = [document for document in documents if document.name not in held_out]
     return training, [document for document in documents if document.name in held_out]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lts_ray.errors import LtsRayError
+from lts_ray.files import read_text
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,9 @@ def _sotu() -> Iterator[Document]:
 
 
 def _matching(pattern: str) -> list[Path]:
-    names = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207, Path.glob takes no absolute pattern
-    paths = [Path(name) for name in names if Path(name).is_file()]
+    exact = [pattern] if Path(pattern).exists() else []  # brackets in a file's name are no pattern
+    names = exact or sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207, Path.glob takes no absolute pattern
+    paths = [Path(name) for name in names if not Path(name).is_dir()]
     if not paths:
         known = ", ".join(["sotu", *HUB])
         raise LtsRayError(
@@ -79,10 +81,7 @@ def _matching(pattern: str) -> list[Path]:
 
 def _files(pattern: str) -> Iterator[Document]:
     for path in _matching(pattern):
-        try:
-            yield Document(str(path), path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise LtsRayError(f"text file {path} cannot be read as UTF-8: {error}") from None
+        yield Document(str(path), read_text(path, what="text file"))
 
 
 def _hub(source: str) -> Iterator[Document]:

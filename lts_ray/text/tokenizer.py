@@ -12,7 +12,7 @@ from typing import Any
 import tokenizers
 
 from lts_ray.errors import LtsRayError
-from lts_ray.files import read_json, write_json, write_text
+from lts_ray.files import make_folder, read_json, read_text, write_json, write_text
 from lts_ray.text.chat_template import ChatTemplate
 from lts_ray.text.spelling import Spelling
 from lts_ray.text.text_stream import TextStream
@@ -162,7 +162,7 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_text(folder / "tokenizer.json", tokenizer.backend.to_str())
     write_json(folder / "tokenizer_config.json", tokenizer.settings)
     if tokenizer.generation:
@@ -219,7 +219,7 @@ def _read_settings(folder: Path) -> dict[str, Any]:
         settings |= {name: _plain(value) for name, value in named.items()}
     files = {"default": folder / "chat_template.jinja"}
     files |= {path.stem: path for path in sorted((folder / "additional_chat_templates").glob("*.jinja"))}
-    found = {name: _read_text(path) for name, path in files.items() if path.is_file()}
+    found = {name: read_text(path, what="chat template") for name, path in files.items() if path.is_file()}
     if found.keys() == {"default"}:
         settings["chat_template"] = found["default"]
     elif found:
@@ -227,13 +227,6 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     elif settings.get("chat_template") is None and (folder / "chat_template.json").is_file():
         settings["chat_template"] = read_json(folder / "chat_template.json", what="chat template").get("chat_template")
     return settings
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise LtsRayError(f"chat template {path} cannot be read as UTF-8: {error}") from None
 
 
 def _plain(tokens: object) -> object:

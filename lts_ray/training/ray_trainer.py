@@ -17,10 +17,11 @@ from ray.exceptions import RayError
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from lts_ray.errors import LtsRayError, StoppedError
+from lts_ray.files import check_output
 from lts_ray.ray_session import check_cluster, check_room, connected
 from lts_ray.training.freed_memory import keep_freed_memory
 from lts_ray.training.loop import device_named
-from lts_ray.training.run_folder import RunFolder, check_output
+from lts_ray.training.run_folder import RunFolder
 from lts_ray.training.run_settings import RunSettings, TrainingSettings
 from lts_ray.training.text_run import check_text, continue_run, prepare_text, start_run, train_text
 from lts_ray.training.training_progress import shown_training

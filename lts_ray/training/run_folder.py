@@ -98,13 +98,6 @@ class RunFolder:
         return settings
 
 
-def check_output(path: Path) -> None:
-    """Raises LtsRayError where no folder can be made, or is."""
-    for place in (path, *path.parents):
-        if place.exists() and not place.is_dir():
-            raise LtsRayError(f"{place} is a file, not a folder: choose another --output")
-
-
 def forget_after(metrics: Path, step: int) -> None:
     """Drop records of steps that a resumed run does again, so that no step is logged twice."""
     records = read_json_lines(metrics, what="metrics")

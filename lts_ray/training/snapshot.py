@@ -11,10 +11,12 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from lts_ray.errors import LtsRayError
+from lts_ray.files import writing
+from lts_ray.models.checkpoint_folder import save_tensors
 
 KEEP = 2
 
@@ -29,11 +31,16 @@ def save_snapshot(folder: Path, step: int, model: nn.Module, optimizer: torch.op
     path = _place(folder, step)
     temporary = folder / f".{path.name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    save_file(tensors, temporary / "state.safetensors")
-    if path.exists():
-        shutil.rmtree(path)
-    temporary.rename(path)
+    try:
+        with writing(path):
+            temporary.mkdir(parents=True)
+            save_tensors(tensors, temporary / "state.safetensors")
+            if path.exists():
+                shutil.rmtree(path)
+            temporary.rename(path)
+    except LtsRayError:
+        shutil.rmtree(temporary, ignore_errors=True)  # a full disk has room again for what else is to be written
+        raise
     for old in snapshots(folder)[:-KEEP]:
         shutil.rmtree(old)
 

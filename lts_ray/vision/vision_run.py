@@ -11,11 +11,12 @@ from pathlib import Path
 import torch
 
 from lts_ray.errors import LtsRayError
+from lts_ray.files import check_output
 from lts_ray.models.checkpoint_folder import CONFIG
 from lts_ray.models.vit.vit_checkpoint import load_vit, save_vit
 from lts_ray.training.learners.learner import freeze
 from lts_ray.training.loop import chosen, train
-from lts_ray.training.run_folder import RunFolder, check_output
+from lts_ray.training.run_folder import RunFolder
 from lts_ray.training.training_progress import shown_training
 from lts_ray.vision.image_batches import ImageBatches
 from lts_ray.vision.images import ImageData, Images, read_images

@@ -16,6 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from lts_ray.errors import LtsRayError
+from lts_ray.files import read_text
 
 PREFIX = "lts-"
 KEY_BYTES = 32
@@ -30,12 +31,7 @@ class Keys:
     @classmethod
     def read(cls, path: Path) -> Keys:
         """Raises LtsRayError that names the line, and not what stands on it."""
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            raise LtsRayError(f"keys file {path} cannot be read: {reason}") from None
-        return cls(tuple(_digests(lines, path)))
+        return cls(tuple(_digests(read_text(path, what="keys file").splitlines(), path)))
 
     def accept(self, key: str) -> bool:
         """Takes as long for a wrong key as for a right one, and as long for the first as for the last."""

@@ -115,7 +115,7 @@ def test_proxies_prints_the_agreement_of_each(
 
 BAD = {
     "unknown backbone": (["params", "--space", "gpt5", "--input", "{empty}"], "unknown search space 'gpt5'"),
-    "no rows": (["params", "--space", "gpt2", "--input", "none.jsonl"], "rows none.jsonl cannot be read"),
+    "no rows": (["params", "--space", "gpt2", "--input", "none.jsonl"], "rows none.jsonl does not exist"),
     "bad row": (["params", "--space", "gpt2", "--input", "{targets}"], "line 1: not JSON"),
     "no table": (["replay", "-t", "none.csv", "--objectives", "a,b"], "table none.csv does not exist"),
     "unknown proxy": (["proxies", "--space", "gpt2", "-i", "{row}", "--proxies", "luck"], "unknown proxy luck"),

@@ -189,6 +189,6 @@ def test_what_comes_from_outside_is_escaped(of_submodels: ReportData) -> None:
     assert "&lt;img src=x onerror=alert(1)&gt;" in page
 
 
-def test_nothing_evaluated_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(LtsRayError, match="every evaluation failed"):
+def test_a_report_before_the_first_evaluation_says_that_there_is_none_yet(tmp_path: Path) -> None:
+    with pytest.raises(LtsRayError, match="has no evaluation yet"):
         write_report(started(tmp_path / "empty"), SUBMODELS, tmp_path / "report.html")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-from lts_ray.errors import LtsRayError
+from lts_ray.ending import ending_in_one_line
 from lts_ray.evaluation.harness import TASKS, check_lm_eval
 
 VERBS = ("run", "ls", "validate")
@@ -27,16 +27,13 @@ def with_our_tasks(arguments: list[str]) -> list[str]:
 
 
 def main() -> None:
-    try:
+    with ending_in_one_line("lts-ray"):
         check_lm_eval()
         from lm_eval.__main__ import cli_evaluate
 
         import_module("lts_ray.evaluation.harness.harness_model")  # registers it
         sys.argv[1:] = with_our_tasks(sys.argv[1:])
         cli_evaluate()
-    except LtsRayError as error:
-        print(f"lts-ray: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
 
 
 if __name__ == "__main__":

@@ -76,6 +76,7 @@ class MeasurementPool:
         self._nodes: list[ClusterNode] = []
         self._watcher: asyncio.Task[None] | None = None
         self._tickets: defaultdict[str, asyncio.Future[tuple[Any, float | None]]] = defaultdict(asyncio.Future)
+        self._over: defaultdict[str, asyncio.Future[None]] = defaultdict(asyncio.Future)
 
     @property
     def _computes_loss(self) -> bool:
@@ -128,13 +129,20 @@ class MeasurementPool:
         return Evaluation(loss=loss, measurements=measurements)
 
     async def offer(self, ticket: str, candidate: Any | None, loss: float | None = None) -> None:
-        """What `take` of this ticket evaluates; None: there is nothing to evaluate."""
-        self._tickets[ticket].set_result((candidate, loss))
+        """What `take` of this ticket evaluates; None: there is nothing to evaluate, or nothing to wait for any more."""
+        if candidate is None:
+            self._over[ticket].set_result(None)
+        else:
+            self._tickets[ticket].set_result((candidate, loss))
 
     async def take(self, ticket: str) -> str | None:
-        """Wait for the ticket's candidate and evaluate it; the outcome as JSON. None where there was nothing."""
-        candidate, loss = await self._tickets[ticket]
-        return None if candidate is None else json.dumps(outcome_to_json(await self.evaluate(candidate, loss)))
+        """Wait for the ticket's candidate and evaluate it; the outcome as JSON. None where it is over before."""
+        outcome = asyncio.create_task(self._outcome(ticket))
+        await asyncio.wait((outcome, self._over[ticket]), return_when=asyncio.FIRST_COMPLETED)
+        return await outcome if outcome.done() else None
+
+    async def _outcome(self, ticket: str) -> str:
+        return json.dumps(outcome_to_json(await self.evaluate(*await self._tickets[ticket])))
 
     async def _watch(self) -> None:
         while True:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lts_ray.files import replacing, write_json
+from lts_ray.files import make_folder, replacing, write_json
 from lts_ray.models.checkpoint_folder import CONFIG, INDEX, read_raw_config
 from lts_ray.models.gemma3n.cut import Cut, cut_of, prefix_of, sliced_config
 from lts_ray.models.gemma3n.gemma3n_checkpoint import check_weights, read_gemma3n_config
@@ -39,7 +39,7 @@ def slice_checkpoint(source: Path, submodel: str, output: Path) -> Submodel:
             cut = cut_of(name, config, chosen, prefix=prefix)
             if cut is not None:
                 by_file.setdefault(stored.file, []).append(_written(stored, cut))
-        output.mkdir(parents=True, exist_ok=True)
+        make_folder(output)
         for file, tensors in by_file.items():
             write_tensors(output / file, tensors)
     if len(by_file) > 1 or INDEX in {path.name for path in source.iterdir()}:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from lts_ray.errors import LtsRayError
-from lts_ray.files import read_json, write_json
+from lts_ray.files import make_folder, read_json, write_json
 from lts_ray.models.checkpoint_folder import (
     check_fit,
     read_ours,
@@ -50,7 +50,7 @@ def save_vit(
     model: MatViT, folder: Path, *, dtype: torch.dtype = torch.float32, accuracy: Mapping[str, float] | None = None
 ) -> None:
     """Write the folder of `model`; dtype: what its weights are stored in."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_json(folder / PIXELS, _pixels(model.config))
     write_folder(folder, to_theirs(model.state_dict()), _raw_config(model.config, dtype, accuracy or {}), dtype=dtype)
 

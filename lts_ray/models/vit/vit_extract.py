@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from lts_ray.errors import LtsRayError
+from lts_ray.files import new_folder
 from lts_ray.models.matformer.hugging_face.checkpoint import read_dtype
 from lts_ray.models.vit.matvit import MatViT
 from lts_ray.models.vit.vit_checkpoint import load_vit, save_vit
@@ -25,11 +25,8 @@ def extract_vit(model: MatViT, submodel: Submodel) -> MatViT:
 
 def extract_vit_checkpoint(source: Path, submodel: str, output: Path) -> Submodel:
     """Write the submodel (named as on the command line) as a checkpoint folder."""
-    if output.exists() and not output.is_dir():
-        raise LtsRayError(f"{output} is a file; choose another --output")
-    if output.exists() and any(output.iterdir()):
-        raise LtsRayError(f"{output} is not empty; choose another --output")
-    model = load_vit(source).model
-    chosen = model.config.submodel(submodel)
-    save_vit(extract_vit(model, chosen), output, dtype=read_dtype(source))
+    with new_folder(output):
+        model = load_vit(source).model
+        chosen = model.config.submodel(submodel)
+        save_vit(extract_vit(model, chosen), output, dtype=read_dtype(source))
     return chosen

@@ -23,13 +23,14 @@ from lts_ray.search.search_session import SearchSession
 
 SCHEMA = 2
 Offer = Callable[[str, Hashable | None], None]
-"""Called with a ticket and its candidate; None: there is nothing left to evaluate."""
+"""Called with a ticket and its candidate; None: there is nothing left to evaluate, or what it has is given up."""
 
 
 class LtsSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
     """Pairs trials with candidates by trial id: a trial always has the same one, a second completion is ignored.
 
-    failure: set when a trial ended without an outcome, which is never the candidate's fault: the pool is gone.
+    failure: set when an outcome cannot be logged, or a trial ended without one, which is never the candidate's fault:
+    the pool is gone.
     """
 
     def __init__(self, session: SearchSession[Any], *, offer: Offer, show: Callable[[], None] = lambda: None) -> None:
@@ -54,9 +55,12 @@ class LtsSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
             return
         if error or result is None or OUTCOME not in result:
             described = "a candidate" if candidate is None else self._session.plan.space.to_json(candidate)
-            self.failure = f"the trial of {described} ended without a result"
+            self._fail(f"the trial of {described} ended without a result")
         else:
-            self._session.record(candidate, outcome_from_json(json.loads(result[OUTCOME])))
+            try:
+                self._session.record(candidate, outcome_from_json(json.loads(result[OUTCOME])))
+            except LtsRayError as problem:  # such as a full disk: what is measured from here on would be lost too
+                self._fail(str(problem))
             self._show()
         self._hand_out()
 
@@ -89,6 +93,14 @@ class LtsSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
         if self.failure is not None or self._session.is_finished:
             while self._waiting:
                 self._offer(self._waiting.popleft(), None)
+
+    def _fail(self, reason: str) -> None:
+        """The first failure counts. What is being evaluated is given up."""
+        if self.failure is None:
+            self.failure = reason
+            for ticket, candidate in self._trials.items():
+                if candidate not in self._session.outcomes:
+                    self._offer(ticket, None)
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune keeps a copy in its own temporary folder; a progress bar and a pool cannot be in it."""
