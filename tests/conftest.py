@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
 
 # The tests' matrices are small: with threads, numpy's products take ten times as long on a busy machine.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from playwright.sync_api import Browser, sync_playwright
 
 from lts_ray.models.matformer.hugging_face.checkpoint import save_checkpoint
 from lts_ray.models.matformer.matformer import MatFormer
@@ -91,3 +94,15 @@ def texts(tmp_path: Path) -> Path:
     for seed in range(8):
         (folder / f"{seed}.txt").write_text(make_text(seed=seed), encoding="utf-8")
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Of the module, not the session: Playwright keeps an event loop in this thread, beside which asyncio.run fails."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("no chromium: install the package chromium (apt install chromium) to test what pages look like")
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        yield launched
+        launched.close()

@@ -1,4 +1,4 @@
-"""A target's front: quality against the latencies there are, with memory as colour; and turned with the mouse, in the
+"""A target's front: quality against a latency, with memory as colour; and turned with the mouse, in the
 three dimensions that it is a front of."""
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from lts_ray.pareto import non_dominated
 from lts_ray.report.hover_text import hover_text
@@ -17,53 +16,51 @@ from lts_ray.report.style import ACCENT, FONT, GRID, HOVER, INK, LEGEND, MEMORY_
 from lts_ray.search.algorithms.search_settings import LatencyName
 
 AXES: dict[LatencyName, str] = {"prefill_ms": "prefill latency, ms", "decode_ms": "decode latency, ms per token"}
+LEFT, RIGHT = 0.16, 0.07
+"""Of what the latencies span, empty beside them: the names of trained granularities stand to the left."""
 EYE = {"x": 1.45, "y": -1.6, "z": 0.7}
 """From the side: latency and memory grow together, so that the front runs from left to right."""
 
 
-def front_figure(data: ReportData, target: str) -> go.Figure:
-    axes: list[LatencyName] = [axis for axis in AXES if axis == "prefill_ms" or data.can_decode]
-    figure = make_subplots(rows=1, cols=len(axes), shared_yaxes=True, horizontal_spacing=0.035)
+def front_figure(data: ReportData, target: str, axis: LatencyName) -> go.Figure:
+    """Quality against one latency. A phone has no room for both latencies side by side."""
+    figure = go.Figure()
     front, rest, landmarks = data.front(target), _off_front(data, target), _landmarks(data)
     bar = {"title": {"text": "memory, MB", "side": "right", "font": {"size": 13}}, "thickness": 12, "outlinewidth": 0}
-    for column, axis in enumerate(axes, start=1):
-        first = column == 1
-        off_front = {
-            **_hover(data, rest, target, "evaluated"),
-            "legendgroup": "evaluated",
-            "marker": {"color": MUTED, "size": 6, "opacity": 0.45},
-        }
-        on_front = {
-            **_hover(data, front, target, "front"),
-            "legendgroup": "front",
-            "marker": {**_by_memory(front, target, size=9, edge=1), "showscale": first, "colorbar": bar},
-        }
-        lines = {"mode": "lines", "line": {"color": ACCENT, "width": 1.5}, "hoverinfo": "skip"}
-        traces = [
-            _flat(data, rest, target, axis, showlegend=first, **off_front),
+    off_front = {
+        **_hover(data, rest, target, "evaluated"),
+        "marker": {"color": MUTED, "size": 6, "opacity": 0.45},
+    }
+    on_front = {
+        **_hover(data, front, target, "front"),
+        "marker": {**_by_memory(front, target, size=9, edge=1), "showscale": True, "colorbar": bar},
+    }
+    lines = {"mode": "lines", "line": {"color": ACCENT, "width": 1.5}, "hoverinfo": "skip"}
+    figure.add_traces(
+        [
+            _flat(data, rest, target, axis, **off_front),
             _flat(data, _leading(data, target, axis), target, axis, showlegend=False, **lines),
-            _flat(data, front, target, axis, showlegend=first, **on_front),
+            _flat(data, front, target, axis, **on_front),
         ]
-        if landmarks:
-            traces.append(
-                _flat(
-                    data,
-                    landmarks,
-                    target,
-                    axis,
-                    **_names(landmarks),
-                    legendgroup="landmark",
-                    showlegend=first,
-                    textposition="bottom left" if data.scale.is_loss else "top left",  # where nothing can lie
-                    textfont={"size": 13, "color": INK},
-                    marker={"symbol": "diamond-open", "size": 14, "color": INK, "line": {"width": 1.8}},
-                    hoverinfo="skip",
-                )
+    )
+    if landmarks:
+        figure.add_trace(
+            _flat(
+                data,
+                landmarks,
+                target,
+                axis,
+                **_names(landmarks),
+                textposition="bottom left" if data.scale.is_loss else "top left",  # where nothing can lie
+                textfont={"size": 13, "color": INK},
+                marker={"symbol": "diamond-open", "size": 14, "color": INK, "line": {"width": 1.8}},
+                hoverinfo="skip",
             )
-        for trace in traces:
-            figure.add_trace(trace, row=1, col=column)
-        figure.update_xaxes(title_text=AXES[axis], row=1, col=column)
-    figure.update_yaxes(title_text=data.scale.title, row=1, col=1)
+        )
+    latencies = [_latency(candidate, target, axis) for candidate in data.evaluated]
+    span = max(latencies) - min(latencies) or max(latencies)
+    figure.update_xaxes(title_text=AXES[axis], range=[min(latencies) - LEFT * span, max(latencies) + RIGHT * span])
+    figure.update_yaxes(title_text=data.scale.title)
     return styled(figure, height=430)
 
 
@@ -94,7 +91,7 @@ def front_figure_3d(data: ReportData, target: str) -> go.Figure:
         height=430,
         margin={"l": 0, "r": 0, "t": 30, "b": 0},
         font={"family": FONT, "size": 12, "color": INK},
-        paper_bgcolor="white",
+        paper_bgcolor="rgba(0, 0, 0, 0)",
         legend={**LEGEND, "itemsizing": "constant"},
         hoverlabel=HOVER,
         scene={

@@ -1,6 +1,7 @@
 """The frame of every page for a person: one self-contained file with plotly.js inside, once; nothing is fetched.
 
-Light, one column, system fonts; tables scroll where they are larger than the page. It knows no page in particular.
+One column, system fonts, light or dark as the reader's system is; tables scroll where they are larger than the page. It
+knows no page in particular.
 """
 
 from __future__ import annotations
@@ -20,8 +21,20 @@ FLAT: Mapping[str, Any] = {"displayModeBar": False, "responsive": True, "showSen
 """Plotly's options for a figure without buttons; its own default is one that uploads the figure."""
 
 STYLE = """
-  :root { --ink: #1f2933; --muted: #616e7c; --line: #e4e7eb; --accent: #1d6fa5; --off: #9aa5b1; }
-  body { margin: 0; color: var(--ink); background: #fff; line-height: 1.5;
+  :root { color-scheme: light dark; --page: #fff; --row: #f7f9fb; --ink: #1f2933; --muted: #616e7c; --line: #e4e7eb;
+          --accent: #1d6fa5; --off: #75808c; }
+  @media (prefers-color-scheme: dark) {
+    :root { --page: #131218; --row: #1c1b23; --ink: #ecebf2; --muted: #a09eae; --line: #32303d; --accent: #6db3e2;
+            --off: #8a8898; }
+    /* Figures come painted for a light page. */
+    .js-plotly-plot .main-svg { background: none !important; }
+    .js-plotly-plot .bg { fill: none !important; }
+    .js-plotly-plot :is(text, .point, .scatterpts)[style*="fill: rgb(31, 41, 51)"] { fill: var(--ink) !important; }
+    .js-plotly-plot :is(.point, .scatterpts)[style*="stroke: rgb(31, 41, 51)"] { stroke: var(--ink) !important; }
+    .js-plotly-plot .crisp[style*="stroke: rgb(228, 231, 235)"] { stroke: var(--line) !important; }
+    .js-plotly-plot .hovertext text { fill: #1f2933 !important; }
+  }
+  body { margin: 0; color: var(--ink); background: var(--page); line-height: 1.5;
          font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
   main { max-width: 1180px; margin: 0 auto; padding: 32px 28px 64px; }
   h1 { font-size: 26px; margin: 0 0 4px; letter-spacing: -0.01em; }
@@ -39,7 +52,7 @@ STYLE = """
   @media (max-width: 860px) { .two, .wide-narrow { grid-template-columns: minmax(0, 1fr); } }
   .scroll { overflow-x: auto; }
   .tall { overflow: auto; max-height: 820px; }
-  .tall thead { position: sticky; top: 0; background: #fff; box-shadow: 0 1px 0 var(--line); }
+  .tall thead { position: sticky; top: 0; background: var(--page); box-shadow: 0 1px 0 var(--line); }
   @media print { .tall { max-height: none; } }
   table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; width: 100%; }
   th, td { padding: 5px 9px; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
@@ -49,7 +62,7 @@ STYLE = """
   .tall th.text, .tall th.group { max-width: none; white-space: nowrap; }
   .tall table { font-size: 12.5px; }
   .tall th, .tall td { padding: 5px 6px; }
-  tbody tr:hover td { background: #f7f9fb; }
+  tbody tr:hover td { background: var(--row); }
   td.wrap { white-space: normal; min-width: 20ch; }
   td.list { white-space: normal; min-width: 21ch; max-width: 30ch; color: var(--muted); line-height: 1.35; }
   td.list.short { min-width: 14ch; max-width: 17ch; }
@@ -68,6 +81,13 @@ STYLE = """
   footer dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 18px; margin: 0 0 12px; }
   footer dt, footer dd { margin: 0; overflow-wrap: anywhere; }
   code { font-size: 12.5px; color: var(--ink); }
+  @media (max-width: 640px) {
+    main { padding: 20px 14px 40px; }
+    .numbers { gap: 12px 28px; }
+    .tall { max-height: 75vh; }
+    footer dl { grid-template-columns: minmax(0, 1fr); }
+    footer dd { margin-bottom: 8px; }
+  }
 """
 
 HEAD = (
@@ -87,6 +107,27 @@ HEAD = (
 """
 )
 TAIL = """</main>
+<script>
+// What is painted, not styled: scenes take the page's colours, and stand back where they are narrow.
+const dark = matchMedia("(prefers-color-scheme: dark)");
+function repaint() {
+  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  for (const plot of document.querySelectorAll(".scene .js-plotly-plot")) {
+    const layout = { "font.color": colour("--ink") };
+    for (const axis of ["xaxis", "yaxis", "zaxis"]) layout[`scene.${axis}.gridcolor`] = colour("--line");
+    const far = plot.clientWidth < 420 ? 1.45 : 1;
+    const eye = plot.layout.scene.camera.eye;
+    plot.eye ??= { ...eye };
+    for (const side of ["x", "y", "z"]) layout[`scene.camera.eye.${side}`] = plot.eye[side] * far;
+    const named = [...plot.data.keys()].filter((place) => plot.data[place].text);
+    const ink = { "textfont.color": colour("--ink"), "marker.color": colour("--ink") };
+    if (named.length) Plotly.restyle(plot, ink, named);
+    Plotly.relayout(plot, layout);
+  }
+}
+dark.addEventListener("change", repaint);
+addEventListener("load", repaint);
+</script>
 </body>
 </html>
 """

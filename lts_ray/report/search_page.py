@@ -15,6 +15,7 @@ from lts_ray.report.proxy_plot import proxy_figure
 from lts_ray.report.quality_scale import perplexity_text
 from lts_ray.report.report_data import ReportData, Shown, report_data
 from lts_ray.report.search_template import BODY
+from lts_ray.search.algorithms.search_settings import LatencyName
 from lts_ray.search.search_log import LOG
 from lts_ray.search.search_results import Results
 from lts_ray.search.search_session import SearchSession
@@ -47,11 +48,15 @@ def write_report(
 
 def render(data: ReportData) -> str:
     names = [target.name for target in data.targets]
+    axes: tuple[LatencyName, ...] = ("prefill_ms", "decode_ms") if data.can_decode else ("prefill_ms",)
     return page_html(
         BODY,
         title="lts-ray search report",
         data=data,
-        fronts=[figure_html(front_figure(data, name), f"front-{i}") for i, name in enumerate(names)],
+        fronts=[
+            [figure_html(front_figure(data, name, axis), f"front-{i}-{axis}") for axis in axes]
+            for i, name in enumerate(names)
+        ],
         scenes=[figure_html(front_figure_3d(data, name), f"scene-{i}", TURNED) for i, name in enumerate(names)],
         curves=[figure_html(curve_figure(data, name), f"curve-{i}") for i, name in enumerate(names)],
         proxy=figure_html(proxy_figure(data), "proxy") if data.proxy is not None else None,

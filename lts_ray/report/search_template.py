@@ -37,9 +37,13 @@ with seed {{ data.settings.seed }}. Kept are those that no other one beats in {{
 <h2>{{ finding.name }}</h2>
 <p>{{ "Lower" if data.scale.is_loss else "Upper" }} left is better. Coloured points are on the front of
 {{ dimensions }}; the line joins those that lead in a plot's two dimensions alone.</p>
-{{ fronts[loop.index0] }}
+{% set figures = fronts[loop.index0] %}
+{% if figures | length > 1 %}<div class="two">{% endif %}
+{% for figure in figures %}<div>{{ figure }}</div>{% endfor %}
+{% if figures | length > 1 %}</div>{% endif %}
+
 <div class="two">
-<div><h3>In three dimensions <span>· drag to turn</span></h3>{{ scenes[loop.index0] }}</div>
+<div class="scene"><h3>In three dimensions <span>· drag to turn</span></h3>{{ scenes[loop.index0] }}</div>
 <div><h3>Hypervolume {{ finding.hypervolume }} <span>· and after finding evaluation</span></h3>
 {{ curves[loop.index0] }}</div>
 </div>

@@ -36,7 +36,7 @@ def trace(figure: Any, name: str) -> Any:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_candidate_is_drawn_once_on_the_front_or_off_it(of_submodels: ReportData, target: str) -> None:
-    for figure in (front_figure(of_submodels, target), front_figure_3d(of_submodels, target)):
+    for figure in (front_figure(of_submodels, target, "decode_ms"), front_figure_3d(of_submodels, target)):
         front, rest = trace(figure, "front"), trace(figure, "evaluated")
         assert len(front.x) == len(of_submodels.front(target))
         assert len(front.x) + len(rest.x) == len(of_submodels.evaluated)
@@ -64,7 +64,7 @@ def test_three_dimensions_take_the_latency_that_was_searched(of_submodels: Repor
 
 
 def test_decoder_parameters_are_drawn_as_millions_upwards(of_architectures: ReportData) -> None:
-    for figure in (front_figure(of_architectures, "slow"), front_figure_3d(of_architectures, "slow")):
+    for figure in (front_figure(of_architectures, "slow", "decode_ms"), front_figure_3d(of_architectures, "slow")):
         front = trace(figure, "front")
         drawn = front.z if front.type == "scatter3d" else front.y
         assert list(drawn) == [each.decoder_params / 1e6 for each in of_architectures.front("slow")]
@@ -75,11 +75,12 @@ def test_decoder_parameters_are_drawn_as_millions_upwards(of_architectures: Repo
 @pytest.mark.parametrize("kind", ["of_submodels", "of_architectures"])
 def test_the_joined_points_only_get_better_with_latency(kind: str, request: pytest.FixtureRequest) -> None:
     data: ReportData = request.getfixturevalue(kind)
-    (line, _) = (each for each in front_figure(data, "slow").data if each.mode == "lines")
-    assert list(line.x) == sorted(line.x)
-    better = [-value if data.scale.is_loss else value for value in line.y]
-    assert better == sorted(better)
-    assert len(line.x) > 2
+    for axis in ("prefill_ms", "decode_ms"):
+        (line,) = (each for each in front_figure(data, "slow", axis).data if each.mode == "lines")
+        assert list(line.x) == sorted(line.x)
+        better = [-value if data.scale.is_loss else value for value in line.y]
+        assert better == sorted(better)
+        assert len(line.x) > 2
 
 
 def test_each_search_is_a_line_and_this_one_is_thick_and_on_top(of_submodels: ReportData) -> None:

@@ -67,7 +67,7 @@ def test_no_figure_offers_to_send_its_data_away(page_of_submodels: str) -> None:
     """Plotly's own default is a button that uploads the figure."""
     page = body(page_of_submodels)
     figures = page.count("Plotly.newPlot(")
-    assert figures == 3 * len(TARGETS) + 1
+    assert figures == 4 * len(TARGETS) + 1
     assert page.count('"showSendToCloud": false') == figures
     assert page.count('"modeBarButtons": [') + page.count('"displayModeBar": false') == figures
 

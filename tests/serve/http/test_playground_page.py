@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from hashlib import sha256
 from typing import Any, Literal
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from serve.http.api import create_app
 from serve.http.keys import Keys
 from serve.http.playground import playground_router
 from serve.http.service import Service
 from tests.serve.http.toy_playground import PIECES, STEP_MS, Script, Stage, last, piece, refusal, serving, toy_app
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Of the module, not the session: Playwright keeps an event loop in this thread, beside which asyncio.run fails."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("no chromium: install the package chromium (apt install chromium) to test the playground")
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        yield launched
-        launched.close()
 
 
 @pytest.fixture(scope="module")
