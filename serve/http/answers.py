@@ -19,6 +19,8 @@ from serve.engine.response import Token
 from serve.http.generation import Choices, TextPiece
 from serve.http.response_schemas import ChatResponse, ChunkTrace, CompletionResponse, Report, ReportPerChoice
 
+ALTERNATIVE = 60
+"""Characters of a token and its log probability, as they are written."""
 LEAST_LOGPROB = -9999.0
 """OpenAI's way to say minus infinity, which JSON cannot."""
 QUOTE = json.JSONEncoder(separators=(",", ":")).encode
@@ -45,6 +47,11 @@ class Answers(ABC):
         self._spelling = spelling
         self._head = QUOTE(self._common | {"object": self.chunk_object})[:-1] + ',"choices":['
         self._tail = '],"usage":null}' if wants_usage else "]}"
+
+    def characters(self, choices: Choices) -> int:
+        """About as many as the whole answer has."""
+        alternatives = choices.generations[0].request.top_logprobs
+        return choices.completion_tokens * (1 if alternatives is None else ALTERNATIVE * (1 + alternatives))
 
     def whole(self, pieces: Sequence[Sequence[TextPiece]], choices: Choices) -> dict[str, Any]:
         """pieces: of each choice."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Any
 from uuid import uuid4
 
@@ -25,6 +26,7 @@ from serve.http.api_error import ApiError, as_api_error, server_failure
 from serve.http.event_stream import EventStream, done_before_client_left
 from serve.http.generation import Choices, TextPiece
 from serve.http.keys import Keys
+from serve.http.long_work import done_apart
 from serve.http.openapi import DocumentedApp, error_docs, generation_docs, package_version
 from serve.http.request_id import RequestIdMiddleware
 from serve.http.request_limits import RequestLimits
@@ -99,7 +101,7 @@ def _model_routes(service: Service) -> APIRouter:
     ) -> Response:
         content = await _read(request, service.limits)
         arrived_s = service.engine.clock()
-        body = parse(kind, content)
+        body = await done_apart(partial(parse, kind, content), characters=len(content))
         choices = await service.submit(body, headers, request_id=request.state.request_id, arrived_s=arrived_s)
         request.state.choices = choices  # for the access log
         answers = shape(body.model, uuid4().hex, service.tokenizer.spelling, wants_usage=body.wants_usage)
@@ -236,7 +238,8 @@ async def _whole(request: Request, choices: Choices, answers: Answers) -> Respon
     try:
         if not await done_before_client_left(collect(), request.receive):
             return Response(status_code=CLIENT_CLOSED_REQUEST)
-        return JSONResponse(answers.whole(pieces, choices))
+        write = partial(_written, answers, pieces, choices)
+        return await done_apart(write, characters=answers.characters(choices))
     except EngineFailedError:
         raise
     except Exception:
@@ -244,6 +247,10 @@ async def _whole(request: Request, choices: Choices, answers: Answers) -> Respon
         return server_failure().answer()
     finally:
         choices.cancel()
+
+
+def _written(answers: Answers, pieces: Sequence[Sequence[TextPiece]], choices: Choices) -> JSONResponse:
+    return JSONResponse(answers.whole(pieces, choices))
 
 
 def _served(service: Service, name: str, option: Option) -> ServedModel:

@@ -149,6 +149,10 @@ class CompletionRequest(GenerationRequest):
         return self.logprobs
 
 
+MESSAGE_CHARACTERS = 50
+"""What a message takes to render, in characters of text."""
+
+
 class Message(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -197,6 +201,12 @@ class ChatRequest(GenerationRequest):
                 "continue_final_message and add_generation_prompt cannot both be true", param="continue_final_message"
             )
         return self
+
+    @property
+    def characters(self) -> int:
+        """About as many as the prompt has; a message without text counts too."""
+        parts = [[each.content] if isinstance(each.content, str) else each.content for each in self.messages]
+        return sum(MESSAGE_CHARACTERS + sum(map(len, texts)) for texts in parts)
 
     @model_validator(mode="after")
     def _tops_need_logprobs(self) -> ChatRequest:

@@ -12,6 +12,7 @@ from lts_ray.text.tokenizer import Tokenizer
 from serve.engine.engine import Engine
 from serve.http.api_error import ApiError
 from serve.http.generation import Choices, Generation
+from serve.http.long_work import done_apart
 from serve.http.request_limits import DEFAULT_LIMITS, RequestLimits
 from serve.http.request_schemas import ChatRequest, CompletionRequest, GenerationRequest, RequestHeaders
 from serve.http.response_text import ResponseText
@@ -22,8 +23,6 @@ DEFAULT_COMPLETION_TOKENS = 16
 """OpenAI's own default."""
 DEFAULT_CHAT_TOKENS = 256
 """OpenAI lets a chat go on as long as it fits; a bound keeps one careless request from holding a row for minutes."""
-LONG_TEXT = 10_000
-"""Characters whose tokens are made in another thread, so that no stream waits for them: some milliseconds' work."""
 SAMPLED = {field.name for field in fields(Sampling)}
 """The fields of a body that Sampling has too, under the same names."""
 
@@ -132,12 +131,14 @@ class Service:
     async def _prompts(self, body: CompletionRequest | ChatRequest) -> list[tuple[int, ...]]:
         if isinstance(body, ChatRequest):
             try:
-                text = self.tokenizer.render_chat(
+                render = partial(
+                    self.tokenizer.render_chat,
                     [message.to_template() for message in body.messages],
                     add_generation_prompt=body.add_generation_prompt is not False and not body.continue_final_message,
                     continue_final_message=bool(body.continue_final_message),
                     variables=body.chat_template_kwargs,
                 )
+                text = await done_apart(render, characters=body.characters)
             except LtsRayError as error:
                 raise ApiError(str(error), param="messages") from None
             return [await self._encode(text, add_special_tokens=bool(body.add_special_tokens))]
@@ -149,12 +150,12 @@ class Service:
 
     async def _encode(self, text: str, *, add_special_tokens: bool) -> tuple[int, ...]:
         encode = partial(self.tokenizer.encode, text, add_special_tokens=add_special_tokens)
-        return tuple(encode() if len(text) < LONG_TEXT else await asyncio.to_thread(encode))
+        return tuple(await done_apart(encode, characters=len(text)))
 
     def _known(self, prompt: tuple[int, ...]) -> tuple[int, ...]:
         size = self.engine.config.vocab_size
-        unknown = next((token for token in prompt if token >= size), None)
-        if unknown is not None:
+        if max(prompt, default=0) >= size:
+            unknown = next(token for token in prompt if token >= size)
             shown = unknown if unknown < 10**9 else "far above"
             raise ApiError(
                 f"prompt: token ids are below the vocabulary's size, {size}; got {shown}",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from typing import Any
 
@@ -142,3 +143,45 @@ def test_without_edits_it_draws_what_sample_draws() -> None:
     sampler, generator = make(sampling, seed=4), torch.Generator().manual_seed(4)
     rows = steps()
     assert [sampler.choose(row).token for row in rows] == [sample(row, sampling, generator) for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("options", "top"),
+    [
+        ({}, 20),
+        ({"logit_bias": dict.fromkeys(range(1024), 1.0)}, None),
+        ({"repetition_penalty": 1.5, "presence_penalty": 1.0, "frequency_penalty": 1.0}, None),
+        ({"min_tokens": 10**6, "top_k": 50, "top_p": 0.9, "min_p": 0.01, "temperature": 1.0}, 20),
+    ],
+    ids=["log probabilities", "biases", "penalties", "all that cuts"],
+)
+def test_the_work_of_a_token_is_the_same_however_much_is_asked_for_and_however_long_the_text(
+    options: dict[str, Any], top: int | None
+) -> None:
+    """Calls of functions, of Python's and of torch's, are counted: not one is for each bias, token or alternative."""
+    logits = torch.randn(2000, generator=torch.Generator().manual_seed(0))
+
+    def calls(prompt: int, tokens: int) -> float:
+        sampler = Sampler(
+            Sampling(**options),
+            generator=torch.Generator(),
+            prompt=range(prompt),
+            stop_ids=frozenset({0, 1}),
+            top_logprobs=top,
+        )
+        count = 0
+
+        def watch(frame: Any, event: str, given: Any) -> None:
+            nonlocal count
+            count += event in ("call", "c_call")
+
+        before = sys.getprofile()
+        sys.setprofile(watch)
+        try:
+            for _ in range(tokens):
+                sampler.choose(logits)
+        finally:
+            sys.setprofile(before)
+        return count / tokens
+
+    assert calls(1500, 400) <= calls(1, 20) < 100

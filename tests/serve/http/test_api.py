@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ from httpx import Response
 from lts_ray.decoding.plain_loop import generate
 from lts_ray.errors import LtsRayError
 from lts_ray.models.matformer.matformer import MatFormer
+from lts_ray.text.tokenizer import Tokenizer
+from serve.http import api
+from serve.http.answers import Answers
 from serve.http.api import create_app
 from serve.http.keys import Keys
 from serve.http.request_limits import RequestLimits
@@ -78,6 +82,59 @@ def test_a_long_text_is_tokenized_elsewhere_to_the_same_tokens(client: TestClien
     text = "the people " * 2000
     count = len(service.tokenizer.encode(text))
     assert f"prompt has {count} tokens" in complete(client, prompt=text).json()["error"]["message"]
+
+
+MANY_LOGPROBS = {"n": 4, "max_tokens": 40, "ignore_eos": True, "logprobs": 20}
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "done"),
+    [
+        ("completions", {"prompt": "the people " * 2000}, {"parse": True, "encode": True}),
+        ("completions", {"prompt": [1] * 9000}, {"parse": True}),
+        (
+            "chat/completions",
+            {"messages": [{"role": "user", "content": ""}] * 400},
+            {"parse": True, "render_chat": True},
+        ),
+        (
+            "completions",
+            {"n": 4, "max_tokens": 40, "ignore_eos": True, "logprobs": 20},
+            {"parse": False, "encode": False, "whole": True},
+        ),
+        ("completions", {"n": 1, "logprobs": 2}, {"parse": False, "encode": False, "whole": False}),
+    ],
+    ids=["text", "ids", "messages", "log probabilities", "all short"],
+)
+def test_what_takes_long_is_done_where_no_stream_waits_for_it(
+    service: Service, monkeypatch: pytest.MonkeyPatch, path: str, fields: dict[str, Any], done: dict[str, bool]
+) -> None:
+    """done: what is to be done, and whether apart from the event loop."""
+    seen: dict[str, bool] = {}
+
+    def watch(owner: Any, name: str) -> None:
+        work = getattr(owner, name)
+
+        def watched(*given: Any, **named: Any) -> Any:
+            seen[name] = seen.get(name, False) or not in_event_loop()
+            return work(*given, **named)
+
+        monkeypatch.setattr(owner, name, watched)
+
+    for owner, name in ((api, "parse"), (Tokenizer, "encode"), (Tokenizer, "render_chat"), (Answers, "whole")):
+        watch(owner, name)
+    base = GREEDY if path == "completions" else CHAT
+    with TestClient(create_app(service)) as client:
+        client.post(f"/v1/{path}", json=base | fields)
+    assert {name: seen.get(name) for name in done} == done
+
+
+def in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def test_a_chat_answer_has_its_own_shape_and_goes_on_as_long_as_it_fits(client: TestClient) -> None:
