@@ -11,6 +11,7 @@ from time import time
 import torch
 from fastapi import FastAPI
 
+from lts_ray.checkpoints.model_tokenizer import load_model_tokenizer
 from lts_ray.checkpoints.universal import load_universal, vouched
 from lts_ray.frontier import Frontier
 from lts_ray.measurement.on_ray.selector import labels_match
@@ -18,7 +19,6 @@ from lts_ray.record import read_record, record_json
 from lts_ray.runtime.build_runtime import build_runtime
 from lts_ray.runtime.kernel_library import kernel_problem
 from lts_ray.runtime.step_calibration import measure_step_costs
-from lts_ray.text.tokenizer import load_tokenizer
 from serve.engine.engine import Engine
 from serve.engine.kv_memory import blocks_that_fit
 from serve.engine.observer import Observer
@@ -101,7 +101,7 @@ def build_replica(
         n_blocks,
         100 * costs.relative_error,
     )
-    tokenizer = load_tokenizer(args.model)
+    tokenizer = load_model_tokenizer(args.model, vocab_size=config.vocab_size)
     metrics = PrometheusMetrics(model_name=args.served_name, submodels=menu.named)
     engine = Engine(
         runtime,

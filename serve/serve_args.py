@@ -10,12 +10,12 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from safetensors import SafetensorError, safe_open
 
 import lts_ray
+from lts_ray.checkpoints.model_tokenizer import load_model_tokenizer
 from lts_ray.checkpoints.universal import read_universal, universal_fingerprint, vouched
 from lts_ray.errors import LtsRayError
 from lts_ray.frontier import Frontier, read_frontier
 from lts_ray.record import record
 from lts_ray.target import Target
-from lts_ray.text.tokenizer import load_tokenizer
 from serve.engine.kv_memory import blocks_that_fit
 from serve.http.keys import Keys
 from serve.http.request_limits import RequestLimits
@@ -109,12 +109,7 @@ class ServeArgs:
                 pass  # reads the header, and that the file is as long as it says
         except (OSError, SafetensorError) as error:
             raise LtsRayError(f"weights {weights} are missing or corrupt: {error}") from None
-        tokenizer = load_tokenizer(self.model)
-        if tokenizer.vocab_size > config.vocab_size:
-            raise LtsRayError(
-                f"model {self.model} has {config.vocab_size} embeddings, but its tokenizer has "
-                f"{tokenizer.vocab_size} tokens: it is another model's tokenizer"
-            )
+        load_model_tokenizer(self.model, vocab_size=config.vocab_size)
         UserConfig(policy=self.policy).build()
         blocks_that_fit(config, rows=self.capacity.slots, budget_mb=self.kv_cache_mb)
         self.read_keys()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from lts_ray.checkpoints.model_tokenizer import check_tokenizer
 from lts_ray.checkpoints.universal import is_gemma3n
 from lts_ray.files import new_folder
 from lts_ray.models.checkpoint_folder import read_raw_config
@@ -12,6 +13,7 @@ from lts_ray.models.gemma3n.sliced_checkpoint import slice_checkpoint
 from lts_ray.models.matformer.hugging_face.checkpoint import (
     PER_LAYER_MODEL_TYPE,
     load_checkpoint,
+    read_config,
     read_dtype,
     save_checkpoint,
 )
@@ -43,6 +45,7 @@ def extract_checkpoint(source: Path, submodel: str, output: Path) -> Extracted:
     with new_folder(output):
         if is_gemma3n(source):
             return Extracted(submodel=slice_checkpoint(source, submodel, output), is_plain=True)
+        check_tokenizer(source, vocab_size=read_config(source)[0].vocab_size)
         model = load_checkpoint(source).model
         chosen = model.config.submodel(submodel)
         save_checkpoint(extract(model, chosen), output, dtype=read_dtype(source))

@@ -38,7 +38,8 @@ def generate(
     """
     from itertools import tee
 
-    from lts_ray.checkpoints.universal import load_universal
+    from lts_ray.checkpoints.model_tokenizer import load_model_tokenizer
+    from lts_ray.checkpoints.universal import load_universal, read_universal
     from lts_ray.decoding.draft_costs import adaptive_length
     from lts_ray.decoding.draft_length import ADAPTIVE, Adaptive, DraftLength, FixedLength, parse_length
     from lts_ray.decoding.plain_loop import generate as run
@@ -46,13 +47,12 @@ def generate(
     from lts_ray.decoding.speculative import Round, Statistics, speculate, tokens_of
     from lts_ray.errors import LtsRayError
     from lts_ray.seeds import seeded_generator
-    from lts_ray.text.tokenizer import load_tokenizer
 
     if draft is None and draft_length is not None:
         raise LtsRayError("--draft-length is how much --draft drafts: give both")
     length = parse_length(draft_length or ADAPTIVE)
+    tokenizer = load_model_tokenizer(model, vocab_size=read_universal(model)[0].vocab_size)
     universal = load_universal(model).model
-    tokenizer = load_tokenizer(model)
     prompt_ids, chosen = tokenizer.encode(prompt), universal.config.submodel(submodel)
     generator = seeded_generator(seed)
     wanted: dict[str, Any] = {

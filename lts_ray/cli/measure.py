@@ -25,13 +25,15 @@ def measure(
     as_json: Json = False,
 ) -> None:
     """Time submodels on this machine: prefill, a decode step, peak memory."""
-    from lts_ray.checkpoints.universal import load_universal
+    from lts_ray.checkpoints.model_tokenizer import check_tokenizer
+    from lts_ray.checkpoints.universal import load_universal, read_universal
     from lts_ray.console import print_rows, progress_bars
     from lts_ray.measurement.measurement import measure_submodels
     from lts_ray.runtime.kernel_library import warn_of_missing_kernels
     from lts_ray.submodel import Submodel
     from lts_ray.target import read_target
 
+    check_tokenizer(model, vocab_size=read_universal(model)[0].vocab_size)
     warn_of_missing_kernels()
     universal = load_universal(model).model
     names = submodel or list(universal.config.granularities)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lts_ray.checkpoints.model_tokenizer import load_model_tokenizer
 from lts_ray.console import progress_bars
 from lts_ray.elasticize.comparison import ComparisonRow, autocast, compare_stage
 from lts_ray.elasticize.elasticize_settings import ElasticizeSettings
@@ -29,7 +30,6 @@ from lts_ray.text.batches import blocks_of
 from lts_ray.text.corpus import check_corpus
 from lts_ray.text.tokenizer import load_tokenizer, save_tokenizer
 from lts_ray.training.loop import chosen
-from lts_ray.training.new_learner import check_tokenizer
 from lts_ray.training.ray_trainer import run_training
 from lts_ray.training.run_folder import RunFolder
 from lts_ray.training.run_settings import RunSettings
@@ -96,7 +96,7 @@ def _check(settings: ElasticizeSettings, folder: Path) -> None:
     config, _ = read_config(folder)
     if len(set(config.widths)) > 1:
         raise LtsRayError(f"{folder} has layers of different width: it was extracted, and is not made elastic again")
-    check_tokenizer(folder, vocab_size=config.vocab_size)
+    load_model_tokenizer(folder, vocab_size=config.vocab_size)
     if settings.training.sequence_length > config.context_length:
         raise LtsRayError(
             f"training.sequence_length {settings.training.sequence_length} is longer than the model's context, "

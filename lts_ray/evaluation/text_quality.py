@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from lts_ray.checkpoints.model_tokenizer import load_model_tokenizer
 from lts_ray.checkpoints.universal import load_universal, read_universal
 from lts_ray.errors import LtsRayError
 from lts_ray.evaluation.consistency import Consistency, Predictor, consistency
@@ -16,7 +17,6 @@ from lts_ray.evaluation.named_submodels import frontier_points, submodels_of
 from lts_ray.submodel import Submodel
 from lts_ray.text.batches import blocks_of, tokenize, validation_blocks
 from lts_ray.text.corpus import read_corpus
-from lts_ray.text.tokenizer import load_tokenizer
 
 LENGTH = 512
 """Tokens of a sequence, unless asked otherwise: a context of many thousands would leave few sequences, slow ones."""
@@ -88,11 +88,12 @@ def evaluation_blocks(
     What is left behind the last whole sequence is not in it; a text shorter than one is a sequence of its own length.
     Raises LtsRayError where the length is more than the model's context.
     """
-    context = read_universal(model_dir)[0].context_length
+    config, _ = read_universal(model_dir)
+    context = config.context_length
     if length is not None and length > context:
         raise LtsRayError(f"sequences of {length} tokens do not fit the model's context of {context}")
     length = min(LENGTH, context) if length is None else length
-    tokenizer = load_tokenizer(model_dir)
+    tokenizer = load_model_tokenizer(model_dir, vocab_size=config.vocab_size)
     if text is None:
         return validation_blocks(corpus, tokenizer, length=length, count=count)
     tokens = tokenize(read_corpus(text), tokenizer)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from lts_ray.checkpoints.universal import load_universal
+from lts_ray.checkpoints.model_tokenizer import check_tokenizer
+from lts_ray.checkpoints.universal import load_universal, read_universal
 from lts_ray.errors import LtsRayError
 from lts_ray.frontier import MEASURED, Frontier, FrontierPoint, write_frontier
 from lts_ray.measurement.steps import check_fits
@@ -38,6 +39,7 @@ def submodel_job(
     validation_blocks: torch.Tensor | None,
 ) -> SearchJob[Submodel]:
     """validation_blocks: [N, T + 1], int64; needed for the quality "validation_loss". Raises LtsRayError."""
+    check_tokenizer(model_dir, vocab_size=read_universal(model_dir)[0].vocab_size)
     checkpoint = load_universal(model_dir)
     model = checkpoint.model
     for target in targets:

@@ -22,6 +22,7 @@ GENERATION = "generation_config.json"
 """transformers' file of what a model's texts are generated with."""
 PLAIN_CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
 """For a model that was trained on plain text and knows no roles: the messages, one after the other."""
+OTHER_FORMATS = ("tokenizer.model", "spiece.model", "tekken.json", "tiktoken.model", "vocab.json", "vocab.txt")
 SPECIAL_TOKENS = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 
 
@@ -53,17 +54,24 @@ class Tokenizer:
         """Whether the folder has a chat template of its own."""
         return _templates(self.settings.get("chat_template")).get("default") not in (None, PLAIN_CHAT_TEMPLATE)
 
-    @property
+    @cached_property
     def vocab_size(self) -> int:
-        return self.backend.get_vocab_size()
+        """What a model has embeddings for at least: one more than the highest id, added tokens among them."""
+        return 1 + max(self.backend.get_vocab().values(), default=-1)
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """add_special_tokens: as tokenizer.json's post-processor has them, by which transformers goes too, whatever
         the configuration says of add_bos_token. Not for what a chat template wrote, which has them."""
-        return self.backend.encode(text, add_special_tokens=add_special_tokens).ids
+        try:
+            return self.backend.encode(text, add_special_tokens=add_special_tokens).ids
+        except Exception as error:  # the library's only kind, such as for a letter that there is no token for
+            raise LtsRayError(f"the tokenizer cannot read this text: {_line(error)}") from None
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        return [encoding.ids for encoding in self.backend.encode_batch(list(texts))]
+        try:
+            return [encoding.ids for encoding in self.backend.encode_batch(list(texts))]
+        except Exception as error:
+            raise LtsRayError(f"the tokenizer cannot read these texts: {_line(error)}") from None
 
     def decode(self, tokens: Sequence[int]) -> str:
         return self.backend.decode(list(tokens), skip_special_tokens=True)
@@ -124,14 +132,10 @@ def _templates(setting: object) -> dict[str, str]:
     """By name, where one may stand alone."""
     if isinstance(setting, list):
         named = [each for each in setting if isinstance(each, dict)]
-        setting = {each.get("name"): each.get("template") for each in named}
+        setting = {str(each.get("name")): each.get("template") for each in named}
     elif isinstance(setting, str):
         setting = {"default": setting}
-    return (
-        {str(name): text for name, text in setting.items() if isinstance(text, str)}
-        if isinstance(setting, dict)
-        else {}
-    )
+    return {name: text for name, text in setting.items() if isinstance(text, str)} if isinstance(setting, dict) else {}
 
 
 def train_tokenizer(texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
@@ -173,11 +177,21 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     """Read tokenizer.json and tokenizer_config.json. Raises LtsRayError if they are missing or unusable."""
     path = folder / "tokenizer.json"
     if not path.is_file():
-        raise LtsRayError(f"{folder} has no tokenizer.json")
+        other = next((name for name in OTHER_FORMATS if (folder / name).is_file()), None)
+        raise LtsRayError(
+            f"{folder} has no tokenizer.json"
+            if other is None
+            else f"{folder} has a {other}, but no tokenizer.json, which transformers makes of it: "
+            f"AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"
+        )
     try:
         backend = tokenizers.Tokenizer.from_file(str(path))
+        _probe(backend)
     except Exception as error:  # the library raises bare Exception for a malformed file
-        raise LtsRayError(f"tokenizer {path} is corrupt: {error}") from None
+        raise LtsRayError(
+            f"tokenizer {path} is corrupt, or of a newer kind than tokenizers {tokenizers.__version__} reads: "
+            f"{_line(error)}"
+        ) from None
     backend.no_truncation()  # such settings are meant for batches
     backend.no_padding()
     settings = _read_settings(folder)
@@ -229,6 +243,20 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     return settings
 
 
+def _probe(backend: tokenizers.Tokenizer) -> None:
+    """Raises ValueError where the library panics at a text's special tokens: one that its post-processor lacks."""
+    try:
+        backend.encode("")
+    except BaseException as error:
+        if type(error).__name__ == "PanicException":  # which is no Exception, and has no name to import
+            raise ValueError(str(error)) from None
+        raise
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
 def _plain(tokens: object) -> object:
     """Special tokens, one or several, as text: how each is to be split off is in tokenizer.json."""
     return [_plain(token) for token in tokens] if isinstance(tokens, list) else _content(tokens) or tokens
@@ -237,4 +265,4 @@ def _plain(tokens: object) -> object:
 def _content(token: object) -> str | None:
     """The text of a special token, which may stand there with how it is to be split off."""
     text = token.get("content") if isinstance(token, dict) else token
-    return text if isinstance(text, str) else None
+    return text if isinstance(text, str) and text.encode(errors="ignore").decode() == text else None

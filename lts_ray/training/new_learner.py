@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from lts_ray.checkpoints.model_tokenizer import load_model_tokenizer
 from lts_ray.errors import LtsRayError
 from lts_ray.models.backbones.backbone_checkpoint import is_backbone, read_backbone_config
 from lts_ray.models.backbones.supernet_config import SupernetConfig
@@ -14,7 +15,6 @@ from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint, re
 from lts_ray.models.matformer.independent import IndependentModel
 from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.seeds import seeded_generator
-from lts_ray.text.tokenizer import load_tokenizer
 from lts_ray.training.learners.backbone_learner import BackboneLearner
 from lts_ray.training.learners.independent_learner import IndependentLearner
 from lts_ray.training.learners.learner import TextLearner, freeze
@@ -61,7 +61,7 @@ def check_start(settings: RunSettings) -> None:
         _check_length(options, settings.model.config(settings.model.vocab_size).context_length)
     tokenizer = settings.data.tokenizer or settings.init_from
     if tokenizer is not None:
-        check_tokenizer(Path(tokenizer), vocab_size=vocab_size)
+        load_model_tokenizer(Path(tokenizer), vocab_size=vocab_size)
     if options.teacher is not None:
         check_teacher(Path(options.teacher), vocab_size=vocab_size, sequence_length=options.sequence_length)
 
@@ -70,16 +70,6 @@ def _check_length(options: TrainingSettings, context_length: int) -> None:
     if options.sequence_length > context_length:
         raise LtsRayError(
             f"training.sequence_length {options.sequence_length} is longer than the model's context, {context_length}"
-        )
-
-
-def check_tokenizer(folder: Path, *, vocab_size: int | None) -> None:
-    """Raises LtsRayError for one that cannot be read, or has more tokens than a model (None: any) has embeddings."""
-    tokens = load_tokenizer(folder).vocab_size
-    if vocab_size is not None and tokens > vocab_size:
-        raise LtsRayError(
-            f"the tokenizer {folder} has {tokens} tokens, but the model only {vocab_size} embeddings: "
-            "it is another model's tokenizer"
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
@@ -19,7 +20,7 @@ from lts_ray.text.corpus import Document, check_corpus, read_corpus
 from lts_ray.text.tokenizer import END_OF_TEXT, Tokenizer, load_tokenizer, save_tokenizer, train_tokenizer
 from tests.conftest import make_text
 from tests.foreign_tokenizer import assert_same_tokenizer, write_foreign_tokenizer
-from tests.tokenizer_kinds import with_beginnings
+from tests.tokenizer_kinds import KINDS, with_beginnings
 
 TOKENIZER = train_tokenizer([make_text(seed=0)], vocab_size=300)
 PLAIN_TEXT = st.text().filter(lambda text: END_OF_TEXT not in text)
@@ -190,6 +191,72 @@ def test_a_corrupt_tokenizer_is_one_clear_line(content: str, tmp_path: Path) -> 
     (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(LtsRayError, match="is corrupt"):
         load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.model", "vocab.json"])
+def test_a_tokenizer_in_another_format_says_what_makes_it_ours(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"\n\x0e")
+    with pytest.raises(LtsRayError, match=rf"has a {name}, but no tokenizer.json, .*save_pretrained\("):
+        load_tokenizer(tmp_path)
+
+
+def test_a_post_processor_that_lacks_its_own_token_is_a_corrupt_tokenizer(tmp_path: Path) -> None:
+    """The library panics, with what is no Exception, at the first text."""
+    save_tokenizer(with_beginnings(TOKENIZER, END_OF_TEXT), tmp_path)
+    path = tmp_path / "tokenizer.json"
+    written = json.loads(path.read_text())
+    written["post_processor"]["special_tokens"][END_OF_TEXT]["ids"] = []
+    written["post_processor"]["special_tokens"][END_OF_TEXT]["tokens"] = []
+    written["post_processor"]["special_tokens"]["other"] = written["post_processor"]["special_tokens"].pop(END_OF_TEXT)
+    path.write_text(json.dumps(written))
+    with pytest.raises(LtsRayError, match="is corrupt"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_tokenizer_of_a_newer_library_says_which_one_reads_it(tmp_path: Path) -> None:
+    save_tokenizer(TOKENIZER, tmp_path)
+    path = tmp_path / "tokenizer.json"
+    newer = json.loads(path.read_text()) | {"model": {"type": "Newest", "vocab": {}}}
+    path.write_text(json.dumps(newer))
+    with pytest.raises(
+        LtsRayError, match=rf"or of a newer kind than tokenizers {tokenizers.__version__} reads"
+    ) as found:
+        load_tokenizer(tmp_path)
+    assert "\n" not in str(found.value)
+
+
+def test_a_text_that_the_tokenizer_has_no_tokens_for_is_one_line(tmp_path: Path) -> None:
+    save_tokenizer(KINDS["word_piece"], tmp_path)
+    path = tmp_path / "tokenizer.json"
+    written = json.loads(path.read_text())
+    written["model"]["unk_token"] = "[NONE]"
+    path.write_text(json.dumps(written))
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "[SEP]"}')
+    tokenizer = load_tokenizer(tmp_path)
+    for read in (tokenizer.encode, lambda text: tokenizer.encode_batch([text])):
+        with pytest.raises(LtsRayError, match=r"the tokenizer cannot read th(is text|ese texts): "):
+            read("xyz")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"eos_token": 7},
+        {"eos_token": "\ud800"},
+        {"eos_token": ["<|endoftext|>"]},
+        {"chat_template": 5, "extra_special_tokens": 5, "eos_token": "<|endoftext|>"},
+        {"chat_template": [5, {"name": []}], "extra_special_tokens": {"a": 5}, "eos_token": "<|endoftext|>"},
+    ],
+    ids=lambda settings: ascii(settings)[:30],
+)
+def test_settings_of_another_kind_than_they_should_be_are_left_out(settings: dict[str, Any], tmp_path: Path) -> None:
+    save_tokenizer(TOKENIZER, tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    if "chat_template" in settings:
+        assert load_tokenizer(tmp_path).render_chat([{"role": "user", "content": "a"}]) == "a\n"
+    else:
+        with pytest.raises(LtsRayError, match="names no eos_token"):
+            load_tokenizer(tmp_path)
 
 
 def test_files_are_documents(texts: Path) -> None:

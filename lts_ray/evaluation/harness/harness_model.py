@@ -17,6 +17,7 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window, simple_parse_args_string
 from tqdm import tqdm
 
+from lts_ray.checkpoints.model_tokenizer import load_model_tokenizer
 from lts_ray.checkpoints.universal import load_universal
 from lts_ray.errors import LtsRayError
 from lts_ray.evaluation.harness import MODEL_NAME
@@ -26,7 +27,7 @@ from lts_ray.evaluation.harness.model_arguments import BATCH_SIZE, ModelArgument
 from lts_ray.evaluation.named_submodels import frontier_points, submodel_of
 from lts_ray.models.universal_model import UniversalModel
 from lts_ray.submodel import Submodel
-from lts_ray.text.tokenizer import Tokenizer, load_tokenizer
+from lts_ray.text.tokenizer import Tokenizer
 
 MAX_GENERATED = 256
 """Tokens of a completion where the task does not say; half the context where that is less. lm_eval's own number."""
@@ -62,7 +63,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
         name = arguments.submodel
         return cls(
             model,
-            load_tokenizer(arguments.model),
+            load_model_tokenizer(arguments.model, vocab_size=config.vocab_size),
             config.universal if name is None else submodel_of(config, name, points),
             batch_size=arguments.batch_size,
             max_length=arguments.max_length,

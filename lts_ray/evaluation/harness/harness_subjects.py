@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lm_eval.api.model import LM
 
+from lts_ray.checkpoints.model_tokenizer import load_model_tokenizer
 from lts_ray.checkpoints.universal import load_universal
 from lts_ray.errors import LtsRayError
 from lts_ray.evaluation.harness.harness_model import HarnessModel
@@ -15,7 +16,6 @@ from lts_ray.evaluation.harness.model_arguments import BATCH_SIZE
 from lts_ray.evaluation.named_submodels import frontier_points, submodels_of
 from lts_ray.models.decoder_config import DecoderConfig
 from lts_ray.submodel import Submodel
-from lts_ray.text.tokenizer import load_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ def load_subjects(
     model, config = checkpoint.model, checkpoint.model.config
     points = frontier_points(frontier, checkpoint.fingerprint, config)
     submodels = submodels_of(config, names, points)
-    tokenizer = load_tokenizer(model_dir)
+    tokenizer = load_model_tokenizer(model_dir, vocab_size=config.vocab_size)
     models: dict[str, LM] = {name: HarnessModel(model, tokenizer, submodel) for name, submodel in submodels.items()}
     if beside is not None:
         label = beside.resolve().name
