@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import cleandoc
 from typing import Annotated
 
 import typer
@@ -50,6 +51,8 @@ for verb in VERBS:
     app.command()(verb)
 for command in (*app.registered_commands, *vit.app.registered_commands):
     assert command.callback is not None, "a verb is a function"
+    paragraphs = cleandoc(command.callback.__doc__ or "").split("\n\n")
+    command.help = "\n\n".join(" ".join(each.split()) for each in paragraphs)  # Typer would keep a line's end
     command.callback = interruptible(command.callback)
 app.add_typer(vit.app, name="vit")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -195,3 +196,18 @@ def test_a_report_of_a_folder_without_a_search_is_refused(
 ) -> None:
     assert lts_ray("report", "--search", tmp_path, "-m", model_dir, monkeypatch=monkeypatch) == 2
     assert "holds no search" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "verb", [["train"], ["elasticize"], ["evaluate"], ["generate"], ["vit", "train"]], ids=" ".join
+)
+def test_helps_lines_are_as_long_as_80_columns_let_them_be(
+    verb: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lts_ray(*verb, "--help", monkeypatch=monkeypatch)
+    text = capsys.readouterr().out.partition("Options")[0]
+    lines = [line.strip() for line in text.splitlines()]
+    for line, following in pairwise(lines):
+        if line and following and not line.startswith(("Usage", "╭")) and not following.startswith("╭"):
+            assert len(line) + 1 + len(following.split()[0]) > 78, "the next word would have fitted"
