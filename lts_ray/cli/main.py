@@ -19,6 +19,7 @@ from lts_ray.cli import (
     quickstart,
     replay,
     search,
+    serve,
     train,
     vit,
 )
@@ -38,6 +39,7 @@ VERBS = (  # the way in, then the order of the data's way
     elasticize.elasticize,
     search.search,
     search.report,
+    serve.serve,
     evaluate.evaluate,
     measure.measure,
     extract.extract,

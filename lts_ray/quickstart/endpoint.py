@@ -1,4 +1,4 @@
-"""An endpoint in a process of its own, as `serve run` starts it, for as long as the quickstart asks it things."""
+"""An endpoint in a process of its own, as `lts-ray serve` starts it, for as long as the quickstart asks it things."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STOP_S = 30.0
 
 def serve_command(config: Path) -> str:
     """What a user types to keep the endpoint up."""
-    return shlex.join([os.path.relpath(Path(sys.executable).with_name("serve")), "run", os.path.relpath(config)])
+    return shlex.join([os.path.relpath(Path(sys.executable).with_name("lts-ray")), "serve", os.path.relpath(config)])
 
 
 @contextmanager
@@ -44,10 +44,10 @@ def endpoint(config: Path, *, log: Path, console: Console) -> Iterator[str]:
     settings["http_options"]["port"] = port
     write_text(own, yaml.safe_dump(settings, sort_keys=False))
     console.print(f"[dim]$ {serve_command(config)}[/dim]", soft_wrap=True)
-    environment = {**os.environ, "RAY_SERVE_LOG_TO_STDERR": "0"}
+    environment = {**os.environ, "RAY_SERVE_LOG_TO_STDERR": "0", "RAY_ADDRESS": "local"}  # not on a cluster of others
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [Path(sys.executable).with_name("serve"), "run", own],
+            [sys.executable, "-m", "lts_ray.cli.main", "serve", own],
             stdout=file,
             stderr=subprocess.STDOUT,
             env=environment,

@@ -1,0 +1,113 @@
+"""What `lts-ray serve` is given is checked before Ray has it: a typo is one line, not a command that runs on."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lts_ray.errors import LtsRayError
+from serve import ray_command
+from serve.ray_command import command
+from tests.conftest import ROOT
+
+
+@pytest.fixture(autouse=True)
+def port(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Free, and no cluster to join."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray_command, "canonicalize_bootstrap_address", lambda _: None)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+def configuration(model: Path, port: int, **changed: Any) -> dict[str, Any]:
+    application = {
+        "name": "lts-ray",
+        "route_prefix": "/",
+        "import_path": "serve.app:build",
+        "args": {"model": str(model)},
+    }
+    return {"http_options": {"host": "127.0.0.1", "port": port}, "applications": [application | changed]}
+
+
+def test_what_is_right_becomes_rays_command_with_our_package_first(model_dir: Path, port: int, tmp_path: Path) -> None:
+    file = tmp_path / "serve.yaml"
+    file.write_text(yaml.safe_dump(configuration(model_dir, port)))
+    assert command([str(file)])[1:] == ["run", "--app-dir", str(ROOT), str(file)]
+    assert command([f"model={model_dir}", "threads=1"])[-3:] == ["serve.app:build", f"model={model_dir}", "threads=1"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"args": {"modle": "x"}}, "unknown keys modle; known: "),
+        ({"args": {"threads": "many"}}, "threads must be a whole number; got 'many'"),
+        ({"args": {"model": "/nowhere"}}, "/nowhere is not a folder"),
+        ({"args": {"policy": "best"}}, "unknown policy 'best'"),
+        ({"args": ["model"]}, "applications.0.args: Input should be a valid dictionary"),
+        ({"import_pat": "x"}, "applications[0] has unknown keys import_pat; known: "),
+        ({"import_path": "serve.ap:build"}, "import_path must be serve.app:build; got 'serve.ap:build'"),
+        ({"route_prefix": "no-slash"}, "route_prefix must begin with a slash; got 'no-slash'"),
+        ({"deployments": [{"name": "elastic", "num_replicas": -1}]}, "num_replicas"),
+        ({"deployments": [{"name": "elastic", "num_replica": 1}]}, "deployments[0] has unknown keys num_replica"),
+    ],
+    ids=str,
+)
+def test_a_typo_in_the_file_is_one_line(
+    changed: dict[str, Any], message: str, model_dir: Path, port: int, tmp_path: Path
+) -> None:
+    file = tmp_path / "serve.yaml"
+    file.write_text(yaml.safe_dump(configuration(model_dir, port, **changed)))
+    with pytest.raises(LtsRayError) as refused:
+        command([str(file)])
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["", "[", "- a", "applications: []", "applications: 3", "aplications: []"])
+def test_a_file_that_is_no_configuration_is_one_line(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "serve.yaml"
+    file.write_text(text)
+    with pytest.raises(LtsRayError, match=r"serve configuration .*serve\.yaml") as refused:
+        command([str(file)])
+    assert "\n" not in str(refused.value)
+
+
+def test_a_port_in_use_is_one_line(model_dir: Path, tmp_path: Path) -> None:
+    file = tmp_path / "serve.yaml"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        number = taken.getsockname()[1]
+        file.write_text(yaml.safe_dump(configuration(model_dir, number)))
+        with pytest.raises(LtsRayError, match=f"port {number} of 127.0.0.1 cannot be served on"):
+            command([str(file)])
+
+
+def test_words_that_are_no_arguments_are_refused(tmp_path: Path) -> None:
+    for words in (["a.yaml", "threads=1"], ["a.yaml", "b.yaml"]):
+        with pytest.raises(LtsRayError, match="give one YAML file, or only key=value"):
+            command(words)
+    with pytest.raises(LtsRayError, match="does not exist"):
+        command([str(tmp_path / "none.yaml")])
+
+
+def test_a_file_called_serve_in_the_current_folder_is_not_in_the_way(tmp_path: Path) -> None:
+    for name in ("serve.py", "ray.py", "typing.py"):
+        (tmp_path / name).write_text("raise SystemExit('in the way')")
+    ended = subprocess.run(
+        [sys.executable, "-P", "-m", "lts_ray.cli.main", "serve", "modle=x"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert "unknown keys modle" in ended.stderr
+    assert ended.stderr.count("\n") == 1
