@@ -16,6 +16,7 @@ from lts_ray.errors import LtsRayError
 from lts_ray.files import write_json
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
 from lts_ray.models.vit.vit_config import MatViTConfig
+from lts_ray.record import read_record, record_json
 from lts_ray.text.tokenizer import load_tokenizer
 from lts_ray.training import ray_trainer as trainer
 from lts_ray.training.ray_trainer import run_training
@@ -171,3 +172,9 @@ def test_a_run_that_stopped_early_says_with_which_command_to_go_on(
         run_training(tiny_settings(texts), tmp_path / "run", **given)  # type: ignore[arg-type]
     expected = f"{command or 'lts-ray train'} --output {tmp_path / 'run'} --resume"
     assert str(caught.value).endswith(expected)
+
+
+@pytest.mark.filterwarnings("error")
+def test_settings_are_written_without_a_warning_and_read_back() -> None:
+    settings = TrainingSettings()
+    assert read_record(TrainingSettings, record_json(settings)) == settings
