@@ -22,6 +22,7 @@ from lts_ray.ray_session import check_room
 from lts_ray.record import read_record, record_json
 from lts_ray.runtime.kernel_library import warn_of_missing_kernels
 from serve.metrics.ray_metrics import RayMetrics
+from serve.metrics.ray_shared_metrics import RaySharedMetrics
 from serve.ray_proxies import mend, mend_proxies
 from serve.replica import build_replica
 from serve.serve_args import ServeArgs
@@ -42,10 +43,15 @@ class ElasticServer:
         _log_to_stderr()
         mend()  # where HAProxy stands in front, this process accepts the connections
         labels = ray.get_runtime_context().get_node_labels()
-        self._replica = build_replica(args, labels, observer=lambda name: RayMetrics(model_name=name))
+        self._replica = replica = build_replica(args, labels, observer=lambda name: RayMetrics(model_name=name))
+        self._metrics = RaySharedMetrics.of_this_replica(
+            replica.metrics, replica.service.engine.load, replica.service.name
+        )
+        self._metrics.start()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return self._replica.app(answers_request_id=False)  # Ray's proxy adds it to every answer
+        """Ray's proxy adds the request's id to every answer."""
+        return self._replica.app(answers_request_id=False, metrics=self._metrics.exposition)
 
     def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         """Ray Serve calls it when only `user_config` has changed, without a new replica.
@@ -68,6 +74,8 @@ class ElasticServer:
         replica = getattr(self, "_replica", None)  # absent when the constructor failed
         if replica is not None:
             replica.service.engine.stop()
+        if (metrics := getattr(self, "_metrics", None)) is not None:
+            metrics.stop()
 
 
 def build(args: Mapping[str, Any]) -> Application:

@@ -44,13 +44,16 @@ class Replica:
     keys: Keys | None
     """Of the clients that may use it; None: all may."""
 
-    def app(self, *, answers_request_id: bool = True) -> FastAPI:
+    def app(
+        self, *, answers_request_id: bool = True, metrics: Callable[[], tuple[bytes, str]] | None = None
+    ) -> FastAPI:
+        """metrics: what /metrics answers; None: this replica's own."""
         return create_app(
             self.service,
             keys=self.keys,
             cors_origins=self.args.cors_origins,
             answers_request_id=answers_request_id,
-            metrics=lambda: self.metrics.exposition(self.service.engine.load()),
+            metrics=metrics or (lambda: self.metrics.exposition(self.service.engine.load())),
             extra_routes=[playground_router(self.service)] if self.args.playground else [],
         )
 

@@ -148,7 +148,7 @@ def _open_routes(service: Service, metrics: Callable[[], tuple[bytes, str]] | No
     if metrics is not None:
 
         @router.get("/metrics", response_class=PlainTextResponse, responses=error_docs(500))
-        async def scrape() -> Response:
+        def scrape() -> Response:  # in a thread: it may wait for what other replicas have counted
             """Counters and histograms in Prometheus' text format, under vLLM's names where they exist."""
             body, media_type = metrics()
             return Response(body, headers={"Content-Type": media_type})

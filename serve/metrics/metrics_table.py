@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import add
 from typing import Literal
 
 from serve.engine.observer import Load, Refusal, StepRecord
@@ -61,6 +62,8 @@ class Metric:
     of_request: Callable[[EndedRequest], Values] | None = None
     """The values of a request that has ended, by their labels."""
     of_refusal: Callable[[Refusal], Values] | None = None
+    joined: Callable[[float, float], float] = add
+    """What two replicas' values are together."""
     in_ray: bool = False
     """Whether it is recorded in Ray's pipeline too."""
 
@@ -102,8 +105,9 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         name="vllm:kv_cache_usage_perc",
         kind="gauge",
-        help="Share of the KV cache's blocks in use, from 0 to 1.",
+        help="Share of the KV cache's blocks in use, from 0 to 1; of several replicas, of the fullest one.",
         of_load=lambda load: load.kv_usage,
+        joined=max,
         in_ray=True,
     ),
     Metric(
@@ -237,7 +241,8 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         name="lts:step_time_prediction_error_median",
         kind="gauge",
-        help="Median relative error of the predicted time of the last 512 steps.",
+        help="Median relative error of the predicted time of the last 512 steps; of several replicas, the worst.",
+        joined=max,
         of_step=lambda step, _: step.relative_error,
         median_of=MEDIAN_STEPS,
     ),

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from statistics import median
 from threading import Lock
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
@@ -35,6 +36,11 @@ class Histogram:
     def observe(self, value: float, times: int = 1) -> None:
         self.counts[bisect_left(self.bounds, value)] += times
         self.sum += value * times
+
+    def add(self, counts: Sequence[int], sum: float) -> None:
+        """Of another with the same bounds."""
+        self.counts = [mine + theirs for mine, theirs in zip(self.counts, counts, strict=True)]
+        self.sum += sum
 
     def buckets(self) -> list[tuple[str, float]]:
         """Upper bound and the number of observations up to it, as Prometheus counts them."""
@@ -106,12 +112,49 @@ class PrometheusMetrics(Observer):
                 self._show(load)
         return generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4
 
+    def counted(self, load: Load) -> dict[str, Any]:
+        """All of it as JSON, for `add`. load: the engine's now."""
+        with self._lock:
+            self._show(load)
+            self._take_medians()
+            return {
+                metric.name: [[list(labels), value] for labels, value in self._values(metric).items()]
+                for metric in METRICS
+            }
+
+    def add(self, counted: Mapping[str, Any], *, gauges: bool) -> None:
+        """What another has counted; gauges: those too. What this version does not know is left out."""
+        with self._lock:
+            for metric in METRICS:
+                for names, value in counted.get(metric.name, ()) if gauges or metric.kind != "gauge" else ():
+                    labels = tuple(names)
+                    if metric.kind != "histogram":
+                        self._numbers[metric][labels] = metric.joined(self._numbers[metric][labels], value)
+                    elif len(value["counts"]) == len(metric.bounds) + 1:
+                        self._histograms[metric].setdefault(labels, Histogram(metric.bounds)).add(**value)
+
+    def empty(self) -> PrometheusMetrics:
+        """Another of the same model, in which nothing is counted."""
+        return PrometheusMetrics(model_name=self._model)
+
     def collect(self) -> list[Family]:
         """Called by the registry for each scrape."""
         with self._lock:
-            for metric, values in self._newest.items():
-                self._numbers[metric][()] = median(values) if values else 0.0
+            self._take_medians()
             return [self._family(metric) for metric in METRICS]
+
+    def _take_medians(self) -> None:
+        for metric, values in self._newest.items():
+            if values:
+                self._numbers[metric][()] = median(values)
+
+    def _values(self, metric: Metric) -> Mapping[Labels, Any]:
+        if metric.kind != "histogram":
+            return self._numbers[metric]
+        return {
+            labels: {"counts": histogram.counts, "sum": histogram.sum}
+            for labels, histogram in self._histograms[metric].items()
+        }
 
     def _show(self, load: Load) -> None:
         for metric in METRICS:

@@ -1,7 +1,7 @@
-"""A few of the table's metrics in Ray's own pipeline, where those of all replicas come together.
+"""A few of the table's metrics in Ray's own pipeline, beside those of Ray Serve itself.
 
-A scrape of /metrics reaches whichever replica Ray Serve's proxy picks. Ray collects what its replicas record on every
-node and adds which replica it was. Its names have underscores for colons; histograms stay with each replica.
+Ray collects what its replicas record on every node and adds which replica it was. Its names have underscores for
+colons; there are no histograms.
 """
 
 from __future__ import annotations

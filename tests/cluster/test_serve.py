@@ -79,6 +79,25 @@ def test_both_replicas_give_the_same_text_whole_and_streamed(official: openai.Op
         assert len(set(pool.map(ask, range(16)))) == 1
 
 
+def test_the_metrics_of_two_replicas_are_one_page_whichever_answers(url: str) -> None:
+    """Scrapes reach one replica or the other: none goes back behind the one before, and in the end all say the same."""
+
+    def ended() -> float:
+        text = httpx.get(f"{url}/two/metrics").text
+        (line,) = (line for line in text.splitlines() if line.startswith("vllm:request_success") and '"length"' in line)
+        return float(line.split()[-1])
+
+    before = ended()
+    body = {"model": "tiny", "prompt": "the", "max_tokens": 2, "ignore_eos": True}
+    with ThreadPoolExecutor(7) as pool:
+        for answer in pool.map(lambda _: httpx.post(f"{url}/two/v1/completions", json=body), range(7)):
+            assert answer.status_code == 200
+    seen = [before]
+    while seen[-1] < before + 7 or len(set(seen[-8:])) > 1:
+        seen.append(ended())
+        assert seen[-1] >= seen[-2]
+
+
 def test_a_budget_goes_through_the_proxy_and_the_answer_says_how_it_went(official: openai.OpenAI) -> None:
     answer = official.chat.completions.create(
         model="tiny",
