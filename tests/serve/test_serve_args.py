@@ -221,7 +221,7 @@ def test_the_cache_holds_all_rows_unless_they_need_more_than_its_default() -> No
     ("raw", "message"),
     [
         ({"policy": "best"}, "unknown policy 'best'"),
-        ({"keys": "no-such-file"}, "keys file .* cannot be read"),
+        ({"keys": "no-such-file"}, "keys file .* does not exist"),
         ({"kv_cache_mb": "0.001"}, "kv_cache_mb=0.001 is too small"),
         ({"max_batch_size": "9", "chunk_tokens": "8"}, "chunk_tokens must be at least the 9 requests .*; got 8"),
     ],
