@@ -13,7 +13,7 @@ from lts_ray.decoding import draft_costs, plain_loop
 from lts_ray.decoding.draft_length import DraftCosts
 from lts_ray.errors import LtsRayError
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
-from lts_ray.text.tokenizer import save_tokenizer
+from lts_ray.text.tokenizer import load_tokenizer, save_tokenizer
 from tests.tokenizer_kinds import KINDS, with_beginnings
 
 PROMPT = "the law of the people"
@@ -49,7 +49,8 @@ def test_a_prompt_begins_as_its_tokenizer_has_it_and_its_text_goes_on(
     model = load_checkpoint(folder).model
     prompt = "a b"
     ids = [1, *tokenizer.backend.encode(prompt, add_special_tokens=False).ids]
-    made = list(plain_loop.generate(model, ids, submodel=model.config.universal, max_tokens=20, eos_id=2))
+    ends = load_tokenizer(folder).eos_ids
+    made = list(plain_loop.generate(model, ids, submodel=model.config.universal, max_tokens=20, eos_ids=ends))
     generate(prompt=prompt, model=folder, max_tokens=20, draft=draft)
     assert capsys.readouterr().out == tokenizer.decode([*ids, *made]) + "\n"
 
