@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from time import sleep
-from typing import Any
 
 import hypothesis
 import openai
@@ -17,6 +16,7 @@ import pytest
 import torch
 import uvicorn
 from fastapi.testclient import TestClient
+from starlette.types import ASGIApp
 
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
 from lts_ray.runtime.build_runtime import build_runtime
@@ -76,9 +76,8 @@ class Server:
 
 
 @contextmanager
-def running_server(service: Service, *, http: str = "auto", **options: Any) -> Iterator[Server]:
-    """uvicorn in a thread, on a port that the system chooses. options: of the app."""
-    app = create_app(service, **options)
+def running_app(app: ASGIApp, *, http: str = "auto") -> Iterator[Server]:
+    """uvicorn in a thread, on a port that the system chooses."""
     running = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", http=http))
     thread = threading.Thread(target=running.run)
     thread.start()
@@ -86,9 +85,17 @@ def running_server(service: Service, *, http: str = "auto", **options: Any) -> I
         assert thread.is_alive()
         sleep(0.01)
     host, port = running.servers[0].sockets[0].getsockname()[:2]
-    yield Server(host, port)
-    running.should_exit = True
-    thread.join()
+    try:
+        yield Server(host, port)
+    finally:
+        running.should_exit = running.force_exit = True
+        thread.join()
+
+
+@contextmanager
+def running_server(service: Service, *, http: str = "auto") -> Iterator[Server]:
+    with running_app(create_app(service), http=http) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
