@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
+import typer
 
+from benchmarks.common import command as bench
 from lts_ray.cli import main as cli
 from tests.conftest import ROOT
 
@@ -46,8 +51,6 @@ def test_the_example_of_params_prints_what_is_shown() -> None:
 
 def test_every_verb_and_option_in_the_documentation_exists() -> None:
     """All `lts-ray VERB --option` of README and docs, against the command line's own parameters."""
-    import typer
-
     verbs = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
     groups = {name: each.commands for name, each in verbs.items() if hasattr(each, "commands")}
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -63,3 +66,63 @@ def test_every_verb_and_option_in_the_documentation_exists() -> None:
         assert used <= known, f"lts-ray {verb}: {sorted(used - known)}"
         seen.add(verb)
     assert {"search", "replay", "params", "proxies", "train", "measure", "report"} <= seen
+
+
+PAGES = ("README.md", *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md")))
+COMMAND = re.compile(r"^ {4}(?:.*(?:\s|/))?(lts-ray [a-z].*|python -m benchmarks\..*)$", re.MULTILINE)
+"""A whole command line: those within a sentence leave out what is not their matter."""
+
+
+def command_lines() -> list[str]:
+    """Without comments, pipes and those that stand for many (`…`)."""
+    found = []
+    for page in PAGES:
+        text = re.sub(r"\\\n\s*", " ", (ROOT / page).read_text(encoding="utf-8"))
+        found += [f"{page}: {line.strip()}" for line in COMMAND.findall(text) if "…" not in line]
+    return found
+
+
+def parsed(command: Any, words: list[str]) -> dict[str, Any]:
+    """What the command line takes the words for. Raises what it says of wrong ones; nothing is run."""
+    name, context = "", command.make_context("command", list(words))
+    while hasattr(command, "commands"):
+        name, command, words = command.resolve_command(context, [*context._protected_args, *context.args])
+        context = command.make_context(name, list(words), parent=context)
+    return dict(context.params)
+
+
+def benchmark(module: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The command line of a benchmark, which is not run."""
+    functions: list[Callable[..., None]] = []
+    monkeypatch.setattr(bench, "run_benchmark", functions.append)
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    runpy.run_module(module, run_name="__main__")
+    app = typer.Typer(add_completion=False)
+    app.command()(functions[0])
+    return typer.main.get_command(app)
+
+
+def test_the_pages_have_command_lines() -> None:
+    assert len(command_lines()) > 50
+    for wrong in (["search", "--output", "a"], ["search", "--targtes", "a"], ["serch"], ["measure", "--threads", "0"]):
+        with pytest.raises(Exception, match=r"targets|targtes|serch|at least|or equal to 1"):
+            parsed(typer.main.get_command(cli.app), wrong)
+
+
+@pytest.mark.parametrize("line", command_lines())
+def test_every_command_line_of_the_pages_is_one(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its options exist, none that it needs is left out, its values are of their kinds, and files of ours are there."""
+    plain = re.sub(r"\$\w+", "1", line.partition(": ")[2].partition(" | ")[0])  # a shell's variable
+    words = shlex.split(plain, comments=True)
+    words = [word for word in words if word not in {";", "done"}]
+    if words[0] == "lts-ray":
+        command, arguments = typer.main.get_command(cli.app), words[1:]
+    else:
+        command, arguments = benchmark(words[2], monkeypatch), words[3:]
+    if "--help" in arguments:
+        return
+    monkeypatch.chdir(ROOT)
+    taken = parsed(command, [word.rstrip(";") for word in arguments])
+    config = taken.get("config")
+    if config is not None and "/" in str(config):
+        assert config.is_file(), f"{config} is not there"
