@@ -34,7 +34,7 @@ from lts_ray.decoding.plain_loop import generate
 from lts_ray.decoding.sampling import GREEDY, Sampling
 from lts_ray.decoding.speculative import Round, Statistics, speculate, tokens_of
 from lts_ray.errors import LtsRayError
-from lts_ray.evaluation.text_quality import evaluation_blocks
+from lts_ray.evaluation.text_quality import SOTU, evaluation_blocks
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
 from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.pretrained import DEFAULT_MODEL
@@ -176,7 +176,7 @@ def speculation(
     ] = 0.0,
     repeats: Annotated[int, typer.Option(min=1, help="Turns that every response is timed in; the median counts.")] = 3,
     text: Text = None,
-    corpus: Corpus = "sotu",
+    corpus: Corpus = None,
     threads: Threads = 1,
     seed: Seed = 0,
 ) -> None:
@@ -188,7 +188,7 @@ def speculation(
         prompts=prompts,
         prompt_tokens=prompt_tokens,
         draft_vocabulary=draft_vocabulary,
-        counted=training_tokens(model, corpus) if draft_vocabulary is not None and text is None else None,
+        counted=training_tokens(model, corpus or SOTU) if draft_vocabulary is not None and text is None else None,
     )
     with torch_threads(threads), shown_progress("decoding") as progress:
         result = compare_speculation(

@@ -20,6 +20,7 @@ from lts_ray.models.matformer.hugging_face.checkpoint import (
 from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.models.prefix import prefix
 from lts_ray.submodel import Submodel
+from lts_ray.text.held_out_tokens import HeldOutTokens
 from lts_ray.text.tokenizer import load_tokenizer, save_tokenizer
 
 
@@ -51,5 +52,7 @@ def extract_checkpoint(source: Path, submodel: str, output: Path) -> Extracted:
         save_checkpoint(extract(model, chosen), output, dtype=read_dtype(source))
         if (source / "tokenizer.json").exists():
             save_tokenizer(load_tokenizer(source), output)
+        if (held_out := HeldOutTokens.read(source, vocab_size=model.config.vocab_size)) is not None:
+            held_out.save(output)
         is_plain = read_raw_config(output)["model_type"] != PER_LAYER_MODEL_TYPE
         return Extracted(submodel=chosen, is_plain=is_plain)

@@ -21,7 +21,7 @@ def evaluate(
     ] = None,
     frontier: Annotated[Path | None, typer.Option(help="frontier.json whose points --submodel may name.")] = None,
     text: Text = None,
-    corpus: Corpus = "sotu",
+    corpus: Corpus = None,
     blocks: Annotated[int | None, typer.Option(min=1, help="Sequences to evaluate on; default: all.")] = None,
     length: Annotated[
         int | None, typer.Option(min=1, help="Tokens of a sequence; default: 512, or a shorter context.")
@@ -53,6 +53,7 @@ def evaluate(
     from lts_ray.errors import LtsRayError
     from lts_ray.evaluation.harness import check_lm_eval
     from lts_ray.evaluation.text_quality import evaluate as run
+    from lts_ray.evaluation.text_quality import text_name
 
     if tasks is not None:
         if text is not None or blocks is not None or length is not None:
@@ -100,6 +101,7 @@ def evaluate(
             length=length,
             progress=partial(progress, "evaluating"),
         )
+    print(f"losses are on {text_name(model, text=text, corpus=corpus)}", file=sys.stderr)
     rows = [
         {
             "submodel": result.name,

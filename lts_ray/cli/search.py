@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -44,7 +45,7 @@ def search(
     max_memory: Annotated[float | None, typer.Option(help="Megabytes; larger candidates are on no front.")] = None,
     in_flight: Annotated[int, typer.Option(help="Candidates evaluated at once at most.")] = 4,
     text: Text = None,
-    corpus: Corpus = "sotu",
+    corpus: Corpus = None,
     blocks: Annotated[int, typer.Option(min=1, help="Sequences of text to measure the loss on.")] = 16,
     trained: Annotated[
         Path | None, typer.Option(help="For few_shot: JSON Lines of trained architectures with valid_perplexity.")
@@ -91,11 +92,13 @@ def search(
         rows = read_trained(trained, truth="valid_perplexity") if trained else []
         job = backbone_job(space=BACKBONE_SPACES[space], targets=chosen, settings=settings, trained=rows)
     else:
-        from lts_ray.evaluation.text_quality import evaluation_blocks
+        from lts_ray.evaluation.text_quality import evaluation_blocks, text_name
         from lts_ray.search.submodel_search import submodel_job
 
         measured = settings.quality == "validation_loss"
         data = evaluation_blocks(model, text=text, corpus=corpus, count=blocks) if measured else None
+        if measured:
+            print(f"losses are on {text_name(model, text=text, corpus=corpus)}", file=sys.stderr)
         job = submodel_job(model_dir=model, space=space, targets=chosen, settings=settings, validation_blocks=data)
     with simulated_cluster(nodes_for(chosen)) if simulate else nullcontext(address) as where:
         session: SearchSession[Any] = run_search(job, output, resume=resume, address=where)

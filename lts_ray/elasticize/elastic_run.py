@@ -28,6 +28,7 @@ from lts_ray.ray_session import check_cluster
 from lts_ray.record import record_json
 from lts_ray.text.batches import blocks_of
 from lts_ray.text.corpus import check_corpus
+from lts_ray.text.held_out_tokens import HeldOutTokens
 from lts_ray.text.tokenizer import load_tokenizer, save_tokenizer
 from lts_ray.training.loop import chosen
 from lts_ray.training.ray_trainer import run_training
@@ -141,6 +142,8 @@ def _reordered(settings: ElasticizeSettings, folder: RunFolder) -> Path:
         with progress_bars() as show, autocast(settings.training.precision):
             reorder_by_importance(model, blocks, progress=lambda: show("importance of neurons", next(done), total))
     save_tokenizer(load_tokenizer(original), reordered)
+    held_out = HeldOutTokens(tokens=np.load(folder.data / "validation.npy"), corpus=settings.data.corpus)
+    held_out.save(reordered)
     save_checkpoint(model, reordered)
     return reordered
 

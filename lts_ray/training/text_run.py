@@ -19,6 +19,7 @@ from lts_ray.console import progress_bars
 from lts_ray.files import replacing
 from lts_ray.text.batches import Batches, Tokens, blocks_of, split_documents, tokenize
 from lts_ray.text.corpus import check_corpus, read_corpus
+from lts_ray.text.held_out_tokens import HeldOutTokens
 from lts_ray.text.tokenizer import Tokenizer, load_tokenizer, save_tokenizer, train_tokenizer
 from lts_ray.training.loop import chosen, train
 from lts_ray.training.new_learner import check_start, new_learner
@@ -33,21 +34,28 @@ class TextLessons:
     batches: Batches
     blocks: Tensor
     """All that are held out."""
+    held_out_tokens: HeldOutTokens
     tokenizer: Tokenizer
     options: TrainingSettings
     unit: str = "tokens"
 
     @classmethod
-    def read(cls, folder: RunFolder, options: TrainingSettings) -> TextLessons:
+    def read(cls, folder: RunFolder, options: TrainingSettings, *, corpus: str = "") -> TextLessons:
+        """corpus: what the text is called in the checkpoint."""
         batches = Batches(
             tokens=np.load(folder.data / "train.npy", mmap_mode="r"),
             sequence_length=options.sequence_length,
             batch_size=options.batch_size,
             seed=options.seed,
         )
-        blocks = blocks_of(np.load(folder.data / "validation.npy"), length=options.sequence_length)
-        tokenizer = load_tokenizer(folder.data)
-        return cls(batches=batches, blocks=blocks.to(options.device), tokenizer=tokenizer, options=options)
+        held_out = HeldOutTokens(tokens=np.load(_validation(folder)), corpus=corpus)
+        return cls(
+            batches=batches,
+            blocks=blocks_of(held_out.tokens, length=options.sequence_length).to(options.device),
+            held_out_tokens=held_out,
+            tokenizer=load_tokenizer(folder.data),
+            options=options,
+        )
 
     @property
     def units(self) -> int:
@@ -61,6 +69,7 @@ class TextLessons:
 
     def save(self, checkpoint: Path) -> None:
         save_tokenizer(self.tokenizer, checkpoint)
+        self.held_out_tokens.save(checkpoint)
 
 
 def train_text(
@@ -73,7 +82,7 @@ def train_text(
 ) -> None:
     """Run to the end, from where `folder` is, in which the text is prepared. See `loop.train`."""
     options = chosen(settings.training)
-    lessons = TextLessons.read(folder, options)
+    lessons = TextLessons.read(folder, options, corpus=settings.data.corpus)
     tokenizer, device = lessons.tokenizer, torch.device(options.device)
     learner = new_learner(settings, vocab_size=tokenizer.vocab_size, eos_id=tokenizer.eos_id, device=device)
     train(learner, lessons, options, folder, rank=rank, workers=workers, clock=clock)

@@ -189,6 +189,7 @@ def test_a_training_that_stopped_early_is_gone_on_with_by_elasticize(
     settings: ElasticizeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(trainer, "check_room", lambda *_, **__: None)
     monkeypatch.setattr(trainer.TorchTrainer, "fit", lambda _: None)
     with pytest.raises(LtsRayError, match=r"go on with: lts-ray elasticize --output .*out --resume"):
         elasticize(replace(settings, fine_tune=True), tmp_path / "out")
