@@ -13,13 +13,15 @@ from typing import Any, NoReturn
 
 import ray
 from fastapi import FastAPI
+from pydantic import ValidationError
 from ray import serve
 from ray.serve import Application
+from ray.serve.config import AutoscalingConfig
 
 from lts_ray.errors import LtsRayError
 from lts_ray.measurement.on_ray.selector import labels_match
 from lts_ray.ray_session import check_room
-from lts_ray.record import read_record, record_json
+from lts_ray.record import read_record, record_json, worded
 from lts_ray.runtime.kernel_library import warn_of_missing_kernels
 from serve.metrics.ray_metrics import RayMetrics
 from serve.metrics.ray_shared_metrics import RaySharedMetrics
@@ -107,7 +109,7 @@ def application(args: ServeArgs) -> Application:
     deployment = serve.deployment(
         ElasticServer,
         name="elastic",
-        num_replicas=args.num_replicas,
+        **_replicas(args),
         max_ongoing_requests=MAX_ONGOING_REQUESTS,
         ray_actor_options=options,
         user_config=record_json(UserConfig(policy=args.policy)),
@@ -120,12 +122,29 @@ def application(args: ServeArgs) -> Application:
     return built
 
 
+def _replicas(args: ServeArgs) -> dict[str, Any]:
+    """As Ray Serve takes them. Raises LtsRayError for an autoscaling_config that it would not take, or not read."""
+    if not args.is_autoscaled:
+        return {"num_replicas": args.num_replicas}
+    given = dict(args.autoscaling_config or {})
+    unknown = given.keys() - AutoscalingConfig.model_fields.keys()
+    if unknown:
+        known = ", ".join(sorted(AutoscalingConfig.model_fields))
+        raise LtsRayError(f"autoscaling_config has unknown keys {', '.join(sorted(unknown))}; known: {known}")
+    try:
+        AutoscalingConfig(**AutoscalingConfig.default().model_dump(exclude_unset=True) | given)
+    except ValidationError as error:
+        raise LtsRayError(worded(error, AutoscalingConfig, "autoscaling_config")) from None
+    return {"num_replicas": "auto", "autoscaling_config": given}
+
+
 def _check_placed(args: ServeArgs, options: Mapping[str, Any]) -> None:
     """Raise LtsRayError for replicas that would wait for a node for ever."""
     needed = {"CPU": float(options["num_cpus"]), **({"GPU": 1.0} if "num_gpus" in options else {})}
     selector = options.get("label_selector", {})
     where = f" on nodes with {selector} (anywhere=true ignores that)" if selector else ""
-    check_room(args.num_replicas, needed, what=f"replicas{where}", fits=partial(labels_match, selector))
+    first = (args.autoscaling_config or {}).get("min_replicas", 1) if args.is_autoscaled else args.num_replicas
+    check_room(first or 1, needed, what=f"replicas{where}", fits=partial(labels_match, selector))
 
 
 def _log_to_stderr() -> None:

@@ -88,7 +88,7 @@ def build_replica(
         frontier.check_model(checkpoint.fingerprint, config.check)
         menu = menu_of_frontier(config, frontier, name, vouched=vouched(config, losses))
     # A core is left for the proxy and the event loops: with torch on all of them each step waits for its last thread.
-    share = max(1, ((os.cpu_count() or 1) - 1) // args.num_replicas)
+    share = max(1, ((os.cpu_count() or 1) - 1) // args.most_replicas)
     threads = args.threads or (share if target is None else target.threads)
     n_blocks = blocks_that_fit(config, rows=args.max_batch_size, budget_mb=args.kv_cache_mb)
     runtime = build_runtime(checkpoint.model, n_blocks=n_blocks, threads=threads)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 from safetensors import SafetensorError, safe_open
@@ -43,10 +45,24 @@ def _checked_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
     return origins
 
 
+def _as_replicas(value: object) -> object:
+    return None if value == "auto" else value
+
+
+def _as_config(value: object) -> object:
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError('a JSON object such as {"min_replicas": 1, "max_replicas": 4}') from None
+
+
 AbsolutePath = Annotated[Path, AfterValidator(Path.absolute)]
 """A replica has another working directory than the command that starts it."""
 Count = Annotated[int, Field(ge=1)]
+Replicas = Annotated[Count | None, BeforeValidator(_as_replicas)]
+Autoscaling = Annotated[Mapping[str, Any] | None, BeforeValidator(_as_config)]
 Origins = Annotated[tuple[str, ...], BeforeValidator(_separated), AfterValidator(_checked_origins)]
+MODEL_FOLDER = "model"
 MAX_QUEUE = 1024
 """Each arrival is judged by a look at all that wait, which takes time on the event loop."""
 
@@ -91,14 +107,30 @@ class ServeArgs:
     """Serve the page at /playground."""
     drain_s: Annotated[float, Field(gt=0)] = 60.0
     """How long a replica that is taken down may finish its requests."""
-    num_replicas: Count = 1
-    """Engines, each with a copy of the model."""
+    num_replicas: Replicas = 1
+    """Engines, each with a copy of the model. None, in words auto: as many as there is work for."""
+    autoscaling_config: Autoscaling = None
+    """Ray Serve's, for a number of replicas that follows the work; as JSON on a command line. None: its defaults."""
     name: Annotated[str, AfterValidator(_checked_name)] | None = None
-    """What clients call the model; None: as its folder is called."""
+    """What clients call the model; None: as its run is called, or else its folder."""
 
     @property
     def served_name(self) -> str:
-        return self.model.name.replace(":", "-") if self.name is None else self.name
+        """A training leaves its checkpoint in the folder `model` of the run's: every run's is called that."""
+        if self.name is not None:
+            return self.name
+        run = self.model.parent.name if self.model.name == MODEL_FOLDER else ""
+        return re.sub(r"[:\s]", "-", run or self.model.name)
+
+    @property
+    def is_autoscaled(self) -> bool:
+        return self.num_replicas is None or self.autoscaling_config is not None
+
+    @property
+    def most_replicas(self) -> int:
+        """That may come to share a node."""
+        most = (self.autoscaling_config or {}).get("max_replicas", 100) if self.is_autoscaled else self.num_replicas
+        return int(most or 1)
 
     def check(self) -> Target | None:
         """Raise LtsRayError for what cannot be served. Returns the named target. The weights are not loaded."""
@@ -113,6 +145,11 @@ class ServeArgs:
         UserConfig(policy=self.policy).build()
         blocks_that_fit(config, rows=self.capacity.slots, budget_mb=self.kv_cache_mb)
         self.read_keys()
+        if self.autoscaling_config is not None and (self.num_replicas or 1) > 1:
+            raise LtsRayError(
+                f"num_replicas={self.num_replicas} and autoscaling_config say two things: give num_replicas=auto, or "
+                "none, with it"
+            )
         frontier = self.read_frontier()
         if frontier is None:
             if self.target is not None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -232,3 +233,69 @@ def test_what_could_not_run_is_refused_before_anything_starts(
 ) -> None:
     with pytest.raises(LtsRayError, match=message):
         read_record(ServeArgs, {"model": model_dir, **raw}).check()
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/runs/sotu/model", "sotu"),
+        ("/runs/of two/model", "of-two"),
+        ("/models/SmolLM2-135M", "SmolLM2-135M"),
+        ("/models/a:b", "a-b"),
+        ("/model", "model"),
+        ("/runs/sotu/reordered", "reordered"),
+    ],
+)
+def test_a_model_is_called_as_its_run_is(path: str, name: str) -> None:
+    """Every run leaves its checkpoint in a folder `model`; the documents ask for what the run is called."""
+    assert read_record(ServeArgs, {"model": path}).served_name == name
+    assert read_record(ServeArgs, {"model": path, "name": "mine"}).served_name == "mine"
+    assert ServeArgs().served_name == "sotu"
+
+
+@pytest.mark.parametrize(
+    ("raw", "replicas"),
+    [
+        ({"num_replicas": "auto"}, (1, 100, 2.0)),
+        (
+            {"num_replicas": "auto", "autoscaling_config": '{"max_replicas": 3, "target_ongoing_requests": 8}'},
+            (1, 3, 8.0),
+        ),
+        ({"autoscaling_config": {"min_replicas": 2, "max_replicas": 4}}, (2, 4, 2.0)),
+    ],
+    ids=str,
+)
+def test_the_number_of_replicas_follows_the_work_as_ray_serve_has_it(
+    raw: dict[str, object], replicas: tuple[int, int, float]
+) -> None:
+    args = read_record(ServeArgs, raw)
+    deployment = application(args)._bound_deployment
+    config = deployment._deployment_config.autoscaling_config
+    assert config is not None
+    assert (config.min_replicas, config.max_replicas, config.target_ongoing_requests) == replicas
+    assert args.most_replicas == replicas[1]
+    fixed = application(read_record(ServeArgs, {"num_replicas": "2"}))._bound_deployment
+    assert (fixed.num_replicas, fixed._deployment_config.autoscaling_config) == (2, None)
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"num_replicas": "many"}, "num_replicas must be a whole number; got 'many'"),
+        ({"num_replicas": 2, "autoscaling_config": {}}, "num_replicas=2 and autoscaling_config say two things"),
+        ({"autoscaling_config": {"max_replica": 2}}, "unknown keys max_replica; known: .*max_replicas"),
+        ({"autoscaling_config": {"max_replicas": 0}}, "autoscaling_config.max_replicas must be above 0; got 0"),
+        ({"autoscaling_config": {"min_replicas": 5, "max_replicas": 2}}, r"max_replicas \(2\) must be greater"),
+        ({"autoscaling_config": "{max"}, "autoscaling_config must be a JSON object"),
+        ({"autoscaling_config": "[1]"}, "autoscaling_config must be a mapping"),
+    ],
+    ids=str,
+)
+def test_a_number_of_replicas_that_cannot_be_is_one_line(
+    raw: dict[str, object], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        build(raw)
+    assert exit_.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(message, line)
