@@ -208,7 +208,7 @@ def test_a_file_with_what_json_does_not_have_is_one_line(word: str, tmp_path: Pa
     with pytest.raises(LtsRayError, match=r"frontier \S+ cannot be read as JSON") as caught:
         read_json(path, what="frontier")
     assert "\n" not in str(caught.value)
-    with pytest.raises(LtsRayError, match=r"log \S+ has a line that is not JSON"):
+    with pytest.raises(LtsRayError, match=r"log \S+, line 1: not JSON"):
         read_json_lines(path, what="log")
 
 
