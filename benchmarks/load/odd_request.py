@@ -97,7 +97,8 @@ def _plain(rng: Random, models: Sequence[str]) -> dict[str, Any]:
 
 def _headed(rng: Random, models: Sequence[str]) -> dict[str, Any]:
     chosen = rng.sample(HEADERS, rng.randint(1, 3))
-    return {"writes": (_whole(rng, models, *chosen),)}
+    whole = _whole(rng, models, *chosen)
+    return {"writes": (whole,), "due": len(whole) < 100_000}  # a bad head is refused, and what still comes then resets
 
 
 def _routed(rng: Random, models: Sequence[str]) -> dict[str, Any]:
