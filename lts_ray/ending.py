@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +12,9 @@ from typing import Any, TextIO, cast
 
 from lts_ray.errors import LtsRayError
 from lts_ray.files import reason_of
+
+NO_MEMORY = re.compile(r"can't allocate memory|out of memory|Storage size calculation overflowed")
+"""Words of torch's, which has no error type for it on a CPU."""
 
 
 class _Output:
@@ -61,7 +65,9 @@ def ending_in_one_line(name: str) -> Iterator[None]:
         problem = str(error)
     except OSError as error:
         problem = f"{error.filename}: {reason_of(error)}" if error.filename else reason_of(error)
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not NO_MEMORY.search(str(error)):
+            raise
         problem = "there is not enough memory for this"
     finally:
         sys.stdout = stdout

@@ -18,9 +18,10 @@ from pydantic.dataclasses import dataclass
 from lts_ray.errors import LtsRayError
 
 Record = TypeVar("Record")
-Whole = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Positive = Annotated[float, Field(gt=0)]
-Text = Annotated[str, Field(min_length=1)]
+Text = Annotated[str, Field(min_length=1, pattern=r"\A[^\x00]*\z")]
+"""No zero byte: it often names a file."""
 CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 MUST_BE = {
     "int_type": "a whole number",
@@ -33,6 +34,7 @@ MUST_BE = {
     "bool_parsing": "true or false",
     "string_type": "text",
     "string_too_short": "text that is not empty",
+    "string_pattern_mismatch": "text without a zero byte",
     "dict_type": "a mapping",
     "mapping_type": "a mapping",
     "dataclass_type": "a mapping",

@@ -7,11 +7,14 @@ from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from annotated_types import Ge, MinLen
+from annotated_types import Ge, Le, MinLen
 
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_yaml
 from lts_ray.record import read_record, record
+
+MOST_THREADS, MOST_TOKENS = 4_096, 1 << 24
+"""More is a slip of the pen: torch takes such numbers, and fails, or fills the memory, with no word of them."""
 
 
 @record(what="target")
@@ -26,15 +29,15 @@ class Target:
     """Run on the driver's node instead."""
     resources: Mapping[str, Annotated[int | float, Ge(0)]] = field(default_factory=dict)
     """Ray resources that a measurement takes, so that nothing else runs on the node meanwhile."""
-    threads: Annotated[int, Ge(1)] = 1
+    threads: Annotated[int, Ge(1), Le(MOST_THREADS)] = 1
     """Torch's intra-op threads."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where the model runs."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """What its weights and activations are."""
-    sequence_length: Annotated[int, Ge(1)] = 192
+    sequence_length: Annotated[int, Ge(1), Le(MOST_TOKENS)] = 192
     """Tokens of the measured prefill."""
-    batch_size: Annotated[int, Ge(1)] = 1
+    batch_size: Annotated[int, Ge(1), Le(MOST_TOKENS)] = 1
     """Rows of the measured steps."""
 
     def __post_init__(self) -> None:

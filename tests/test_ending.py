@@ -37,9 +37,10 @@ def raising(error: Exception) -> Callable[[], None]:
         (LtsRayError("no model a\nb"), "lts-ray: no model a b"),
         (OSError(28, "No space left on device"), "lts-ray: No space left on device"),
         (PermissionError(13, "Permission denied", "a"), "lts-ray: a: Permission denied"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "lts-ray: there is not enough memory for this"),
         (MemoryError(), "lts-ray: there is not enough memory for this"),
     ],
-    ids=["ours", "system", "file", "memory"],
+    ids=["ours", "system", "file", "torch's memory", "memory"],
 )
 def test_a_problem_is_one_line_and_exit_code_2(error: Exception, line: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert ended(raising(error)) == 2

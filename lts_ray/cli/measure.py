@@ -28,6 +28,7 @@ def measure(
     from lts_ray.checkpoints.model_tokenizer import check_tokenizer
     from lts_ray.checkpoints.universal import load_universal, read_universal
     from lts_ray.console import print_rows, progress_bars
+    from lts_ray.measurement.latency import UNSTEADY_MEANS
     from lts_ray.measurement.measurement import measure_submodels
     from lts_ray.runtime.kernel_library import warn_of_missing_kernels
     from lts_ray.submodel import Submodel
@@ -56,7 +57,10 @@ def measure(
             "decode_ms": result.cost.decode_ms,
             "decode_iqr_ms": None if result.decode is None else result.decode.iqr_ms,
             "peak_memory_mb": result.peak_memory_bytes / 1e6,
+            "unsteady": result.unsteady,
         }
         for name, result in zip(names, measured, strict=True)
     ]
     print_rows(rows, as_json=as_json, title=f"batch {batch_size}, {sequence_length} tokens, {threads} threads, {dtype}")
+    if not as_json and any(result.is_unsteady for result in measured):
+        print(f"unsteady: {UNSTEADY_MEANS}")

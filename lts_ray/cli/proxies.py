@@ -21,9 +21,9 @@ def proxies(
     few_shot_rows: Annotated[int, typer.Option(min=4, help="Rows that few_shot is fitted on.")] = 50,
     seed: Seed = 0,
     limit: Annotated[int | None, typer.Option(help="Rows that live proxies are computed for; default: all.")] = None,
-    vocab_size: Annotated[int, typer.Option(min=2, help="Of the models that live proxies build.")] = 1_000,
-    batch_size: Annotated[int, typer.Option(min=2, help="Random sequences that live proxies see.")] = 8,
-    length: Annotated[int, typer.Option(min=2, help="Tokens of each.")] = 32,
+    vocab_size: Annotated[int, typer.Option(min=2, max=10_000_000, help="Of models that live proxies build.")] = 1_000,
+    batch_size: Annotated[int, typer.Option(min=2, max=100_000, help="Random sequences that live proxies see.")] = 8,
+    length: Annotated[int, typer.Option(min=2, max=100_000, help="Tokens of each.")] = 32,
     as_json: Json = False,
 ) -> None:
     """Compare estimates of quality with what training led to.

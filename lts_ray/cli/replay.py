@@ -17,7 +17,7 @@ def replay(
     objectives: Annotated[str, typer.Option(help="Columns to minimise, separated by commas.")],
     algorithm: Annotated[Algorithm, typer.Option(help="What chooses the next candidate.")] = "surrogate",
     evaluations: Annotated[int, typer.Option("--evaluations", "-n", min=1, help="Rows to look at.")] = 400,
-    seeds: Annotated[int, typer.Option(min=1, help="Searches: with seed 0, 1, …")] = 5,
+    seeds: Annotated[int, typer.Option(min=1, max=100_000, help="Searches: with seed 0, 1, …")] = 5,
     columns: Annotated[
         str | None, typer.Option(help="Columns that describe a design; default: all that look like a choice.")
     ] = None,

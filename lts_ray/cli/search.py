@@ -57,6 +57,7 @@ def search(
     """Search what is worth running, or training, on each target; writes its results and report.html."""
     from contextlib import nullcontext
 
+    from lts_ray.measurement.latency import UNSTEADY_MEANS
     from lts_ray.ray_session import check_cluster, nodes_for, simulated_cluster
     from lts_ray.report.search_page import REPORT
     from lts_ray.search.on_ray.search_run import run_search
@@ -105,9 +106,13 @@ def search(
     job.results.write(session, output)
     _draw(session, job.results, output)
     for target in chosen:
-        print(f"{target.name}: {len(session.front(target.name))} {job.results.noun} on the front")
+        doubtful = session.unsteady(target.name)
+        mark = f", {doubtful} of them unsteady" if doubtful else ""
+        print(f"{target.name}: {len(session.front(target.name))} {job.results.noun} on the front{mark}")
     if len(chosen) > 1:
         print(f"all targets at once: {len(session.joint_front())} {job.results.noun} on the front")
+    if any(session.unsteady(target.name) for target in chosen):
+        print(f"unsteady: {UNSTEADY_MEANS}")
     for shortfall in session.shortfalls:
         print(shortfall)
     for sureness in session.sureness:

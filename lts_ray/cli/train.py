@@ -20,7 +20,7 @@ def train(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Which of --architecture's, e.g. 12.4M.")] = None,
     vocab_size: Annotated[
-        int, typer.Option(min=2, help="Vocabulary of the tokenizer trained for --architecture.")
+        int, typer.Option(min=2, max=100_000_000, help="Vocabulary of the tokenizer trained for --architecture.")
     ] = 2_048,
     resume: Resume = False,
     address: Address = None,

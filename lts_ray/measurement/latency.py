@@ -21,6 +21,10 @@ from lts_ray.measurement.steps import Regime
 CONFIDENCE = 0.95
 UNSTEADY = 0.15
 """An interval wider than this share of the median, or a larger slowdown that stayed, says: distrust the median."""
+UNSTEADY_MEANS = (
+    f"the 95 % interval is wider than {UNSTEADY:.0%} of the median, or the machine stayed slower by as much: "
+    "something else ran on it, or it throttled; distrust the median, and measure again"
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from lts_ray.errors import LtsRayError
 from lts_ray.measurement.latency import Latency
 from lts_ray.measurement.peak_memory import peak_memory_bytes
 from lts_ray.measurement.reference import Reference
+from lts_ray.measurement.steps import Regime
 from lts_ray.measurement.subjects.encoder_subject import has_steps
 from lts_ray.measurement.subjects.subject import Subject, UniversalSubjects, prepare
 from lts_ray.models.universal_model import UniversalModel
@@ -41,8 +42,13 @@ class Measurement:
         return (self.prefill,) if self.decode is None else (self.prefill, self.decode)
 
     @property
+    def unsteady(self) -> tuple[Regime, ...]:
+        """Of the latencies, those to distrust."""
+        return tuple(latency.regime for latency in self.latencies if latency.is_unsteady)
+
+    @property
     def is_unsteady(self) -> bool:
-        return any(latency.is_unsteady for latency in self.latencies)
+        return bool(self.unsteady)
 
     @property
     def cost(self) -> Cost:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lts_ray.files import write_text
+from lts_ray.measurement.latency import UNSTEADY_MEANS
 from lts_ray.report.curve_plot import curve_figure
 from lts_ray.report.front_plot import front_figure, front_figure_3d
 from lts_ray.report.optuna_journal import JOURNAL
@@ -65,6 +66,8 @@ def render(data: ReportData) -> str:
         parts=list(data.points[0].parts),
         rows=_rows(data),
         dimensions=f"{data.scale.word}, {_latencies(data)} and memory",
+        doubtful=[name for name in names if data.steadiness[name].unsteady == len(data.evaluated)],
+        unsteady_means=UNSTEADY_MEANS,
         log=LOG,
         journal=JOURNAL,
     )
@@ -135,6 +138,7 @@ def _rows(data: ReportData) -> list[dict[str, Any]]:
             "costs": [
                 {
                     "text": f"{getattr(point.measured[name].cost, cost):,.{decimals[name, cost]}f}",
+                    "unsteady": cost.removesuffix("_ms") in point.measured[name].unsteady,
                     "on_front": name in point.fronts,
                     "first": cost == costs[0],
                 }

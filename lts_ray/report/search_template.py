@@ -8,6 +8,10 @@ BODY = """\
 with seed {{ data.settings.seed }}. Kept are those that no other one beats in {{ dimensions }} on some target
 {%- if several %} or on all targets at once{% endif %}
 {%- if data.points | selectattr("is_landmark") | list %}, and the trained granularities{% endif %}.</p>
+{% if doubtful %}
+<p><b class="name">Unsteady: every one of the {{ data.noun }} measured on {{ doubtful | join(", ") }}</b>;
+{{ unsteady_means }}.</p>
+{% endif %}
 <div class="numbers">
 <div><b>{{ data.evaluated | length }}</b>evaluated
 {%- if data.evaluated | length + data.failed < data.settings.evaluations and not data.exhausted %}
@@ -76,7 +80,7 @@ compromises.{% else %}Each of them is on some target's own front as well.{% endi
 </div>
 {% endif %}
 <h2>The {{ data.noun }} kept</h2>
-<p>Best quality first. Grey costs: not on that target's front.
+<p>Best quality first. Grey costs: not on that target's front. ?: unsteady, see below.
 {%- if several %} A dot: on the joint front.{% endif %}
 {%- if data.scale.is_loss %} {{ data.scale.word | capitalize }} in nats per token.{% endif %}
  Latencies are medians: prefill of the target's batch
@@ -105,7 +109,8 @@ compromises.{% else %}Each of them is on some target's own front as well.{% endi
 <td>{{ "{:,}".format(row.point.decoder_params) }}</td>
 {% if data.scale.is_loss %}<td>{{ row.loss }}</td><td>{{ row.perplexity }}</td>{% endif %}
 {% for cost in row.costs %}
-<td class="{{ "first" if cost.first }}{{ "" if cost.on_front else " off" }}">{{ cost.text }}</td>
+<td class="{{ "first" if cost.first }}{{ "" if cost.on_front else " off" }}">
+{{- "? " if cost.unsteady }}{{ cost.text }}</td>
 {% endfor %}</tr>
 {% endfor %}
 </tbody></table></div>

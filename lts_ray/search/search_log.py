@@ -55,8 +55,8 @@ def check_same(logged: Mapping[str, Any], wanted: Mapping[str, Any], log: Path) 
         raise LtsRayError(f"{log} is not a search log of schema {SCHEMA}: name another folder")
     changed = [key for key in wanted if logged.get(key) != wanted[key]]
     for key in ("settings", "subject"):
-        if key in changed:
-            before, now = logged[key], wanted[key]
+        before, now = logged.get(key), wanted[key]
+        if key in changed and isinstance(before, Mapping):
             changed.remove(key)
             changed += [
                 f"{name} ({_short(before.get(name))} then, {_short(now[name])} now)"

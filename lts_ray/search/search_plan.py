@@ -6,11 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic
 
+from lts_ray.errors import LtsRayError
 from lts_ray.record import record_json
 from lts_ray.search.algorithms.objective_forecast import ObjectiveForecast
 from lts_ray.search.algorithms.search_settings import SearchSettings
 from lts_ray.spaces.search_space import Candidate, SearchSpace
 from lts_ray.target import Target
+
+MOST_EVALUATIONS = 1_000_000
+"""A second each is eleven days, and the log 10 GB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +28,13 @@ class SearchPlan(Generic[Candidate]):
     """Computes what stands for a candidate's loss; None where it is measured."""
     forecast: ObjectiveForecast[Candidate] | None = None
     """Predicts costs; None where they are measured only."""
+
+    def __post_init__(self) -> None:
+        if self.settings.evaluations > MOST_EVALUATIONS:
+            raise LtsRayError(
+                f"settings.evaluations must be at most {MOST_EVALUATIONS:,}, however many candidates the space has "
+                f"({self.space.name}: {self.space.size:,}); got {self.settings.evaluations:,}"
+            )
 
     def to_json(self) -> dict[str, Any]:
         return {

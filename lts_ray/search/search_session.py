@@ -112,6 +112,11 @@ class SearchSession(Generic[Candidate]):
         seeds = [vectors[seed] for seed in self.plan.space.seeds() if seed in vectors]
         return seeds if len(seeds) > 1 else []
 
+    def unsteady(self, target: str) -> int:
+        """How many of those on the front of `target` have a latency there to distrust."""
+        evaluated = self.evaluated
+        return sum(evaluated[candidate].measurements[target].is_unsteady for candidate in self.front(target))
+
     @property
     def sureness(self) -> tuple[Sureness, ...]:
         """How good a surrogate's predictions were, by objective; empty for algorithms that predict nothing."""

@@ -37,7 +37,7 @@ BACKBONE_SPACES: Mapping[str, BackboneSpace] = {
 def submodel_space(name: str, config: DecoderConfig) -> SearchSpace[Submodel]:
     """Raises LtsRayError for an unknown name."""
     if name not in SUBMODEL_SPACES:
-        raise LtsRayError(_unknown(name, [*SUBMODEL_SPACES]))
+        raise LtsRayError(_unknown(name, [*SUBMODEL_SPACES, *BACKBONE_SPACES]))
     return SUBMODEL_SPACES[name](config)
 
 

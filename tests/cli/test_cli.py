@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from lts_ray.cli import main as cli
+from lts_ray.measurement.latency import TimedBlock
+from lts_ray.measurement.measurement import Measurement
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
+from lts_ray.submodel import Submodel
 from tests.replay.tables import OBJECTIVES, write_table
+from tests.search.fake_evaluator import latency_of
 
 TARGETS = "targets: [{name: here, local: true, sequence_length: 16}]"
 
@@ -62,6 +68,26 @@ def test_measure_prints_each_granularity(
     assert [row["submodel"] for row in rows] == ["S", "M", "L", "XL"]
     memory = [row["peak_memory_mb"] for row in rows]
     assert memory == sorted(memory)
+
+
+@pytest.mark.parametrize("noisy", [True, False])
+def test_measure_marks_what_is_to_be_distrusted(
+    noisy: bool, model_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measured(_model: object, submodels: Iterable[Submodel], _target: object) -> list[Measurement]:
+        prefill = latency_of("prefill", 5.0)
+        if noisy:
+            prefill = replace(
+                prefill, blocks=tuple(TimedBlock(times_ms=(time_ms,)) for time_ms in (5.0, 1030.0, 1030.0))
+            )
+        return [Measurement(prefill=prefill, decode=latency_of("decode", 1.0), peak_memory_bytes=1) for _ in submodels]
+
+    monkeypatch.setattr("lts_ray.measurement.measurement.measure_submodels", measured)
+    assert lts_ray("measure", "-m", model_dir, "-s", "S", monkeypatch=monkeypatch) == 0
+    out = capsys.readouterr().out
+    assert ("unsteady: the 95 % interval" in out) == noisy
+    assert lts_ray("measure", "-m", model_dir, "-s", "S", "--json", monkeypatch=monkeypatch) == 0
+    assert json.loads(capsys.readouterr().out)["unsteady"] == (["prefill"] if noisy else [])
 
 
 def test_params_adds_the_count_to_every_row(
@@ -138,6 +164,10 @@ BAD = {
     "empty prompt": (["generate", "-m", "{model}", "-p", ""], "the prompt is empty"),
     "bad temperature": (["generate", "-m", "{model}", "-p", "a", "--temperature", "-1"], "temperature must be"),
     "full output": (["extract", "-m", "{model}", "-s", "S", "-o", "{model}"], "is not empty"),
+    "too many evaluations": (["search", "-t", "{targets}", "-o", "{out}", "-s", "gpt2", "-n", "99999999999999"],
+                             "must be at most 1,000,000, however many candidates the space has (gpt2: "),
+    "a space of none": (["search", "-t", "{targets}", "-o", "{out}", "-s", "gpt3", "--quality", "decoder_params"],
+                        "known: mix-n-match, gpt2, "),
     "unknown space": (["search", "-m", "{model}", "-t", "{targets}", "-o", "{out}", "--space", "gpt5",
                        "--quality", "decoder_params"], "gpt5"),
     "no targets file": (["search", "-m", "{model}", "-t", "none.yaml", "-o", "{out}"], "none.yaml does not exist"),

@@ -8,7 +8,7 @@ import pytest
 
 from lts_ray.architecture import Architecture
 from lts_ray.errors import LtsRayError
-from lts_ray.report.report_data import ReportData, report_data
+from lts_ray.report.report_data import ReportData, Steadiness, report_data
 from lts_ray.report.search_page import render, write_report
 from lts_ray.search.search_results import kept_points
 from lts_ray.search.search_session import SearchSession
@@ -149,6 +149,18 @@ def test_unsteady_latencies_and_slowdowns_are_counted_per_target(
         assert of_submodels.steadiness[target].unsteady == unsteady > 0
         worst = max(max(each.prefill.worst_slowdown, each.decode.worst_slowdown) for each in measured)
         assert of_submodels.steadiness[target].worst_slowdown == worst
+
+
+def test_an_unsteady_latency_is_marked_where_it_is_read(of_submodels: ReportData, page_of_submodels: str) -> None:
+    doubtful = sum(len(point.measured[target].unsteady) for point in of_submodels.points for target in TARGETS)
+    assert body(page_of_submodels).count(">? ") == doubtful > 0
+    assert "Unsteady: every one" not in body(page_of_submodels)
+
+
+def test_a_report_whose_every_candidate_is_unsteady_begins_with_it(of_submodels: ReportData) -> None:
+    all_of_them = Steadiness(unsteady=len(of_submodels.evaluated), worst_slowdown=None)
+    page = body(render(replace(of_submodels, steadiness=dict.fromkeys(TARGETS, all_of_them))))
+    assert 0 < page.index("Unsteady: every one of the submodels measured on slow, fast") < page.index("evaluated")
 
 
 def test_failures_are_counted_and_drawn_nowhere(of_submodels: ReportData, page_of_submodels: str) -> None:

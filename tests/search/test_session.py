@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -139,6 +140,40 @@ def test_another_search_cannot_go_on_in_the_folder(other: SearchPlan[Submodel], 
     session(tmp_path)
     with pytest.raises(LtsRayError, match=named):
         SearchSession(other, tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("settings", [None, [], 1], ids=str)
+def test_a_header_that_was_damaged_is_another_search(settings: object, tmp_path: Path) -> None:
+    """As JSON it is whole: a key is gone, or has another kind of value."""
+    folder = tmp_path / "search"
+    session(folder)
+    log = folder / LOG
+    header = json.loads(log.read_text())
+    damaged = {"kind": "search", "schema": 2} if settings is None else header | {"settings": settings}
+    log.write_text(f"{json.dumps(damaged)}\n")
+    with pytest.raises(LtsRayError, match=r"holds a search with other .*settings"):
+        session(folder, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        (b'{"kind": "evaluation", "candidate": "\xff"}', "line 2 is not utf-8"),
+        (b"[1]", "line 2: not a JSON object"),
+        (b'{"kind": "later"}', "line 2: this version knows no record of kind 'later'"),
+        (b'{"candidate": [8, 8, 8, 8]}', "line 2: a record without 'kind'"),
+        (b'{"kind": "evaluation", "candidate": [8, 8, 8, 8], "loss": 1}', "line 2: an evaluation is not usable"),
+    ],
+    ids=["byte", "no object", "kind", "no kind", "half"],
+)
+def test_a_damaged_line_of_the_log_is_one_line_that_names_it(line: bytes, problem: str, tmp_path: Path) -> None:
+    folder = tmp_path / "search"
+    session(folder)
+    with (folder / LOG).open("ab") as log:
+        log.write(line + b"\n")
+    with pytest.raises(LtsRayError, match=problem) as refused:
+        session(folder, resume=True)
+    assert len(str(refused.value).splitlines()) == 1
 
 
 def test_a_log_of_another_schema_is_refused(tmp_path: Path) -> None:

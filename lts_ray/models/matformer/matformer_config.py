@@ -50,8 +50,8 @@ class MatFormerConfig(DecoderConfig):
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "d_model", "n_head", "n_kv_head", "context_length"):
-            if getattr(self, name) < 1:
-                raise LtsRayError(f"{name} must be at least 1; got {getattr(self, name)}")
+            if not 1 <= getattr(self, name) < 2**31:
+                raise LtsRayError(f"{name} must be at least 1, and below 2^31; got {getattr(self, name)}")
         if not 1 < self.rope_theta < math.inf:
             raise LtsRayError(f"rope_theta must be above 1, and finite; got {self.rope_theta}")
         if not all(Submodel(self.widths, heads=self.heads).widths):

@@ -14,6 +14,7 @@ from lts_ray.record import record, record_json
 from lts_ray.spaces.limits import Limits
 
 Count = Annotated[int, Ge(1)]
+MOST = 1_000_000
 LatencyName = Literal["prefill_ms", "decode_ms"]
 LatencyRegime = Literal["prefill", "decode", "both"]
 AlgorithmName = Literal["lts", "steady", "surrogate", "predicted", "nsga2", "nsga3", "tpe", "random"]
@@ -78,9 +79,9 @@ class SearchSettings:
     """Which measured latency is an objective, or both as two."""
     algorithm: AlgorithmName = "lts"
     """What chooses the next candidate: docs/search.md has all of them."""
-    predicted: Count = 2_400
+    predicted: Annotated[int, Ge(1), Le(MOST)] = 2_400
     """Candidates whose costs the algorithm of that name predicts before it chooses those that are measured."""
-    in_flight: Count = 4
+    in_flight: Annotated[int, Ge(1), Le(MOST)] = 4
     """Candidates evaluated at once at most. An algorithm without generations chooses the next one without the results
     of those, however many nodes there are."""
     limits: Limits = field(default_factory=Limits)
