@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 ANSWER_S = 10.0
 """How long a cluster may take to say that it is there. Ray itself tries for two minutes, then ends the process."""
+IMPORTED_BY_WORKERS = ("lts_ray", "serve", "ray", "torch", "numpy", "fastapi", "pydantic", "tokenizers", "safetensors")
 QUIET_TUNE = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no CSV, JSON and TensorBoard files: 10 ms a trial
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours to report
@@ -62,6 +64,7 @@ def connected(address: str | None) -> Iterator[None]:
     try:
         with _environment(changed):
             if mine:
+                check_folder()
                 _connect(address or _exported() or "local")
             yield
     finally:
@@ -76,6 +79,22 @@ def check_cluster(address: str | None) -> None:
     asked = address or _exported()
     if asked and asked != "local" and not ray.is_initialized():
         _check_alive(_found(asked))
+
+
+def check_folder() -> None:
+    """Raise LtsRayError for a file here that Ray's workers would import in a package's place.
+
+    Ray puts the current folder of the process that connects on the path of all its workers.
+    """
+    here = Path.cwd()
+    if here == Path(__file__).parents[1]:
+        return
+    for name in IMPORTED_BY_WORKERS:
+        for path in (here / f"{name}.py", here / name / "__init__.py"):
+            if path.is_file():
+                raise LtsRayError(
+                    f"{path} is in the way: Ray's workers import it as {name}; rename it or run elsewhere"
+                )
 
 
 def _exported() -> str | None:

@@ -19,7 +19,7 @@ from ray.serve.schema import ServeDeploySchema
 import serve
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_yaml
-from lts_ray.ray_session import check_cluster
+from lts_ray.ray_session import check_cluster, check_folder
 from lts_ray.record import read_record
 from serve.serve_args import ServeArgs
 
@@ -40,10 +40,11 @@ def command(arguments: Sequence[str]) -> list[str]:
         given = [dict(argument.split("=", 1) for argument in arguments)]
     for args in given:
         read_record(ServeArgs, dict(args)).check()
+    check_folder()
     check_cluster(None)
     if canonicalize_bootstrap_address(None) is None:  # a Ray of its own is started
         _check_port(host, port)
-    # Ours is found first, whatever a file in the current folder is called.
+    # In place of the current folder, where Ray's command would look first.
     root = str(Path(serve.__file__).parents[1])
     return [str(Path(sys.executable).with_name("serve")), "run", "--app-dir", root, *(files or [BUILD, *arguments])]
 

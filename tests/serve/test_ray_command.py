@@ -97,11 +97,24 @@ def test_words_that_are_no_arguments_are_refused(tmp_path: Path) -> None:
         command([str(tmp_path / "none.yaml")])
 
 
-def test_a_file_called_serve_in_the_current_folder_is_not_in_the_way(tmp_path: Path) -> None:
-    for name in ("serve.py", "ray.py", "typing.py"):
-        (tmp_path / name).write_text("raise SystemExit('in the way')")
+@pytest.mark.parametrize("name", ["serve.py", "lts_ray.py", "torch.py", "serve/__init__.py"])
+def test_a_file_in_the_current_folder_that_is_in_the_way_is_named(
+    name: str, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray puts the folder on its workers' path, before ours."""
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LtsRayError, match=f"{name} is in the way"):
+        command([f"model={model_dir}"])
+    (tmp_path / name).unlink()
+    assert command([f"model={model_dir}"])
+
+
+def test_the_check_itself_finds_our_package_beside_a_file_of_its_name(tmp_path: Path) -> None:
+    (tmp_path / "serve.py").write_text("raise SystemExit('in the way')")
     ended = subprocess.run(
-        [sys.executable, "-P", "-m", "lts_ray.cli.main", "serve", "modle=x"],
+        [sys.executable, "-P", "-m", "lts_ray.cli.main", "serve"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -109,5 +122,5 @@ def test_a_file_called_serve_in_the_current_folder_is_not_in_the_way(tmp_path: P
         check=False,
     )
     assert ended.returncode == 2
-    assert "unknown keys modle" in ended.stderr
+    assert ended.stderr.startswith(f"lts-ray: {tmp_path / 'serve.py'} is in the way")
     assert ended.stderr.count("\n") == 1
