@@ -19,6 +19,7 @@ from ray.serve import Application
 from ray.serve.config import AutoscalingConfig
 
 from lts_ray.errors import LtsRayError
+from lts_ray.files import reason_of
 from lts_ray.measurement.on_ray.selector import labels_match
 from lts_ray.ray_session import check_room
 from lts_ray.record import read_record, record_json, worded
@@ -90,6 +91,8 @@ def build(args: Mapping[str, Any]) -> Application:
         built = application(given)
     except LtsRayError as error:
         _exit(error)
+    except OSError as error:  # such as a path that is too long
+        _exit(LtsRayError(f"{error.filename} cannot be read: {reason_of(error)}"))
     warn_of_missing_kernels()
     for line in given.warnings():
         print(f"warning: {line}", file=sys.stderr)

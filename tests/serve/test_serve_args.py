@@ -105,9 +105,10 @@ def test_replicas_that_no_node_will_hold_are_refused_where_the_nodes_are_known(
     assert application(read_record(ServeArgs, placed | {"anywhere": "true"})) is not None
 
 
-def test_build_prints_one_line_and_exits_with_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["nope", "x" * 5_000], ids=["missing", "too long"])
+def test_build_prints_one_line_and_exits_with_2(name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as exit_:
-        build({"model": str(tmp_path / "nope")})
+        build({"model": str(tmp_path / name)})
     assert exit_.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
 

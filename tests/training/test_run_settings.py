@@ -167,6 +167,7 @@ def test_a_run_that_stopped_early_says_with_which_command_to_go_on(
 ) -> None:
     monkeypatch.setattr(trainer, "TorchTrainer", Stopped)
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(trainer, "check_room", lambda *_, **__: None)
     given = {} if command is None else {"command": command}
     with pytest.raises(LtsRayError) as caught:
         run_training(tiny_settings(texts), tmp_path / "run", **given)  # type: ignore[arg-type]
