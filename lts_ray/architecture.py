@@ -9,6 +9,11 @@ from typing import Any
 from lts_ray.errors import LtsRayError
 from lts_ray.submodel import are_whole
 
+MOST_LAYERS = 10_000
+"""Of a model: far more than any has, few enough to list."""
+MOST_VOCABULARY = 10_000_000
+"""Of a vocabulary, likewise."""
+
 
 @dataclass(frozen=True, order=True, kw_only=True)
 class Stack:
@@ -121,5 +126,7 @@ def _per_layer(value: object, n_layer: object, name: str) -> tuple[int, ...]:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return tuple(value)
     if isinstance(value, int) and isinstance(n_layer, int):
+        if n_layer > MOST_LAYERS:
+            raise LtsRayError(f"n_layer must be at most {MOST_LAYERS}; got {n_layer}")
         return (value,) * n_layer
     raise LtsRayError(f"{name} is a list with one number per layer, or one number beside n_layer; got {value!r}")

@@ -97,6 +97,11 @@ def check_folder() -> None:
                 )
 
 
+def starts_here(address: str | None) -> bool:
+    """Whether `connected` starts a Ray of its own, of this machine alone."""
+    return (address or _exported()) in (None, "local") and not ray.is_initialized()
+
+
 def _exported() -> str | None:
     """The cluster that RAY_ADDRESS names; its address for jobs names none."""
     exported = os.environ.get("RAY_ADDRESS")

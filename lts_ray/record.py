@@ -19,6 +19,7 @@ from lts_ray.errors import LtsRayError
 
 Record = TypeVar("Record")
 Whole = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Seed = Annotated[int, Field(ge=0, le=2**64 - 1)]
 Positive = Annotated[float, Field(gt=0)]
 Text = Annotated[str, Field(min_length=1, pattern=r"\A[^\x00]*\z")]
 """No zero byte: it often names a file."""
@@ -127,7 +128,8 @@ def _allowed(problem: Mapping[str, Any]) -> str:
     limits |= {"greater_than": ("above", "gt"), "less_than": ("below", "lt")}
     if kind in limits:
         words, key = limits[kind]
-        return f"{words} {context[key]:g}"
+        limit = context[key]
+        return f"{words} {limit:g}" if isinstance(limit, float) else f"{words} {limit}"
     return str(problem["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
 
 

@@ -24,7 +24,7 @@ from lts_ray.files import check_output, write_json
 from lts_ray.models.checkpoint_folder import CONFIG
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint, read_config, save_checkpoint
 from lts_ray.models.matformer.matformer import MatFormer
-from lts_ray.ray_session import check_cluster
+from lts_ray.ray_session import check_cluster, starts_here
 from lts_ray.record import record_json
 from lts_ray.text.batches import blocks_of
 from lts_ray.text.corpus import check_corpus
@@ -33,6 +33,7 @@ from lts_ray.text.tokenizer import load_tokenizer, save_tokenizer
 from lts_ray.training.loop import chosen
 from lts_ray.training.ray_trainer import run_training
 from lts_ray.training.run_folder import RunFolder
+from lts_ray.training.run_memory import check_here
 from lts_ray.training.run_settings import RunSettings
 from lts_ray.training.text_run import check_text, prepare_text
 
@@ -64,7 +65,7 @@ def elasticize(settings: ElasticizeSettings | None, output: Path, *, address: st
 
 
 def _elasticize(settings: ElasticizeSettings | None, folder: RunFolder, address: str | None) -> Elastic:
-    settings = ElasticizeSettings.from_json(folder.resume()) if settings is None else _begun(settings, folder)
+    settings = ElasticizeSettings.from_json(folder.resume()) if settings is None else _begun(settings, folder, address)
     reordered = _reordered(settings, folder)
     if not settings.fine_tune:
         return Elastic(model=reordered, rows=_compared(settings, folder))
@@ -79,16 +80,18 @@ def _elasticize(settings: ElasticizeSettings | None, folder: RunFolder, address:
     return Elastic(model=model, rows=_compared(settings, folder))
 
 
-def _begun(settings: ElasticizeSettings, folder: RunFolder) -> ElasticizeSettings:
+def _begun(settings: ElasticizeSettings, folder: RunFolder, address: str | None) -> ElasticizeSettings:
     """The settings with every automatic choice made; checked, and written down before any work."""
     folder.check_unused(empty=True)
     source = Path(settings.source).resolve()
+    settings = replace(settings, source=str(source), training=chosen(settings.training))
     if _is_gguf(source):
         check_gguf(source)
     else:
         _check(settings, source)
+        if settings.fine_tune and starts_here(address):
+            check_here(settings.run(start=str(source), teacher=str(source)))
     check_corpus(settings.data.corpus)
-    settings = replace(settings, source=str(source), training=chosen(settings.training))
     folder.begin(record_json(settings))
     return settings
 

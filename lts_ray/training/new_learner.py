@@ -21,6 +21,7 @@ from lts_ray.training.learners.learner import TextLearner, freeze
 from lts_ray.training.learners.supernet_learner import SupernetLearner
 from lts_ray.training.learners.teacher import Teacher, check_teacher
 from lts_ray.training.learners.universal_learner import UniversalLearner
+from lts_ray.training.run_memory import check_run_memory
 from lts_ray.training.run_settings import RunSettings, TrainingSettings
 
 
@@ -31,6 +32,7 @@ def new_learner(settings: RunSettings, *, vocab_size: int, eos_id: int = 0, devi
 
     Fresh weights are drawn on the CPU: they depend on the seed alone, not on the device. Raises LtsRayError.
     """
+    check_run_memory(settings, vocab_size=vocab_size)
     learner = (
         _fresh(settings, vocab_size, eos_id, device)
         if settings.init_from is None

@@ -18,10 +18,11 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from lts_ray.errors import LtsRayError, StoppedError
 from lts_ray.files import check_output
-from lts_ray.ray_session import check_cluster, check_room, connected
+from lts_ray.ray_session import check_cluster, check_room, connected, starts_here
 from lts_ray.training.freed_memory import keep_freed_memory
 from lts_ray.training.loop import device_named
 from lts_ray.training.run_folder import RunFolder
+from lts_ray.training.run_memory import check_here
 from lts_ray.training.run_settings import RunSettings, TrainingSettings
 from lts_ray.training.text_run import check_text, continue_run, prepare_text, start_run, train_text
 from lts_ray.training.training_progress import shown_training
@@ -49,6 +50,8 @@ def run_training(
         if folder.is_finished:
             return folder.model
         device_named(settings.training.device)  # of a run that goes on, it may be missing here
+        if starts_here(address):  # else each worker checks the memory where it is
+            check_here(settings)
         prepare_text(settings, folder)
         check_text(settings.training, folder)
         with connected(address), tempfile.TemporaryDirectory(prefix="lts-ray-train-") as storage:

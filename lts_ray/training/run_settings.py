@@ -13,13 +13,15 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import PlainSerializer, PlainValidator, SkipValidation, ValidationInfo
 
+from lts_ray.architecture import MOST_LAYERS, MOST_VOCABULARY
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_yaml
 from lts_ray.models.backbones.backbone_config import BackboneConfig
 from lts_ray.models.backbones.supernet_config import SupernetConfig
 from lts_ray.models.elastic_config import GRANULARITIES, check_granularities, check_shares
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
-from lts_ray.record import Positive, Text, Whole, read_record, record, record_json
+from lts_ray.record import Positive, Seed, Text, Whole, read_record, record, record_json
+from lts_ray.target import MOST_THREADS
 from lts_ray.training.found_architecture import architecture_of
 from lts_ray.training.learners import weighting
 from lts_ray.training.learners.learner import Trained
@@ -39,7 +41,7 @@ TWO_MODELS = "a run trains the universal model of section 'model' or an 'archite
 class ModelSettings:
     """The shape of a fresh universal model; not used when a run starts from a checkpoint."""
 
-    vocab_size: Whole = 2048
+    vocab_size: Annotated[int, Ge(1), Le(MOST_VOCABULARY)] = 2048
     """Tokens of the tokenizer that is trained."""
     d_model: Whole = 256
     """Width of what the layers hand on."""
@@ -47,7 +49,7 @@ class ModelSettings:
     """Attention heads of each layer."""
     n_kv_head: Whole = 2
     """Heads of keys and values, each shared by n_head / n_kv_head heads."""
-    n_layer: Whole = 3
+    n_layer: Annotated[int, Ge(1), Le(MOST_LAYERS)] = 3
     """Layers."""
     d_ff: Whole = 2816
     """Neurons of each layer's FFN, at full width."""
@@ -121,7 +123,7 @@ def _pair(value: object) -> tuple[float, float]:
 class TrainingSettings:
     """How to optimise."""
 
-    steps: Whole = 1000
+    steps: Annotated[int, Ge(1), Le(10**9)] = 1000
     """Steps of the optimizer."""
     batch_size: Whole = 4
     """Sequences (or images) a step, over all workers."""
@@ -160,11 +162,11 @@ class TrainingSettings:
     """Of the matrix products; `auto` takes bfloat16 where the device multiplies it in hardware."""
     save_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     """What the checkpoint's weights are stored in."""
-    seed: Annotated[int, Ge(0)] = 0
+    seed: Seed = 0
     """Of the fresh weights, the order of the data and what is drawn for a step."""
     workers: Whole = 1
     """Ray Train workers; each takes its share of every batch."""
-    threads: Whole | None = None
+    threads: Annotated[int, Ge(1), Le(MOST_THREADS)] | None = None
     """Torch threads of a worker. None: the workers share the machine's cores."""
     log_every: Whole = 10
     """Steps from one record of losses to the next."""

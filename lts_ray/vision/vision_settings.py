@@ -10,8 +10,9 @@ from dataclasses import field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 
+from lts_ray.architecture import MOST_LAYERS
 from lts_ray.errors import LtsRayError
 from lts_ray.models.elastic_config import GRANULARITIES, check_granularities
 from lts_ray.models.vit.vit_config import MatViTConfig
@@ -44,7 +45,7 @@ class VisionModelSettings:
     """Width of what the layers hand on."""
     n_head: Whole = 4
     """Attention heads of each layer."""
-    n_layer: Whole = 4
+    n_layer: Annotated[int, Ge(1), Le(MOST_LAYERS)] = 4
     """Layers."""
     d_ff: Whole = 256
     """Neurons of each layer's FFN, at full width."""
@@ -72,7 +73,7 @@ class ImageSettings:
 
     source: Text = DIGITS
     """`digits`, or a folder of .npz files."""
-    shift_pixels: Annotated[int, Ge(0)] = 1
+    shift_pixels: Annotated[int, Ge(0), Le(10**6)] = 1
     """How far training moves images each way, at random."""
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lts_ray.architecture import Architecture
+from lts_ray.architecture import MOST_VOCABULARY, Architecture
 from lts_ray.errors import LtsRayError
 from lts_ray.models.checkpoint_folder import BACKBONE_MODEL_TYPES
 
@@ -42,6 +42,8 @@ class BackboneConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise LtsRayError(f"a backbone's {name} must be a whole number of at least 1; got {value!r}")
+        if self.vocab_size > MOST_VOCABULARY:
+            raise LtsRayError(f"a backbone's vocab_size must be at most {MOST_VOCABULARY}; got {self.vocab_size}")
 
     @property
     def model_type(self) -> str:
@@ -53,8 +55,14 @@ class BackboneConfig:
 
     def skeleton(self) -> Backbone:
         """As `build`, but without memory for weights: its names and shapes, or its error, whatever its size."""
-        with torch.device("meta"):
-            return self.build()
+        try:
+            with torch.device("meta"):
+                return self.build()
+        except (OverflowError, RuntimeError, TypeError) as error:  # of sizes past 64 bits
+            raise LtsRayError(
+                f"no machine holds a {self.backbone} of this size: lower d_model, d_inner or vocab_size; "
+                f"{str(error).splitlines()[0]}"
+            ) from None
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt, Le
 
 from lts_ray.errors import LtsRayError
 from lts_ray.frontier import Quality
-from lts_ray.record import record, record_json
+from lts_ray.record import Seed, record, record_json
 from lts_ray.spaces.limits import Limits
 
 Count = Annotated[int, Ge(1)]
@@ -71,7 +71,7 @@ class SearchSettings:
 
     evaluations: Count = 200
     """Candidates that are measured."""
-    seed: Annotated[int, Ge(0)] = 0
+    seed: Seed = 0
     """The same seed asks for the same candidates."""
     quality: Quality = "validation_loss"
     """What the first objective is."""
