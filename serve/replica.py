@@ -15,12 +15,13 @@ from lts_ray.checkpoints.model_tokenizer import load_model_tokenizer
 from lts_ray.checkpoints.universal import load_universal, vouched
 from lts_ray.frontier import Frontier
 from lts_ray.measurement.on_ray.selector import labels_match
+from lts_ray.memory import check_memory
 from lts_ray.record import read_record, record_json
 from lts_ray.runtime.build_runtime import build_runtime
 from lts_ray.runtime.kernel_library import kernel_problem
 from lts_ray.runtime.step_calibration import measure_step_costs
 from serve.engine.engine import Engine
-from serve.engine.kv_memory import blocks_that_fit
+from serve.engine.kv_memory import block_bytes, blocks_that_fit
 from serve.engine.observer import Observer
 from serve.http.api import create_app
 from serve.http.keys import Keys
@@ -91,6 +92,9 @@ def build_replica(
     share = max(1, ((os.cpu_count() or 1) - 1) // args.most_replicas)
     threads = args.threads or (share if target is None else target.threads)
     n_blocks = blocks_that_fit(config, rows=args.max_batch_size, budget_mb=args.kv_cache_mb)
+    if target is None or target.device == "cpu":
+        cache = n_blocks * block_bytes(config)
+        check_memory({"lower kv_cache_mb or serve a shorter context": cache}, what="the cache of keys and values")
     runtime = build_runtime(checkpoint.model, n_blocks=n_blocks, threads=threads)
     problem = kernel_problem()
     if problem is not None:

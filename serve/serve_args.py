@@ -58,7 +58,7 @@ def _as_config(value: object) -> object:
 
 AbsolutePath = Annotated[Path, AfterValidator(Path.absolute)]
 """A replica has another working directory than the command that starts it."""
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Replicas = Annotated[Count | None, BeforeValidator(_as_replicas)]
 Autoscaling = Annotated[Mapping[str, Any] | None, BeforeValidator(_as_config)]
 Origins = Annotated[tuple[str, ...], BeforeValidator(_separated), AfterValidator(_checked_origins)]
@@ -86,7 +86,7 @@ class ServeArgs:
     """Requests that wait beyond those."""
     chunk_tokens: Count = Capacity.chunk_tokens
     """The most tokens of one step, pieces of prompts included."""
-    kv_cache_mb: Annotated[float, Field(gt=0)] | None = None
+    kv_cache_mb: Annotated[float, Field(gt=0, le=1e9)] | None = None
     """Memory for keys and values, in 1e6 bytes; None: see serve.engine.kv_memory."""
     prefix_cache: bool = True
     """Reuse the keys and values of prompts that begin alike."""

@@ -198,6 +198,11 @@ def test_a_replica_that_serves_survives_any_user_config(error: Exception, caplog
     assert str(error) in caplog.text
 
 
+def test_a_cache_past_all_memory_is_refused_before_it_is_asked_for(model_dir: Path) -> None:
+    with pytest.raises(LtsRayError, match=r"needs at least .* GB of memory; there are .*: lower kv_cache_mb"):
+        build_replica(read_record(ServeArgs, {"model": model_dir, "kv_cache_mb": "1e9"}), {})
+
+
 @pytest.mark.parametrize("context_length", [1328, 2608])
 def test_a_cache_for_one_context_holds_one_however_its_megabytes_are_rounded(context_length: int) -> None:
     config = MatFormerConfig(
@@ -224,6 +229,8 @@ def test_the_cache_holds_all_rows_unless_they_need_more_than_its_default() -> No
     [
         ({"policy": "best"}, "unknown policy 'best'"),
         ({"keys": "no-such-file"}, "keys file .* does not exist"),
+        ({"kv_cache_mb": "1e305"}, r"kv_cache_mb must be at most 1e\+09; got"),
+        ({"max_batch_size": "99999999999999"}, "max_batch_size must be at most 2147483647; got"),
         ({"kv_cache_mb": "0.001"}, "kv_cache_mb=0.001 is too small"),
         ({"max_batch_size": "9", "chunk_tokens": "8"}, "chunk_tokens must be at least the 9 requests .*; got 8"),
     ],
