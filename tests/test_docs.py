@@ -126,3 +126,28 @@ def test_every_command_line_of_the_pages_is_one(line: str, monkeypatch: pytest.M
     config = taken.get("config")
     if config is not None and "/" in str(config):
         assert config.is_file(), f"{config} is not there"
+
+
+def named_benchmarks() -> list[str]:
+    pages = "\n".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
+    return sorted(set(re.findall(r"python -m (benchmarks\.[a-z_]+)", pages)))
+
+
+@pytest.mark.parametrize("module", named_benchmarks())
+def test_every_benchmark_that_a_page_names_says_what_it_does(
+    module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    benchmark(module, monkeypatch).main(["--help"], standalone_mode=False)
+    assert "Usage:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", ["--version", "doctor", "--help"])
+def test_what_a_page_has_the_reader_look_at_runs(
+    arguments: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["lts-ray", arguments])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    shown = capsys.readouterr()
+    assert (end.value.code or 0, shown.err) == (0, "")
+    assert "lts-ray" in shown.out

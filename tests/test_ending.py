@@ -5,14 +5,16 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 import typer
 
 from lts_ray.ending import ending_in_one_line
 from lts_ray.errors import LtsRayError
+
+Output = Callable[[str], AbstractContextManager[None]]
 
 
 def ended(command: Callable[[], None]) -> object:
@@ -29,6 +31,24 @@ def raising(error: Exception) -> Callable[[], None]:
         raise error
 
     return command
+
+
+@pytest.fixture
+def output(monkeypatch: pytest.MonkeyPatch) -> Output:
+    """Standard output goes to a full disk, or to a pipe whose reader has left."""
+
+    @contextmanager
+    def begin(place: str) -> Iterator[None]:
+        if place == "full":
+            descriptor = os.open("/dev/full", os.O_WRONLY)
+        else:
+            end, descriptor = os.pipe()
+            os.close(end)
+        with os.fdopen(descriptor, "w") as out:
+            monkeypatch.setattr(sys, "stdout", out)
+            yield
+
+    return begin
 
 
 @pytest.mark.parametrize(
@@ -60,32 +80,27 @@ def test_without_a_problem_a_command_ends_in_its_own_code(capsys: pytest.Capture
 
 @pytest.mark.parametrize("lines", [1, 100_000], ids=["when it is flushed", "while it is printed"])
 @pytest.mark.parametrize(
-    ("place", "reason"), [("full", "No space left on device"), ("closed pipe", "Broken pipe")], ids=["full", "closed"]
+    ("place", "code", "told"),
+    [("full", 2, ["lts-ray: standard output cannot be written: No space left on device"]), ("closed pipe", 141, [])],
+    ids=["full", "closed"],
 )
-def test_an_output_that_cannot_be_written_is_said_in_one_line(
-    place: str, reason: str, lines: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_an_output_that_is_full_is_said_in_one_line_and_one_that_is_not_read_not_at_all(
+    place: str, code: int, told: list[str], lines: int, output: Output, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if place == "full":
-        out = Path("/dev/full").open("w", encoding="utf-8")  # noqa: SIM115  # closed below
-    else:
-        end, pipe = os.pipe()
-        os.close(end)
-        out = os.fdopen(pipe, "w")
-    monkeypatch.setattr(sys, "stdout", out)
-    assert ended(lambda: print("line\n" * lines)) == 2
-    out.close()  # what was not written is not tried again
-    assert capsys.readouterr().err.splitlines() == [f"lts-ray: standard output cannot be written: {reason}"]
+    with output(place):
+        assert ended(lambda: print("line\n" * lines)) == code  # what was not written is not tried again when it closes
+    assert capsys.readouterr().err.splitlines() == told
 
 
-def test_an_output_that_is_full_hides_no_other_problem(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("place", ["full", "closed pipe"])
+def test_an_output_that_cannot_be_written_hides_no_other_problem(
+    place: str, output: Output, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def command() -> None:
         print("row")
         raise LtsRayError("no model")
 
-    with Path("/dev/full").open("w", encoding="utf-8") as out:
-        monkeypatch.setattr(sys, "stdout", out)
+    with output(place):
         assert ended(command) == 2
     assert capsys.readouterr().err == "lts-ray: no model\n"
 
