@@ -11,7 +11,7 @@ quickstart: .venv/installed
 
 # The quickstart's model and frontier when it has run, else the checkpoint that ships.
 serve: .venv/installed
-	PATH="$(CURDIR)/$(BIN):$$PATH" serve run $(if $(wildcard runs/quickstart/serve.yaml),runs/quickstart/serve.yaml,serve.app:build)
+	$(BIN)/lts-ray serve $(wildcard runs/quickstart/serve.yaml)
 
 test: .venv/installed-dev
 	$(BIN)/pytest

@@ -33,6 +33,9 @@ logger = logging.getLogger(__name__)
 ANSWER_S = 10.0
 """How long a cluster may take to say that it is there. Ray itself tries for two minutes, then ends the process."""
 IMPORTED_BY_WORKERS = ("lts_ray", "serve", "ray", "torch", "numpy", "fastapi", "pydantic", "tokenizers", "safetensors")
+NICENESS = "RAY_worker_niceness"
+"""Of all that a Ray started here runs. Ray's own default, 15, lets anything else on the machine go first, and a budget,
+or a measurement, cannot be kept by a process that waits for a core."""
 QUIET_TUNE = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no CSV, JSON and TensorBoard files: 10 ms a trial
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours to report
@@ -48,7 +51,7 @@ def connected(address: str | None) -> Iterator[None]:
     address: HOST:PORT of a cluster's head, `auto` for the cluster that this machine is a node of, or `local` for one of
     its own. None or empty: RAY_ADDRESS, else `local`. Raises LtsRayError within 30 s when there is no such cluster.
     """
-    changed: dict[str, str | None] = dict(QUIET_TUNE)
+    changed: dict[str, str | None] = {NICENESS: os.environ.get(NICENESS, "0"), **QUIET_TUNE}
     if not _exported():
         changed["RAY_ADDRESS"] = None  # Ray would read it for `auto`, too
     if not address and _is_of_jobs(os.environ.get("RAY_ADDRESS", "")):
@@ -265,18 +268,19 @@ def simulated_cluster(nodes: Sequence[SimulatedNode], *, head_cpus: int = 2) -> 
 @contextmanager
 def growing_cluster(nodes: Sequence[SimulatedNode], *, head_cpus: int = 2) -> Iterator[Cluster]:
     """As `simulated_cluster`, where nodes may `join` and leave (`Cluster.remove_node`) while it runs."""
-    cluster = Cluster(
-        initialize_head=True,
-        shutdown_at_exit=True,
-        head_node_args={"num_cpus": head_cpus, "include_dashboard": False},
-    )
-    try:
-        for node in nodes:
-            join(cluster, node)
-        yield cluster
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
+    with _environment({NICENESS: os.environ.get(NICENESS, "0")}):
+        cluster = Cluster(
+            initialize_head=True,
+            shutdown_at_exit=True,
+            head_node_args={"num_cpus": head_cpus, "include_dashboard": False},
+        )
+        try:
+            for node in nodes:
+                join(cluster, node)
+            yield cluster
+        finally:
+            ray.shutdown()
+            cluster.shutdown()
 
 
 def join(cluster: Cluster, node: SimulatedNode) -> Any:

@@ -6,28 +6,33 @@ Ray builds the applications of a file on the cluster, where a typo becomes a tra
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import ray
 from pydantic import BaseModel, ValidationError
 from ray._private.services import canonicalize_bootstrap_address
+from ray.serve import scripts
+from ray.serve._private.constants import SERVE_NAMESPACE
 from ray.serve.schema import ServeDeploySchema
 
 import serve
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_yaml
-from lts_ray.ray_session import check_cluster, check_folder
+from lts_ray.ray_session import NICENESS, check_cluster, check_folder
 from lts_ray.record import read_record
 from serve.serve_args import ServeArgs
 
 BUILD = "serve.app:build"
+ROOT = str(Path(serve.__file__).parents[1])
 
 
 def command(arguments: Sequence[str]) -> list[str]:
-    """Ray's command for these arguments: one file, or `key=value` of serve.app.build. Raises LtsRayError."""
+    """Ray's command for these arguments, which are one file, or `key=value` of serve.app.build. Raises LtsRayError."""
     files = [argument for argument in arguments if "=" not in argument]
     if files and len(arguments) > 1:
         raise LtsRayError(f"give one YAML file, or only key=value; got {' '.join(arguments)}")
@@ -45,8 +50,7 @@ def command(arguments: Sequence[str]) -> list[str]:
     if canonicalize_bootstrap_address(None) is None:  # a Ray of its own is started
         _check_port(host, port)
     # In place of the current folder, where Ray's command would look first.
-    root = str(Path(serve.__file__).parents[1])
-    return [str(Path(sys.executable).with_name("serve")), "run", "--app-dir", root, *(files or [BUILD, *arguments])]
+    return ["run", "--app-dir", ROOT, *(files or [BUILD, *arguments])]
 
 
 def _read(path: Path) -> Any:
@@ -103,14 +107,32 @@ def _check_port(host: str, port: int) -> None:
 
 
 def main() -> None:
+    """Connects first: what is built then knows the nodes, and Ray's command takes the connection that there is."""
     if os.environ.get("RAY_ADDRESS", "").startswith("http"):
         del os.environ["RAY_ADDRESS"]  # where jobs are submitted: nothing that `serve run` can connect to
+    os.environ.setdefault(NICENESS, "0")
     try:
         words = command(sys.argv[1:])
+        sys.path.insert(0, ROOT)  # workers look where this process does
+        _connect()
     except LtsRayError as error:
         print(f"lts-ray: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    os.execv(words[0], words)
+    signal.signal(signal.SIGTERM, _interrupt)  # Ray's own handler would abort this process
+    scripts.cli.main(args=words, prog_name="serve")
+
+
+def _connect() -> None:
+    try:
+        ray.init(address=os.environ.get("RAY_ADDRESS") or None, namespace=SERVE_NAMESPACE)
+    except Exception as error:  # Ray has no common type for what goes wrong here
+        raise LtsRayError(f"Ray cannot be used: {' '.join(str(error).split())}") from None
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    """As Ctrl-C, once: the shutdown that it begins is not to be broken off."""
+    signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

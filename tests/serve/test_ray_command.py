@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import yaml
 
 from lts_ray.errors import LtsRayError
@@ -40,7 +43,7 @@ def configuration(model: Path, port: int, **changed: Any) -> dict[str, Any]:
 def test_what_is_right_becomes_rays_command_with_our_package_first(model_dir: Path, port: int, tmp_path: Path) -> None:
     file = tmp_path / "serve.yaml"
     file.write_text(yaml.safe_dump(configuration(model_dir, port)))
-    assert command([str(file)])[1:] == ["run", "--app-dir", str(ROOT), str(file)]
+    assert command([str(file)]) == ["run", "--app-dir", str(ROOT), str(file)]
     assert command([f"model={model_dir}", "threads=1"])[-3:] == ["serve.app:build", f"model={model_dir}", "threads=1"]
 
 
@@ -124,3 +127,29 @@ def test_the_check_itself_finds_our_package_beside_a_file_of_its_name(tmp_path: 
     assert ended.returncode == 2
     assert ended.stderr.startswith(f"lts-ray: {tmp_path / 'serve.py'} is in the way")
     assert ended.stderr.count("\n") == 1
+
+
+def test_sigterm_ends_it_as_ctrl_c_does_and_a_second_one_breaks_nothing_off(
+    model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within Ray's command, where its own handler has been set by connecting."""
+    seen: list[str] = []
+
+    def run(args: list[str], prog_name: str) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        except KeyboardInterrupt:
+            os.kill(os.getpid(), signal.SIGTERM)
+            seen.append(args[0])
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(sys, "argv", ["serve", f"model={model_dir}"])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(ray, "init", lambda **options: signal.signal(signal.SIGTERM, lambda *_: os.abort()))
+    monkeypatch.setattr(ray_command.scripts.cli, "main", run)
+    try:
+        ray_command.main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert seen == ["run"]
