@@ -62,7 +62,10 @@ def test_generate_continues_the_prompt(
 def test_measure_prints_each_granularity(
     model_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = lts_ray("measure", "-m", model_dir, "--sequence-length", "16", "--json", monkeypatch=monkeypatch)
+    monkeypatch.setattr("lts_ray.measurement.timed_blocks.MAX_BLOCKS", 6)  # on a busy machine it would go on for long
+    monkeypatch.setattr("lts_ray.measurement.timed_blocks.BASELINE_S", 0.1)
+    words = ("measure", "-m", model_dir, "--sequence-length", "16", "--threads", "1", "--json")
+    code = lts_ray(*words, monkeypatch=monkeypatch)
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert code == 0
     assert [row["submodel"] for row in rows] == ["S", "M", "L", "XL"]

@@ -79,7 +79,7 @@ def test_a_page_is_whole_and_text_in_it_stays_text(result: ScalingResult, tmp_pa
     write_page(path, "<p>{{ text }}</p>\n{{ figure }}\n", title="a <title>", text="<b>&", figure=figure)
     page = path.read_text(encoding="utf-8")
     assert page.startswith("<!doctype html>")
-    assert page.endswith("</main>\n</body>\n</html>")
+    assert page.endswith("</body>\n</html>")
     assert "<title>a &lt;title&gt;</title>" in page
     assert "<p>&lt;b&gt;&amp;</p>" in page
     assert page.count('id="one"') == 1

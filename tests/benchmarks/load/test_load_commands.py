@@ -95,7 +95,7 @@ def test_serving_overhead_says_what_http_adds(model_dir: Path, costs: Path, serv
         (("policies", "--slots", "300"), "chunk_tokens must be at least the 300 requests .*; got 256"),
         (("policies", "--costs", "nowhere.json"), "nowhere.json does not exist"),
         (("policies", "--target", "edge"), "--target edge needs --frontier"),
-        (("policies", "--output", "FILE"), "is not a folder; use another --output"),
+        (("policies", "--output", "FILE"), "is a file, not a folder: choose another --output"),
         (("soak", "--policy", "fast"), "unknown policy 'fast'"),
         (("soak", "--url", "http://127.0.0.1:9"), "give the server's process with --pid"),
         (("serving-overhead", "--url", "http://127.0.0.1:9", "--tokens", "16"), "no endpoint answers at http"),
