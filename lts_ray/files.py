@@ -153,6 +153,8 @@ def read_text(path: Path, *, what: str) -> str:
 
     path: `-` is stdin. what: the file's role in an LtsRayError, e.g. "frontier".
     """
+    if path.is_char_device() and str(path) not in ("/dev/stdin", "/dev/tty", "/dev/null"):
+        raise LtsRayError(f"{what} {path} cannot be read: it is a device, and may have no end")
     try:
         content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
     except FileNotFoundError:

@@ -158,6 +158,12 @@ def test_an_output_is_tried_before_the_work_and_left_as_it_was(tmp_path: Path, m
         check_output(tmp_path / ("x" * 300))
 
 
+def test_a_file_without_an_end_is_refused() -> None:
+    with pytest.raises(LtsRayError, match="text /dev/zero cannot be read: it is a device"):
+        read_text(Path("/dev/zero"), what="text")
+    assert read_text(Path("/dev/null"), what="text") == ""
+
+
 def test_json_of_the_log_is_written_in_one_piece(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     append_json_line(path, {"text": "é\ud800\n"})

@@ -156,13 +156,22 @@ class SearchSession(Generic[Candidate]):
             names = [target.name for target in self.plan.targets]
             self._search.tell(candidate, {name: objectives(outcome, name, latency) for name in names})
 
+    def _outcome(self, record: Mapping[str, Any]) -> Outcome:
+        outcome = outcome_from_json(record)
+        targets = {target.name for target in self.plan.targets}
+        if isinstance(outcome, Evaluation) and outcome.measurements.keys() != targets:
+            raise LtsRayError(
+                f"measured on {', '.join(outcome.measurements) or 'no target'}, not on the search's targets"
+            )
+        return outcome
+
     def _replay(self, records: list[dict[str, Any]]) -> None:
         known: dict[Candidate, Outcome] = {}
         for number, record in enumerate(records, start=2):
             try:
                 kind = record["kind"]
                 if kind == "evaluation":
-                    known.setdefault(self.plan.space.from_json(record["candidate"]), outcome_from_json(record))
+                    known.setdefault(self.plan.space.from_json(record["candidate"]), self._outcome(record))
                 elif kind != "step_cost":  # older logs have these; nothing reads them any more
                     raise LtsRayError(f"this version knows no record of kind {kind!r}")
             except KeyError as error:

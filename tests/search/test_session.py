@@ -163,8 +163,12 @@ def test_a_header_that_was_damaged_is_another_search(settings: object, tmp_path:
         (b'{"kind": "later"}', "line 2: this version knows no record of kind 'later'"),
         (b'{"candidate": [8, 8, 8, 8]}', "line 2: a record without 'kind'"),
         (b'{"kind": "evaluation", "candidate": [8, 8, 8, 8], "loss": 1}', "line 2: an evaluation is not usable"),
+        (
+            b'{"kind": "evaluation", "candidate": [8, 8, 8, 8], "loss": 1, "measurements": {}}',
+            "line 2: measured on no target, not on the search's targets",
+        ),
     ],
-    ids=["byte", "no object", "kind", "no kind", "half"],
+    ids=["byte", "no object", "kind", "no kind", "half", "no target"],
 )
 def test_a_damaged_line_of_the_log_is_one_line_that_names_it(line: bytes, problem: str, tmp_path: Path) -> None:
     folder = tmp_path / "search"
