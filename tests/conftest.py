@@ -6,8 +6,9 @@ import os
 import shutil
 from collections.abc import Iterator
 
-# The tests' matrices are small: with threads, numpy's products take ten times as long on a busy machine.
+# The tests' matrices are small: with threads, products of numpy and torch take ten times as long on a busy machine.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from pathlib import Path
 
