@@ -35,6 +35,12 @@ def test_the_example_of_a_new_space_is_one() -> None:
     assert candidate.n_layer in (2, 4, 6)
 
 
+def test_the_example_of_confidence_routing_decodes(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = blocks("docs/decoding.md", "python")
+    exec(code, {})
+    assert len(capsys.readouterr().out.splitlines()) == 48
+
+
 def test_the_example_of_params_prints_what_is_shown() -> None:
     (session,) = [each for each in blocks("docs/spaces.md", "") if each.startswith("$ echo")]
     command, shown = session.splitlines()
