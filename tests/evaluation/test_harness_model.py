@@ -263,7 +263,9 @@ def test_the_command_line_of_lm_eval_runs_any_submodel(
     arguments = ["--model", "lts-ray", "--model_args", f"model={model_dir},submodel=8+64+16,batch_size=4"]
     arguments += ["--tasks", "union_endings", "--include_path", str(TASKS), "--output_path", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["harness", *arguments, "--num_fewshot", "1"])
-    command_line.main()
+    with pytest.raises(SystemExit) as ended:
+        command_line.main()
+    assert not ended.value.code
     assert "union_endings" in capsys.readouterr().out
     (written,) = tmp_path.rglob("results_*.json")
     found = json.loads(written.read_text(encoding="utf-8"))

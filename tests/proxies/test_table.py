@@ -156,7 +156,7 @@ def test_a_broken_line_is_named(tmp_path: Path, line: str, message: str) -> None
 
 
 def test_wrong_input_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(LtsRayError, match="cannot be read"):
+    with pytest.raises(LtsRayError, match="does not exist"):
         read_trained(tmp_path / "none.jsonl", truth="valid_perplexity")
     with pytest.raises(LtsRayError, match=f"unknown proxy magic; known: {', '.join(KNOWN)}"):
         compare_proxies(SMALL, ["magic"], space=gpt2.SPACE, rng=rng())
