@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -23,6 +24,12 @@ from lts_ray.models.vit.vit_config import MatViTConfig
 
 DIGITS = "digits"
 HELD_OUT = 0.2
+UNREADABLE = (
+    *(OSError, EOFError, KeyError, ValueError, struct.error, zipfile.BadZipFile, zlib.error),
+    TypeError,  # of a .npy
+    RuntimeError,  # of an archive that is encrypted, or packed as zipfile does not know
+)
+"""What reading an .npz raises for one that is damaged, or none."""
 TEST = "test.npz"
 """Where a folder has it, this is what is held out."""
 
@@ -134,7 +141,7 @@ def _read(path: Path) -> Images:
             if missing:
                 raise LtsRayError(f"{path} has no array {missing[0]!r}; it has {', '.join(arrays) or 'none'}")
             images, labels = arrays["images"], arrays["labels"]
-    except (OSError, EOFError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:  # TypeError: of a .npy
+    except UNREADABLE as error:
         raise LtsRayError(f"{path} cannot be read as .npz: {error}") from None
     if images.ndim not in (3, 4) or len(images) == 0:
         raise LtsRayError(f"images of {path} must be [N, H, W] or [N, H, W, C]; got {list(images.shape)}")

@@ -149,3 +149,20 @@ def test_an_image_is_moved_down_and_right_by_its_offset() -> None:
     assert torch.equal(moved[0], image[0])
     assert moved[1, 0].tolist() == [[0, 1, 2, 3], [0, 1, 2, 3], [4, 5, 6, 7]]
     assert moved[2, 0].tolist() == [[1, 2, 3, 3], [5, 6, 7, 7], [9, 10, 11, 11]]
+
+
+@pytest.mark.parametrize(
+    ("place", "value"), [(4, b"\xf0\xf0"), (6, b"\x01\x00"), (8, b"\x63\x00")], ids=["version", "encrypted", "method"]
+)
+def test_an_archive_that_no_zipfile_reads_is_refused(place: int, value: bytes, tmp_path: Path) -> None:
+    """Of a whole archive, one field of each entry's header, both where it begins and in the directory at the end."""
+    write_npz(tmp_path / "a.npz")
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    for mark, further in ((b"PK\x03\x04", 0), (b"PK\x01\x02", 2)):
+        start = content.find(mark)
+        while start >= 0:
+            content[start + place + further : start + place + further + 2] = value
+            start = content.find(mark, start + 4)
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(LtsRayError, match=r"cannot be read as \.npz"):
+        read_images(str(tmp_path))
