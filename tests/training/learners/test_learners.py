@@ -208,7 +208,8 @@ def test_a_teacher_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     settings, _ = distilling(tmp_path / "teacher")
     with pytest.raises(LtsRayError, match="has 300 words and the model 299: a teacher must have the model's vocab"):
         new_learner(settings, vocab_size=299, device=CPU)
-    long = replace(settings, training=replace(settings.training, sequence_length=65))
+    longer = replace(settings.model, context_length=65)
+    long = replace(settings, model=longer, training=replace(settings.training, sequence_length=65))
     with pytest.raises(LtsRayError, match="longer than the teacher's context, 64"):
         start_run(long, RunFolder(tmp_path / "run"))
     missing = replace(settings, training=replace(settings.training, teacher=str(tmp_path / "nowhere")))
