@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 
 # The tests' matrices are small: with threads, products of numpy and torch take ten times as long on a busy machine.
@@ -23,6 +24,9 @@ from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
 from lts_ray.text.tokenizer import save_tokenizer, train_tokenizer
 
+# A shell starts what runs in the background without Ctrl-C, and its children inherit that: tests send it to them.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("repository", derandomize=True, deadline=None)  # a run is red or green, never by chance
 settings.load_profile("repository")
 
