@@ -61,7 +61,7 @@ class ActiveRequest:
         return cls(
             id=id,
             request=request,
-            response=Response(arrived_s=arrived_s, cancel=cancel),
+            response=Response(arrived_s=arrived_s, cancel=cancel, whole=request.whole),
             progress=Progress(arrived_s=arrived_s),
             sampler=sampler,
             stops=stops,

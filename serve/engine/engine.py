@@ -22,13 +22,13 @@ from lts_ray.decoding.plain_loop import check_length
 from lts_ray.runtime.runtime import Runtime
 from lts_ray.runtime.step_costs import StepCosts
 from serve.engine.active_request import ActiveRequest
-from serve.engine.cost_correction import CostCorrection
 from serve.engine.engine_errors import BudgetInfeasibleError, EngineFailedError, QueueFullError, one_line
 from serve.engine.observer import Load, Observer, Refusal, StepRecord, tell
 from serve.engine.response import Admitted, Ended, FinishReason, LeaveReason, Outbox, Response, ResponseFailed, Token
 from serve.engine.sample_rows import sample_rows
 from serve.engine.scheduler import Scheduler
 from serve.engine.step import Part, Step
+from serve.engine.step_times import StepTimes
 from serve.policies.admission import drain_s, judge, on_admission, smallest_feasible_budget_ms
 from serve.policies.capacity import Capacity
 from serve.policies.menu import Menu
@@ -56,18 +56,19 @@ class Engine:
         eos_ids: frozenset[int],
         capacity: Capacity,
         prefix_cache: bool = True,
-        adapts: bool = True,
+        attainment: float | None = 0.99,
         observers: Sequence[Observer] = (),
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """clock: seconds, monotonic. eos_ids: tokens that end a response. adapts: correct costs by the steps that run.
+        """clock: seconds, monotonic. eos_ids: tokens that end a response. attainment: the share to keep of the budgets
+        that can be kept; None: costs are taken as they are, and nothing is learned from the steps that run.
 
         The runtime is this engine's alone.
         """
         self.config, self.menu, self.capacity, self.clock = runtime.config, menu, capacity, clock
         self._runtime, self._observers = runtime, observers
         self._eos_ids = frozenset(token for token in eos_ids if token < runtime.config.vocab_size)
-        self._correction, self._adapts = CostCorrection(costs), adapts
+        self._times = StepTimes(costs, attainment=attainment, clock=clock)
         self._ids, self._failed_steps, self._stopping = itertools.count(), 0, False
         self._refusal: str | None = None
         # The lock guards what both threads change: the scheduler, the active requests, the cancellations.
@@ -84,7 +85,7 @@ class Engine:
     @property
     def costs(self) -> StepCosts:
         """Of a step, as corrected by those that have run."""
-        return self._correction.costs
+        return self._times.costs
 
     @property
     def policy(self) -> Policy:
@@ -93,7 +94,7 @@ class Engine:
     def use_policy(self, policy: Policy) -> None:
         """From the next step on. Tries it first: raises LtsRayError for one that does not fit this engine's menu."""
         with self._wake:
-            copy(policy).plan(self._scheduler.situation(self.clock() * 1e3), self.menu, self.costs)
+            copy(policy).plan(self._situation(self.clock()), self.menu, self.costs)
             self._scheduler.policy = policy
 
     def start(self) -> None:
@@ -140,7 +141,7 @@ class Engine:
         job = Job(id=next(self._ids), request=request, arrived_ms=arrived_s * 1e3)
         with self._wake:
             self.check()
-            situation, policy = self._scheduler.situation(now * 1e3), copy(self.policy)
+            situation, policy = self._situation(now), copy(self.policy)
         if len(situation.waiting) >= self.capacity.max_queue:
             raise self._full(situation)
         # To look ahead takes milliseconds where many wait: only for requests that would be refused rather than be late.
@@ -169,6 +170,9 @@ class Engine:
                 self._wake.notify_all()
         if reason == "failed" and not active:
             tell(self._observers, lambda observer: observer.broken())
+
+    def _situation(self, at_s: float) -> Situation:
+        return self._scheduler.situation(at_s * 1e3, self._times.deviation)
 
     def _full(self, situation: Situation) -> QueueFullError:
         self._refused("queue_full")
@@ -200,7 +204,9 @@ class Engine:
     def _awake(self) -> bool:
         """Wait for something to do. False when the engine is to stop."""
         with self._wake:
-            self._wake.wait_for(lambda: self._stopping or self._cancelled or self._scheduler.has_work)
+            while not (self._stopping or self._cancelled or self._scheduler.has_work):
+                self._wake.wait()
+                self._times.begin()
             cancelled, stopping = dict(self._cancelled), self._stopping
         for number, reason in cancelled.items():
             if reason == "failed":
@@ -214,8 +220,8 @@ class Engine:
         step = None
         try:
             with self._wake:
-                step = self._scheduler.step(self.clock() * 1e3, self.costs)
-            started = self.clock()  # what a plan takes is not the step's: most steps have none of their own
+                step = self._scheduler.step(self.clock() * 1e3, self.costs, self._times.deviation)
+            started = self.clock()
             if step is not None:
                 self._take(step, self._runtime.run([part.segment for part in step.parts]), started)
             self._failed_steps = 0
@@ -227,8 +233,10 @@ class Engine:
             step = None
         self._hand_over()
         if step is not None:
-            self._note(step, started)
-        elif not self._scheduler.has_work:
+            self._note(step)
+            return
+        self._times.begin()  # what failed is not the next step's time
+        if not self._scheduler.has_work:
             tell(self._observers, lambda observer: observer.idle())
 
     def _take(self, step: Step, logits: Tensor, started: float) -> None:
@@ -258,17 +266,14 @@ class Engine:
     def _admit(self, step: Step, begun: Sequence[Part], started: float) -> None:
         """Say how long those whose first step this was are expected to take."""
         with self._wake:
-            situation = self._scheduler.situation(started * 1e3)
+            situation = self._situation(started)
         options = {part.id: part.option for part in step.parts}
         expected = on_admission(situation, [part.id for part in begun], options, self.menu, self.costs)
         for part in begun:
             self._push(self._active[part.id], Admitted(part.option.name, expected[part.id], started))
 
-    def _note(self, step: Step, started: float) -> None:
-        now = self.clock()
-        actual_ms = (now - started) * 1e3
-        if self._adapts:
-            self._correction.note(step.groups(), actual_ms, prompt=step.reads_prompt)
+    def _note(self, step: Step) -> None:
+        now, actual_ms = self._times.end(step)
         with self._wake:
             record = StepRecord.of(step, self._scheduler, at_s=now, actual_ms=actual_ms)
         tell(self._observers, lambda observer: observer.stepped(record))
@@ -278,7 +283,7 @@ class Engine:
         self._outbox.put(active.response, event)
 
     def _hand_over(self) -> None:
-        for response in self._outbox.send():
+        for response in self._outbox.send(self.clock()):
             response.cancel()
 
     def _finish(self, active: ActiveRequest, reason: FinishReason, now: float) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Literal
 
 from serve.engine.engine_errors import EngineFailedError
@@ -101,8 +102,9 @@ class Response:
     progress follows what the reader takes. Everything belongs to the event loop that made the response.
     """
 
-    def __init__(self, *, arrived_s: float, cancel: Callable[[LeaveReason], None]) -> None:
-        self.progress = Progress(arrived_s=arrived_s)
+    def __init__(self, *, arrived_s: float, cancel: Callable[[LeaveReason], None], whole: bool = False) -> None:
+        """whole: the reader wants all tokens together, and is not woken before the last one."""
+        self.progress, self.whole = Progress(arrived_s=arrived_s), whole
         self.finish_reason: FinishReason | None = None
         self.loop = asyncio.get_running_loop()
         self._cancel, self._failed = cancel, False
@@ -111,7 +113,8 @@ class Response:
 
     def receive(self, event: Event) -> None:
         self._events.append(event)
-        self._news.set()
+        if not self.whole or isinstance(event, Ended | ResponseFailed):
+            self._news.set()
 
     def cancel(self, reason: LeaveReason = "cancelled") -> None:
         """Free the request's place at the next step boundary. No effect on a response that has ended.
@@ -154,24 +157,44 @@ class Response:
         return tuple(tokens)
 
 
+STREAM_S = 0.004
+"""The tokens of streams go out together where steps are shorter: to wake an event loop costs more than a short step."""
+
+
 class Outbox:
-    """What one step has for all responses, handed over with one call to each event loop. For one thread."""
+    """What steps have for all responses, handed over with one call to each event loop. For one thread.
+
+    First tokens and ends go out at once, other tokens of streams a few milliseconds later at most.
+    """
 
     def __init__(self) -> None:
         self._mail: dict[asyncio.AbstractEventLoop, list[tuple[Response, Event]]] = {}
+        self._urgent: set[asyncio.AbstractEventLoop] = set()
+        self._streams: set[asyncio.AbstractEventLoop] = set()
+        self._sent_s: dict[asyncio.AbstractEventLoop, float] = {}
 
     def put(self, response: Response, event: Event) -> None:
         self._mail.setdefault(response.loop, []).append((response, event))
+        if isinstance(event, Ended | ResponseFailed) or (isinstance(event, Admitted) and not response.whole):
+            self._urgent.add(response.loop)
+        elif not response.whole:
+            self._streams.add(response.loop)
 
-    def send(self) -> list[Response]:
+    def send(self, now_s: float) -> list[Response]:
         """Returns the responses whose event loop is closed, so that no client can be waiting for them."""
         unreachable: list[Response] = []
-        for loop, mail in self._mail.items():
+        for loop in [*self._urgent, *(self._streams - self._urgent)]:
+            if loop not in self._urgent and now_s - self._sent_s.get(loop, -inf) < STREAM_S:
+                continue
+            mail = self._mail.pop(loop)
+            self._urgent.discard(loop)
+            self._streams.discard(loop)
+            self._sent_s[loop] = now_s
             try:
                 loop.call_soon_threadsafe(_deliver, mail)
             except RuntimeError:
+                del self._sent_s[loop]
                 unreachable += [response for response, _ in mail]
-        self._mail = {}
         return unreachable
 
 

@@ -20,6 +20,7 @@ from lts_ray.submodel import Submodel
 from serve.engine.blocks import Blocks, blocks_needed
 from serve.engine.step import Part, Step, groups_of
 from serve.policies.capacity import Capacity
+from serve.policies.deviation import NO_DEVIATION, Deviation
 from serve.policies.menu import Menu, Option
 from serve.policies.policy import Job, Plan, Policy, Situation
 
@@ -86,22 +87,23 @@ class Scheduler:
         else:
             self._waiting.pop(id, None)
 
-    def situation(self, now_ms: float) -> Situation:
+    def situation(self, now_ms: float, deviation: Deviation = NO_DEVIATION) -> Situation:
         return Situation(
             now_ms=now_ms,
+            deviation=deviation,
             running=tuple([entry.job for entry in self._running.values()]),
             waiting=tuple([entry.job for entry in self._waiting.values()]),
             capacity=self.capacity,
         )
 
-    def step(self, now_ms: float, costs: StepCosts) -> Step | None:
-        """What runs next, or None when there is nothing to do.
+    def step(self, now_ms: float, costs: StepCosts, deviation: Deviation = NO_DEVIATION) -> Step | None:
+        """What runs next, or None when there is nothing to do. deviation: of time from what `costs` say.
 
         A step that could not be run may be asked for again: nothing counts as cached before `took`.
         """
         if not self.has_work:
             return None
-        plan = self.policy.plan(self.situation(now_ms), self._menu, costs)
+        plan = self.policy.plan(self.situation(now_ms, deviation), self._menu, costs)
         preempted = self._make_room(plan.held)
         parts, reused = self._parts(plan, plan.held, admits=not preempted)
         if not parts and plan.held:  # the plan holds more than it may: an empty step would never end

@@ -102,6 +102,7 @@ class Service:
                 budget=body.budget(headers),
                 pinned=None if body.model == self.name else option,
                 strict=headers.x_slo_strict,
+                whole=not (body.stream or body.stop),
                 label=request_id,
                 ignore_eos=bool(body.ignore_eos),
                 top_logprobs=body.alternatives,

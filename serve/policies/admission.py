@@ -7,14 +7,15 @@ from copy import copy
 from dataclasses import dataclass, replace
 from math import ceil
 
+import numpy as np
+
 from lts_ray.runtime.step_costs import StepCosts
 from serve.policies.budget import Budget, Timing
+from serve.policies.deviation import Deviation
 from serve.policies.forecast import Forecast, Foreseeing, forecast
 from serve.policies.menu import Menu, Option
 from serve.policies.policy import Job, Plan, Policy, Situation
 
-MARGIN = 1.1
-"""A prediction is in time if it is so with 10 % to spare: the usual error of the costs, and the work between steps."""
 MAX_ROUNDS = 8
 """Of looking for a feasible budget: a looser one may wait longer, so the first guess is not always kept."""
 
@@ -26,8 +27,8 @@ class Choice:
     predicted: Timing
     """If all went on as it begins."""
     met: bool | None
-    """Whether the budget is predicted to hold so, and with a margin once all are at the narrowest that may be; None
-    without a budget."""
+    """Whether the budget is predicted to hold so, and safely once all are at the narrowest that may be; None without a
+    budget."""
 
 
 def judge(situation: Situation, job: Job, menu: Menu, costs: StepCosts, policy: Policy) -> Choice:
@@ -35,7 +36,7 @@ def judge(situation: Situation, job: Job, menu: Menu, costs: StepCosts, policy: 
     joined = replace(situation, waiting=(*situation.waiting, job))
     plan, predicted = _foresee(copy(policy), joined, menu, costs)
     budget, timing, narrowest = job.request.budget, predicted.timing(job.id, 0), predicted.timing(job.id, -1)
-    met = budget.holds(timing) and budget.holds(narrowest, margin=MARGIN) if budget else None
+    met = budget.holds(timing) and budget.holds(_safely(narrowest, situation.deviation)) if budget else None
     return Choice(option=plan.options[job.id], predicted=timing, met=met)
 
 
@@ -63,14 +64,14 @@ def smallest_feasible_budget_ms(
     plan = copy(policy).plan(joined, menu, costs)
     fixed = {other.id: plan.options[other.id].neurons for other in joined.jobs if not other.elastic}
     narrow = forecast(joined, order=plan.order, widths=fixed, caps=[menu.narrowest.neurons], costs=costs)
-    bounds = _bounds(job, narrow.timing(job.id))
+    bounds = _bounds(job, narrow.timing(job.id), situation.deviation)
     for _ in range(MAX_ROUNDS):
         budget = Budget(**{f"{kind}_ms": limit for kind, limit in bounds.items()})
         asking = replace(job, request=replace(job.request, budget=budget))
         choice = judge(situation, asking, menu, costs, policy)
         if choice.met:
             break
-        given = _bounds(job, choice.predicted)
+        given = _bounds(job, choice.predicted, situation.deviation)
         bounds = {kind: max(limit, given[kind]) for kind, limit in bounds.items()}
     return bounds
 
@@ -94,5 +95,16 @@ def _foresee(policy: Policy, situation: Situation, menu: Menu, costs: StepCosts)
     return plan, forecast(situation, order=plan.order, widths=widths, caps=[0], costs=costs)
 
 
-def _bounds(job: Job, timing: Timing) -> dict[str, float]:
-    return {kind: ceil(getattr(timing, f"{kind}_ms") * MARGIN * 10) / 10 for kind in job.request.budget.items()}
+def _safely(timing: Timing, deviation: Deviation) -> Timing:
+    """What it comes to as often as budgets are to be kept."""
+    (_, to_first), (_, to_last) = deviation.at(np.array(timing.ttft_ms)), deviation.at(np.array(timing.e2e_ms))
+    return Timing(
+        ttft_ms=timing.ttft_ms * float(to_first),
+        tpot_ms=timing.tpot_ms * float(to_last),
+        e2e_ms=timing.e2e_ms * float(to_last),
+    )
+
+
+def _bounds(job: Job, timing: Timing, deviation: Deviation) -> dict[str, float]:
+    safe = _safely(timing, deviation)
+    return {kind: ceil(getattr(safe, f"{kind}_ms") * 10) / 10 for kind in job.request.budget.items()}

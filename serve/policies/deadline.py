@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
-from lts_ray.errors import LtsRayError
 from lts_ray.record import record
 from lts_ray.runtime.step_costs import Group, StepCosts
 from serve.policies.fixed import own_option
@@ -25,42 +25,36 @@ from serve.policies.policy import Job, Plan, Situation
 from serve.policies.queue_order import Patience, pace, queue_order
 from serve.policies.rollout import NONE_HELD, Holding
 
+STALE_MS = 50.0
+"""No decision is kept longer: what steps cost may have changed."""
 Span = tuple[int, int | None]
 """Of the menu's elastic options: the first, and the one before which it stops; None: to the end."""
 ALL: Span = (0, None)
 
 Share = Annotated[float, Field(ge=0)]
-Steps = Annotated[int, Field(ge=0, le=10**6)]
 
 
 @record(what="deadline")
 class Thresholds(Patience):
-    hopeless: Share = 0.9
-    """With less room than this (see Forecast.room) a budget counts as lost; above it, its odds grow evenly."""
-    sure: Share = 1.15
-    """With more room than this a budget counts as kept."""
-    worth: Share = 0.15
-    """The share of all budgets that a narrower cap must be expected to save, or the wider one is taken."""
+    hopeless: Annotated[float, Field(ge=0, le=1)] = 0.9
+    """With less than this share of the time that it is likely to take a budget counts as lost; above it, its odds grow
+    evenly up to the time within which it is safe (see Deviation)."""
+    worth: Share = 0.03
+    """The share of the budgets kept under any cap that a narrower one must be expected to save, or the wider one is
+    taken."""
     worth_most: Share = 0.6
-    """So many budgets saved are always worth a narrower cap, however many there are in all."""
+    """So many budgets saved are always worth a narrower cap, however many are kept in all."""
     hold_worth: Share = 0.5
     """How many budgets must be saved by holding rows back."""
     hold_every: tuple[Annotated[int, Field(ge=2, le=10**6)], ...] = (2, 4)
     """Held rows run in each so-many-th step: these are tried one after the other while budgets are still missed."""
     free: Share = 0.03
     """The share by which a step may take longer so that rows in it are wider."""
-    replan_ms: Share = 20.0
-    """A decision is kept for at least so long while no request comes or goes."""
-    replan_steps: Steps = 4
-    """It is also kept for at least so many steps."""
-    stale_ms: Share = 50.0
-    """It is never kept longer than this."""
+    renewed: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """A decision is kept, while no request comes or goes, for this share of the time to the nearest bound that is not
+    lost."""
     spacing_ms: Share = 0.1
     """While requests queue, a decision is kept for so long times their number even if some come or go."""
-
-    def __post_init__(self) -> None:
-        if self.hopeless >= self.sure:
-            raise LtsRayError(f"hopeless must be below sure; got {self.hopeless:g} and {self.sure:g}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +64,8 @@ class _Decision:
     running: tuple[int, ...]
     """The requests that it was made for; so were those that waited."""
     waiting: tuple[int, ...]
-    age: int = 0
-    """Steps since."""
+    until_ms: float
+    """When it is made anew, though no request has come or gone."""
     order: tuple[int, ...]
     cap: Option
     """Of elastic requests."""
@@ -82,6 +76,9 @@ class _Decision:
     late: frozenset[int]
     """Requests that will miss their budgets even at the narrowest."""
     holding: Holding
+
+    def holds_at(self, now_ms: float) -> bool:
+        return self.at_ms <= now_ms < self.until_ms
 
 
 @dataclass(kw_only=True)
@@ -97,11 +94,16 @@ class DeadlinePolicy:
         running = tuple([job.id for job in situation.running])
         waiting = tuple([job.id for job in situation.waiting])
         last = self.last
-        if last is not None and last.running == running and last.waiting == waiting and self._is_fresh(last, situation):
-            self.last = replace(last, age=last.age + 1, holding=_next(last.holding))
+        if (
+            last is not None
+            and last.running == running
+            and last.waiting == waiting
+            and last.at_ms <= situation.now_ms < last.until_ms
+        ):
+            self.last = replace(last, holding=_next(last.holding))
         elif last is not None and self._is_too_early(last, situation):
             order = (*(id for id in last.order if id in waiting), *(id for id in waiting if id not in last.order))
-            self.last = replace(last, age=last.age + 1, holding=_next(last.holding), order=order)
+            self.last = replace(last, holding=_next(last.holding), order=order)
         else:
             self.last, _ = self._decide(situation, menu, costs)
         return _plan(self.last, situation, menu)
@@ -111,12 +113,6 @@ class DeadlinePolicy:
         decision, predicted = self._decide(situation, menu, costs)
         options = menu.elastic[slice(*self.span)]
         return _plan(decision, situation, menu), predicted.under((options.index(decision.cap), len(options) - 1))
-
-    def _is_fresh(self, last: _Decision, situation: Situation) -> bool:
-        passed_ms, thresholds = situation.now_ms - last.at_ms, self.thresholds
-        if not 0 <= passed_ms < thresholds.stale_ms:
-            return False
-        return passed_ms < thresholds.replan_ms or last.age < thresholds.replan_steps
 
     def _is_too_early(self, last: _Decision, situation: Situation) -> bool:
         """Whether not to decide anew yet, though requests came or went: with many in the queue that takes about as long
@@ -131,17 +127,19 @@ class DeadlinePolicy:
         holding, predicted, odds = self._hold(situation, order, menu, costs)
         kept = odds.sum(axis=1)
         options = menu.elastic[slice(*self.span)]
-        bounded = sum(job.bounded for job in jobs)
-        worth = min(self.thresholds.worth * bounded, self.thresholds.worth_most)
-        cap = options[int(np.argmax(kept >= kept.max() - worth))]  # the first such is the widest
+        best = kept.max()
+        worth = min(self.thresholds.worth * best, self.thresholds.worth_most)
+        cap = options[int(np.argmax(kept >= best - worth))]  # the first such is the widest
         late = frozenset(
             job.id for job, chance in zip(predicted.jobs, odds[-1], strict=True) if job.elastic and chance == 0
         )
         if late and all(job.id in late for job in jobs if job.elastic):
             cap = options[-1]
         free = [job for job in situation.running if job.id not in holding.ids]
+        nearest_ms = min([job.due_ms for job in jobs if job.elastic and job.id not in late], default=inf)
         decision = _Decision(
             at_ms=situation.now_ms,
+            until_ms=situation.now_ms + min(STALE_MS, self.thresholds.renewed * (nearest_ms - situation.now_ms)),
             running=tuple([job.id for job in situation.running]),
             waiting=tuple([job.id for job in situation.waiting]),
             order=order,
@@ -163,7 +161,7 @@ class DeadlinePolicy:
 
         def expect(holding: Holding) -> tuple[Holding, Forecast, Array]:
             predicted = forecast(situation, order=order, widths=widths, caps=caps, costs=costs, holding=holding)
-            return holding, predicted, self._odds(predicted)
+            return holding, predicted, predicted.odds(situation.deviation, hopeless=self.thresholds.hopeless)
 
         best = expect(NONE_HELD)
         wide = [job for job in situation.running if not job.bounded and widths[job.id] > menu.narrowest.neurons]
@@ -179,12 +177,6 @@ class DeadlinePolicy:
             if tried[2].sum(axis=1).max() >= saved + self.thresholds.hold_worth:
                 best = tried
         return best
-
-    def _odds(self, predicted: Forecast) -> Array:
-        """[caps, jobs]: how likely each budget is to hold; 0 for jobs without one."""
-        low, high = self.thresholds.hopeless, self.thresholds.sure
-        odds = np.clip((predicted.room() - low) / (high - low), 0.0, 1.0)
-        return np.asarray(odds * np.array([job.bounded for job in predicted.jobs]))
 
     def _widened(
         self, cap: Option, running: Sequence[Job], situation: Situation, menu: Menu, costs: StepCosts
@@ -219,8 +211,8 @@ def _plan(decision: _Decision, situation: Situation, menu: Menu) -> Plan:
     for job in situation.jobs:
         if not job.elastic:
             options[job.id] = own_option(job, menu)
-        elif job.decodes:
-            options[job.id] = decoding
+        elif job.id in decision.late and not (job.decodes and decoding.neurons > decision.cap.neurons):
+            options[job.id] = menu.narrowest
         else:
-            options[job.id] = menu.narrowest if job.id in decision.late else decision.cap
+            options[job.id] = decoding if job.decodes else decision.cap
     return Plan(options=options, order=decision.order, held=held)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lts_ray.runtime.step_costs import StepCosts
 from serve.policies.budget import Timing
+from serve.policies.deviation import Deviation
 from serve.policies.menu import Menu
 from serve.policies.policy import Job, Plan, Situation
 from serve.policies.rollout import NONE_HELD, Holding, Rollout, RolloutRow
@@ -48,11 +49,12 @@ class Forecast:
         """The same for these caps alone, given by their indices."""
         return replace(self, first_ms=self.first_ms[list(caps)], last_ms=self.last_ms[list(caps)])
 
-    def room(self) -> Array:
-        """[caps, jobs]: the time left until the tightest bound, over the time predicted for it.
+    def odds(self, deviation: Deviation, *, hopeless: float) -> Array:
+        """[caps, jobs]: how likely each budget is to hold, by the time left for it over the time predicted for it.
 
-        From 1 on the budget holds. 0 for one that is missed already, NEVER for a job without a budget. Only what is
-        still to come can turn out otherwise, so a margin on this is a margin on the future alone.
+        0 with less than `hopeless` times what is likely, 1 with what is safe, evenly between. Only what is still to
+        come can turn out otherwise, so a reserve is one of the future alone. 0 for a bound that is missed already, and
+        for jobs without a budget.
         """
         jobs, now = self.jobs, self.now_ms
         came = np.array([job.first_ms is not None for job in jobs])
@@ -61,13 +63,20 @@ class Forecast:
         bounds = np.array([_bounds(job) for job in jobs]).reshape(len(jobs), 3)
         ttft, tpot, e2e = bounds[:, 0], bounds[:, 1], bounds[:, 2]
 
-        to_first = (arrived + ttft - now) / np.maximum(self.first_ms - now, 1e-9)
-        kept = self.first_ms - arrived <= ttft  # once the first token is there, this is a fact
-        to_first = np.where(came, np.where(kept, NEVER, 0.0), to_first)
-        to_last = (arrived + e2e - now) / np.maximum(self.last_ms - now, 1e-9)
         begun = np.maximum(self.first_ms, now)
-        between = (self.first_ms + tpot * later - begun) / np.maximum(self.last_ms - begun, 1e-9)
-        return np.asarray(np.maximum(np.minimum(np.minimum(to_first, to_last), between), 0.0))
+        # First token, last token, and the tokens between them: [3, caps, jobs].
+        left_ms = np.stack(
+            np.broadcast_arrays(arrived + ttft - now, arrived + e2e - now, self.first_ms + tpot * later - begun)
+        )
+        needed_ms = np.maximum(np.stack([self.first_ms - now, self.last_ms - now, self.last_ms - begun]), 1e-9)
+        likely, safe = deviation.at(needed_ms)
+        lost = hopeless * likely
+        odds = np.clip((left_ms / needed_ms - lost) / (safe - lost), 0.0, 1.0)
+        odds[0] = np.where(
+            came, self.first_ms - arrived <= ttft, odds[0]
+        )  # once the first token is there, it is a fact
+        bounded = np.array([job.bounded for job in jobs])
+        return np.asarray(odds.min(axis=0) * bounded)
 
 
 @runtime_checkable

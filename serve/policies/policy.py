@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Protocol
 
 from lts_ray.runtime.step_costs import StepCosts
 from serve.policies.capacity import Capacity
+from serve.policies.deviation import NO_DEVIATION, Deviation
 from serve.policies.menu import Menu, Option
 from serve.policies.request import Request
 
@@ -54,6 +56,17 @@ class Job:
         """The most tokens it will still produce."""
         return self.request.max_tokens - self.produced
 
+    @property
+    def due_ms(self) -> float:
+        """When its next bound is due, on the clock: the first token, then the last one; infinity without either."""
+        budget = self.request.budget
+        if self.first_ms is None:
+            bounds = [bound for bound in (budget.ttft_ms, budget.e2e_ms) if bound is not None]
+            return self.arrived_ms + min(bounds, default=inf)
+        first_token_ms = self.first_ms - self.arrived_ms
+        due = budget.last_token_ms(first_token_ms=first_token_ms, max_tokens=self.request.max_tokens)
+        return inf if due is None else self.arrived_ms + due
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Situation:
@@ -63,6 +76,8 @@ class Situation:
     waiting: tuple[Job, ...]
     """In the order of arrival."""
     capacity: Capacity
+    deviation: Deviation = NO_DEVIATION
+    """How far from what `costs` say the time that passes has been of late."""
 
     @property
     def jobs(self) -> tuple[Job, ...]:

@@ -25,5 +25,7 @@ class Request:
     """Go on to max_tokens whatever the model says."""
     top_logprobs: int | None = None
     """How many of the most likely tokens come with each; 0: the token's own log probability only; None: neither."""
+    whole: bool = False
+    """Its client wants all tokens together: they may come at the end."""
     label: str = "-"
     """What the log calls it; the engine tells requests apart by ids of its own."""

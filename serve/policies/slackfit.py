@@ -7,7 +7,6 @@ widest submodel whose step, with the rows there are, is no longer than that buck
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import ceil, floor, inf
 from typing import Annotated, ClassVar
 
@@ -28,7 +27,7 @@ class SlackFitPolicy:
 
     def plan(self, situation: Situation, menu: Menu, costs: StepCosts) -> Plan:
         option = self._option(situation, menu, costs)
-        order = sorted(situation.waiting, key=lambda job: (deadline_ms(job), job.arrived_ms, job.id))
+        order = sorted(situation.waiting, key=lambda job: (job.due_ms, job.arrived_ms, job.id))
         return Plan(
             options={job.id: option if job.elastic else own_option(job, menu) for job in situation.jobs},
             order=tuple(job.id for job in order),
@@ -38,8 +37,8 @@ class SlackFitPolicy:
         jobs = [job for job in situation.jobs if job.bounded]
         if not jobs:
             return menu.elastic[0]
-        head = min(jobs, key=lambda job: (deadline_ms(job), job.arrived_ms, job.id))
-        slack_ms = (deadline_ms(head) - situation.now_ms) / _steps(head, situation.capacity.chunk_tokens)
+        head = min(jobs, key=lambda job: (job.due_ms, job.arrived_ms, job.id))
+        slack_ms = (head.due_ms - situation.now_ms) / _steps(head, situation.capacity.chunk_tokens)
         limit_ms = self._bucket_ms(slack_ms, situation.capacity.slots, menu, costs)
         rows = max(1, min(situation.capacity.slots, len(situation.running) + len(situation.waiting)))
         for option in menu.elastic:
@@ -55,16 +54,6 @@ class SlackFitPolicy:
         if slack_ms == inf or width <= 0:
             return high
         return low + width * min(self.buckets, max(1, floor((slack_ms - low) / width)))
-
-
-def deadline_ms(job: Job) -> float:
-    """When its next bound is due, on the clock: the first token, then the last one; infinity without either."""
-    if job.first_ms is None:
-        bounds: Sequence[float | None] = (job.request.budget.ttft_ms, job.request.budget.e2e_ms)
-        return job.arrived_ms + min((bound for bound in bounds if bound is not None), default=inf)
-    first_token_ms = job.first_ms - job.arrived_ms
-    due = job.request.budget.last_token_ms(first_token_ms=first_token_ms, max_tokens=job.request.max_tokens)
-    return inf if due is None else job.arrived_ms + due
 
 
 def _steps(job: Job, chunk_tokens: int) -> int:

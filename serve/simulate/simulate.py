@@ -7,7 +7,7 @@ replayed in seconds, and the same seed gives the same steps.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import exp
 
@@ -17,6 +17,7 @@ from lts_ray.runtime.step_costs import StepCosts
 from serve.engine.blocks import blocks_for_batch
 from serve.engine.scheduler import Scheduler
 from serve.engine.step import Part
+from serve.engine.step_times import StepTimes
 from serve.policies.budget import Timing
 from serve.policies.capacity import Capacity
 from serve.policies.menu import Menu
@@ -24,6 +25,9 @@ from serve.policies.policy import Job, Policy
 from serve.policies.request import Request
 from serve.simulate.arrival import Arrival
 from serve.simulate.request_outcome import Outcome, refused
+
+RUN = 100
+"""Steps whose recorded noise is drawn together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +39,10 @@ class SimulatedReplica:
     """What policies think that they take; None: the truth."""
     noise: float = 0.0
     """Of a step's time: the standard deviation of its logarithm."""
+    recorded: tuple[float, ...] = ()
+    """What an engine's steps took over what they cost, one after the other: drawn from in runs, beside `noise`."""
+    attainment: float | None = None
+    """Costs are corrected and deviations learned as the engine does; None: neither."""
     capacity: Capacity = field(default_factory=Capacity)
     n_blocks: int | None = None
     """Of the KV cache; None: enough for every load."""
@@ -50,6 +58,9 @@ class SimulatedEngine:
         self.now_ms = 0.0
         self._node, self._rng = node, rng
         self._left: dict[int, int] = {}
+        believed = node.costs if node.believed is None else node.believed
+        self._times = StepTimes(believed, attainment=node.attainment, clock=lambda: self.now_ms / 1e3)
+        self._noise = _recorded_noise(node.recorded, rng)
         self.scheduler = Scheduler(
             menu=node.menu,
             policy=policy,
@@ -68,14 +79,18 @@ class SimulatedEngine:
     def step(self) -> list[tuple[Part, bool]]:
         """Run the next step, if there is one. Returns the parts that made a token, and whether it was the last one."""
         node, scheduler = self._node, self.scheduler
-        step = scheduler.step(self.now_ms, node.costs if node.believed is None else node.believed)
+        self._times.begin()
+        step = scheduler.step(self.now_ms, self._times.costs, self._times.deviation)
         if step is None:
             return []
         duration_ms = node.costs.step_ms(step.groups())
         if node.noise:
             assert self._rng is not None
             duration_ms *= exp(node.noise * self._rng.standard_normal())
+        if node.recorded:
+            duration_ms *= next(self._noise)
         self.now_ms += duration_ms
+        self._times.end(step)
         made = [part for part in step.parts if part.segment.wants_logits]
         scheduler.took(step, {part.id: 0 for part in made}, self.now_ms)
         return [(part, self._ends(part.id)) for part in made]
@@ -87,6 +102,14 @@ class SimulatedEngine:
         del self._left[id]
         self.scheduler.remove(id)
         return True
+
+
+def _recorded_noise(recorded: Sequence[float], rng: np.random.Generator | None) -> Iterator[float]:
+    """Runs of RUN steps, each from a moment drawn at random: a node is slow for a while, not for a step."""
+    while True:
+        assert rng is not None
+        begin = int(rng.integers(max(1, len(recorded) - RUN)))
+        yield from recorded[begin : begin + RUN]
 
 
 @dataclass(kw_only=True, slots=True)

@@ -52,7 +52,7 @@ def service(model_dir: Path) -> Iterator[Service]:
         policy=policy_named("deadline"),
         eos_ids=tokenizer.eos_ids,
         capacity=Capacity(slots=2, max_queue=4),
-        adapts=False,
+        attainment=None,
     )
     engine.start()
     yield Service(engine=engine, tokenizer=tokenizer, name="tiny", created=1_700_000_000)

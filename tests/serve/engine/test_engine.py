@@ -231,22 +231,28 @@ def test_who_reads_late_gets_all_that_has_come_at_once(model: MatFormer) -> None
     engine.stop()
 
 
-def test_a_step_wakes_the_event_loop_once_for_all_its_tokens(model: MatFormer) -> None:
-    notes = Notes()
-    engine = tiny_engine(tiny_runtime(model), observers=[notes])
+@pytest.mark.parametrize(
+    ("whole", "call_s", "wakes"),
+    [(False, 0.1, range(20, 21)), (False, 1e-4, range(2, 10)), (True, 0.1, range(1, 2))],
+    ids=["long steps", "short steps", "whole answers"],
+)
+def test_a_step_wakes_the_event_loop_once_at_most(model: MatFormer, whole: bool, call_s: float, wakes: range) -> None:
+    """For all its tokens; with those of a few milliseconds where steps are short, and at the end alone where none is
+    wanted before. call_s: what passes from one look at the clock to the next one."""
+    engine = tiny_engine(tiny_runtime(model), clock=FakeClock(call_s))
 
     async def main() -> int:
         loop, calls = asyncio.get_running_loop(), []
         wake = loop.call_soon_threadsafe
         loop.call_soon_threadsafe = lambda *given, **named: calls.append(given) or wake(*given, **named)
-        responses = [engine.submit(Request(prompt=(index,), max_tokens=20, ignore_eos=True)) for index in range(4)]
+        requests = [Request(prompt=(index,), max_tokens=20, ignore_eos=True, whole=whole) for index in range(4)]
+        responses = [engine.submit(request) for request in requests]
         engine.start()
         assert list(map(len, await asyncio.gather(*map(collect, responses)))) == [20] * 4
         return len(calls)
 
-    assert asyncio.run(main()) == 20
+    assert asyncio.run(main()) in wakes
     engine.stop()
-    assert len(notes.steps) == 20
 
 
 def test_a_strict_request_is_refused_with_a_budget_that_is_then_accepted(model: MatFormer) -> None:
@@ -331,12 +337,12 @@ class FakeClock:
         return self.now
 
 
-@pytest.mark.parametrize("adapts", [True, False])
-def test_the_costs_follow_the_steps_that_run(model: MatFormer, adapts: bool) -> None:
-    engine = tiny_engine(tiny_runtime(model), adapts=adapts, clock=FakeClock(0.1))
+@pytest.mark.parametrize("attainment", [0.99, None])
+def test_the_costs_follow_the_steps_that_run(model: MatFormer, attainment: float | None) -> None:
+    engine = tiny_engine(tiny_runtime(model), attainment=attainment, clock=FakeClock(0.1))
     run(engine, [Request(prompt=(1, 2), max_tokens=60, ignore_eos=True)])
-    assert (engine.costs == COSTS) != adapts
-    if adapts:  # 200 ms a step instead of 21.2
+    assert (engine.costs == COSTS) == (attainment is None)
+    if attainment:  # 200 ms a step instead of 21.2
         assert engine.costs.slowdown * 21.2 + engine.costs.overhead_ms > 100
 
 

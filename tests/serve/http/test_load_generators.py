@@ -228,7 +228,7 @@ def roomy(service: Service, model_dir: Path) -> Iterator[TestClient]:
         policy=policy_named("deadline"),
         eos_ids=frozenset(),
         capacity=Capacity(slots=2),
-        adapts=False,
+        attainment=None,
     )
     engine.start()
     with TestClient(create_app(replace(service, engine=engine))) as client:

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from lts_ray.runtime.step_costs import Group, StepCosts
 from serve.policies.budget import Budget
+from serve.policies.deviation import NO_DEVIATION, Deviation
 from serve.policies.fixed import own_option
-from serve.policies.forecast import NEVER, Forecast, forecast
+from serve.policies.forecast import Forecast, forecast
 from serve.policies.policy import Job, Situation
 from serve.policies.rollout import NONE_HELD, Holding
 from tests.serve.policies.situations import (
@@ -155,25 +156,50 @@ def test_a_held_row_keeps_only_its_own_steps_wide() -> None:
     assert as_pairs(predicted, 0)[2][1] == pytest.approx(6 * 3.4 + 2 * 20.2)
 
 
-def room_of(job: Job, *, now_ms: float, first_ms: float, last_ms: float) -> float:
+SPREAD = Deviation(horizons_ms=(10.0, 1000.0), likely=(2.0, 1.0), safe=(4.0, 2.0))
+
+
+def odds_of(
+    job: Job,
+    *,
+    now_ms: float,
+    first_ms: float,
+    last_ms: float,
+    deviation: Deviation = NO_DEVIATION,
+    hopeless: float = 0.0,
+) -> float:
+    """With `hopeless` 0 and NO_DEVIATION 1.15 times the odds are the time left over the time needed, up to 1.15."""
     predicted = Forecast(now_ms=now_ms, jobs=(job,), first_ms=np.array([[first_ms]]), last_ms=np.array([[last_ms]]))
-    return float(predicted.room()[0, 0])
+    return float(predicted.odds(deviation, hopeless=hopeless)[0, 0])
 
 
-def test_room_is_what_is_left_over_what_is_needed() -> None:
+def test_odds_grow_with_what_is_left_over_what_is_needed() -> None:
     job = waiting_job(1, budget=Budget(ttft_ms=200, e2e_ms=1000), max_tokens=11)
-    assert room_of(job, now_ms=100, first_ms=150, last_ms=400) == pytest.approx(2.0)  # (200 - 100) / (150 - 100)
-    assert room_of(job, now_ms=100, first_ms=120, last_ms=700) == pytest.approx(1.5)  # (1000 - 100) / (700 - 100)
+    assert odds_of(job, now_ms=100, first_ms=225, last_ms=400) * 1.15 == pytest.approx(0.8)  # (200 - 100) / (225 - 100)
+    assert odds_of(job, now_ms=100, first_ms=120, last_ms=1600) * 1.15 == pytest.approx(0.6)  # 900 / (1600 - 100)
     paced = waiting_job(2, budget=Budget(tpot_ms=20), max_tokens=11)
-    assert room_of(paced, now_ms=100, first_ms=500, last_ms=600) == pytest.approx(2.0)
+    assert odds_of(paced, now_ms=100, first_ms=500, last_ms=750) * 1.15 == pytest.approx(0.8)
+    assert odds_of(paced, now_ms=100, first_ms=500, last_ms=600) == 1
 
 
 def test_only_the_rest_of_a_response_counts_and_what_was_missed_is_lost() -> None:
     job = running_job(1, budget=Budget(tpot_ms=20), produced=6, remaining=5, first_ms=50)
-    assert room_of(job, now_ms=150, first_ms=50, last_ms=200) == pytest.approx((50 + 200 - 150) / 50)
+    assert odds_of(job, now_ms=150, first_ms=50, last_ms=275) * 1.15 == pytest.approx((50 + 200 - 150) / 125)
     late = running_job(1, budget=Budget(ttft_ms=40, e2e_ms=1e6), first_ms=50)
-    assert room_of(late, now_ms=150, first_ms=50, last_ms=200) == 0
-    assert room_of(running_job(1), now_ms=150, first_ms=50, last_ms=200) >= NEVER / 1e6
+    assert odds_of(late, now_ms=150, first_ms=50, last_ms=200) == 0
+    assert odds_of(running_job(1), now_ms=150, first_ms=50, last_ms=200) == 0, "nothing to keep"
+
+
+def test_what_is_lost_and_what_is_safe_depend_on_how_far_ahead_it_is() -> None:
+    """Half of what is likely is lost; 10 ms ahead four times the time needed are safe, 1000 ms ahead twice."""
+
+    def odds(needed_ms: float, left_ms: float) -> float:
+        job = running_job(1, budget=Budget(e2e_ms=left_ms))
+        return odds_of(job, now_ms=0, first_ms=0, last_ms=needed_ms, deviation=SPREAD, hopeless=0.5)
+
+    assert [odds(10, 10 * room) for room in (1, 2.5, 4)] == pytest.approx([0, 0.5, 1])
+    assert [odds(1000, 1000 * room) for room in (0.5, 1.25, 2)] == pytest.approx([0, 0.5, 1])
+    assert [odds(100, 100 * room) for room in (0.75, 1.875, 3)] == pytest.approx([0, 0.5, 1])
 
 
 def test_two_fixed_widths_and_a_cap_between_them_are_priced_as_the_step_is() -> None:

@@ -15,7 +15,7 @@ from serve.policies.fixed import FixedPolicy, own_option
 from serve.policies.idle_feasible import IdleFeasiblePolicy
 from serve.policies.named_policies import POLICIES, policy_named
 from serve.policies.policy import Policy, Situation
-from serve.policies.slackfit import SlackFitPolicy, deadline_ms
+from serve.policies.slackfit import SlackFitPolicy
 from serve.policies.smallest import SmallestPolicy
 from tests.serve.policies.situations import (
     FLAT,
@@ -124,15 +124,15 @@ def test_slackfit_serves_the_earliest_deadline_first_and_those_without_one_last(
 
 def test_after_the_first_token_the_last_one_is_due() -> None:
     job = running_job(1, budget=Budget(ttft_ms=10, tpot_ms=20), produced=1, remaining=10, first_ms=30)
-    assert deadline_ms(job) == 30 + 200
-    assert deadline_ms(with_budget(job, Budget(tpot_ms=20, e2e_ms=150))) == 150
-    assert deadline_ms(with_budget(job, NO_BUDGET)) == float("inf")
+    assert job.due_ms == 30 + 200
+    assert with_budget(job, Budget(tpot_ms=20, e2e_ms=150)).due_ms == 150
+    assert with_budget(job, NO_BUDGET).due_ms == float("inf")
 
 
 def test_thresholds_go_where_they_belong() -> None:
-    policy = policy_named("deadline", sure=1.5, unbudgeted_ms=7.0)
+    policy = policy_named("deadline", worth=0.5, unbudgeted_ms=7.0)
     assert isinstance(policy, DeadlinePolicy)
-    assert (policy.thresholds.sure, policy.thresholds.unbudgeted_ms) == (1.5, 7.0)
+    assert (policy.thresholds.worth, policy.thresholds.unbudgeted_ms) == (0.5, 7.0)
     assert policy_named("slackfit", buckets=3) == SlackFitPolicy(buckets=3)
 
 
@@ -140,9 +140,9 @@ def test_thresholds_go_where_they_belong() -> None:
     ("name", "thresholds", "message"),
     [
         ("fastest", {}, r"unknown policy 'fastest'; known: deadline, fixed, "),
-        ("smallest", {"sure": 1}, r"smallest has unknown keys sure; known: none"),
-        ("slackfit", {"sure": 1}, r"slackfit has unknown keys sure; known: buckets"),
-        ("deadline", {"sures": 1}, r"deadline has unknown keys sures; known: free, hold_every, "),
+        ("smallest", {"worth": 1}, r"smallest has unknown keys worth; known: none"),
+        ("slackfit", {"worth": 1}, r"slackfit has unknown keys worth; known: buckets"),
+        ("deadline", {"sure": 1}, r"deadline has unknown keys sure; known: free, hold_every, "),
         ("slackfit", {"buckets": 0}, r"buckets must be at least 1; got 0"),
         ("idle-feasible", {"margin": 0}, r"margin must be above 0; got 0"),
         ("smallest", {"name": "x"}, r"smallest has unknown keys name"),
@@ -150,15 +150,15 @@ def test_thresholds_go_where_they_belong() -> None:
         ("deadline", {"unbudgeted_ms": None}, r"unbudgeted_ms must be a number; got None"),
         ("deadline", {"worth": "x"}, r"worth must be .*; got 'x'"),
         ("deadline", {"free": float("nan")}, r"free must be .*; got nan"),
-        ("deadline", {"sure": float("inf")}, r"sure must be .*; got inf"),
-        ("deadline", {"sure": 10**400}, r"sure must be .*; got 10000"),
+        ("deadline", {"worth": float("inf")}, r"worth must be .*; got inf"),
+        ("deadline", {"worth": 10**400}, r"worth must be .*; got 10000"),
         ("deadline", {"late_ms": -1}, r"late_ms must be .*; got -1"),
         ("deadline", {"worth_most": True}, r"worth_most must be .*; got True"),
-        ("deadline", {"replan_steps": 1.5}, r"replan_steps must be a whole number; got 1.5"),
+        ("deadline", {"renewed": 1.5}, r"renewed must be at most 1; got 1.5"),
         ("deadline", {"hold_every": 2}, r"hold_every must be a list; got 2"),
         ("deadline", {"hold_every": ["2"]}, r"hold_every.0 must be a whole number; got '2'"),
         ("deadline", {"hold_every": [1]}, r"hold_every.0 must be at least 2; got 1"),
-        ("deadline", {"hopeless": 2}, r"hopeless must be below sure; got 2 and 1.15"),
+        ("deadline", {"hopeless": 2}, r"hopeless must be at most 1; got 2"),
         ("fixed", {"submodel": ["S"]}, r"submodel must be text; got \['S'\]"),
         ("slackfit", {"buckets": 2.5}, r"buckets must be a whole number; got 2.5"),
         ("idle-feasible", {"margin": "1"}, r"margin must be .*; got '1'"),

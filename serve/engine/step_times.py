@@ -1,0 +1,46 @@
+"""What steps take: their costs, as corrected by those that have run, and how far time strays from that."""
+
+from __future__ import annotations
+
+from lts_ray.runtime.step_costs import StepCosts
+from lts_ray.timing import Clock
+from serve.engine.cost_correction import CostCorrection
+from serve.engine.elapsed import ElapsedTime
+from serve.engine.step import Step
+from serve.policies.deviation import NO_DEVIATION, Deviation
+
+
+class StepTimes:
+    """A step lasts from the last one's end to its own: planning and handing over are its too, clients wait for them.
+
+    `begin` when there is something to do again, `end` after each step.
+    """
+
+    def __init__(self, costs: StepCosts, *, attainment: float | None, clock: Clock) -> None:
+        """attainment: how often what counts as safe is to hold; None: nothing is learned, costs and times are as given.
+
+        clock: in seconds.
+        """
+        self._clock, self._since = clock, clock()
+        self._correction = CostCorrection(costs)
+        self._elapsed = None if attainment is None else ElapsedTime(attainment=attainment)
+
+    @property
+    def costs(self) -> StepCosts:
+        return self._correction.costs
+
+    @property
+    def deviation(self) -> Deviation:
+        return NO_DEVIATION if self._elapsed is None else self._elapsed.deviation
+
+    def begin(self) -> None:
+        self._since = self._clock()
+
+    def end(self, step: Step) -> tuple[float, float]:
+        """When it ended, by the clock, and how many milliseconds it took."""
+        now = self._clock()
+        took_ms, self._since = (now - self._since) * 1e3, now
+        if self._elapsed is not None:
+            self._elapsed.note(step.predicted_ms, took_ms)
+            self._correction.note(step.groups(), took_ms, prompt=step.reads_prompt)
+        return now, took_ms
