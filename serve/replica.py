@@ -118,6 +118,7 @@ def build_replica(
         eos_ids=tokenizer.eos_ids,
         capacity=args.capacity,
         prefix_cache=args.prefix_cache,
+        attainment=args.attainment,
         observers=[metrics] if observer is None else [metrics, observer(args.served_name)],
     )
     engine.start()

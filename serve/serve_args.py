@@ -92,6 +92,8 @@ class ServeArgs:
     """Reuse the keys and values of prompts that begin alike."""
     policy: str = UserConfig.policy
     """Chooses the widths; its thresholds are changed while it serves, by `user_config`."""
+    attainment: Annotated[float, Field(ge=0.5, lt=1)] = 0.99
+    """The share of the budgets that can be kept which is to be kept: the reserve of time that counts as safe."""
     keys: AbsolutePath | None = None
     """File of API keys' hashes; None: every client is served."""
     max_n: Count = RequestLimits.max_n
