@@ -23,12 +23,12 @@ from lts_ray.runtime.runtime import Runtime
 from lts_ray.runtime.step_costs import StepCosts
 from serve.engine.active_request import ActiveRequest
 from serve.engine.engine_errors import BudgetInfeasibleError, EngineFailedError, QueueFullError, one_line
+from serve.engine.learned_times import LearnedTimes
 from serve.engine.observer import Load, Observer, Refusal, StepRecord, tell
 from serve.engine.response import Admitted, Ended, FinishReason, LeaveReason, Outbox, Response, ResponseFailed, Token
 from serve.engine.sample_rows import sample_rows
 from serve.engine.scheduler import Scheduler
 from serve.engine.step import Part, Step
-from serve.engine.step_times import StepTimes
 from serve.policies.admission import drain_s, judge, on_admission, smallest_feasible_budget_ms
 from serve.policies.capacity import Capacity
 from serve.policies.menu import Menu
@@ -68,7 +68,7 @@ class Engine:
         self.config, self.menu, self.capacity, self.clock = runtime.config, menu, capacity, clock
         self._runtime, self._observers = runtime, observers
         self._eos_ids = frozenset(token for token in eos_ids if token < runtime.config.vocab_size)
-        self._times = StepTimes(costs, attainment=attainment, clock=clock)
+        self._times = LearnedTimes(costs, attainment=attainment, clock=clock)
         self._ids, self._failed_steps, self._stopping = itertools.count(), 0, False
         self._refusal: str | None = None
         # The lock guards what both threads change: the scheduler, the active requests, the cancellations.

@@ -15,9 +15,9 @@ import numpy as np
 
 from lts_ray.runtime.step_costs import StepCosts
 from serve.engine.blocks import blocks_for_batch
+from serve.engine.learned_times import LearnedTimes
 from serve.engine.scheduler import Scheduler
 from serve.engine.step import Part
-from serve.engine.step_times import StepTimes
 from serve.policies.budget import Timing
 from serve.policies.capacity import Capacity
 from serve.policies.menu import Menu
@@ -59,7 +59,7 @@ class SimulatedEngine:
         self._node, self._rng = node, rng
         self._left: dict[int, int] = {}
         believed = node.costs if node.believed is None else node.believed
-        self._times = StepTimes(believed, attainment=node.attainment, clock=lambda: self.now_ms / 1e3)
+        self._times = LearnedTimes(believed, attainment=node.attainment, clock=lambda: self.now_ms / 1e3)
         self._noise = _recorded_noise(node.recorded, rng)
         self.scheduler = Scheduler(
             menu=node.menu,

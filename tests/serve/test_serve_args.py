@@ -172,7 +172,7 @@ def test_a_replica_changes_its_policy_or_says_why_not_and_keeps_it(
             ({"polcy": "deadline"}, "user_config has unknown keys polcy; known: policy, thresholds"),
             ({"policy": "best"}, "unknown policy 'best'"),
             ({"policy": "deadline", "thresholds": {"sur": 1}}, "deadline has unknown keys sur; known: free, "),
-            ({"policy": "deadline", "thresholds": {"sure": "high"}}, "sure must be a number; got 'high'"),
+            ({"policy": "deadline", "thresholds": {"worth": "high"}}, "worth must be a number; got 'high'"),
             ({"thresholds": {"unbudgeted_ms": None}}, "unbudgeted_ms must be a number; got None"),
             ({"policy": "fixed", "thresholds": {"submodel": ["S"]}}, "submodel must be text"),
             ({"policy": "fixed", "thresholds": {"submodel": "XXL"}}, "XXL"),

@@ -10,7 +10,7 @@ from serve.engine.step import Step
 from serve.policies.deviation import NO_DEVIATION, Deviation
 
 
-class StepTimes:
+class LearnedTimes:
     """A step lasts from the last one's end to its own: planning and handing over are its too, clients wait for them.
 
     `begin` when there is something to do again, `end` after each step.
