@@ -84,7 +84,6 @@ class Engine:
 
     @property
     def costs(self) -> StepCosts:
-        """Of a step, as corrected by those that have run."""
         return self._times.costs
 
     @property
