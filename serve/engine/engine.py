@@ -39,8 +39,6 @@ logger = logging.getLogger(__name__)
 
 MAX_FAILED_STEPS = 3
 """After so many failed steps in a row the engine is unhealthy; Ray Serve, which watches it, starts a new one."""
-SHUTTING_DOWN = "the server is shutting down"
-DIED = "the engine's thread has died; see the server's log"
 
 
 class Engine:
@@ -60,10 +58,8 @@ class Engine:
         observers: Sequence[Observer] = (),
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """clock: seconds, monotonic. eos_ids: tokens that end a response. attainment: the share to keep of the budgets
-        that can be kept; None: costs are taken as they are, and nothing is learned from the steps that run.
-
-        The runtime is this engine's alone.
+        """runtime: this engine's alone. clock: seconds, monotonic. eos_ids: tokens that end a response. attainment: the
+        share to keep of the budgets that can be kept; None: costs are taken as they are, nothing is learned from steps.
         """
         self.config, self.menu, self.capacity, self.clock = runtime.config, menu, capacity, clock
         self._runtime, self._observers = runtime, observers
@@ -103,7 +99,7 @@ class Engine:
         """End after the step in progress. Requests that are not done get an error. Returns when the thread is gone."""
         with self._wake:
             self._stopping = True
-            self._refusal = self._refusal or SHUTTING_DOWN
+            self._refusal = self._refusal or "the server is shutting down"
             self._wake.notify_all()
         if self._thread.ident is None:
             self._give_up()
@@ -194,7 +190,7 @@ class Engine:
 
     def _give_up(self) -> None:
         with self._wake:
-            self._refusal = self._refusal or DIED
+            self._refusal = self._refusal or "the engine's thread has died; see the server's log"
             left = list(self._active)
         self._fail(left, self._refusal)
         self._hand_over()
