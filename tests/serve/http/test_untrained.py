@@ -46,7 +46,7 @@ def client(plain_dir: Path, service: Service) -> Iterator[TestClient]:
         policy=policy_named("deadline"),
         eos_ids=frozenset(),
         capacity=Capacity(slots=2, max_queue=4),
-        adapts=False,
+        attainment=None,
     )
     engine.start()
     plain = replace(service, engine=engine)
