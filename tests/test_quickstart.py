@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
 from rich.console import Console
 
 from lts_ray.errors import LtsRayError
@@ -13,11 +17,65 @@ from lts_ray.files import write_json
 from lts_ray.pretrained import DEFAULT_MODEL
 from lts_ray.quickstart import ask, stages
 from lts_ray.quickstart.stages import QuickstartFolder
+from tests.serve.conftest import running_app
+
+NARROWEST_MS, UNIVERSAL_MS, SMALLEST_MS = 10.0, 40.0, 20.0
+"""What the fake endpoint says that a response takes, alone as in company."""
 
 
-def test_the_narrowest_keeps_the_medium_budget_with_eight_at_once_and_the_tight_one_only_alone() -> None:
-    needs = ask.Needs(universal_alone=40, universal_together=90, narrowest_alone=10, narrowest_together=22.5)
-    assert needs.budgets_ms() == {"generous": 160, "medium": 45, "tight": 13}
+def fake_endpoint() -> FastAPI:
+    """Answers as ours does, from numbers; a group only when all of it has come, so never if it comes one by one."""
+    app, group = FastAPI(), asyncio.Barrier(ask.AT_ONCE - 1)
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        widths = {"fake": [8, 8], "fake:S": [1, 1]}
+        common = {"object": "model", "created": 0, "owned_by": "lts-ray"}
+        return {"object": "list", "data": [common | {"id": id, "lts": {"widths": w}} for id, w in widths.items()]}
+
+    @app.post("/v1/completions")
+    async def completions(request: Request) -> JSONResponse:
+        body = await request.json()
+        budget_ms = body.get("latency_budget_ms")
+        if request.headers.get("x-slo-strict") == "true" and budget_ms < SMALLEST_MS:
+            error = {"message": "no", "smallest_feasible_budget_ms": {"e2e": SMALLEST_MS}}
+            return JSONResponse({"error": error}, status_code=429)
+        if body["prompt"] != ask.PROMPTS[0]:
+            await group.wait()
+        alone_ms = NARROWEST_MS if body["model"] == "fake:S" else UNIVERSAL_MS
+        timing = {"ttft": 1.0, "tpot": 1.0, "e2e": alone_ms}
+        lts = {"tokens": {"XL": 48}, "predicted_ms": timing, "measured_ms": timing, "budget_met": budget_ms and True}
+        choice = {"index": 0, "text": " is law", "finish_reason": "length", "logprobs": None}
+        common = {"id": "1", "object": "text_completion", "created": 0, "model": body["model"]}
+        return JSONResponse(common | {"choices": [choice], "lts": lts})
+
+    return app
+
+
+def test_only_budgets_that_can_be_kept_are_asked_for_and_one_that_cannot_is_shown_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with running_app(fake_endpoint()) as server:
+        answers = ask.ask_all(server.url)
+    asked = [(answer["budget"], answer["budget_ms"], answer["at_once"]) for answer in answers]
+    alone = [("none", None, 1), ("generous", 160, 1), ("medium", 20, 1), ("tight", 25, 1)]
+    assert asked == [*alone, *[("generous", 160, 8)] * 8, *[("medium", 20, 8)] * 8, ("too tight", 10, 1)]
+    assert answers[-1]["smallest_ms"] == SMALLEST_MS
+    assert "lts" not in answers[-1]
+    ask.print_answers(answers)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "tight 25 ms: 1.25 times the smallest that the endpoint promises to keep now, 20.0 ms" in printed
+    assert "none: try 20.0 ms" in printed
+    assert "refused" in printed
+    assert "8 of 8" in printed
+    assert "19 of 19 budgets that can be kept were" in printed
+
+
+def test_the_medium_budget_is_never_close_to_what_the_narrowest_takes_with_eight_at_once() -> None:
+    needs = ask.Needs(universal_alone=40, universal_together=90, narrowest_together=80, smallest=7.5)
+    assert {name: ms for name, (ms, _) in needs.budgets().items()} == {
+        "generous": 180, "medium": 120, "tight": 10, "too tight": 3,
+    }  # fmt: skip
 
 
 def test_a_finished_quickstart_runs_nothing_again(
@@ -28,7 +86,8 @@ def test_a_finished_quickstart_runs_nothing_again(
     folder.report.write_text("report")
     timing = {"ttft": 1.0, "tpot": 1.0, "e2e": 5.0}
     lts = {"tokens": {"XL": 48}, "predicted_ms": timing, "measured_ms": timing, "budget_met": True}
-    answer = {"budget": "tight", "budget_ms": 9.0, "at_once": 1, "lts": lts, "prompt": "The law", "text": " is law"}
+    asked = {"budget": "tight", "budget_ms": 9.0, "why": "little", "at_once": 1, "client_ms": 7.0}
+    answer = asked | {"lts": lts, "prompt": "The law", "text": " is law"}
     write_json(folder.answers, {"answers": [answer]})
 
     def fail(*arguments: object, **options: object) -> None:

@@ -87,7 +87,7 @@ def search_stage(folder: QuickstartFolder, console: Console) -> None:
 
 
 def serve_stage(folder: QuickstartFolder, console: Console) -> None:
-    console.print("\n[bold]2. Serve and ask[/bold]: one endpoint, three budgets, alone and eight at a time")
+    console.print("\n[bold]2. Serve and ask[/bold]: budgets that this endpoint can keep, and one that it cannot")
     write_text(folder.serve_config, yaml.safe_dump(serve_yaml(folder), sort_keys=False))
     if folder.answers.exists():
         console.print("[dim]done already[/dim]")
