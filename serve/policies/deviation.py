@@ -7,6 +7,7 @@ reserve that a budget needs, as a share of the time left, grows as a response co
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +29,12 @@ class Deviation:
     def at(self, ahead_ms: Array) -> tuple[Array, Array]:
         """`likely` and `safe` that far ahead. ahead_ms: predicted milliseconds, of any shape."""
         ahead = np.log(np.maximum(ahead_ms, 1e-9))
-        horizons = np.log(np.array(self.horizons_ms))
-        return np.interp(ahead, horizons, self.likely), np.interp(ahead, horizons, self.safe)
+        horizons, likely, safe = self._lines
+        return np.interp(ahead, horizons, likely), np.interp(ahead, horizons, safe)
+
+    @cached_property
+    def _lines(self) -> tuple[Array, Array, Array]:
+        return np.log(np.array(self.horizons_ms)), np.array(self.likely), np.array(self.safe)
 
 
 NO_DEVIATION = Deviation(horizons_ms=(1.0,), likely=(1.0,), safe=(1.15,))

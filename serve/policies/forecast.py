@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -56,27 +57,35 @@ class Forecast:
         come can turn out otherwise, so a reserve is one of the future alone. 0 for a bound that is missed already, and
         for jobs without a budget.
         """
-        jobs, now = self.jobs, self.now_ms
-        came = np.array([job.first_ms is not None for job in jobs])
+        jobs, now, budgets = self.jobs, self.now_ms, [job.request.budget for job in self.jobs]
         arrived = np.array([job.arrived_ms for job in jobs])
-        later = np.array([max(1, job.request.max_tokens - 1) for job in jobs])
-        bounds = np.array([_bounds(job) for job in jobs]).reshape(len(jobs), 3)
-        ttft, tpot, e2e = bounds[:, 0], bounds[:, 1], bounds[:, 2]
+        odds = np.zeros(self.last_ms.shape)
+        odds += [job.bounded for job in jobs]
 
-        begun = np.maximum(self.first_ms, now)
-        # First token, last token, and the tokens between them: [3, caps, jobs].
-        left_ms = np.stack(
-            np.broadcast_arrays(arrived + ttft - now, arrived + e2e - now, self.first_ms + tpot * later - begun)
-        )
-        needed_ms = np.maximum(np.stack([self.first_ms - now, self.last_ms - now, self.last_ms - begun]), 1e-9)
-        likely, safe = deviation.at(needed_ms)
-        lost = hopeless * likely
-        odds = np.clip((left_ms / needed_ms - lost) / (safe - lost), 0.0, 1.0)
-        odds[0] = np.where(
-            came, self.first_ms - arrived <= ttft, odds[0]
-        )  # once the first token is there, it is a fact
-        bounded = np.array([job.bounded for job in jobs])
-        return np.asarray(odds.min(axis=0) * bounded)
+        def take(left_ms: Array, needed_ms: Array, came: Array | None = None) -> None:
+            needed_ms = np.maximum(needed_ms, 1e-9)
+            likely, safe = deviation.at(needed_ms)
+            lost = hopeless * likely
+            chance = (left_ms / needed_ms - lost) / (safe - lost)
+            if came is not None:  # once the first token is there, it is a fact
+                chance = np.where(came, left_ms >= 0, chance)
+            np.minimum(odds, np.maximum(chance, 0.0), out=odds)
+
+        # Of a kind of bound that no job has nothing is to be said: most have one of e2e alone.
+        if any(budget.ttft_ms is not None for budget in budgets):
+            ttft = np.array([_bound(budget.ttft_ms) for budget in budgets])
+            came = np.array([job.first_ms is not None for job in jobs])
+            begin = np.where(came, self.first_ms, now)
+            take(arrived + ttft - begin, self.first_ms - now, came)
+        if any(budget.e2e_ms is not None for budget in budgets):
+            e2e = np.array([_bound(budget.e2e_ms) for budget in budgets])
+            take(arrived + e2e - now, self.last_ms - now)
+        if any(budget.tpot_ms is not None for budget in budgets):
+            later = np.array([max(1, job.request.max_tokens - 1) for job in jobs])
+            between = np.array([_bound(budget.tpot_ms) for budget in budgets]) * later
+            begun = np.maximum(self.first_ms, now)
+            take(self.first_ms + between - begun, self.last_ms - begun)
+        return odds
 
 
 @runtime_checkable
@@ -110,7 +119,7 @@ def forecast(
     begun = len(situation.running)
     rollout.roll(rows[:begun], rows[begun:], holding)
     ends = np.zeros((len(caps), len(rollout.steps) + 1))
-    ends[:, 1:] = np.cumsum(_prices(rollout, fixed=fixed, caps=caps, costs=costs), axis=1)
+    np.cumsum(_prices(rollout, fixed=fixed, caps=caps, costs=costs), axis=1, out=ends[:, 1:])
     ends += situation.now_ms
     first_ms = ends[:, [row.first for row in rows]]
     for index, job in enumerate(jobs):
@@ -123,39 +132,38 @@ def _prices(rollout: Rollout, *, fixed: Sequence[int], caps: Sequence[int], cost
     """[caps, stretches]: the time of each stretch's steps, as StepCosts.step_ms has it."""
     if not rollout.steps:
         return np.zeros((len(caps), 0))
-    rows = np.array(rollout.rows).T  # [kinds, stretches]
-    steps, logits = np.array(rollout.steps), np.array(rollout.logits)
-    # The fixed widths cut the neurons into bands; each band runs for the fixed rows that reach it, and for the rows
-    # at the cap as far as the cap reaches.
-    reaching = np.cumsum(rows[::-1], axis=0)[::-1] - rows[-1]  # [bands, stretches], the last band: above all fixed ones
-    below = np.array([0, *fixed], dtype=np.float64)
-    above = np.array([*fixed, NEVER])
-    shared = np.clip(np.array(caps, dtype=np.float64)[:, None], below, above) - below  # [caps, bands]
-    alone = np.where(above < NEVER, above - below - shared, 0.0)
-    grid, neuron = _extended(costs.grid, costs.neuron)
-    per_step = shared @ np.interp(reaching + rows[-1], grid, neuron) + alone @ np.interp(reaching, grid, neuron)
-    total = rows.sum(axis=0)
-    per_step += np.interp(total, *_extended(costs.grid, costs.base))
-    per_step += np.interp(logits, *_extended(costs.grid, costs.head))
+    steps, logits, total = np.array(rollout.steps), np.array(rollout.logits), np.array([*map(sum, rollout.rows)])
+    points, base, neuron, head = _curves(costs.grid, costs.base, costs.neuron, costs.head)
+    widths = np.array(caps, dtype=np.float64)[:, None]
+    if fixed:
+        # The fixed widths cut the neurons into bands; each band runs for the fixed rows that reach it, and for the rows
+        # at the cap as far as the cap reaches.
+        rows = np.array(rollout.rows).T  # [kinds, stretches]
+        reaching = np.cumsum(rows[::-1], axis=0)[::-1] - rows[-1]  # [bands, stretches], the last: above all fixed ones
+        below, above = np.array([0.0, *fixed]), np.array([*fixed, NEVER])
+        shared = np.minimum(np.maximum(widths, below), above) - below  # [caps, bands]
+        alone = np.where(above < NEVER, above - below - shared, 0.0)
+        per_step = shared @ np.interp(reaching + rows[-1], points, neuron)
+        per_step += alone @ np.interp(reaching, points, neuron)
+    else:
+        per_step = widths * np.interp(total, points, neuron)
+    per_step += np.interp(total, points, base) + np.interp(logits, points, head)
     prompt_ms = costs.attended if costs.prompt_attended is None else costs.prompt_attended
-    quiet = per_step * steps + costs.attended * np.array(rollout.attended)
-    quiet += prompt_ms * np.array(rollout.prompt_attended)
+    attended = costs.attended * np.array(rollout.attended) + prompt_ms * np.array(rollout.prompt_attended)
     slowdown = np.where(total > logits, costs.slowdown * costs.prompt_slowdown, costs.slowdown)
-    return np.asarray(quiet * slowdown + costs.overhead_ms * steps)
+    return np.asarray((per_step * steps + attended) * slowdown + costs.overhead_ms * steps)
 
 
-def _extended(grid: Sequence[int], values: Sequence[float]) -> tuple[Array, Array]:
-    """With a point at no rows, which cost nothing, and one far out on the line through the last two."""
+@lru_cache(maxsize=16)
+def _curves(grid: tuple[int, ...], *curves: tuple[float, ...]) -> tuple[Array, ...]:
+    """Grid and curves with a point at no rows, which cost nothing, and one far out on the line through the last two."""
     far = 10**7
-    slope = values[0] if len(grid) == 1 else (values[-1] - values[-2]) / (grid[-1] - grid[-2])
-    end = values[-1] + slope * (far - grid[-1])
-    return np.array([0, *grid, far], dtype=np.float64), np.array([0.0, *values, end])
+    extended = [np.array([0.0, *grid, far])]
+    for values in curves:
+        slope = values[0] if len(grid) == 1 else (values[-1] - values[-2]) / (grid[-1] - grid[-2])
+        extended.append(np.array([0.0, *values, values[-1] + slope * (far - grid[-1])]))
+    return tuple(extended)
 
 
-def _bounds(job: Job) -> tuple[float, float, float]:
-    budget = job.request.budget
-    return (
-        NEVER if budget.ttft_ms is None else budget.ttft_ms,
-        NEVER if budget.tpot_ms is None else budget.tpot_ms,
-        NEVER if budget.e2e_ms is None else budget.e2e_ms,
-    )
+def _bound(limit_ms: float | None) -> float:
+    return NEVER if limit_ms is None else limit_ms

@@ -190,6 +190,21 @@ def test_only_the_rest_of_a_response_counts_and_what_was_missed_is_lost() -> Non
     assert odds_of(running_job(1), now_ms=150, first_ms=50, last_ms=200) == 0, "nothing to keep"
 
 
+@given(situations())
+def test_the_odds_of_a_job_do_not_depend_on_the_kinds_of_bounds_that_others_have(situation: Situation) -> None:
+    predicted = forecast(situation, order=[job.id for job in situation.waiting], widths={}, caps=CAPS, costs=RISING)
+    together = predicted.odds(SPREAD, hopeless=0.9)
+    assert together.shape == (len(CAPS), len(predicted.jobs))
+    for place, job in enumerate(predicted.jobs):
+        alone = Forecast(
+            now_ms=predicted.now_ms,
+            jobs=(job,),
+            first_ms=predicted.first_ms[:, [place]],
+            last_ms=predicted.last_ms[:, [place]],
+        )
+        assert (alone.odds(SPREAD, hopeless=0.9)[:, 0] == together[:, place]).all()
+
+
 def test_what_is_lost_and_what_is_safe_depend_on_how_far_ahead_it_is() -> None:
     """Half of what is likely is lost; 10 ms ahead four times the time needed are safe, 1000 ms ahead twice."""
 
