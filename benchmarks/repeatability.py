@@ -17,7 +17,7 @@ from lts_ray.console import print_rows
 from lts_ray.measurement.latency import Latency
 from lts_ray.measurement.reference import Reference
 from lts_ray.measurement.steps import Regime
-from lts_ray.measurement.subjects.subject import Subject, UniversalSubjects, prepare
+from lts_ray.measurement.subjects.subject import Subject, UniversalSubjects
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
 from lts_ray.pretrained import DEFAULT_MODEL
 from lts_ray.target import Target
@@ -63,7 +63,7 @@ def repeatability(
     """Repeatability: how far repeated measurements of one submodel are apart, corrected and as the clock gave them."""
     target = Target(name="here", local=True, threads=threads)
     universal = load_checkpoint(model).model
-    subjects = UniversalSubjects(prepare(universal, target))
+    subjects = UniversalSubjects.of(universal, target)
     reference = Reference.of(subjects.reference, target)
     rows: list[dict[str, Any]] = []
     for name in track(submodel or ["S", "XL"], "measuring", transient=True):

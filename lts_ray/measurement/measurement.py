@@ -16,7 +16,7 @@ from lts_ray.measurement.peak_memory import peak_memory_bytes
 from lts_ray.measurement.reference import Reference
 from lts_ray.measurement.steps import Regime
 from lts_ray.measurement.subjects.encoder_subject import has_steps
-from lts_ray.measurement.subjects.subject import Subject, UniversalSubjects, prepare
+from lts_ray.measurement.subjects.subject import Subject, UniversalSubjects
 from lts_ray.models.universal_model import UniversalModel
 from lts_ray.submodel import Submodel
 from lts_ray.target import Target
@@ -92,6 +92,6 @@ def measure(subject: Subject, reference: Reference, *, seconds: float = 2.0) -> 
 
 def measure_submodels(model: UniversalModel, submodels: Iterable[Submodel], target: Target) -> list[Measurement]:
     """Measure several submodels, in their order, on this machine as `target` says; its selector is not looked at."""
-    subjects = UniversalSubjects(prepare(model, target))
+    subjects = UniversalSubjects.of(model, target)
     reference = Reference.of(subjects.reference, target)
     return [measure(subjects.subject(submodel), reference) for submodel in submodels]

@@ -1,8 +1,9 @@
 """The most memory that a candidate needs at once on a target: its weights, activations and KV cache.
 
 On the CPU the allocator's own timeline is taken from the torch profiler (every allocation and free in order) and its
-running sum's maximum is the peak. Not counted: scratch space that a kernel library takes past torch's allocator, and
-the interpreter itself; `resident` compares with what the operating system saw. On CUDA the allocator keeps the maximum.
+running sum's maximum is the peak. What a runtime keeps from step to step, such as its KV cache, is added. Not counted:
+scratch space that a kernel library takes past torch's allocator, and the interpreter itself; a test compares with what
+the operating system saw. On CUDA the allocator keeps the maximum.
 
 Weights are counted, not measured: a universal model is in memory whole, but a submodel served alone needs its slice.
 """
@@ -29,7 +30,7 @@ def peak_memory_bytes(subject: Subject, target: Target) -> int:
     run = generation(subject, target)
     with torch_threads(target.threads), torch.inference_mode():
         run()  # what a first run allocates and keeps is not this candidate's
-        return subject.weight_bytes + peak_of(run, device=subject.device)
+        return subject.weight_bytes + subject.kept_bytes + peak_of(run, device=subject.device)
 
 
 def generation(subject: Subject, target: Target) -> Step:

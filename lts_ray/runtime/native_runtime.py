@@ -96,6 +96,10 @@ class NativeRuntime:
         self._room = StepRoom(library, config, rows=ROWS, threads=threads)
         self._logits = torch.empty(0, padded(config.vocab_size))
 
+    @property
+    def kept_bytes(self) -> int:
+        return self._cache.nbytes + self._logits.nbytes + sum(tensor.nbytes for tensor in self._room.memory.values())
+
     def run(self, segments: Sequence[Segment]) -> Tensor:
         """Raises LtsRayError, before anything is written, for tokens, places or blocks that there are not."""
         if not segments:

@@ -25,6 +25,11 @@ class Runtime(Protocol):
         """The model's."""
         ...
 
+    @property
+    def kept_bytes(self) -> int:
+        """What it keeps in memory beside the weights: the KV cache, and what its largest step so far took and kept."""
+        ...
+
     def run(self, segments: Sequence[Segment]) -> Tensor:
         """Run all segments in one step, each at its own submodel. Not for two threads at once.
 

@@ -106,6 +106,10 @@ class TorchRuntime:
         self._keys = torch.zeros(shape, dtype=weight.dtype, device=weight.device)
         self._values = torch.zeros_like(self._keys)
 
+    @property
+    def kept_bytes(self) -> int:
+        return self._keys.nbytes + self._values.nbytes
+
     @torch.inference_mode()
     def run(self, segments: Sequence[Segment]) -> Tensor:
         if self._threads is not None and torch.get_num_threads() != self._threads:

@@ -25,7 +25,7 @@ from lts_ray.architecture import Architecture
 from lts_ray.errors import LtsRayError
 from lts_ray.measurement.peak_memory import generation
 from lts_ray.measurement.subjects.stand_in import skipped_initialization, stand_in_weights
-from lts_ray.measurement.subjects.subject import BackboneSource, Subject, SubmodelSubject, prepare
+from lts_ray.measurement.subjects.subject import BackboneSource, Subject, UniversalSubjects
 from lts_ray.models.family import Family
 from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
@@ -71,7 +71,7 @@ class ExtractedSubmodel:
         with skipped_initialization():
             model = MatFormer(config)
         stand_in_weights(model)
-        return SubmodelSubject(prepare(model, target), config.universal)
+        return UniversalSubjects.of(model, target).subject(config.universal)
 
     def tiny(self) -> ExtractedSubmodel:
         smaller = replace(self.config, vocab_size=TINY_WIDTH, d_model=2 * self.config.n_head)
@@ -118,16 +118,21 @@ def candidate_from_json(value: Mapping[str, Any]) -> BackboneModel | ExtractedSu
 
 
 def run_candidate(candidate: BackboneModel | ExtractedSubmodel, target: Target) -> int:
-    """In the child: bytes between what is resident before the candidate is built and the most there ever was."""
+    """In the child: bytes between what is resident before the candidate is built and the most while it runs.
+
+    Building it takes more for a moment: a runtime's weights are copied from the model's.
+    """
     with torch_threads(target.threads), torch.inference_mode():
         generation(candidate.tiny().subject(target), target)()
         before = status_bytes("VmRSS")
-        generation(candidate.subject(target), target)()
+        run = generation(candidate.subject(target), target)
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # VmHWM begins anew
+        run()
     return status_bytes("VmHWM") - before
 
 
 def status_bytes(key: str) -> int:
-    """VmRSS: resident now; VmHWM: the most ever."""
+    """VmRSS: resident now; VmHWM: the most so far."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     values = {name: value for name, _, value in (line.partition(":") for line in lines)}
     return int(values[key].removesuffix("kB")) * 1024

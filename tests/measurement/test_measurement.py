@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -11,14 +15,18 @@ from lts_ray.errors import LtsRayError
 from lts_ray.measurement import timed_blocks as timing
 from lts_ray.measurement.measurement import Failed, Measurement, measure_submodels
 from lts_ray.measurement.on_ray.actor import MeasurementActor
+from lts_ray.measurement.peak_memory import peak_memory_bytes
 from lts_ray.measurement.reference import Reference
 from lts_ray.measurement.steps import step_of
 from lts_ray.measurement.subjects import subject
-from lts_ray.measurement.subjects.subject import BackboneSource, SubmodelSubject, UniversalSource
+from lts_ray.measurement.subjects.subject import BackboneSource, UniversalSource, UniversalSubjects
 from lts_ray.measurement.timed_blocks import MIN_BLOCKS
 from lts_ray.models.backbones.backbone_config import BACKBONES, backbone_of
-from lts_ray.models.kv_cache import KVCache
 from lts_ray.models.matformer.matformer import MatFormer
+from lts_ray.runtime.native_runtime import NativeRuntime
+from lts_ray.runtime.runtime import Runtime
+from lts_ray.runtime.segment import Segment
+from lts_ray.runtime.torch_runtime import TorchRuntime
 from lts_ray.submodel import Submodel
 from lts_ray.target import Target
 
@@ -34,18 +42,30 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subject, "REFERENCE_VOCAB", 200)
 
 
-def test_decode_attends_to_the_targets_context(universal: MatFormer, monkeypatch: pytest.MonkeyPatch) -> None:
+@dataclass(frozen=True)
+class Spy:
+    """A runtime that keeps what it is asked to run."""
+
+    runtime: Runtime
+    seen: list[tuple[int, int]] = field(default_factory=list)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.runtime, name)
+
+    def run(self, segments: Sequence[Segment]) -> torch.Tensor:
+        """seen: the tokens of each row, and how many it holds before; no two rows' places are the same."""
+        (shape,) = {(len(segment.tokens), segment.start) for segment in segments}
+        assert len({block for segment in segments for block in segment.blocks}) == 3 * len(segments[0].blocks)
+        self.seen.append(shape)
+        return self.runtime.run(segments)
+
+
+def test_decode_attends_to_the_targets_context(universal: MatFormer) -> None:
     """Every timed step sees sequence_length tokens, written by a prefill: the cache must be wound back between runs."""
-    seen: list[tuple[int, int]] = []
-    forward = universal.forward
-
-    def spy(tokens: torch.Tensor, *, cache: KVCache, **options: object) -> torch.Tensor:
-        seen.append((tokens.shape[1], int(cache.lengths.max())))
-        return forward(tokens, cache=cache, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(universal, "forward", spy)
     target = Target(name="t", local=True, sequence_length=20, batch_size=3)
-    whole = SubmodelSubject(universal, universal.config.universal)
+    subjects = UniversalSubjects.of(universal, target)
+    spy = Spy(subjects.runtime)
+    seen, whole = spy.seen, replace(subjects, runtime=spy).subject(universal.config.universal)
     step = step_of("decode", whole, target)
     step()
     step()
@@ -57,9 +77,25 @@ def test_decode_attends_to_the_targets_context(universal: MatFormer, monkeypatch
     assert seen == [(20, 0), (20, 0)]
 
 
+@pytest.mark.parametrize(("dtype", "kind"), [("float32", NativeRuntime), ("bfloat16", TorchRuntime)])
+def test_a_submodel_is_measured_in_the_runtime_that_would_serve_it(
+    universal: MatFormer, dtype: Literal["float32", "bfloat16"], kind: type
+) -> None:
+    """Plain torch stands in where the kernels cannot run. What its memory is has the KV cache of either."""
+    target = replace(TARGET, dtype=dtype, batch_size=2)
+    subjects = UniversalSubjects.of(deepcopy(universal), target)
+    assert isinstance(subjects.runtime, kind)
+    subject, config = subjects.reference, universal.config
+    cache = 2 * config.n_layer * 2 * config.n_kv_head * 32 * config.d_head * subjects.dtype.itemsize
+    assert peak_memory_bytes(subject, target) > subject.weight_bytes + cache
+    assert subject.kept_bytes >= cache
+
+
 def test_a_whole_context_can_be_measured_and_a_longer_one_is_refused(universal: MatFormer) -> None:
     """The decode step after a full context has no place of its own: it is measured one token earlier."""
-    limit, whole = universal.config.context_length, SubmodelSubject(universal, universal.config.universal)
+    limit = universal.config.context_length
+    subjects = UniversalSubjects.of(universal, Target(name="t", local=True, sequence_length=limit))
+    whole = subjects.subject(universal.config.universal)
     step_of("decode", whole, Target(name="t", local=True, sequence_length=limit))()
     for regime in ("prefill", "decode"):
         with pytest.raises(LtsRayError, match=f"sequence_length {limit + 1} is longer than the model's context"):
@@ -145,7 +181,8 @@ def test_a_stand_in_has_the_tables_of_a_properly_initialised_model(backbone: str
 
 
 def test_repeatability_measures_both_regimes_against_one_reference(universal: MatFormer) -> None:
-    small, large = (SubmodelSubject(universal, each) for each in list(universal.config.trained.values())[:2])
+    subjects = UniversalSubjects.of(universal, TARGET)
+    small, large = (subjects.subject(each) for each in list(universal.config.trained.values())[:2])
     measured = measure_repeatedly(large, Reference.of(small, TARGET), 2, seconds=0.1)
     assert set(measured) == {"prefill", "decode"}
     for latencies in measured.values():

@@ -5,11 +5,12 @@ import torch
 from lts_ray.architecture import Architecture
 from lts_ray.checkpoints.extracted import extract
 from lts_ray.measurement.peak_memory import peak_memory_bytes, peak_of
-from lts_ray.measurement.subjects.subject import BackboneSource, SubmodelSubject
+from lts_ray.measurement.subjects.subject import BackboneSource, UniversalSubjects
 from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.target import Target
 
 CPU = torch.device("cpu")
+TARGET = Target(name="t", local=True, sequence_length=48)
 
 
 def test_the_peak_is_the_running_sums_maximum_and_not_the_sum() -> None:
@@ -35,7 +36,7 @@ def test_weights_are_those_of_the_extracted_submodel(universal: MatFormer) -> No
     for submodel in universal.config.trained.values():
         small = extract(universal, submodel)
         counted = sum(each.nbytes for each in small.parameters()) + small.rotary.nbytes
-        assert SubmodelSubject(universal, submodel).weight_bytes == counted
+        assert UniversalSubjects.of(universal, TARGET).subject(submodel).weight_bytes == counted
 
 
 def test_the_peak_of_a_submodel_has_weights_cache_and_activations(universal: MatFormer) -> None:
@@ -44,21 +45,21 @@ def test_the_peak_of_a_submodel_has_weights_cache_and_activations(universal: Mat
     target = Target(name="t", local=True, sequence_length=48, batch_size=2)
     cache = 2 * config.n_layer * 2 * config.n_kv_head * 49 * config.d_head * 4
     ffn = 2 * 2 * 48 * max(submodel.widths) * 4
-    peak = peak_memory_bytes(SubmodelSubject(universal, submodel), target)
-    floor = SubmodelSubject(universal, submodel).weight_bytes + cache + ffn
+    subject = UniversalSubjects.of(universal, target).subject(submodel)
+    peak = peak_memory_bytes(subject, target)
+    floor = subject.weight_bytes + cache + ffn
     assert floor < peak < 2 * floor
 
 
 def test_a_narrower_submodel_needs_less(universal: MatFormer) -> None:
-    target = Target(name="t", local=True, sequence_length=48)
-    peaks = [peak_memory_bytes(SubmodelSubject(universal, each), target) for each in universal.config.trained.values()]
+    subjects = UniversalSubjects.of(universal, TARGET)
+    peaks = [peak_memory_bytes(subjects.subject(each), TARGET) for each in universal.config.trained.values()]
     assert peaks == sorted(set(peaks))
 
 
 def test_measuring_twice_gives_the_same(universal: MatFormer) -> None:
-    target = Target(name="t", local=True, sequence_length=48)
-    subject = SubmodelSubject(universal, universal.config.universal)
-    first, second = (peak_memory_bytes(subject, target) for _ in range(2))
+    subject = UniversalSubjects.of(universal, TARGET).reference
+    first, second = (peak_memory_bytes(subject, TARGET) for _ in range(2))
     assert first == second
 
 

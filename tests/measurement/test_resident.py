@@ -6,7 +6,7 @@ from lts_ray.architecture import Architecture
 from lts_ray.checkpoints.extracted import extract
 from lts_ray.errors import LtsRayError
 from lts_ray.measurement.peak_memory import peak_memory_bytes
-from lts_ray.measurement.subjects.subject import BackboneSource, SubmodelSubject
+from lts_ray.measurement.subjects.subject import BackboneSource, SubmodelSubject, UniversalSubjects
 from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
 from lts_ray.submodel import Submodel
@@ -37,14 +37,11 @@ def test_the_counted_peak_is_what_a_process_of_its_own_grows_by(candidate: Backb
 def test_the_child_builds_what_extract_makes_of_a_submodel(universal: MatFormer) -> None:
     submodel = Submodel((8, 16, 24))
     small = extract(universal, submodel)
-    built = ExtractedSubmodel(config=universal.config, submodel=submodel).subject(
-        Target(name="t", local=True, sequence_length=16)
-    )
+    target = Target(name="t", local=True, sequence_length=16)
+    built = ExtractedSubmodel(config=universal.config, submodel=submodel).subject(target)
     assert isinstance(built, SubmodelSubject)
-    assert built.weight_bytes == SubmodelSubject(small, small.config.universal).weight_bytes
-    assert {name: each.shape for name, each in built.model.state_dict().items()} == {
-        name: each.shape for name, each in small.state_dict().items()
-    }
+    assert built.universal.runtime.config == small.config
+    assert built.weight_bytes == UniversalSubjects.of(small, target).subject(small.config.universal).weight_bytes
 
 
 def test_a_candidate_that_cannot_run_gives_the_childs_last_line() -> None:

@@ -22,5 +22,10 @@ class ModuleSubject:
         return next(self.module.parameters()).device
 
     @property
+    def kept_bytes(self) -> int:
+        """Nothing: its caches are made anew for each generation."""
+        return 0
+
+    @property
     def weight_bytes(self) -> int:
         return sum(tensor.nbytes for tensor in (*self.module.parameters(), *self.module.buffers()))

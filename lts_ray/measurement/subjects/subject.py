@@ -6,7 +6,7 @@ it is measured: a universal model for the whole search, a backbone's model for o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -23,8 +23,10 @@ from lts_ray.models.backbones.backbone_config import check_searched, model_of
 from lts_ray.models.backbones.bert import Bert
 from lts_ray.models.backbones.t5 import T5
 from lts_ray.models.decoder_config import DecoderConfig
-from lts_ray.models.kv_cache import KVCache
 from lts_ray.models.universal_model import UniversalModel
+from lts_ray.runtime.build_runtime import build_runtime
+from lts_ray.runtime.runtime import BLOCK_TOKENS, Runtime
+from lts_ray.runtime.segment import Segment
 from lts_ray.submodel import Submodel
 from lts_ray.target import Target
 
@@ -71,6 +73,11 @@ class Subject(Protocol):
         """What the candidate alone keeps in memory: parameters and tables."""
         ...
 
+    @property
+    def kept_bytes(self) -> int:
+        """What stays in memory from one step to the next beside them, and no cache of `empty_cache` allocates."""
+        ...
+
     def empty_cache(self, *, rows: int, length: int) -> Cache: ...
 
     def run(self, tokens: Tensor, cache: Any) -> None:
@@ -103,35 +110,57 @@ class SubjectSource(Protocol[Candidate_contra]):
 
 
 @dataclass(frozen=True)
-class SubmodelSubject:
-    """A slice of a universal model that is in memory whole."""
+class RowBlocks:
+    """A cache in a runtime's memory. blocks: each row's; lengths: as a `Cache` has them."""
 
-    model: UniversalModel
+    blocks: Sequence[Sequence[int]]
+    lengths: Tensor
+
+
+@dataclass(frozen=True)
+class SubmodelSubject:
+    """A slice of a universal model that is in memory whole, run by what would serve it."""
+
+    universal: UniversalSubjects
     submodel: Submodel
 
     @property
     def vocab_size(self) -> int:
-        return self.model.config.vocab_size
+        return self.universal.runtime.config.vocab_size
 
     @property
     def device(self) -> torch.device:
-        return self.model.weight.device
+        return self.universal.device
 
     @property
     def context_length(self) -> int:
-        return self.model.config.context_length
+        return self.universal.runtime.config.context_length
 
     @property
     def weight_bytes(self) -> int:
         """Of the submodel served alone: embeddings, layers as wide as it has them, norms, table of rotary positions."""
-        tables = sum(table.nbytes for table in self.model.buffers())
-        return self.model.config.parameters(self.submodel) * self.model.weight.element_size() + tables
+        of_one = self.universal.dtype.itemsize
+        return self.universal.runtime.config.parameters(self.submodel) * of_one + self.universal.table_bytes
 
-    def empty_cache(self, *, rows: int, length: int) -> KVCache:
-        return self.model.empty_cache(rows=rows, length=length)
+    @property
+    def kept_bytes(self) -> int:
+        return self.universal.runtime.kept_bytes
 
-    def run(self, tokens: Tensor, cache: KVCache) -> None:
-        self.model(tokens, submodel=self.submodel, cache=cache, last_only=True)
+    def empty_cache(self, *, rows: int, length: int) -> RowBlocks:
+        """All caches lie in the same blocks: a step takes as long whatever finite numbers it reads there."""
+        each = blocks_of(length)
+        blocks = [range(row * each, (row + 1) * each) for row in range(rows)]
+        return RowBlocks(blocks=blocks, lengths=torch.zeros(rows, dtype=torch.int64))
+
+    def run(self, tokens: Tensor, cache: RowBlocks) -> None:
+        rows = zip(tokens.tolist(), cache.lengths.tolist(), cache.blocks, strict=True)
+        self.universal.runtime.run(
+            [
+                Segment(tokens=row, start=start, blocks=blocks, submodel=self.submodel, wants_logits=True)
+                for row, start, blocks in rows
+            ]
+        )
+        cache.lengths.add_(tokens.shape[1])
 
 
 @dataclass(frozen=True)
@@ -162,19 +191,36 @@ class UniversalSource:
         return self.config.context_length
 
     def open(self, target: Target, payload: Weights) -> UniversalSubjects:
-        return UniversalSubjects(prepare(model_from(self.config, payload), target))
+        return UniversalSubjects.of(model_from(self.config, payload), target)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class UniversalSubjects:
-    model: UniversalModel
+    """The runtime that would serve the model on a target, with a KV cache for the target's batch."""
+
+    runtime: Runtime
+    device: torch.device
+    dtype: torch.dtype
+    table_bytes: int
+
+    @classmethod
+    def of(cls, model: UniversalModel, target: Target) -> UniversalSubjects:
+        """Keeps the model itself only where the runtime does."""
+        model = prepare(model, target)
+        n_blocks = target.batch_size * blocks_of(target.sequence_length + 1)
+        return cls(
+            runtime=build_runtime(model, n_blocks=n_blocks, threads=target.threads),
+            device=model.weight.device,
+            dtype=model.weight.dtype,
+            table_bytes=sum(table.nbytes for table in model.buffers()),
+        )
 
     @property
     def reference(self) -> SubmodelSubject:
-        return SubmodelSubject(self.model, next(iter(self.model.config.trained.values())))
+        return SubmodelSubject(self, next(iter(self.runtime.config.trained.values())))
 
     def subject(self, candidate: Submodel) -> SubmodelSubject:
-        return SubmodelSubject(self.model, self.model.config.check(candidate))
+        return SubmodelSubject(self, self.runtime.config.check(candidate))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,6 +263,11 @@ class BackboneSubjects:
         if isinstance(module, T5):
             return EncoderDecoderSubject(prepare(module, self.target))
         return BackboneSubject(prepare(module, self.target))
+
+
+def blocks_of(tokens: int) -> int:
+    """Blocks of a runtime's KV cache that a row of so many tokens needs."""
+    return -(-tokens // BLOCK_TOKENS)
 
 
 def model_from(config: DecoderConfig, weights: Weights) -> UniversalModel:

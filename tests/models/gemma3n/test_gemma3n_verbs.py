@@ -17,6 +17,7 @@ from lts_ray.errors import LtsRayError
 from lts_ray.measurement.subjects.subject import UniversalSource
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
 from lts_ray.runtime.build_runtime import build_runtime
+from lts_ray.runtime.segment import Segment
 from lts_ray.spaces.mix_n_match import MixNMatch
 from lts_ray.target import Target
 from lts_ray.text.tokenizer import save_tokenizer, train_tokenizer
@@ -72,10 +73,12 @@ def test_its_submodels_are_a_space_that_is_measured(folder: Path) -> None:
     payload = {name: value.numpy() for name, value in model.state_dict().items()}
     target = Target(name="here", local=True, threads=1, sequence_length=8)
     subjects = UniversalSource(config).open(target, payload)
-    tokens = torch.arange(1, 9)[None]
+    assert subjects.subject(config.universal).kept_bytes > 0
+    tokens = list(range(1, 9))
+    piece = Segment(tokens=tokens, start=0, blocks=(0,), submodel=config.universal, wants_logits=True)
     with torch.inference_mode():
-        built = subjects.subject(config.universal).model(tokens, submodel=config.universal)
-        torch.testing.assert_close(built, model(tokens, submodel=config.universal))
+        expected = model(torch.tensor([tokens]), submodel=config.universal)[:, -1]
+    torch.testing.assert_close(subjects.runtime.run([piece]), expected)
 
 
 def test_requests_of_different_submodels_share_the_engines_steps(folder: Path) -> None:

@@ -30,7 +30,7 @@ from transformers import (
 
 from lts_ray.checkpoints.extracted import extract, extract_checkpoint
 from lts_ray.errors import LtsRayError
-from lts_ray.measurement.subjects.subject import SubmodelSubject
+from lts_ray.measurement.subjects.subject import UniversalSubjects
 from lts_ray.models.elastic_config import GRANULARITIES
 from lts_ray.models.family import GPT2, LLAMA, OPT, QWEN3, Family
 from lts_ray.models.feed_forward import FeedForward
@@ -242,7 +242,7 @@ def test_a_submodel_with_a_width_per_layer_loads_here_and_plain_transformers_ref
 
 @EVERY
 def test_the_parameters_are_those_of_the_decoder_and_of_the_embedding(name: str, folders: Mapping[str, Path]) -> None:
-    model = load_checkpoint(folders[name]).model
+    model, target = load_checkpoint(folders[name]).model, Target(name="t", local=True, sequence_length=8)
     for submodel in (model.config.universal, Submodel((6, 48, 20))):
         small = extract(model, submodel)
         sizes = {key: each.numel() for key, each in small.named_parameters()}
@@ -250,7 +250,7 @@ def test_the_parameters_are_those_of_the_decoder_and_of_the_embedding(name: str,
         assert model.config.embedding_params == embedding
         assert model.config.decoder_params(submodel) == sum(sizes.values()) - embedding
         alone = sum(each.nbytes for each in (*small.parameters(), *small.buffers()))
-        assert SubmodelSubject(model, submodel).weight_bytes == alone
+        assert UniversalSubjects.of(model, target).subject(submodel).weight_bytes == alone
 
 
 @EVERY
