@@ -8,13 +8,13 @@ prompt is cut into pieces and however many threads there are: sums run over the 
 from __future__ import annotations
 
 import ctypes
+from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import chain
 from weakref import finalize
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lts_ray.errors import LtsRayError
@@ -27,9 +27,10 @@ from lts_ray.runtime.runtime import BLOCK_TOKENS
 from lts_ray.runtime.segment import Segment
 from lts_ray.submodel import Submodel
 
-Integers = NDArray[np.int32]
 ROWS = 64
 """StepRoom for so many rows at first; it grows with the largest step."""
+MOST_KEPT = 256
+"""Sets of submodels, whose shapes are kept."""
 
 
 class NativeRuntime:
@@ -85,6 +86,7 @@ class NativeRuntime:
             layers=self._layers,
             **self._packed.shared(),
         )
+        self._model_at = ctypes.addressof(self._model)
         team = library.lts_team_new(threads)
         if not team:
             raise LtsRayError(f"the system gives no {threads} threads")
@@ -92,9 +94,9 @@ class NativeRuntime:
         # Not when the interpreter ends: a thread may be in the middle of a step, and the system frees all anyway.
         finalize(self, library.lts_team_free, team).atexit = False
         self._threads = threads
-        self._shapes: dict[Submodel, _Shape] = {}
-        self._room = StepRoom(library, config, rows=ROWS, threads=threads)
-        self._logits = torch.empty(0, padded(config.vocab_size))
+        self._submodels: dict[tuple[Submodel, ...], _Submodels] = {}
+        self._make_room(rows=ROWS)
+        self._make_logits(rows=ROWS // 8)
 
     @property
     def kept_bytes(self) -> int:
@@ -104,97 +106,97 @@ class NativeRuntime:
         """Raises LtsRayError, before anything is written, for tokens, places or blocks that there are not."""
         if not segments:
             raise LtsRayError("a step has no segments")
-        tokens: list[int] = []
-        places: list[int] = []
-        table: list[int] = []
-        blocks: list[int] = []
-        chosen: list[int] = []
-        wants: list[int] = []
+        lists: tuple[list[int], ...] = ([], [], [], [], [], [])
+        tokens, places, table, chosen, wants, blocks = lists
         submodels: dict[Submodel, int] = {}
+        last, number = None, 0
         for segment in segments:
-            self._check(segment)
-            count = len(segment.tokens)
-            tokens += segment.tokens
-            places += range(segment.start, segment.start + count)
-            table += [len(blocks)] * count
-            chosen += [submodels.setdefault(segment.submodel, len(submodels))] * count
-            blocks += segment.blocks
+            piece, start, held = segment.tokens, segment.start, segment.blocks
+            count = len(piece)
+            if not 0 <= start < start + count <= min(len(held) * BLOCK_TOKENS, self.config.context_length):
+                raise LtsRayError(self._misfit(segment))
+            if segment.submodel is not last:
+                last = segment.submodel
+                number = submodels.setdefault(last, len(submodels))
+            tokens += piece
+            if count == 1:
+                places.append(start)
+                table.append(len(blocks))
+                chosen.append(number)
+            else:
+                places += range(start, start + count)
+                table += [len(blocks)] * count
+                chosen += [number] * count
+            blocks += held
             if segment.wants_logits:
                 wants.append(len(tokens) - 1)
-        if len(tokens) > self._room.rows:
-            self._room = StepRoom(self._library, self.config, rows=2 * len(tokens), threads=self._threads)
-        if len(wants) > len(self._logits):
-            self._logits = torch.empty(2 * len(wants), padded(self.config.vocab_size))
         if max(tokens) >= self.config.vocab_size or min(tokens) < 0:
             raise LtsRayError(f"a token id is not below the vocabulary's size, {self.config.vocab_size}")
         if max(blocks) >= self.n_blocks or min(blocks) < 0:
             raise LtsRayError(f"a block is not one of the cache's {self.n_blocks}")
-        shapes = [self._shape_of(submodel) for submodel in submodels]
-        widths = np.concatenate([shape.widths for shape in shapes])
-        dims = np.asarray([shape.d_model for shape in shapes], dtype=np.int32)
-        heads = np.stack([shape.heads for shape in shapes])
-        lists = {
-            "tokens": tokens,
-            "places": places,
-            "table": table,
-            "blocks": blocks,
-            "submodels": chosen,
-            "wants": wants,
-        }
-        arrays = {name: np.asarray(values, dtype=np.int32) for name, values in lists.items()}
-        arrays |= {"dims": dims, "heads": heads, "most_heads": heads.max(axis=0)}
-        rows = KernelRows(
-            rows=len(tokens),
-            logit_rows=len(wants),
-            apart=len(tokens) == len(segments),
-            d_used=int(dims.max()),
-            logits=self._logits.data_ptr(),
-            **{name: array.ctypes.data for name, array in arrays.items()},
-            **self._room.fields,
-        )
-        self._library.lts_step(
-            self._work,
-            ctypes.byref(self._model),
-            ctypes.byref(rows),
-            self._team,
-            len(submodels),
-            widths.ctypes.data,
-        )
-        return self._logits[: len(wants), : self.config.vocab_size]
+        shapes = self._shapes_of(tuple(submodels))
+        n_rows = len(tokens)
+        if n_rows > self._room.rows:
+            self._make_room(rows=2 * n_rows)
+        if len(wants) >= len(self._logits):
+            self._make_logits(rows=2 * len(wants))
+        rows = self._rows
+        rows.logits = self._logits_at
+        rows.rows, rows.logit_rows, rows.apart = n_rows, len(wants), n_rows == len(segments)
+        rows.dims, rows.heads = shapes.dims, shapes.heads
+        rows.most_heads, rows.d_used = shapes.most_heads, shapes.d_used
+        numbers = array("i", chain.from_iterable(lists))  # one piece of memory for them all
+        at, n_bytes = numbers.buffer_info()[0], numbers.itemsize * n_rows
+        rows.tokens, rows.places, rows.table = at, at + n_bytes, at + 2 * n_bytes
+        rows.submodels, rows.wants = at + 3 * n_bytes, at + 4 * n_bytes
+        rows.blocks = rows.wants + numbers.itemsize * len(wants)
+        self._library.lts_step(self._work, self._model_at, self._rows_at, self._team, len(submodels), shapes.widths)
+        return self._logits[len(wants)]
 
-    def _check(self, segment: Segment) -> None:
+    def _misfit(self, segment: Segment) -> str:
         """The kernels follow every number that they are given: none may lead out of the memory that is theirs."""
         if not segment.tokens:
-            raise LtsRayError("a segment has no tokens")
-        room = min(len(segment.blocks) * BLOCK_TOKENS, self.config.context_length)
-        if segment.start < 0 or segment.stop > room:
-            raise LtsRayError(
-                f"a segment's places {segment.start} to {segment.stop - 1} do not fit its {len(segment.blocks)} blocks "
-                f"and the context of {self.config.context_length} tokens"
-            )
-
-    def _shape_of(self, submodel: Submodel) -> _Shape:
-        if submodel not in self._shapes:
-            self._shapes[submodel] = _Shape.of(self.config.check(submodel), self.config)
-        return self._shapes[submodel]
-
-
-@dataclass(frozen=True)
-class _Shape:
-    """A submodel, as the kernels read it: with its heads and d_model also where they are the model's."""
-
-    widths: Integers
-    """[n_layer]; so are heads."""
-    heads: Integers
-    d_model: int
-
-    @classmethod
-    def of(cls, submodel: Submodel, config: MatFormerConfig) -> _Shape:
-        return cls(
-            widths=np.asarray(submodel.widths, dtype=np.int32),
-            heads=np.asarray(submodel.heads or config.layer_heads, dtype=np.int32),
-            d_model=submodel.d_model or config.d_model,
+            return "a segment has no tokens"
+        return (
+            f"a segment's places {segment.start} to {segment.stop - 1} do not fit its {len(segment.blocks)} blocks "
+            f"and the context of {self.config.context_length} tokens"
         )
+
+    def _make_room(self, *, rows: int) -> None:
+        self._room = StepRoom(self._library, self.config, rows=rows, threads=self._threads)
+        self._rows = KernelRows(**self._room.fields)
+        self._rows_at = ctypes.addressof(self._rows)
+
+    def _make_logits(self, *, rows: int) -> None:
+        memory = torch.empty(rows, padded(self.config.vocab_size))
+        self._logits_at = memory.data_ptr()
+        self._logits = [memory[:count, : self.config.vocab_size] for count in range(rows + 1)]
+        """By the number of rows: torch takes longer to cut a tensor than a step's row takes in all of `run`."""
+
+    def _shapes_of(self, submodels: tuple[Submodel, ...]) -> _Submodels:
+        shapes = self._submodels.get(submodels)
+        if shapes is None:
+            if len(self._submodels) >= MOST_KEPT:
+                self._submodels.clear()
+            checked = [self.config.check(submodel) for submodel in submodels]
+            shapes = self._submodels[submodels] = _Submodels(checked, self.config)
+        return shapes
+
+
+class _Submodels:
+    """Those of a step, as the kernels read them: with heads and d_model also where they are the model's.
+
+    widths and heads, [submodels, n_layer], dims, [submodels], and most_heads, [n_layer], are addresses.
+    """
+
+    def __init__(self, submodels: Sequence[Submodel], config: MatFormerConfig) -> None:
+        widths = [submodel.widths for submodel in submodels]
+        dims = [submodel.d_model or config.d_model for submodel in submodels]
+        heads = [submodel.heads or config.layer_heads for submodel in submodels]
+        most_heads = [max(layer) for layer in zip(*heads, strict=True)]
+        self._memory = [np.array(values, dtype=np.int32) for values in (widths, dims, heads, most_heads)]
+        self.widths, self.dims, self.heads, self.most_heads = (array.ctypes.data for array in self._memory)
+        self.d_used = max(dims)
 
 
 class StepRoom:

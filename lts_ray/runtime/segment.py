@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from lts_ray.submodel import Submodel
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Segment:
+    """Not to be changed; frozen it would take thrice as long to make, which every row of every step pays."""
+
     tokens: Sequence[int]
     """They go to the places start, start + 1, … of the sequence, and must not be empty."""
     start: int

@@ -191,6 +191,17 @@ def test_steps_of_any_size_get_room(model: MatFormer) -> None:
         assert torch.equal(logits[i], runtime.run([segments[i]])[0])
 
 
+def test_sets_of_submodels_that_are_let_go_are_read_again(model: MatFormer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lts_ray.runtime.native_runtime.MOST_KEPT", 1)
+    runtime = NativeRuntime(model, n_blocks=2, threads=1)
+    tokens, widths = tokens_of(5), model.config.trained.values()
+    expected = [reference(model, tokens, submodel) for submodel in widths]
+    for _ in range(2):
+        for submodel, logits in zip(widths, expected, strict=True):
+            torch.testing.assert_close(runtime.run([whole(tokens, submodel, [1])])[0], logits, atol=2e-5, rtol=1e-4)
+            runtime.run([whole(tokens, submodel, [0]), whole(tokens, model.config.universal, [1])])
+
+
 def test_the_first_step_may_want_no_logits(model: MatFormer) -> None:
     piece = Segment(tokens=[1, 2], start=0, blocks=[0], submodel=model.config.universal, wants_logits=False)
     assert NativeRuntime(model, n_blocks=1, threads=1).run([piece]).shape == (0, VOCABULARY)
