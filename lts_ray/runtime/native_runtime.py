@@ -100,7 +100,8 @@ class NativeRuntime:
 
     @property
     def kept_bytes(self) -> int:
-        return self._cache.nbytes + self._logits.nbytes + sum(tensor.nbytes for tensor in self._room.memory.values())
+        logits = self._logits[-1].untyped_storage()
+        return self._cache.nbytes + logits.nbytes() + sum(tensor.nbytes for tensor in self._room.memory.values())
 
     def run(self, segments: Sequence[Segment]) -> Tensor:
         """Raises LtsRayError, before anything is written, for tokens, places or blocks that there are not."""
