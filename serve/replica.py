@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from time import time
 
 import torch
@@ -22,7 +23,9 @@ from lts_ray.runtime.kernel_library import kernel_problem
 from lts_ray.runtime.step_calibration import measure_step_costs
 from serve.engine.engine import Engine
 from serve.engine.kv_memory import block_bytes, blocks_that_fit
+from serve.engine.learned_times import LearnedTimes
 from serve.engine.observer import Observer
+from serve.engine.rehearsal import rehearse
 from serve.http.api import create_app
 from serve.http.keys import Keys
 from serve.http.playground import playground_router
@@ -34,7 +37,7 @@ from serve.user_config import UserConfig
 
 logger = logging.getLogger(__name__)
 
-CALIBRATION_S = 3.0
+CALIBRATION_S, REHEARSAL_S = 3.0, 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,17 +113,18 @@ def build_replica(
     )
     tokenizer = load_model_tokenizer(args.model, vocab_size=config.vocab_size)
     metrics = PrometheusMetrics(model_name=args.served_name, submodels=menu.named)
-    engine = Engine(
+    make_engine = partial(
+        Engine,
         runtime,
         menu=menu,
-        costs=costs,
+        times=LearnedTimes(costs, attainment=args.attainment),
         policy=UserConfig(policy=args.policy).build(),
         eos_ids=tokenizer.eos_ids,
         capacity=args.capacity,
         prefix_cache=args.prefix_cache,
-        attainment=args.attainment,
-        observers=[metrics] if observer is None else [metrics, observer(args.served_name)],
     )
+    rehearse(make_engine(), seconds=REHEARSAL_S)
+    engine = make_engine(observers=[metrics] if observer is None else [metrics, observer(args.served_name)])
     engine.start()
     service = Service(
         engine=engine, tokenizer=tokenizer, name=args.served_name, created=int(time()), limits=args.limits

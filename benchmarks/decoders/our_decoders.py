@@ -14,6 +14,7 @@ from lts_ray.runtime.step_costs import StepCosts
 from lts_ray.submodel import Submodel
 from serve.engine.blocks import blocks_needed
 from serve.engine.engine import Engine
+from serve.engine.learned_times import LearnedTimes
 from serve.engine.observer import Observer
 from serve.policies.capacity import Capacity
 from serve.policies.menu import Option, menu_of_granularities
@@ -63,7 +64,7 @@ def open_ours(
     engine = Engine(
         runtime,
         menu=menu_of_granularities(runtime.config, {}),
-        costs=costs,
+        times=LearnedTimes(costs),
         policy=policy_named("fixed"),
         eos_ids=frozenset(),
         capacity=Capacity(slots=batch, max_queue=batch, chunk_tokens=batch * (work.prompt_tokens + 1)),

@@ -83,7 +83,7 @@ def engine_client(engine: Engine) -> Ask:
             status="done",
             timing=progress.measured(),
             submodels=dict(progress.submodels),
-            predicted=progress.predicted,
+            predicted=None if progress.predicted is None else progress.predicted.likely,
         )
 
     return ask

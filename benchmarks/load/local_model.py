@@ -24,6 +24,7 @@ from lts_ray.runtime.step_calibration import measure_step_costs
 from lts_ray.runtime.step_costs import StepCosts
 from serve.engine.blocks import blocks_for_batch
 from serve.engine.engine import Engine
+from serve.engine.learned_times import LearnedTimes
 from serve.engine.observer import Observer
 from serve.policies.capacity import Capacity, Count
 from serve.policies.menu import Menu, menu_of_frontier, menu_of_granularities
@@ -110,10 +111,9 @@ class LocalModel:
         return Engine(
             self.runtime,
             menu=self.menu if menu is None else menu,
-            costs=costs,
+            times=LearnedTimes(costs, clock=lambda: monotonic() - origin_s),
             policy=policy,
             eos_ids=frozenset(),
             capacity=self.capacity,
             observers=() if observer is None else (observer,),
-            clock=lambda: monotonic() - origin_s,
         )

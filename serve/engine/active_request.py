@@ -79,7 +79,7 @@ class ActiveRequest:
             len(self.request.prompt),
             self.progress.tokens,
             dict(self.progress.submodels),
-            predicted and predicted.to_json(),
+            predicted and predicted.likely.to_json(),
             measured and measured.to_json(),
             self.request.budget.items() or None,
         )

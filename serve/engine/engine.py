@@ -10,10 +10,9 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from copy import copy
 from functools import partial
-from time import monotonic
 
 import torch
 from torch import Tensor
@@ -49,22 +48,18 @@ class Engine:
         runtime: Runtime,
         *,
         menu: Menu,
-        costs: StepCosts,
+        times: LearnedTimes,
         policy: Policy,
         eos_ids: frozenset[int],
         capacity: Capacity,
         prefix_cache: bool = True,
-        attainment: float | None = 0.99,
         observers: Sequence[Observer] = (),
-        clock: Callable[[], float] = monotonic,
     ) -> None:
-        """runtime: this engine's alone. clock: seconds, monotonic. eos_ids: tokens that end a response. attainment: the
-        share to keep of the budgets that can be kept; None: costs are taken as they are, nothing is learned from steps.
-        """
-        self.config, self.menu, self.capacity, self.clock = runtime.config, menu, capacity, clock
+        """runtime: this engine's alone while it runs. times: of its steps. eos_ids: tokens that end a response."""
+        self.config, self.menu, self.capacity, self.clock = runtime.config, menu, capacity, times.clock
         self._runtime, self._observers = runtime, observers
         self._eos_ids = frozenset(token for token in eos_ids if token < runtime.config.vocab_size)
-        self._times = LearnedTimes(costs, attainment=attainment, clock=clock)
+        self._times = times
         self._ids, self._failed_steps, self._stopping = itertools.count(), 0, False
         self._refusal: str | None = None
         # The lock guards what both threads change: the scheduler, the active requests, the cancellations.
@@ -263,9 +258,12 @@ class Engine:
         with self._wake:
             situation = self._situation(started)
         options = {part.id: part.option for part in step.parts}
-        expected = on_admission(situation, [part.id for part in begun], options, self.menu, self.costs)
+        expected = on_admission(situation, options, self.menu, self.costs, self.policy)
         for part in begun:
-            self._push(self._active[part.id], Admitted(part.option.name, expected[part.id], started))
+            active = self._active[part.id]
+            waited_ms = (started - active.progress.arrived_s) * 1e3
+            predicted = self._times.responses.predict(expected.timing(part.id), waited_ms=waited_ms)
+            self._push(active, Admitted(part.option.name, predicted, started))
 
     def _note(self, step: Step) -> None:
         now, actual_ms = self._times.end(step)
@@ -283,6 +281,7 @@ class Engine:
 
     def _finish(self, active: ActiveRequest, reason: FinishReason, now: float) -> None:
         self._push(active, Ended(reason, now))
+        self._times.responses.note(active.progress, whole=reason == "length")
         self._leave(active, reason)
 
     def _fail(self, numbers: Iterable[int], message: str) -> None:

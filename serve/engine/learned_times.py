@@ -1,11 +1,17 @@
-"""What steps take: their costs, as corrected by those that have run, and how far time strays from that."""
+"""What steps take: their costs, as corrected by those that have run, and how far time strays from that.
+
+An engine that rehearses before it serves teaches them what serving adds to the bare steps that were calibrated.
+"""
 
 from __future__ import annotations
+
+from time import monotonic
 
 from lts_ray.runtime.step_costs import StepCosts
 from lts_ray.timing import Clock
 from serve.engine.cost_correction import CostCorrection
 from serve.engine.elapsed import ElapsedTime
+from serve.engine.prediction_errors import PredictionErrors
 from serve.engine.step import Step
 from serve.policies.deviation import NO_DEVIATION, Deviation
 
@@ -16,12 +22,13 @@ class LearnedTimes:
     `begin` when there is something to do again, `end` after each step.
     """
 
-    def __init__(self, costs: StepCosts, *, attainment: float | None, clock: Clock) -> None:
+    def __init__(self, costs: StepCosts, *, attainment: float | None = 0.99, clock: Clock = monotonic) -> None:
         """attainment: how often what counts as safe is to hold; None: nothing is learned, costs and times are as given.
 
-        clock: in seconds.
+        clock: in seconds, never back.
         """
-        self._clock, self._since = clock, clock()
+        self.clock, self._since = clock, clock()
+        self.responses = PredictionErrors()
         self._correction = CostCorrection(costs)
         self._elapsed = None if attainment is None else ElapsedTime(attainment=attainment)
 
@@ -34,13 +41,13 @@ class LearnedTimes:
         return NO_DEVIATION if self._elapsed is None else self._elapsed.deviation
 
     def begin(self) -> None:
-        self._since = self._clock()
+        self._since = self.clock()
 
     def end(self, step: Step) -> tuple[float, float]:
         """When it ended, by the clock, and how many milliseconds it took."""
-        now = self._clock()
+        now = self.clock()
         took_ms, self._since = (now - self._since) * 1e3, now
         if self._elapsed is not None:
-            self._elapsed.note(step.predicted_ms, took_ms)
+            self._elapsed.note(step.predicted_ms, took_ms, prompt=step.reads_prompt)
             self._correction.note(step.groups(), took_ms, prompt=step.reads_prompt)
         return now, took_ms

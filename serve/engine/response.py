@@ -11,6 +11,7 @@ from typing import Literal
 
 from serve.engine.engine_errors import EngineFailedError
 from serve.policies.budget import Timing
+from serve.policies.expectation import Expectation
 
 FinishReason = Literal["stop", "length", "cancelled"]
 LeaveReason = Literal["stop", "cancelled", "failed"]
@@ -21,7 +22,7 @@ class Admitted:
     """Its first step began."""
 
     submodel: str
-    predicted: Timing
+    predicted: Expectation
     """What it was then expected to take from its arrival on, the wait included."""
     at_s: float
 
@@ -58,7 +59,7 @@ class Progress:
     arrived_s: float
     submodel: str | None = None
     """Chosen at admission."""
-    predicted: Timing | None = None
+    predicted: Expectation | None = None
     submodels: Counter[str] = field(default_factory=Counter)
     """Tokens by the submodel that made them."""
     admitted_s: float | None = None

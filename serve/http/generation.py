@@ -109,7 +109,8 @@ class Generation:
         report = Report(
             submodel=progress.submodel,
             tokens=dict(progress.submodels),
-            predicted_ms=None if predicted is None else predicted.to_json(),
+            predicted_ms=None if predicted is None else predicted.likely.to_json(),
+            predicted_interval_ms=None if predicted is None else predicted.interval(),
             measured_ms=None if measured is None else measured.to_json(),
             budget_ms=budget.items() or None,
             budget_met=budget.holds(measured) if budget and measured is not None else None,

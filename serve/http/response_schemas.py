@@ -30,7 +30,10 @@ class Report(OwnShape):
     tokens: dict[str, int]
     """By the submodel that wrote them."""
     predicted_ms: MillisecondsByKind | None
-    """When it was admitted, counted from the request's arrival."""
+    """When it was admitted, counted from the request's arrival: what the policy's plan comes to with all that run and
+    wait, for a response that makes all the tokens that it may."""
+    predicted_interval_ms: dict[Kind, tuple[float, float]] | None
+    """Between which bounds that will be, nine times in ten."""
     measured_ms: MillisecondsByKind | None
     budget_ms: MillisecondsByKind | None
     """Only the kinds that the request has a limit for; null without any."""

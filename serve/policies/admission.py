@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, replace
 from math import ceil
@@ -10,7 +10,7 @@ from math import ceil
 import numpy as np
 
 from lts_ray.runtime.step_costs import StepCosts
-from serve.policies.budget import Budget, Timing
+from serve.policies.budget import KINDS, Budget, Kind, Timing
 from serve.policies.deviation import Deviation
 from serve.policies.forecast import Forecast, Foreseeing, forecast
 from serve.policies.menu import Menu, Option
@@ -41,16 +41,18 @@ def judge(situation: Situation, job: Job, menu: Menu, costs: StepCosts, policy: 
 
 
 def on_admission(
-    situation: Situation, ids: Collection[int], options: Mapping[int, Option], menu: Menu, costs: StepCosts
-) -> dict[int, Timing]:
-    """What requests whose first step begins will get, if all that run go on as they do and none joins.
+    situation: Situation, options: Mapping[int, Option], menu: Menu, costs: StepCosts, policy: Policy
+) -> Forecast:
+    """What all that run and wait will get if none joins, its first cap that of the plan which the policy follows.
 
-    options: of the jobs in that step.
+    options: of the jobs in the step that begins; a policy without a forecast of its own is taken to go on so. The
+    policy is left as it is.
     """
-    alone = replace(situation, waiting=())
-    widths = {job.id: options.get(job.id, job.option or menu.universal).neurons for job in alone.running}
-    predicted = forecast(alone, order=(), widths=widths, caps=[0], costs=costs)
-    return {id: predicted.timing(id) for id in ids}
+    if isinstance(policy, Foreseeing):
+        return copy(policy).foresee(situation, menu, costs)[1]
+    widths = {job.id: options.get(job.id, job.option or menu.universal).neurons for job in situation.jobs}
+    order = [job.id for job in situation.waiting]
+    return forecast(situation, order=order, widths=widths, caps=[0], costs=costs)
 
 
 def smallest_feasible_budget_ms(
@@ -97,12 +99,9 @@ def _foresee(policy: Policy, situation: Situation, menu: Menu, costs: StepCosts)
 
 def _safely(timing: Timing, deviation: Deviation) -> Timing:
     """What it comes to as often as budgets are to be kept."""
-    (_, to_first), (_, to_last) = deviation.at(np.array(timing.ttft_ms)), deviation.at(np.array(timing.e2e_ms))
-    return Timing(
-        ttft_ms=timing.ttft_ms * float(to_first),
-        tpot_ms=timing.tpot_ms * float(to_last),
-        e2e_ms=timing.e2e_ms * float(to_last),
-    )
+    ahead: dict[Kind, float] = {"ttft": timing.ttft_ms, "tpot": timing.e2e_ms - timing.ttft_ms, "e2e": timing.e2e_ms}
+    safe = {kind: float(deviation.at(kind, np.array(ahead[kind]))[1]) for kind in KINDS}
+    return Timing(**{f"{kind}_ms": getattr(timing, f"{kind}_ms") * safe[kind] for kind in KINDS})
 
 
 def _bounds(job: Job, timing: Timing, deviation: Deviation) -> dict[str, float]:

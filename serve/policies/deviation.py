@@ -12,30 +12,35 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from serve.policies.budget import KINDS, Kind
+
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Deviation:
-    """Time that passes, over the time predicted for it. Between two horizons linear in the horizon's logarithm."""
+    """Time that passes, over the time predicted for it. Between two horizons linear in the horizon's logarithm.
+
+    A row for each of KINDS: a first token waits for steps that read prompts, further ones for steps that need not.
+    """
 
     horizons_ms: tuple[float, ...]
     """Predicted milliseconds, growing."""
-    likely: tuple[float, ...]
-    """The median, at each horizon."""
-    safe: tuple[float, ...]
-    """What is kept as often as the wanted attainment says, at each horizon; above `likely`."""
+    likely: tuple[tuple[float, ...], ...]
+    """[kinds, horizons]: the median."""
+    safe: tuple[tuple[float, ...], ...]
+    """[kinds, horizons]: what is kept as often as the wanted attainment says; above `likely`."""
 
-    def at(self, ahead_ms: Array) -> tuple[Array, Array]:
+    def at(self, kind: Kind, ahead_ms: Array) -> tuple[Array, Array]:
         """`likely` and `safe` that far ahead. ahead_ms: predicted milliseconds, of any shape."""
-        ahead = np.log(np.maximum(ahead_ms, 1e-9))
         horizons, likely, safe = self._lines
-        return np.interp(ahead, horizons, likely), np.interp(ahead, horizons, safe)
+        ahead, row = np.log(np.maximum(ahead_ms, 1e-9)), KINDS.index(kind)
+        return np.interp(ahead, horizons, likely[row]), np.interp(ahead, horizons, safe[row])
 
     @cached_property
     def _lines(self) -> tuple[Array, Array, Array]:
         return np.log(np.array(self.horizons_ms)), np.array(self.likely), np.array(self.safe)
 
 
-NO_DEVIATION = Deviation(horizons_ms=(1.0,), likely=(1.0,), safe=(1.15,))
+NO_DEVIATION = Deviation(horizons_ms=(1.0,), likely=((1.0,),) * len(KINDS), safe=((1.15,),) * len(KINDS))
 """Before any step has been timed: steps take what they cost, and nearly so."""

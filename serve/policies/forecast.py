@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lts_ray.runtime.step_costs import StepCosts
-from serve.policies.budget import Timing
+from serve.policies.budget import Kind, Timing
 from serve.policies.deviation import Deviation
 from serve.policies.menu import Menu
 from serve.policies.policy import Job, Plan, Situation
@@ -62,9 +62,9 @@ class Forecast:
         odds = np.zeros(self.last_ms.shape)
         odds += [job.bounded for job in jobs]
 
-        def take(left_ms: Array, needed_ms: Array, came: Array | None = None) -> None:
+        def take(kind: Kind, left_ms: Array, needed_ms: Array, came: Array | None = None) -> None:
             needed_ms = np.maximum(needed_ms, 1e-9)
-            likely, safe = deviation.at(needed_ms)
+            likely, safe = deviation.at(kind, needed_ms)
             lost = hopeless * likely
             chance = (left_ms / needed_ms - lost) / (safe - lost)
             if came is not None:  # once the first token is there, it is a fact
@@ -76,15 +76,15 @@ class Forecast:
             ttft = np.array([_bound(budget.ttft_ms) for budget in budgets])
             came = np.array([job.first_ms is not None for job in jobs])
             begin = np.where(came, self.first_ms, now)
-            take(arrived + ttft - begin, self.first_ms - now, came)
+            take("ttft", arrived + ttft - begin, self.first_ms - now, came)
         if any(budget.e2e_ms is not None for budget in budgets):
             e2e = np.array([_bound(budget.e2e_ms) for budget in budgets])
-            take(arrived + e2e - now, self.last_ms - now)
+            take("e2e", arrived + e2e - now, self.last_ms - now)
         if any(budget.tpot_ms is not None for budget in budgets):
             later = np.array([max(1, job.request.max_tokens - 1) for job in jobs])
             between = np.array([_bound(budget.tpot_ms) for budget in budgets]) * later
             begun = np.maximum(self.first_ms, now)
-            take(self.first_ms + between - begun, self.last_ms - begun)
+            take("tpot", self.first_ms + between - begun, self.last_ms - begun)
         return odds
 
 

@@ -23,6 +23,7 @@ from lts_ray.runtime.build_runtime import build_runtime
 from lts_ray.runtime.segment import Segment
 from lts_ray.text.tokenizer import load_tokenizer
 from serve.engine.engine import Engine
+from serve.engine.learned_times import LearnedTimes
 from serve.http.api import create_app
 from serve.http.service import Service
 from serve.policies.capacity import Capacity
@@ -48,11 +49,10 @@ def service(model_dir: Path) -> Iterator[Service]:
     engine = Engine(
         build_runtime(checkpoint.model, n_blocks=16, threads=1),
         menu=menu,
-        costs=COSTS,
+        times=LearnedTimes(COSTS, attainment=None),
         policy=policy_named("deadline"),
         eos_ids=tokenizer.eos_ids,
         capacity=Capacity(slots=2, max_queue=4),
-        attainment=None,
     )
     engine.start()
     yield Service(engine=engine, tokenizer=tokenizer, name="tiny", created=1_700_000_000)

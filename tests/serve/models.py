@@ -15,6 +15,7 @@ from lts_ray.runtime.runtime import Runtime
 from lts_ray.runtime.step_costs import StepCosts
 from lts_ray.runtime.torch_runtime import TorchRuntime
 from serve.engine.engine import Engine
+from serve.engine.learned_times import LearnedTimes
 from serve.engine.observer import Observer, StepRecord
 from serve.engine.response import FinishReason, Progress, Response
 from serve.policies.capacity import Capacity
@@ -52,7 +53,9 @@ def tiny_engine(runtime: Runtime, **settings: Any) -> Engine:
     limits = {name: settings.pop(name) for name in ("slots", "max_queue", "chunk_tokens") if name in settings}
     defaults: dict[str, Any] = {
         "menu": tiny_menu(),
-        "costs": COSTS,
+        "times": LearnedTimes(
+            COSTS, **{name: settings.pop(name) for name in ("attainment", "clock") if name in settings}
+        ),
         "policy": policy_named("fixed"),
         "eos_ids": frozenset({0}),
         "capacity": Capacity(**({"slots": 4} | limits)),

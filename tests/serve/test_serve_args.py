@@ -117,6 +117,7 @@ def test_a_replica_serves_the_matching_targets_points_with_costs_of_its_own(
     model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("serve.replica.measure_step_costs", lambda runtime, *, seconds: COSTS)
+    monkeypatch.setattr("serve.replica.REHEARSAL_S", 0.0)
     path = frontier_file(tmp_path, fingerprint(model_dir))
     args = read_record(ServeArgs, {"model": model_dir, "frontier": path, "name": "tiny"})
     replica = build_replica(args, {"role": "small"})

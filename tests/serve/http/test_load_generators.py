@@ -14,6 +14,7 @@ from fastapi.testclient import TestClient
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
 from lts_ray.runtime.build_runtime import build_runtime
 from serve.engine.engine import Engine
+from serve.engine.learned_times import LearnedTimes
 from serve.http.api import create_app
 from serve.http.service import Service
 from serve.policies.capacity import Capacity
@@ -224,11 +225,10 @@ def roomy(service: Service, model_dir: Path) -> Iterator[TestClient]:
     engine = Engine(
         build_runtime(load_checkpoint(model_dir).model, n_blocks=16, threads=1),
         menu=service.engine.menu,
-        costs=COSTS,
+        times=LearnedTimes(COSTS, attainment=None),
         policy=policy_named("deadline"),
         eos_ids=frozenset(),
         capacity=Capacity(slots=2),
-        attainment=None,
     )
     engine.start()
     with TestClient(create_app(replace(service, engine=engine))) as client:

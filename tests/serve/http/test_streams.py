@@ -22,6 +22,7 @@ from serve.http.generation import Choices, Generation, TextPiece
 from serve.http.response_schemas import ChunkTrace
 from serve.http.response_text import ResponseText
 from serve.policies.budget import Budget, Timing
+from serve.policies.expectation import Expectation
 from serve.policies.request import Request
 
 TIMING = Timing(ttft_ms=1.0, tpot_ms=2.0, e2e_ms=3.0)
@@ -71,7 +72,8 @@ def tokens(tokenizer: Tokenizer, text: str, submodel: str = "XL") -> list[Token]
 
 
 def admitted(submodel: str = "XL") -> Admitted:
-    return Admitted(submodel, TIMING, 10.0)
+    expected = Expectation(forecast=TIMING, waited_ms=0.0, likely=TIMING, low=TIMING, high=TIMING)
+    return Admitted(submodel, expected, 10.0)
 
 
 def run(body: Callable[[], Awaitable[Any]]) -> Any:

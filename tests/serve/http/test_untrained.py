@@ -15,6 +15,7 @@ from lts_ray.checkpoints.universal import load_universal, vouched
 from lts_ray.runtime.build_runtime import build_runtime
 from serve.app import build
 from serve.engine.engine import Engine
+from serve.engine.learned_times import LearnedTimes
 from serve.http.api import create_app
 from serve.http.playground import playground_router
 from serve.http.service import Service
@@ -42,11 +43,10 @@ def client(plain_dir: Path, service: Service) -> Iterator[TestClient]:
     engine = Engine(
         build_runtime(checkpoint.model, n_blocks=16, threads=1),
         menu=menu_of_granularities(config, losses, vouched=vouched(config, losses)),
-        costs=COSTS,
+        times=LearnedTimes(COSTS, attainment=None),
         policy=policy_named("deadline"),
         eos_ids=frozenset(),
         capacity=Capacity(slots=2, max_queue=4),
-        attainment=None,
     )
     engine.start()
     plain = replace(service, engine=engine)

@@ -28,7 +28,7 @@ from tests.serve.policies.situations import (
 )
 
 IDLE = situation_of()
-MARGIN = NO_DEVIATION.safe[0]
+MARGIN = NO_DEVIATION.safe[0][0]
 
 
 def judged(situation: Situation, budget: Budget, policy: Policy | None = None) -> tuple[str, Timing, bool | None]:

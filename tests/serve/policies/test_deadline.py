@@ -33,7 +33,7 @@ from tests.serve.policies.situations import (
     with_budget,
 )
 
-SURE = NO_DEVIATION.safe[0] * 1.001
+SURE = NO_DEVIATION.safe[0][0] * 1.001
 
 
 def plan_of(*running: Job, waiting: tuple[Job, ...] = (), now_ms: float = 0.0, costs: StepCosts = FLAT) -> Plan:

@@ -156,7 +156,7 @@ def test_a_held_row_keeps_only_its_own_steps_wide() -> None:
     assert as_pairs(predicted, 0)[2][1] == pytest.approx(6 * 3.4 + 2 * 20.2)
 
 
-SPREAD = Deviation(horizons_ms=(10.0, 1000.0), likely=(2.0, 1.0), safe=(4.0, 2.0))
+SPREAD = Deviation(horizons_ms=(10.0, 1000.0), likely=((2.0, 1.0),) * 3, safe=((4.0, 2.0),) * 3)
 
 
 def odds_of(

@@ -1,0 +1,45 @@
+"""What an engine learns before the first request, and that nothing else of it stays."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from lts_ray.models.matformer.matformer import MatFormer
+from serve.engine.engine_errors import EngineFailedError
+from serve.engine.learned_times import LearnedTimes
+from serve.engine.rehearsal import rehearse
+from serve.policies.capacity import Capacity
+from serve.policies.deviation import Deviation
+from serve.policies.named_policies import policy_named
+from serve.policies.request import Request
+from tests.serve.models import COSTS, alone, tiny_engine, tiny_model, tiny_runtime
+
+
+@pytest.fixture(scope="module")
+def model() -> MatFormer:
+    return tiny_model()
+
+
+@pytest.mark.parametrize("capacity", [Capacity(slots=4), Capacity(slots=1, max_queue=1)])
+def test_a_rehearsal_teaches_times_and_leaves_nothing_else(model: MatFormer, capacity: Capacity) -> None:
+    runtime, times = tiny_runtime(model), LearnedTimes(COSTS)
+    before: Deviation = times.deviation
+    first = tiny_engine(runtime, times=times, policy=policy_named("deadline"), capacity=capacity)
+    rehearse(first, seconds=0.5)
+    assert times.costs != COSTS
+    assert times.deviation != before
+    with pytest.raises(EngineFailedError, match="shutting down"):
+        first.check()
+
+    second = tiny_engine(runtime, times=times, capacity=capacity)
+    second.start()
+    request = Request(prompt=(1, 2, 3), max_tokens=8)
+
+    async def main() -> list[int]:
+        return [token.id async for tokens in second.submit(request) for token in tokens]
+
+    assert asyncio.run(main()) == alone(model, request)
+    assert second.counts() == (0, 0)
+    second.stop()
