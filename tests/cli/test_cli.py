@@ -17,6 +17,7 @@ from lts_ray.measurement.latency import TimedBlock
 from lts_ray.measurement.measurement import Measurement
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
 from lts_ray.submodel import Submodel
+from tests.measurement.brief import measure_briefly
 from tests.replay.tables import OBJECTIVES, write_table
 from tests.search.fake_evaluator import latency_of
 
@@ -62,8 +63,7 @@ def test_generate_continues_the_prompt(
 def test_measure_prints_each_granularity(
     model_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("lts_ray.measurement.timed_blocks.MAX_BLOCKS", 6)  # on a busy machine it would go on for long
-    monkeypatch.setattr("lts_ray.measurement.timed_blocks.BASELINE_S", 0.1)
+    measure_briefly(monkeypatch.setattr)
     words = ("measure", "-m", model_dir, "--sequence-length", "16", "--threads", "1", "--json")
     code = lts_ray(*words, monkeypatch=monkeypatch)
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

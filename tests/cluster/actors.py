@@ -37,25 +37,24 @@ class QuickActor:
         return outcome.measurements[self.target.name]
 
 
-class RecordingActor(QuickActor):
-    """Appends the begin and the end of each measurement to its file."""
+class ScriptedActor(QuickActor):
+    """Appends the begin and the end of each measurement to `record` of its folder, which a subclass gives.
+
+    Its process ends in the middle of a measurement instead, as often as the number in `deaths` beside it says.
+    """
+
+    folder: str
 
     def measure(self, submodel: Submodel) -> Measurement | Failed:
+        record, deaths = Path(self.folder) / "record", Path(self.folder) / "deaths"
+        left = int(deaths.read_text(encoding="utf-8"))
+        if left > 0:
+            deaths.write_text(str(left - 1), encoding="utf-8")
+            os._exit(1)
         begin = time.monotonic()
         time.sleep(0.05)
-        with self.file.open("a", encoding="utf-8") as file:
+        with record.open("a", encoding="utf-8") as file:
             file.write(f"{begin} {time.monotonic()} {self.target.name}\n")
-        return super().measure(submodel)
-
-
-class MortalActor(QuickActor):
-    """Its process ends in the middle of a measurement, as often as the number in its file says."""
-
-    def measure(self, submodel: Submodel) -> Measurement | Failed:
-        left = int(self.file.read_text(encoding="utf-8"))
-        if left > 0:
-            self.file.write_text(str(left - 1), encoding="utf-8")
-            os._exit(1)
         return super().measure(submodel)
 
 

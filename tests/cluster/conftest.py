@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from ray.cluster_utils import Cluster
 
-from lts_ray.ray_session import nodes_for, simulated_cluster
+from lts_ray.ray_session import growing_cluster, nodes_for
 from lts_ray.target import Target
 
 TARGETS = (
@@ -18,9 +19,15 @@ TARGETS = (
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[str]:
-    """Its address. Nothing is connected to it: a test connects by itself."""
+def growing() -> Iterator[Cluster]:
+    """Nodes may join it and leave. A test takes away what it has added."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("RAY_AUTH_MODE", "disabled")
-        with simulated_cluster(nodes_for(TARGETS)) as address:
-            yield address
+        with growing_cluster(nodes_for(TARGETS)) as cluster:
+            yield cluster
+
+
+@pytest.fixture(scope="session")
+def cluster(growing: Cluster) -> str:
+    """Its address. Nothing is connected to it: a test connects by itself."""
+    return str(growing.address)

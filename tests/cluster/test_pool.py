@@ -1,9 +1,10 @@
+"""A pool of real actors on the simulated cluster: one for all tests, since each of its processes takes seconds."""
+
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -17,25 +18,38 @@ import torch
 from lts_ray.errors import LtsRayError
 from lts_ray.evaluation.validation_loss import validation_loss
 from lts_ray.measurement.measurement import Failed
-from lts_ray.measurement.on_ray.pool import LOSS, MeasurementPool, start_pool
+from lts_ray.measurement.on_ray import pool as pool_module
+from lts_ray.measurement.on_ray.pool import LOSS, MeasurementPool, cluster_nodes, start_pool
 from lts_ray.measurement.outcome import Evaluation
 from lts_ray.measurement.subjects.subject import UniversalSource
 from lts_ray.measurement.workload import Workload
 from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.ray_session import connected
 from lts_ray.submodel import Submodel
-from tests.cluster.actors import MortalActor, QuickActor, RecordingActor
+from tests.cluster.actors import QuickActor, ScriptedActor
 from tests.cluster.conftest import TARGETS
 
+BLOCKS = torch.randint(300, (2, 17), generator=torch.Generator().manual_seed(0))
 
-@pytest.fixture
-def driver(cluster: str) -> Iterator[None]:
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the actors: what they do, and what they did."""
+    made = tmp_path_factory.mktemp("actors")
+    (made / "deaths").write_text("0", encoding="utf-8")
+    return made
+
+
+@pytest.fixture(scope="module")
+def pool(cluster: str, universal: MatFormer, folder: Path) -> Iterator[Any]:
+    actor = type("FolderActor", (ScriptedActor,), {"folder": str(folder)})
+    weights = {name: value.numpy() for name, value in universal.state_dict().items()}
+    source = UniversalSource(universal.config)
     with connected(cluster):
-        yield
-
-
-def workload(actor_class: type, file: Path | None = None) -> Workload:
-    return Workload(source=None, payload=None if file is None else str(file), actor_class=actor_class)
+        work = Workload(source=source, payload=weights, blocks=BLOCKS.numpy(), actor_class=actor)
+        pool = start_pool(work, TARGETS)
+        yield pool
+        ray.kill(pool)
 
 
 def evaluate(pool: Any, count: int = 1) -> list[Evaluation | Failed]:
@@ -52,35 +66,35 @@ def test_a_loss_that_is_no_number_or_missing_is_found_out_before_anything_is_mea
         asyncio.run(pool.evaluate(Submodel((8,))))
 
 
-@pytest.mark.usefixtures("driver")
-def test_measurements_on_nodes_of_one_host_take_turns(tmp_path: Path) -> None:
+def test_measurements_on_nodes_of_one_host_take_turns(pool: Any, folder: Path) -> None:
     """Five candidates at once on two targets: without the lock, the two actors' intervals overlap."""
-    record = tmp_path / "record"
-    pool = start_pool(workload(RecordingActor, record), TARGETS)
+    before = {each.target: each.measured for each in ray.get(pool.status.remote()).workers}
+    (folder / "record").unlink(missing_ok=True)
     results = evaluate(pool, 5)
     assert all(isinstance(each, Evaluation) and set(each.measurements) == {"edge", "server"} for each in results)
     assert all(isinstance(each, Evaluation) and each.loss == 2.5 for each in results)
-    lines = [line.split() for line in record.read_text(encoding="utf-8").splitlines()]
+    lines = [line.split() for line in (folder / "record").read_text(encoding="utf-8").splitlines()]
     intervals = sorted((float(begin), float(end)) for begin, end, *_ in lines)
     assert len(intervals) == 10
     assert all(before[1] <= after[0] for before, after in pairwise(intervals))
     status = ray.get(pool.status.remote())
     assert len({worker.host for worker in status.workers}) == 1
     assert status.messages == ()
-    assert [(each.target, each.state, each.measured) for each in status.workers] == [
+    loss, *measuring = status.workers
+    assert loss.target == LOSS
+    assert [(each.target, each.state, each.measured - before[each.target]) for each in measuring] == [
         ("edge", "idle", 5),
         ("server", "idle", 5),
     ]
-    assert [each.labels for each in status.workers] == [{"role": "edge"}, {"role": "server"}]
-    assert all(0 < each.utilisation < 1 for each in status.workers)
-    ray.kill(pool)
+    assert [each.labels for each in measuring] == [{"role": "edge"}, {"role": "server"}]
+    assert all(0 < each.utilisation < 1 for each in measuring)
 
 
-@pytest.mark.usefixtures("driver")
-def test_an_actor_that_died_is_started_again_and_asked_again_and_one_that_raised_is_not(tmp_path: Path) -> None:
-    deaths = tmp_path / "deaths"
+def test_an_actor_that_died_is_started_again_and_asked_again_and_one_that_raised_is_not(
+    pool: Any, folder: Path
+) -> None:
+    deaths = folder / "deaths"
     deaths.write_text("1", encoding="utf-8")
-    pool = start_pool(workload(MortalActor, deaths), TARGETS)
     (result,) = evaluate(pool)
     assert isinstance(result, Evaluation)
     deaths.write_text("4", encoding="utf-8")  # both targets' actors, twice each
@@ -92,40 +106,33 @@ def test_an_actor_that_died_is_started_again_and_asked_again_and_one_that_raised
     assert isinstance(result, Evaluation)
     raised = ray.get(pool.evaluate.remote(Submodel((13,)), 1.0))
     assert raised == Failed(reason="target 'edge': ValueError: no such submodel")
-    ray.kill(pool)
 
 
-@pytest.mark.usefixtures("driver")
-def test_the_pool_computes_losses_again_after_its_loss_actor_died(universal: MatFormer) -> None:
-    blocks = torch.randint(300, (2, 17), generator=torch.Generator().manual_seed(0))
-    weights = {name: value.numpy() for name, value in universal.state_dict().items()}
-    source = UniversalSource(universal.config)
-    work = Workload(source=source, payload=weights, blocks=blocks.numpy(), actor_class=QuickActor)
-    pool = start_pool(work, TARGETS)
+def test_the_pool_computes_losses_again_after_its_loss_actor_died(pool: Any, universal: MatFormer) -> None:
     actors = ray._private.state.actors().values()
     (pid,) = (each["Pid"] for each in actors if "LossActor" in each["ActorClassName"] and each["State"] == "ALIVE")
     os.kill(pid, signal.SIGKILL)
     submodel = Submodel((64, 32, 16))
     result = ray.get(pool.evaluate.remote(submodel))
-    assert result.loss == pytest.approx(validation_loss(universal, blocks, submodel))
+    assert result.loss == pytest.approx(validation_loss(universal, BLOCKS, submodel))
     assert [each.target for each in ray.get(pool.status.remote()).workers] == [LOSS, "edge", "server"]
-    ray.kill(pool)
 
 
-@pytest.mark.usefixtures("driver")
-def test_a_target_without_a_node_is_one_clear_line() -> None:
+@pytest.mark.usefixtures("pool")
+def test_a_target_without_a_node_is_one_clear_line_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "PLACEMENT_S", 1e9)  # what labels do not have is not waited for
     lost = replace(TARGETS[0], name="gpu", label_selector={"role": "gpu"})
-    begin = time.monotonic()
     with pytest.raises(LtsRayError, match=r"target 'gpu': no node matches label_selector \{'role': 'gpu'\}") as raised:
-        start_pool(workload(QuickActor), (*TARGETS, lost))
-    assert time.monotonic() - begin < 10
+        start_pool(Workload(source=None, actor_class=QuickActor), (lost, *TARGETS))
     assert "{'role': 'edge'}" in str(raised.value)
     assert "{'role': 'server'}" in str(raised.value)
 
 
-@pytest.mark.usefixtures("driver")
-def test_a_node_that_another_search_holds_is_waited_for_and_then_named() -> None:
-    pool = start_pool(workload(QuickActor), TARGETS)
+@pytest.mark.usefixtures("pool")
+def test_a_node_that_another_search_holds_is_waited_for_and_then_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "PLACEMENT_S", 1.0)
+    looks = []
+    monkeypatch.setattr(pool_module, "cluster_nodes", lambda: looks.append(cluster_nodes()) or looks[-1])
     with pytest.raises(LtsRayError, match="are in use, by another target or another job"):
-        start_pool(workload(QuickActor), TARGETS)
-    ray.kill(pool)
+        start_pool(Workload(source=None, actor_class=QuickActor), TARGETS)
+    assert len(looks) > 1

@@ -1,4 +1,4 @@
-"""Nodes that leave and join while a pool evaluates, on a cluster of its own; each node pretends to be a host."""
+"""Nodes that leave and join while a pool evaluates; each node pretends to be a host."""
 
 from __future__ import annotations
 
@@ -15,22 +15,26 @@ from lts_ray.measurement.on_ray.pinned_worker import PoolStatus
 from lts_ray.measurement.on_ray.pool import start_pool
 from lts_ray.measurement.outcome import Evaluation
 from lts_ray.measurement.workload import Workload
-from lts_ray.ray_session import SimulatedNode, connected, growing_cluster, join
+from lts_ray.ray_session import SimulatedNode, connected, join
 from lts_ray.submodel import Submodel
 from lts_ray.target import Target
 from tests.cluster.actors import LonelyActor
 
-EDGE = Target(name="edge", label_selector={"role": "edge"}, resources={"slot": 1})
-NODE = SimulatedNode(name="edge", labels={"role": "edge"}, resources={"slot": 1})
+GROWING = Target(name="growing", label_selector={"role": "growing"}, resources={"slot": 1})
+NODE = SimulatedNode(name="growing", labels={"role": "growing"}, resources={"slot": 1})
 SLOW = Submodel((8,))
 
 
-@pytest.fixture(scope="module")
-def growing() -> Iterator[Cluster]:
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("RAY_AUTH_MODE", "disabled")
-        with growing_cluster([NODE, NODE]) as cluster, connected(cluster.address):
-            yield cluster
+@pytest.fixture(autouse=True)
+def _driver(growing: Cluster) -> Iterator[None]:
+    """Connected, beside two more nodes; whichever have joined by then leave at the end."""
+    before = set(growing.worker_nodes)
+    for _ in range(2):
+        join(growing, NODE)
+    with connected(growing.address):
+        yield
+    for node in set(growing.worker_nodes) - before:
+        growing.remove_node(node)
 
 
 def until(is_so: Callable[[], bool]) -> None:
@@ -59,7 +63,7 @@ def remove(cluster: Cluster, node_id: str, *, gracefully: bool) -> None:
 def test_evaluations_outlive_their_nodes_and_use_those_that_join(growing: Cluster, tmp_path: Path) -> None:
     """One story, because each of its nodes takes seconds: two nodes, then one, none, one, two."""
     record, go = tmp_path / "record", tmp_path / "go"
-    pool = start_pool(Workload(source=None, payload=str(record), actor_class=LonelyActor), (EDGE,))
+    pool = start_pool(Workload(source=None, payload=str(record), actor_class=LonelyActor), (GROWING,))
     assert states(pool) == ["idle", "idle"]
     assert len({worker.host for worker in status(pool).workers}) == 2
 
@@ -72,7 +76,7 @@ def test_evaluations_outlive_their_nodes_and_use_those_that_join(growing: Cluste
     until(lambda: sorted(states(pool)) == ["lost", "measuring"])
 
     remove(growing, second, gracefully=True)
-    waits = "target 'edge' has no node now: 1 evaluation waits for one that matches {'role': 'edge'}"
+    waits = "target 'growing' has no node now: 1 evaluation waits for one that matches {'role': 'growing'}"
     until(lambda: status(pool).messages == (waits,))
     assert states(pool) == ["lost", "lost"]
     join(growing, NODE)

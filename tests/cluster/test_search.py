@@ -28,8 +28,9 @@ from lts_ray.training.found_architecture import found_architecture
 from tests.cluster.actors import ArchitectureActor
 from tests.cluster.conftest import TARGETS
 from tests.conftest import ROOT
+from tests.measurement.brief import BriefActor
 
-SETTINGS = SearchSettings(evaluations=10, seed=3)
+SETTINGS = SearchSettings(evaluations=10, seed=3, in_flight=2)
 DRIVER = """
 import sys
 from pathlib import Path
@@ -48,6 +49,7 @@ def search(model_dir: Path, output: Path, address: str, *, resume: bool = False)
     job = submodel_job(
         model_dir=model_dir, space="mix-n-match", targets=TARGETS, settings=SETTINGS, validation_blocks=blocks
     )
+    job = replace(job, workload=replace(job.workload, actor_class=BriefActor))
     session = run_search(job, output, resume=resume, address=address, progress=False)
     assert isinstance(job.results, SubmodelResults)
     job.results.write(session, output)
@@ -76,7 +78,7 @@ def stop_driver(model_dir: Path, output: Path, address: str, *, after: int, how:
     return driver.communicate()[1]
 
 
-@pytest.mark.timeout(900)  # real measurements, and three searches: two minutes alone, more beside other work
+@pytest.mark.timeout(900)  # real measurements, and three searches
 def test_a_search_finds_a_frontier_and_goes_on_after_ctrl_c_and_a_kill(
     cluster: str, model_dir: Path, tmp_path: Path
 ) -> None:
@@ -114,6 +116,7 @@ def test_architectures_are_searched_by_each_kind_of_algorithm(cluster: str, tmp_
     for algorithm, evaluations in (("surrogate", 16), ("predicted", 40)):
         settings = SearchSettings(
             evaluations=evaluations,
+            in_flight=2,
             quality="decoder_params",
             algorithm=algorithm,  # type: ignore[arg-type]
             predicted=200,

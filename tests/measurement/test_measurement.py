@@ -12,13 +12,11 @@ import torch
 from benchmarks.repeatability import measure_repeatedly, spread_of
 from lts_ray.architecture import Architecture
 from lts_ray.errors import LtsRayError
-from lts_ray.measurement import timed_blocks as timing
 from lts_ray.measurement.measurement import Failed, Measurement, measure_submodels
 from lts_ray.measurement.on_ray.actor import MeasurementActor
 from lts_ray.measurement.peak_memory import peak_memory_bytes
 from lts_ray.measurement.reference import Reference
 from lts_ray.measurement.steps import step_of
-from lts_ray.measurement.subjects import subject
 from lts_ray.measurement.subjects.subject import BackboneSource, UniversalSource, UniversalSubjects
 from lts_ray.measurement.timed_blocks import MIN_BLOCKS
 from lts_ray.models.backbones.backbone_config import BACKBONES, backbone_of
@@ -29,6 +27,7 @@ from lts_ray.runtime.segment import Segment
 from lts_ray.runtime.torch_runtime import TorchRuntime
 from lts_ray.submodel import Submodel
 from lts_ray.target import Target
+from tests.measurement.brief import measure_briefly
 
 SMALL = Architecture(d_model=32, n_head=(2, 4), d_inner=(64, 96), d_embed=32)
 TARGET = Target(name="t", local=True, sequence_length=16)
@@ -36,10 +35,7 @@ TARGET = Target(name="t", local=True, sequence_length=16)
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As few runs as may be, also while the machine that runs the tests is busy."""
-    for name, value in {"READINGS": 3, "BASELINE_S": 0.0, "MAX_BLOCKS": MIN_BLOCKS, "MAX_REPEATS": 0}.items():
-        monkeypatch.setattr(timing, name, value)
-    monkeypatch.setattr(subject, "REFERENCE_VOCAB", 200)
+    measure_briefly(monkeypatch.setattr)
 
 
 @dataclass(frozen=True)

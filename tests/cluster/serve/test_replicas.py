@@ -1,4 +1,4 @@
-"""The application on a real local Ray, behind its proxy: once with two replicas, once with one."""
+"""The application behind Ray's proxy: once with two replicas, once with one."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from time import sleep
 import httpx
 import openai
 import pytest
-import ray
 from ray import serve
 
 from lts_ray.models.matformer.hugging_face.checkpoint import save_checkpoint
 from lts_ray.models.matformer.matformer import MatFormer
 from serve.app import application
 from serve.serve_args import ServeArgs
+from tests.cluster.serve.conftest import Running
 
 CONTEXT = 60_000
 
@@ -38,21 +38,14 @@ def long_model_dir(model_dir: Path, universal: MatFormer, tmp_path_factory: pyte
 
 
 @pytest.fixture(scope="module")
-def url(long_model_dir: Path) -> Iterator[str]:
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("RAY_AUTH_MODE", "disabled")
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
-        try:
-            serve.start(http_options={"host": "127.0.0.1", "port": port})
-            for name, num_replicas in (("two", 2), ("one", 1)):
-                args = ServeArgs(model=long_model_dir, name="tiny", num_replicas=num_replicas)
-                serve.run(application(args), name=name, route_prefix=f"/{name}")
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            serve.shutdown()
-            ray.shutdown()
+def url(ray_serve: Running, long_model_dir: Path) -> Iterator[str]:
+    applications = {"two": 2, "one": 1}
+    for name, num_replicas in applications.items():
+        args = ServeArgs(model=long_model_dir, name="tiny", num_replicas=num_replicas)
+        serve.run(application(args), name=name, route_prefix=f"/{name}")
+    yield ray_serve.proxy
+    for name in applications:
+        serve.delete(name)
 
 
 @pytest.fixture(scope="module")

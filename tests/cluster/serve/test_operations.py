@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from time import sleep
 
 import httpx
 import pytest
-import ray
 import torch
 from ray import serve
 
@@ -24,27 +21,7 @@ from lts_ray.models.matformer.hugging_face.checkpoint import save_checkpoint
 from lts_ray.models.matformer.matformer import MatFormer
 from serve.app import application
 from serve.serve_args import ServeArgs
-
-
-@dataclass(frozen=True)
-class Running:
-    proxy: str
-    dashboard: str
-
-
-@pytest.fixture(scope="module")
-def ray_serve() -> Iterator[Running]:
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("RAY_AUTH_MODE", "disabled")
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        context = ray.init(address="local", num_cpus=4, include_dashboard=True, log_to_driver=False)
-        try:
-            serve.start(http_options={"host": "127.0.0.1", "port": port})
-            yield Running(f"http://127.0.0.1:{port}", f"http://{context.dashboard_url}")
-        finally:
-            serve.shutdown()
-            ray.shutdown()
+from tests.cluster.serve.conftest import Running
 
 
 @pytest.fixture
@@ -104,12 +81,13 @@ def test_user_config_changes_the_policy_of_a_replica_that_goes_on(
     serve.delete("live")
 
 
-def test_another_checkpoint_is_rolled_out_without_a_failed_request(
+def test_another_checkpoint_is_rolled_out_and_then_taken_down_without_a_failed_request(
     proxy: str, model_dir: Path, universal: MatFormer, tmp_path: Path
 ) -> None:
+    """One story, because each replica takes seconds. The other checkpoint lets a response be long."""
     other = tmp_path / "model"
     shutil.copytree(model_dir, other)
-    model = MatFormer(universal.config)
+    model = MatFormer(replace(universal.config, context_length=5000))
     model.initialize(torch.Generator().manual_seed(99))
     save_checkpoint(model, other)
     url, over, statuses, texts = f"{proxy}/rolled", Event(), [], []
@@ -135,23 +113,11 @@ def test_another_checkpoint_is_rolled_out_without_a_failed_request(
     assert set(statuses) == {200}
     assert before in texts
     assert texts[-1] == after
-    serve.delete("rolled")
 
-
-def test_a_replica_that_is_taken_down_finishes_its_responses(
-    proxy: str, model_dir: Path, universal: MatFormer, tmp_path: Path
-) -> None:
-    long = tmp_path / "model"
-    shutil.copytree(model_dir, long)
-    model = MatFormer(replace(universal.config, context_length=5000))
-    model.load_state_dict(universal.state_dict())
-    save_checkpoint(model, long)
-    url = f"{proxy}/drained"
-    serve.run(application(ServeArgs(model=long, name="tiny")), name="drained", route_prefix="/drained")
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(ask, url, max_tokens=4500, ignore_eos=True)
         while httpx.get(f"{url}/health").json()["running"] == 0:
             sleep(0.01)
-        serve.delete("drained")
+        serve.delete("rolled")
         assert answer.result().status_code == 200
     assert answer.result().json()["usage"]["completion_tokens"] == 4500

@@ -1,0 +1,32 @@
+"""One local Ray with Serve and its dashboard for all tests here; a replica takes seconds to come up."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+import ray
+from ray import serve
+
+
+@dataclass(frozen=True)
+class Running:
+    proxy: str
+    dashboard: str
+
+
+@pytest.fixture(scope="package")
+def ray_serve() -> Iterator[Running]:
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("RAY_AUTH_MODE", "disabled")
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        context = ray.init(address="local", num_cpus=5, include_dashboard=True, log_to_driver=False)
+        try:
+            serve.start(http_options={"host": "127.0.0.1", "port": port})
+            yield Running(f"http://127.0.0.1:{port}", f"http://{context.dashboard_url}")
+        finally:
+            serve.shutdown()
+            ray.shutdown()
