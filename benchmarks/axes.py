@@ -219,9 +219,7 @@ def axes_figure(result: AxesResult) -> go.Figure:
 
 def axes(
     output: Output,
-    steps: Annotated[
-        int, typer.Option(min=1, help="Of the model whose FFN alone nests; the others get the same compute.")
-    ] = 600,
+    steps: Annotated[int, typer.Option(min=1, help="Where only the FFN nests; others get the same compute.")] = 600,
     rounds: Rounds = 30,
     corpus: TrainingCorpus = "sotu",
     seed: Seed = 0,

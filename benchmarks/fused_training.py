@@ -222,9 +222,7 @@ def fused_training(
         Path | None,
         typer.Option("--from", help="architectures.json of a search; default: three small points of the space gpt2."),
     ] = None,
-    point: Annotated[
-        list[str] | None, typer.Option("--point", help="Which of --from's; default: the first, middle and last.")
-    ] = None,
+    point: Annotated[list[str] | None, typer.Option("--point", help="Of --from; default: three of them.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Of every training.")] = 500,
     batch_size: Annotated[int, typer.Option(min=1, help="Sequences a step.")] = 8,
     sequence_length: Annotated[int, typer.Option(min=1, help="Tokens of each.")] = 256,

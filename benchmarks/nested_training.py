@@ -186,12 +186,8 @@ def nested_training(
         typer.Option(help="small, medium; with a GPU paper-78m, paper-180m. Default: small and medium."),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Of every training; default: the scale's.")] = None,
-    objectives: Annotated[
-        bool, typer.Option("--objectives", help="Train by other objectives too: four more trainings a scale.")
-    ] = False,
-    evaluations: Annotated[
-        int, typer.Option(min=1, help="Submodels that a search of Mix'n'Match looks at, at each size.")
-    ] = 24,
+    objectives: Annotated[bool, typer.Option("--objectives", help="Train by four other objectives, too.")] = False,
+    evaluations: Annotated[int, typer.Option(min=1, help="Submodels that Mix'n'Match tries at each size.")] = 24,
     rounds: Rounds = 15,
     corpus: TrainingCorpus = "sotu",
     seed: Seed = 0,

@@ -189,28 +189,15 @@ def policies(
         typer.Option("--trace", "-t", help="poisson, gamma-2, gamma-4, gamma-8, ramp, azure-day; default: all."),
     ] = None,
     load: Annotated[
-        list[float] | None,
-        typer.Option(
-            "--load", "-l", help="In multiples of the universal model's saturation; default: 0.5, 0.75, 1, … 2."
-        ),
+        list[float] | None, typer.Option("--load", "-l", help="In multiples of saturation; default: 0.5, 0.75, 1, … 2.")
     ] = None,
     seconds: Annotated[float, typer.Option(min=0.1, help="How long each load lasts.")] = DEFAULTS.seconds,
     seeds: Annotated[int, typer.Option(min=1, help="Loads of each kind; intervals are over them.")] = DEFAULTS.seeds,
-    tight: Annotated[
-        float, typer.Option(help="Tight budgets, as multiples of an idle engine's time.")
-    ] = DEFAULTS.classes.tight,
-    medium: Annotated[
-        float, typer.Option(help="Medium budgets, as multiples of an idle engine's time.")
-    ] = DEFAULTS.classes.medium,
-    loose: Annotated[
-        float, typer.Option(help="Loose budgets, as multiples of an idle engine's time.")
-    ] = DEFAULTS.classes.loose,
-    noise: Annotated[
-        float, typer.Option(min=0, help="Of the times of simulated steps: the standard deviation of their logarithm.")
-    ] = DEFAULTS.noise,
-    rollouts: Annotated[
-        int, typer.Option(min=1, help="Simulated replays that the oracle has a load.")
-    ] = DEFAULTS.rollouts,
+    tight: Annotated[float, typer.Option(help="Of an idle engine's time: tight budgets.")] = DEFAULTS.classes.tight,
+    medium: Annotated[float, typer.Option(help="Of an idle engine's time: medium budgets.")] = DEFAULTS.classes.medium,
+    loose: Annotated[float, typer.Option(help="Of an idle engine's time: loose budgets.")] = DEFAULTS.classes.loose,
+    noise: Annotated[float, typer.Option(min=0, help="Deviation of simulated steps' log times.")] = DEFAULTS.noise,
+    rollouts: Annotated[int, typer.Option(min=1, help="Replays that the oracle has a load.")] = DEFAULTS.rollouts,
     frontier: options.Frontier = None,
     target: options.TargetName = None,
     context: options.Context = options.CONTEXT,

@@ -153,9 +153,7 @@ def train_and_fit(scales: Sequence[Scale], folder: Path) -> ScalingResult:
 
 def scaling(
     output: Output,
-    sizes: Annotated[
-        str | None, typer.Option(help="Four or more d_model, multiples of 16. Default: 32,48,64,80.")
-    ] = None,
+    sizes: Annotated[str | None, typer.Option(help="Four or more multiples of 16. Default: 32,48,64,80.")] = None,
     steps: Annotated[
         int | None,
         typer.Option(min=1, help="Of the largest size; smaller ones get as many tokens a parameter. Default: 4900."),

@@ -138,12 +138,8 @@ def serving_overhead(
     url: Annotated[str, typer.Option(help="A server of the same model and settings on this node.")],
     model: Model = DEFAULT_MODEL,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds in which the server and the engine take turns.")] = 5,
-    singles: Annotated[
-        int, typer.Option(min=1, help="Requests of a round that are sent one by one, for the time to the first token.")
-    ] = 10,
-    streams: Annotated[
-        int, typer.Option(min=1, help="Requests of a round that are sent at once, for the tokens per second.")
-    ] = 8,
+    singles: Annotated[int, typer.Option(min=1, help="Requests of a round one by one, for the first token.")] = 10,
+    streams: Annotated[int, typer.Option(min=1, help="Requests of a round at once, for tokens per second.")] = 8,
     prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of each prompt, drawn at random.")] = 32,
     tokens: Annotated[int, typer.Option(min=2, help="Tokens of the response to each request of --streams.")] = 64,
     slots: options.Slots = LoadCapacity.slots,

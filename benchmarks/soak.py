@@ -208,14 +208,10 @@ def growth(samples: Sequence[tuple[float, int]]) -> Growth | None:
 
 def soak(
     minutes: Annotated[float, typer.Option("--minutes", "-n", min=0.01, help="How long the load lasts.")] = 30.0,
-    load: Annotated[
-        float, typer.Option(min=0.01, help="Requests, in multiples of what saturates the universal model.")
-    ] = 0.8,
+    load: Annotated[float, typer.Option(min=0.01, help="In multiples of the universal model's saturation.")] = 0.8,
     policy: Annotated[str, typer.Option(help="Name of the policy, as in the server's configuration.")] = "deadline",
     model: Model = DEFAULT_MODEL,
-    url: Annotated[
-        str | None, typer.Option(help="A server of the same model; default: an engine in this process.")
-    ] = None,
+    url: Annotated[str | None, typer.Option(help="A server of the same model; default: an engine here.")] = None,
     pid: Annotated[int | None, typer.Option(help="With --url: the process whose memory is watched.")] = None,
     frontier: options.Frontier = None,
     target: options.TargetName = None,

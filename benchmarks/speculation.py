@@ -155,9 +155,7 @@ def speculation(
         list[str] | None,
         typer.Option("--length", "-l", help="Tokens to draft, or adaptive; default: 1-4, 6, adaptive."),
     ] = None,
-    cache: Annotated[
-        Literal["both", "shared", "separate"], typer.Option(help="KV caches of drafter and verifier.")
-    ] = "both",
+    cache: Annotated[Literal["both", "shared", "separate"], typer.Option(help="Drafter's and verifier's.")] = "both",
     prompts: Annotated[int, typer.Option(min=1, help="Responses.")] = 4,
     prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a prompt, from the text.")] = 64,
     tokens: Annotated[int, typer.Option(min=2, help="Of a response.")] = 48,
@@ -171,9 +169,7 @@ def speculation(
             "--text that hold neither prompts nor what follows them. Default: all.",
         ),
     ] = None,
-    doubt: Annotated[
-        float, typer.Option(min=0, max=1, help="End a draft once the drafter gives it less than this chance to stand.")
-    ] = 0.0,
+    doubt: Annotated[float, typer.Option(min=0, max=1, help="A draft ends at a lower chance to stand.")] = 0.0,
     repeats: Annotated[int, typer.Option(min=1, help="Turns that every response is timed in; the median counts.")] = 3,
     text: Text = None,
     corpus: Corpus = None,

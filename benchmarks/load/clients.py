@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Any
 
 import httpx
 
+from benchmarks.load.served_outcome import ServedOutcome
 from lts_ray.errors import LtsRayError
 from lts_ray.timing import Clock
 from serve.engine.engine import Engine
@@ -91,7 +92,10 @@ def engine_client(engine: Engine) -> Ask:
 
 @asynccontextmanager
 async def server_client(url: str) -> AsyncIterator[Ask]:
-    """url: without the `/v1`. Its clock is `monotonic`. Raises LtsRayError where no server answers there."""
+    """url: without the `/v1`. Its clock is `monotonic`. Raises LtsRayError where no server answers there.
+
+    A response is streamed where its first token counts: without a budget, or with one for more than the whole response.
+    """
     timeout = httpx.Timeout(None, connect=CONNECT_S)
     # as many connections as there are requests: to wait for one would be a queue in front of the queue
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
@@ -126,13 +130,14 @@ async def _served_model(client: httpx.AsyncClient) -> str:
 async def _ask_server(
     client: httpx.AsyncClient, arrival: Arrival, prompt: Prompt, *, model: str, due_s: float
 ) -> Outcome:
+    streamed = arrival.budget.items().keys() != {"e2e"}
     body = {
         "model": model,
         "prompt": list(prompt),
         "max_tokens": arrival.output_tokens,
         "temperature": 0,
         "ignore_eos": True,
-        "stream": True,
+        "stream": streamed,
     }
     headers = {f"x-slo-{kind}-ms": repr(limit) for kind, limit in arrival.budget.items().items()}
     first_s = last_s = None
@@ -143,7 +148,7 @@ async def _ask_server(
         if answer.status_code != 200:
             return refused(arrival, "rejected" if answer.status_code in BUSY else "failed", {})
         async for line in answer.aiter_lines():
-            if not line.startswith("data: ") or line == "data: [DONE]":
+            if streamed and (not line.startswith("data: ") or line == "data: [DONE]"):
                 continue
             event = json.loads(line.removeprefix("data: "))
             if "error" in event:
@@ -154,8 +159,8 @@ async def _ask_server(
     if report is None or first_s is None or last_s is None:
         return refused(arrival, "failed", {})
     submodels = {str(name): int(count) for name, count in report["tokens"].items()}
-    predicted = report["predicted_ms"]
-    return Outcome(
+    interval = (report.get("predicted_interval_ms") or {}).get("e2e")
+    return ServedOutcome(
         arrival=arrival,
         status="done",
         timing=Timing(
@@ -164,8 +169,15 @@ async def _ask_server(
             e2e_ms=1e3 * (last_s - due_s),
         ),
         submodels=submodels,
-        predicted=predicted and Timing(**{f"{kind}_ms": predicted[kind] for kind in KINDS}),
+        predicted=_timing(report["predicted_ms"]),
+        reported=_timing(report["measured_ms"]),
+        interval=None if interval is None else (float(interval[0]), float(interval[1])),
+        streamed=streamed,
     )
+
+
+def _timing(by_kind: Mapping[str, float] | None) -> Timing | None:
+    return None if by_kind is None else Timing(**{f"{kind}_ms": by_kind[kind] for kind in KINDS})
 
 
 def _message(body: bytes) -> str:

@@ -77,12 +77,12 @@ class PolicyRow:
         return {
             "policy": self.policy,
             "kept %": "–" if self.attainment is None else self.attainment.text(scale=100),
-            **{kind: _text(kept, 1, scale=100) for kind, kept in self.by_kind.items()},
+            **{kind: mean_text(kept, 1, scale=100) for kind, kept in self.by_kind.items()},
             "loss": self.loss.text(decimals=4),
-            "univ %": _text(self.universal_share, 1, scale=100),
-            "good/s": _text(self.goodput_requests_s, 2),
-            "rej %": _text(self.rejected, 1, scale=100),
-            "ttft p99": _text(self.p99["ttft"], 0),
+            "univ %": mean_text(self.universal_share, 1, scale=100),
+            "good/s": mean_text(self.goodput_requests_s, 2),
+            "rej %": mean_text(self.rejected, 1, scale=100),
+            "ttft p99": mean_text(self.p99["ttft"], 0),
         }
 
     def more_text_columns(self) -> dict[str, str]:
@@ -90,17 +90,18 @@ class PolicyRow:
         return {
             "policy": self.policy,
             **{
-                f"{kind} {name}": _text(by_kind[kind], 1 if kind == "tpot" else 0)
+                f"{kind} {name}": mean_text(by_kind[kind], 1 if kind == "tpot" else 0)
                 for name, by_kind in latencies.items()
                 for kind in KINDS
             },
-            "good tokens/s": _text(self.goodput_tokens_s, 0),
-            "tokens/s": _text(self.tokens_s, 0),
-            **{f"{name} %": _text(kept, 1, scale=100) for name, kept in self.by_class.items()},
+            "good tokens/s": mean_text(self.goodput_tokens_s, 0),
+            "tokens/s": mean_text(self.tokens_s, 0),
+            **{f"{name} %": mean_text(kept, 1, scale=100) for name, kept in self.by_class.items()},
         }
 
 
-def _text(value: Mean | None, decimals: int, *, scale: float = 1.0) -> str:
+def mean_text(value: Mean | None, decimals: int, *, scale: float = 1.0) -> str:
+    """Without its interval."""
     return "–" if value is None else f"{scale * value.mean:.{decimals}f}"
 
 

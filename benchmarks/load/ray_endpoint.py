@@ -1,17 +1,23 @@
-"""An endpoint of one's own: Ray Serve on this machine, on a port that is free, for as long as it is needed."""
+"""Endpoints of one's own: Ray Serve on this machine, on a port that is free, for as long as they are needed."""
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 from ray import serve
 
+from benchmarks.load.step_ratios import StepRatios
+from lts_ray.ray_session import NICENESS
+from lts_ray.runtime.step_costs import StepCosts
 from serve.app import application
+from serve.engine.engine import Engine
 from serve.serve_args import ServeArgs
 
 
@@ -20,27 +26,71 @@ class Endpoint:
     url: str
     pid: int | None
     """Of the replica, whose memory counts; None: it is not known."""
+    replica: Any = None
+    """Ray's handle of it."""
+
+    def costs(self) -> StepCosts:
+        """Of its steps, as it has learned them so far."""
+        costs: StepCosts = ray.get(self.replica.__ray_call__.remote(_costs))
+        return costs
+
+    def step_ratios(self) -> list[float]:
+        """What its steps took over what was predicted, those since the last call; the first one begins to note them."""
+        ratios: list[float] = ray.get(self.replica.__ray_call__.remote(_step_ratios))
+        return ratios
 
 
 @contextmanager
 def own_endpoint(args: ServeArgs) -> Iterator[Endpoint]:
+    with own_endpoints({"": args}) as endpoints:
+        yield endpoints[""]
+
+
+@contextmanager
+def own_endpoints(args: Mapping[str, ServeArgs]) -> Iterator[Mapping[str, Endpoint]]:
+    """All on one cluster and one port; the names are the first parts of their paths. They share the cores there are."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    ray.init(address="local", include_dashboard=False, log_to_driver=False)
+    os.environ.setdefault(NICENESS, "0")
+    cpus = None if len(args) == 1 else 1 + sum(each.threads or 1 for each in args.values())
+    ray.init(address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False)
     try:
         serve.start(http_options={"host": "127.0.0.1", "port": port})
-        serve.run(application(args))
-        replicas = [
-            actor
-            for actor in ray.util.list_named_actors(all_namespaces=True)
-            if actor["name"].startswith("SERVE_REPLICA")
-        ]
-        replica = ray.get_actor(replicas[0]["name"], replicas[0]["namespace"])
-        yield Endpoint(f"http://127.0.0.1:{port}", ray.get(replica.__ray_call__.remote(_pid)))
+        for name, each in args.items():
+            serve.run(application(each), name=name or "default", route_prefix=f"/{name}")
+        url = f"http://127.0.0.1:{port}/"
+        yield {name: _endpoint(f"{url}{name}".rstrip("/"), name or "default") for name in args}
     finally:
         serve.shutdown()
         ray.shutdown()
 
 
+def _endpoint(url: str, application: str) -> Endpoint:
+    actors = ray.util.list_named_actors(all_namespaces=True)
+    named = next(actor for actor in actors if actor["name"].startswith(f"SERVE_REPLICA::{application}#"))
+    replica = ray.get_actor(named["name"], named["namespace"])
+    return Endpoint(url, ray.get(replica.__ray_call__.remote(_pid)), replica)
+
+
+# In the replica's process, which Ray gives no other way into.
+
+RATIOS = StepRatios()
+
+
+def _engine() -> Engine:
+    return next(each for each in gc.get_objects() if isinstance(each, Engine))
+
+
 def _pid(replica: object) -> int:
     return os.getpid()
+
+
+def _costs(replica: object) -> StepCosts:
+    return _engine().costs
+
+
+def _step_ratios(replica: object) -> list[float]:
+    engine = _engine()
+    if RATIOS not in engine._observers:
+        engine._observers = (*engine._observers, RATIOS)
+    return RATIOS.take()

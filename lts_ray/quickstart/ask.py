@@ -12,7 +12,6 @@ from statistics import median
 from typing import Any
 
 from openai import AsyncOpenAI, RateLimitError
-from openai.types import Model
 from rich.console import Console
 from rich.table import Table
 
@@ -85,9 +84,7 @@ def ask_all(url: str) -> list[Answer]:
 
 async def _ask_all(url: str) -> list[Answer]:
     async with AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
-        models = (await client.models.list()).data
-        model = models[0].id
-        budgets = (await _needs(client, model, _narrowest(models))).budgets()
+        model, budgets = (await client.models.list()).data[0].id, (await endpoint_needs(url)).budgets()
         answers = [await _ask(client, model, PROMPTS[0], "none", None, why="the universal model answers")]
         for name, (budget, why) in budgets.items():
             if name != TOO_TIGHT:
@@ -98,14 +95,15 @@ async def _ask_all(url: str) -> list[Answer]:
     return answers
 
 
-def _narrowest(models: Sequence[Model]) -> str:
-    """The name that pins it."""
-    return min(models, key=lambda model: sum((model.model_extra or {})["lts"]["widths"])).id
+async def endpoint_needs(url: str) -> Needs:
+    """Of some tries the median, but of what must hold the longest. The endpoint learns from them what steps take."""
+    async with AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        models = (await client.models.list()).data
+        narrowest = min(models, key=lambda model: sum((model.model_extra or {})["lts"]["widths"]))
+        return await _needs(client, models[0].id, narrowest.id)
 
 
 async def _needs(client: AsyncOpenAI, universal: str, narrowest: str) -> Needs:
-    """Of some tries the median, but of what must hold the longest. The endpoint learns from them what steps take."""
-
     async def together(model: str) -> list[float]:
         return [max(map(_took_ms, await _ask_together(client, model, "none"))) for _ in range(TRIES)]
 
