@@ -82,6 +82,15 @@ class StepCosts:
         Rows without logits tell a piece of a prompt from decoding, where every row wants them. What a group looks at
         is divided by its rows.
         """
+        reads_prompt = sum(group.rows - group.logits for group in groups) > 0
+        return self.served_ms(self.quiet_ms(groups), reads_prompt=reads_prompt) if groups else 0.0
+
+    def served_ms(self, quiet_ms: float, *, reads_prompt: bool) -> float:
+        """Of a step that takes `quiet_ms` on a quiet node. reads_prompt: whether it has rows without logits."""
+        return self.slowdown * (quiet_ms * self.prompt_slowdown if reads_prompt else quiet_ms) + self.overhead_ms
+
+    def quiet_ms(self, groups: Sequence[Group]) -> float:
+        """As `step_ms`, on a quiet node: without the slowdowns and the overhead."""
         if not groups:
             return 0.0
         rows = logits = attended = below = 0
@@ -101,9 +110,13 @@ class StepCosts:
                 total += (group.neurons - below) * self._at(self.neuron, left)
                 below = group.neurons
             left -= group.rows
-        if rows > logits:
-            total *= self.prompt_slowdown
-        return self.slowdown * total + self.overhead_ms
+        return total
+
+    def corrected(self, *, slowdown: float, prompt_slowdown: float, overhead_ms: float) -> StepCosts:
+        """The same node. Unlike `replace` it checks nothing again, for there is a correction after every step."""
+        costs = object.__new__(StepCosts)
+        vars(costs).update(vars(self), slowdown=slowdown, prompt_slowdown=prompt_slowdown, overhead_ms=overhead_ms)
+        return costs
 
     def scaled(self, factor: float) -> StepCosts:
         """The same node, slower by `factor` in everything."""

@@ -11,7 +11,6 @@ much as they are still uncertain. That is much at first; later about the last te
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from math import sqrt
 
@@ -36,47 +35,51 @@ class CostCorrection:
         self.costs = nominal
         self._nominal = replace(nominal, slowdown=1.0, prompt_slowdown=1.0, overhead_ms=0.0)
         self._unit_ms = self._nominal.step_ms([Group(1000, 1, 1, 1)])  # about the cheapest step of a small model
-        # What is tracked: overhead in units, the slowdown, and what prompts add to the slowdown. And their covariance.
-        self._state = [
+        # What is tracked: overhead in units, the slowdown, and what prompts add to the slowdown.
+        self._state = (
             nominal.overhead_ms / self._unit_ms if self._unit_ms else 0.0,
             nominal.slowdown,
             nominal.slowdown * (nominal.prompt_slowdown - 1),
-        ]
-        self._covariance = [[UNCERTAIN[row] * (row == column) for column in range(3)] for row in range(3)]
-
-    def note(self, groups: Sequence[Group], actual_ms: float, *, prompt: bool) -> None:
-        """Learn from one step. prompt: whether it read a piece of one."""
-        nominal_ms = self._nominal.step_ms(groups)
-        if nominal_ms <= 0 or actual_ms <= 0:
-            return
-        said = (self._unit_ms / nominal_ms, 1.0, float(prompt))
-        state, covariance = self._state, self._covariance
-        for place, row in enumerate(covariance):
-            row[:] = [value * (1 - FORGETTING) for value in row]
-            row[place] += UNCERTAIN[place] * FORGETTING
-        shared = [_product(row, said) for row in covariance]
-        expected = _product(state, said)
-        variance = _product(shared, said) + NOISE * expected**2
-        most = STALL * sqrt(variance)
-        surprise = min(max(actual_ms / nominal_ms - expected, -most), most)
-        for place, row in enumerate(covariance):
-            gain = shared[place] / variance
-            state[place] += gain * surprise
-            row[:] = [value - gain * other for value, other in zip(row, shared, strict=True)]
-        overhead = max(state[0], 0.0)
-        slowdown = _within_limits(state[1])
-        with_prompt = _within_limits(state[1] + state[2])
-        self._state = [overhead, slowdown, with_prompt - slowdown]
-        self.costs = replace(
-            self._nominal,
-            slowdown=slowdown,
-            prompt_slowdown=with_prompt / slowdown,
-            overhead_ms=overhead * self._unit_ms,
         )
+        # Their covariances, which are symmetric: rows 0, 1, 2 from the diagonal on.
+        self._covariance = (UNCERTAIN[0], 0.0, 0.0, UNCERTAIN[1], 0.0, UNCERTAIN[2])
 
-
-def _product(left: Sequence[float], right: Sequence[float]) -> float:
-    return left[0] * right[0] + left[1] * right[1] + left[2] * right[2]
+    def note(self, quiet_ms: float, actual_ms: float, *, prompt: bool) -> None:
+        """Learn from one step. quiet_ms: by the costs without a correction. prompt: whether it read a piece of one."""
+        if quiet_ms <= 0 or actual_ms <= 0:
+            return
+        unit, said = (
+            self._unit_ms / quiet_ms,
+            float(prompt),
+        )  # of the overhead and of what prompts add; 1 of the slowdown
+        c00, c01, c02, c11, c12, c22 = [(1 - FORGETTING) * value for value in self._covariance]
+        c00 += UNCERTAIN[0] * FORGETTING
+        c11 += UNCERTAIN[1] * FORGETTING
+        c22 += UNCERTAIN[2] * FORGETTING
+        shared0 = c00 * unit + c01 + c02 * said
+        shared1 = c01 * unit + c11 + c12 * said
+        shared2 = c02 * unit + c12 + c22 * said
+        overhead, slowdown, added = self._state
+        expected = overhead * unit + slowdown + added * said
+        variance = shared0 * unit + shared1 + shared2 * said + NOISE * expected**2
+        most = STALL * sqrt(variance)
+        surprise = min(max(actual_ms / quiet_ms - expected, -most), most) / variance
+        self._covariance = (
+            c00 - shared0 * shared0 / variance,
+            c01 - shared0 * shared1 / variance,
+            c02 - shared0 * shared2 / variance,
+            c11 - shared1 * shared1 / variance,
+            c12 - shared1 * shared2 / variance,
+            c22 - shared2 * shared2 / variance,
+        )
+        slowdown += shared1 * surprise
+        with_prompt = _within_limits(slowdown + added + shared2 * surprise)
+        slowdown = _within_limits(slowdown)
+        overhead = max(overhead + shared0 * surprise, 0.0)
+        self._state = (overhead, slowdown, with_prompt - slowdown)
+        self.costs = self._nominal.corrected(
+            slowdown=slowdown, prompt_slowdown=with_prompt / slowdown, overhead_ms=overhead * self._unit_ms
+        )
 
 
 def _within_limits(slowdown: float) -> float:

@@ -235,8 +235,8 @@ class Engine:
         chosen, broken = sample_rows([self._active[part.id] for part in parts], logits)
         for id, error in broken.items():
             self._fail([id], f"choosing a token failed: {one_line(error)}")
-        begun = [part for part in step.parts if part.id in self._active and not self._active[part.id].begun]
-        if begun:
+        pieces = [part for part in step.parts[step.decoded :] if part.id in self._active]
+        if begun := [part for part in pieces if not self._active[part.id].begun]:
             self._admit(step, begun, started)
         now = self.clock()
         with self._wake:

@@ -49,5 +49,5 @@ class LearnedTimes:
         took_ms, self._since = (now - self._since) * 1e3, now
         if self._elapsed is not None:
             self._elapsed.note(step.predicted_ms, took_ms, prompt=step.reads_prompt)
-            self._correction.note(step.groups(), took_ms, prompt=step.reads_prompt)
+            self._correction.note(step.quiet_ms, took_ms, prompt=step.reads_prompt)
         return now, took_ms

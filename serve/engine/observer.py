@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 Refusal = Literal["queue_full", "infeasible"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Load:
     """What the engine has to do."""
 
@@ -29,9 +29,9 @@ class Load:
     """The share of the blocks that running requests hold."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class StepRecord(Load):
-    """One step that has run, and what there is to do after it."""
+    """One step that has run, and what there is to do after it. Not to be changed."""
 
     at_s: float
     predicted_ms: float

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from lts_ray.errors import LtsRayError
 from lts_ray.runtime.runtime import BLOCK_TOKENS
@@ -23,14 +23,42 @@ from serve.policies.capacity import Capacity
 from serve.policies.deviation import NO_DEVIATION, Deviation
 from serve.policies.menu import Menu, Option
 from serve.policies.policy import Job, Plan, Policy, Situation
+from serve.policies.request import Request
 
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    job: Job
-    """The request as policies see it; another one after each step that it took part in."""
+    id: int
+    request: Request
+    arrived_ms: float
     tokens: list[int]
     """Of its prompt and what it has produced."""
+    cached: int = 0
+    produced: int = 0
+    first_ms: float | None = None
+    option: Option | None = None
+    decodes: bool = False
+    _job: Job | None = None
+
+    @property
+    def job(self) -> Job:
+        """As policies see it: made when one is asked, which is not so in every step."""
+        if self._job is None:
+            self._job = Job(
+                id=self.id,
+                request=self.request,
+                arrived_ms=self.arrived_ms,
+                cached=self.cached,
+                produced=self.produced,
+                first_ms=self.first_ms,
+                option=self.option,
+            )
+        return self._job
+
+    def move(self, cached: int) -> None:
+        """So many of its tokens' places are written now."""
+        self.cached, self._job = cached, None
+        self.decodes = self.produced > 0 and len(self.tokens) - cached == 1
 
 
 class Scheduler:
@@ -45,6 +73,8 @@ class Scheduler:
         self._blocks = Blocks(n_blocks, prefix_cache=prefix_cache)
         self._running: dict[int, _Entry] = {}
         self._waiting: OrderedDict[int, _Entry] = OrderedDict()
+        # What the policy has said of them, and when; None once a request has come, gone or read a part of its prompt.
+        self._plan: tuple[Policy, float, Plan] | None = None
 
     @property
     def running(self) -> tuple[int, ...]:
@@ -77,11 +107,13 @@ class Scheduler:
             )
         if len(self._waiting) >= self.capacity.max_queue:
             return False
-        self._waiting[job.id] = _Entry(job, list(prompt))
+        self._waiting[job.id] = _Entry(job.id, job.request, job.arrived_ms, list(prompt))
+        self._plan = None
         return True
 
     def remove(self, id: int) -> None:
         """Take a request out, wherever it is. Unknown ids are no error: a client may cancel what has just ended."""
+        self._plan = None
         if self._running.pop(id, None) is not None:
             self._blocks.close(id)
         else:
@@ -103,22 +135,36 @@ class Scheduler:
         """
         if not self.has_work:
             return None
-        plan = self.policy.plan(self.situation(now_ms, deviation), self._menu, costs)
+        plan = self._planned(now_ms, costs, deviation)
         preempted = self._make_room(plan.held)
         parts, reused = self._parts(plan, plan.held, admits=not preempted)
         if not parts and plan.held:  # the plan holds more than it may: an empty step would never end
             preempted += self._make_room(())
             parts, reused = self._parts(plan, (), admits=False)
         assert parts, f"the policy {self.policy.name} lets no request run"
-        decoding = [part for part in parts if self._running[part.id].job.decodes]
+        groups = groups_of(parts)
+        quiet_ms, reads_prompt = costs.quiet_ms(groups), any(group.rows > group.logits for group in groups)
+        befores = [(entry.option, part.option) for part in parts if (entry := self._running[part.id]).decodes]
         return Step(
             parts=tuple(parts),
-            predicted_ms=costs.step_ms(groups_of(parts)),
+            groups=groups,
+            quiet_ms=quiet_ms,
+            predicted_ms=costs.served_ms(quiet_ms, reads_prompt=reads_prompt),
             preempted=preempted,
             reused_tokens=reused,
-            switches=sum(_switches(self._running[part.id].job.option, part.option) for part in decoding),
-            decoded=len(decoding),
+            switches=sum(_switches(before, option) for before, option in befores),
+            decoded=len(befores),
+            reads_prompt=reads_prompt,
         )
+
+    def _planned(self, now_ms: float, costs: StepCosts, deviation: Deviation) -> Plan:
+        if self._plan is not None:
+            policy, made_ms, plan = self._plan
+            if policy is self.policy and made_ms <= now_ms < plan.until_ms:
+                return plan
+        plan = self.policy.plan(self.situation(now_ms, deviation), self._menu, costs)
+        self._plan = (self.policy, now_ms, plan)
+        return plan
 
     def took(self, step: Step, tokens: Mapping[int, int], now_ms: float) -> None:
         """The step has run. tokens: what each part that wanted logits made. Requests that have left are passed over.
@@ -129,19 +175,17 @@ class Scheduler:
             entry = self._running.get(part.id)
             if entry is None:
                 continue
-            job, segment = entry.job, part.segment
-            self._blocks.wrote(part.id, entry.tokens, segment.stop, segment.submodel)
+            segment, stop = part.segment, part.segment.stop
+            self._blocks.wrote(part.id, entry.tokens, stop, segment.submodel)
             if segment.wants_logits:
                 entry.tokens.append(tokens[part.id])
-            entry.job = Job(
-                id=job.id,
-                request=job.request,
-                arrived_ms=job.arrived_ms,
-                cached=segment.stop,
-                produced=job.produced + segment.wants_logits,
-                first_ms=now_ms if segment.wants_logits and job.first_ms is None else job.first_ms,
-                option=part.option,
-            )
+                entry.produced += 1
+                if entry.first_ms is None:
+                    entry.first_ms = now_ms
+            if not entry.decodes:
+                self._plan = None
+            entry.option = part.option
+            entry.move(stop)
 
     def _make_room(self, held: Collection[int]) -> tuple[int, ...]:
         """See that every response that goes on has a place for its token. Returns those that had to make room."""
@@ -149,10 +193,10 @@ class Scheduler:
         full = [
             entry
             for entry in self._running.values()
-            if entry.job.cached % BLOCK_TOKENS == 0 and entry.job.decodes and entry.job.id not in held
+            if entry.cached % BLOCK_TOKENS == 0 and entry.decodes and entry.id not in held
         ]
         for entry in sorted(full, key=_arrival):
-            id, places = entry.job.id, entry.job.cached + 1
+            id, places = entry.id, entry.cached + 1
             while id in self._running and not self._blocks.grow(id, places):
                 preempted.append(self._preempt())
         return tuple(preempted)
@@ -160,19 +204,19 @@ class Scheduler:
     def _preempt(self) -> int:
         """The request that arrived last goes back to the head of the queue."""
         last = max(self._running.values(), key=_arrival)
-        id = last.job.id
+        id = last.id
         self.remove(id)
-        last.job = replace(last.job, cached=0)
+        last.move(0)
         self._waiting[id] = last
         self._waiting.move_to_end(id, last=False)
         return id
 
     def _parts(self, plan: Plan, held: Collection[int], *, admits: bool) -> tuple[list[Part], int]:
         """The step's parts, and the tokens that newcomers reuse. admits: whether there may be newcomers."""
-        going = [entry for entry in self._running.values() if entry.job.id not in held]
-        parts = [_part(entry, plan.options[entry.job.id], self._blocks, 1) for entry in going if entry.job.decodes]
+        going = [entry for entry in self._running.values() if entry.id not in held]
+        parts = [_part(entry, plan.options[entry.id], self._blocks, 1) for entry in going if entry.decodes]
         room, reused = self.capacity.chunk_tokens - len(parts), 0
-        begun = [entry.job.id for entry in going if not entry.job.decodes]
+        begun = [entry.id for entry in going if not entry.decodes]
         for id in [*(other for other in begun if other not in plan.order), *plan.order]:
             if not room:
                 break
@@ -186,7 +230,7 @@ class Scheduler:
                 reused += cached
             elif id not in begun:
                 continue
-            tokens = min(room, entry.job.pending)
+            tokens = min(room, len(entry.tokens) - entry.cached)
             parts.append(_part(entry, plan.options[id], self._blocks, tokens))
             room -= tokens
         return parts, reused
@@ -200,13 +244,14 @@ class Scheduler:
         cached = self._blocks.open(id, entry.tokens, submodel, spare=len(self._running))
         if cached is None:
             return None
-        entry.job = replace(entry.job, cached=cached)
+        entry.move(cached)
         self._running[id] = self._waiting.pop(id)
+        self._plan = None
         return cached
 
 
 def _arrival(entry: _Entry) -> tuple[float, int]:
-    return entry.job.arrived_ms, entry.job.id
+    return entry.arrived_ms, entry.id
 
 
 def _switches(before: Option | None, option: Option) -> bool:
@@ -215,12 +260,12 @@ def _switches(before: Option | None, option: Option) -> bool:
 
 def _part(entry: _Entry, option: Option, blocks: Blocks, n: int) -> Part:
     """The next n tokens of the request."""
-    start, stop = entry.job.cached, entry.job.cached + n
+    start, stop = entry.cached, entry.cached + n
     segment = Segment(
         tokens=tuple(entry.tokens[start:stop]),
         start=start,
-        blocks=blocks.table(entry.job.id)[: blocks_needed(stop)],
+        blocks=blocks.table(entry.id)[: blocks_needed(stop)],
         submodel=option.submodel,
         wants_logits=stop == len(entry.tokens),
     )
-    return Part(entry.job.id, segment, option)
+    return Part(entry.id, segment, option)

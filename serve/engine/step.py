@@ -10,9 +10,9 @@ from lts_ray.runtime.step_costs import Group
 from serve.policies.menu import Option
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Part:
-    """What a step runs of one request."""
+    """What a step runs of one request. Not to be changed; see Segment."""
 
     id: int
     segment: Segment
@@ -22,6 +22,11 @@ class Part:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
     parts: tuple[Part, ...]
+    """Those that continue a response first."""
+    groups: tuple[Group, ...]
+    """Of the parts, as the costs see them."""
+    quiet_ms: float
+    """What the step costs on a quiet node."""
     predicted_ms: float
     preempted: tuple[int, ...]
     """Requests that have lost their blocks and wait again."""
@@ -31,30 +36,25 @@ class Step:
     """Responses whose width changes in their middle."""
     decoded: int
     """Parts that continue a response; all others are pieces of prompts, or of what runs a second time."""
+    reads_prompt: bool
+    """As the costs tell it: a prompt's last token alone is like any row that wants logits."""
 
     @property
     def prompt_tokens(self) -> int:
-        return sum(len(part.segment.tokens) for part in self.parts) - self.decoded
-
-    @property
-    def reads_prompt(self) -> bool:
-        """As the costs tell it: a prompt's last token alone is like any row that wants logits."""
-        return any(len(part.segment.tokens) > part.segment.wants_logits for part in self.parts)
-
-    def groups(self) -> tuple[Group, ...]:
-        return groups_of(self.parts)
+        return sum(group.rows for group in self.groups) - self.decoded
 
 
 def groups_of(parts: Sequence[Part]) -> tuple[Group, ...]:
     """For each width one of the rows that continue a response, and one of the pieces of prompts."""
-    sums: dict[tuple[str, bool], list[int]] = {}
-    neurons: dict[str, int] = {}
+    sums: dict[tuple[int, bool], list[int]] = {}
     for part in parts:
-        segment, name = part.segment, part.option.name
+        segment = part.segment
         rows = len(segment.tokens)
-        neurons[name] = part.option.neurons
-        total = sums.setdefault((name, rows > segment.wants_logits), [0, 0, 0])
+        key = (part.option.neurons, rows > segment.wants_logits)
+        total = sums.get(key)
+        if total is None:
+            total = sums[key] = [0, 0, 0]
         total[0] += rows
         total[1] += rows * segment.start + rows * (rows + 1) // 2  # each row looks at what is before it, and at itself
         total[2] += segment.wants_logits
-    return tuple(Group(neurons[name], *total) for (name, _), total in sums.items())
+    return tuple([Group(neurons, *total) for (neurons, _), total in sums.items()])

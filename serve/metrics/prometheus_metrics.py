@@ -68,14 +68,29 @@ class PrometheusMetrics(Observer):
                 self._histograms[metric] = {labels: Histogram(metric.bounds) for labels in series}
             else:
                 self._numbers[metric].update(dict.fromkeys(series, 0.0))
+        # What a step changes, found once.
+        steps = [(metric, metric.of_step) for metric in METRICS if metric.of_step]
+        self._step_counts = [(self._numbers[metric], of) for metric, of in steps if metric.kind == "counter"]
+        self._step_newest = [(self._newest[metric], of) for metric, of in steps if metric.median_of]
+        self._step_times = [
+            (self._histograms[metric][()], of, metric.times) for metric, of in steps if metric.kind == "histogram"
+        ]
+        self._of_load = [(self._numbers[metric], metric.of_load) for metric in METRICS if metric.of_load]
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
     def stepped(self, record: StepRecord) -> None:
+        before = self._step_before
         with self._lock:
-            for metric in METRICS:
-                if metric.of_step and (value := metric.of_step(record, self._step_before)) is not None:
-                    self._take(metric, (), value, metric.times(record))
+            for numbers, of_step in self._step_counts:
+                if value := of_step(record, before):
+                    numbers[()] += value
+            for newest, of_step in self._step_newest:
+                if (value := of_step(record, before)) is not None:
+                    newest.append(value)
+            for histogram, of_step, times in self._step_times:
+                if (value := of_step(record, before)) is not None:
+                    histogram.observe(value, times(record))
             self._show(record)
             self._step_before = record
 
@@ -157,19 +172,14 @@ class PrometheusMetrics(Observer):
         }
 
     def _show(self, load: Load) -> None:
-        for metric in METRICS:
-            if metric.of_load:
-                self._numbers[metric][()] = metric.of_load(load)
+        for numbers, of_load in self._of_load:
+            numbers[()] = of_load(load)
 
-    def _take(self, metric: Metric, labels: Labels, value: float, times: int = 1) -> None:
+    def _take(self, metric: Metric, labels: Labels, value: float) -> None:
         if metric.kind == "histogram":
-            self._histograms[metric][labels].observe(value, times)
-        elif metric.kind == "counter":
-            self._numbers[metric][labels] += value
-        elif metric.median_of:
-            self._newest[metric].append(value)
+            self._histograms[metric][labels].observe(value)
         else:
-            self._numbers[metric][labels] = value
+            self._numbers[metric][labels] += value
 
     def _family(self, metric: Metric) -> Family:
         names = (MODEL_LABEL, *metric.labels)

@@ -46,13 +46,14 @@ class RayMetrics(Observer):
         ours = [metric for metric in METRICS if metric.in_ray]
         self._counters = {metric: counter(**_described(metric)) for metric in ours if metric.kind == "counter"}
         self._gauges = {metric: gauge(**_described(metric)) for metric in ours if metric.kind == "gauge"}
+        self._of_step = [(metric, metric.of_step) for metric in self._counters if metric.of_step]
         self._sums: dict[Metric, float] = defaultdict(float)
         self._recorded_s = float("-inf")
 
     def stepped(self, record: StepRecord) -> None:
-        for metric in self._counters:
-            if metric.of_step:
-                self._sums[metric] += metric.of_step(record, None) or 0
+        for metric, of_step in self._of_step:
+            if value := of_step(record, None):
+                self._sums[metric] += value
         # The step that empties the batch may be the last one for long.
         if record.at_s - self._recorded_s < self._every_s and record.running:
             return

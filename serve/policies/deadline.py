@@ -77,9 +77,6 @@ class _Decision:
     """Requests that will miss their budgets even at the narrowest."""
     holding: Holding
 
-    def holds_at(self, now_ms: float) -> bool:
-        return self.at_ms <= now_ms < self.until_ms
-
 
 @dataclass(kw_only=True)
 class DeadlinePolicy:
@@ -100,13 +97,17 @@ class DeadlinePolicy:
             and last.waiting == waiting
             and last.at_ms <= situation.now_ms < last.until_ms
         ):
-            self.last = replace(last, holding=_next(last.holding))
+            if last.holding.ids:
+                self.last = replace(last, holding=_next(last.holding))
         elif last is not None and self._is_too_early(last, situation):
             order = (*(id for id in last.order if id in waiting), *(id for id in waiting if id not in last.order))
             self.last = replace(last, holding=_next(last.holding), order=order)
+            return _plan(self.last, situation, menu)
         else:
             self.last, _ = self._decide(situation, menu, costs)
-        return _plan(self.last, situation, menu)
+        assert self.last is not None
+        plan = _plan(self.last, situation, menu)
+        return plan if self.last.holding.ids else replace(plan, until_ms=self.last.until_ms)
 
     def foresee(self, situation: Situation, menu: Menu, costs: StepCosts) -> tuple[Plan, Forecast]:
         """The plan, and the forecast of two caps: its own, and the narrowest for all."""

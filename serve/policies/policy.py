@@ -92,6 +92,8 @@ class Plan:
     """Ids of all waiting jobs, in the order in which they get free places and the step's tokens for prompts."""
     held: frozenset[int] = frozenset()
     """Running jobs that sit this step out, for the sake of others. Never all that could run."""
+    until_ms: float = -inf
+    """Before it, the policy would say the same again: while no request comes or goes and none reads its prompt."""
 
 
 class Policy(Protocol):

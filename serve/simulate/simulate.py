@@ -83,7 +83,7 @@ class SimulatedEngine:
         step = scheduler.step(self.now_ms, self._times.costs, self._times.deviation)
         if step is None:
             return []
-        duration_ms = node.costs.step_ms(step.groups())
+        duration_ms = node.costs.step_ms(step.groups)
         if node.noise:
             assert self._rng is not None
             duration_ms *= exp(node.noise * self._rng.standard_normal())

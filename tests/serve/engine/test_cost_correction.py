@@ -31,7 +31,7 @@ def serve(
             groups.append(Group(rng.choice((1000, 8000)), rng.randint(8, 60), 1500, 0))
         actual_ms = actual(groups) * rng.lognormvariate(0, noise)
         errors.append(abs(correction.costs.step_ms(groups) / actual_ms - 1))
-        correction.note(groups, actual_ms, prompt=prompt)
+        correction.note(COSTS.quiet_ms(groups), actual_ms, prompt=prompt)
     return errors
 
 
@@ -75,11 +75,11 @@ def test_what_is_added_to_each_step_is_told_from_a_slower_node() -> None:
 def test_decoding_says_nothing_of_what_prompts_add() -> None:
     correction = CostCorrection(COSTS)
     for _ in range(100):
-        correction.note(DECODING, 2 * COSTS.step_ms(DECODING), prompt=False)
+        correction.note(COSTS.quiet_ms(DECODING), 2 * COSTS.step_ms(DECODING), prompt=False)
     ratio = correction.costs.step_ms(PROMPT) / COSTS.step_ms(PROMPT)
     assert ratio == pytest.approx(2, rel=0.15)
     for _ in range(100):
-        correction.note(PROMPT, COSTS.step_ms(PROMPT), prompt=True)
+        correction.note(COSTS.quiet_ms(PROMPT), COSTS.step_ms(PROMPT), prompt=True)
     assert correction.costs.step_ms(PROMPT) == pytest.approx(COSTS.step_ms(PROMPT), rel=0.05)
 
 
@@ -96,7 +96,7 @@ def test_one_stall_is_not_the_new_normal() -> None:
     correction = CostCorrection(COSTS)
     serve(correction, 100, actual=COSTS.step_ms, noise=0.05)
     before_ms = correction.costs.step_ms(DECODING)
-    correction.note(DECODING, 1e9, prompt=False)
+    correction.note(COSTS.quiet_ms(DECODING), 1e9, prompt=False)
     assert before_ms < correction.costs.step_ms(DECODING) < 1.15 * before_ms
 
 
@@ -104,7 +104,8 @@ def test_one_stall_is_not_the_new_normal() -> None:
 def test_no_clock_makes_costs_worthless(actual_ms: float) -> None:
     correction = CostCorrection(COSTS)
     for number in range(500):
-        correction.note(PROMPT if number % 2 else DECODING, actual_ms, prompt=bool(number % 2))
+        groups = PROMPT if number % 2 else DECODING
+        correction.note(COSTS.quiet_ms(groups), actual_ms, prompt=bool(number % 2))
     assert 1 / LIMIT <= correction.costs.slowdown <= LIMIT
     assert correction.costs.overhead_ms >= 0
     assert correction.costs.step_ms(DECODING) > 0
@@ -112,8 +113,8 @@ def test_no_clock_makes_costs_worthless(actual_ms: float) -> None:
 
 def test_a_clock_that_stands_still_teaches_nothing() -> None:
     correction = CostCorrection(COSTS)
-    correction.note(DECODING, 0.0, prompt=False)
-    correction.note([], 1.0, prompt=False)
+    correction.note(COSTS.quiet_ms(DECODING), 0.0, prompt=False)
+    correction.note(COSTS.quiet_ms([]), 1.0, prompt=False)
     assert correction.costs == COSTS
 
 

@@ -197,12 +197,12 @@ def test_a_step_says_what_is_in_it() -> None:
     twin.add(2, [4] * 5, 9)
     step = scheduler.step(5.0, COSTS)
     assert step is not None
-    assert step.groups() == (
+    assert step.groups == (
         Group(neurons=option.neurons, rows=1, attended=4, logits=1),
         Group(neurons=option.neurons, rows=5, attended=15, logits=1),
     )
     assert (step.decoded, step.prompt_tokens, step.reused_tokens, step.switches, step.preempted) == (1, 5, 0, 0, ())
-    assert step.predicted_ms == COSTS.step_ms(step.groups())
+    assert step.predicted_ms == COSTS.step_ms(step.groups)
 
 
 def test_a_step_that_was_not_taken_is_the_next_one_again() -> None:

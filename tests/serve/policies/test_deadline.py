@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from math import inf
 
 import pytest
 from hypothesis import given, settings
@@ -11,12 +13,16 @@ from hypothesis import strategies as st
 
 from lts_ray.errors import LtsRayError
 from lts_ray.runtime.step_costs import Group, StepCosts
+from serve.engine.scheduler import Scheduler
+from serve.engine.step import Step
 from serve.policies.budget import Budget
+from serve.policies.capacity import Capacity
 from serve.policies.deadline import DeadlinePolicy, Thresholds
 from serve.policies.deviation import NO_DEVIATION
 from serve.policies.fixed import own_option
-from serve.policies.menu import Option
+from serve.policies.menu import Menu, Option
 from serve.policies.policy import Job, Plan, Situation
+from serve.policies.request import Request
 from tests.serve.policies.situations import (
     FLAT,
     MENU,
@@ -25,6 +31,7 @@ from tests.serve.policies.situations import (
     L,
     M,
     S,
+    budgets,
     later,
     running_job,
     situation_of,
@@ -166,6 +173,70 @@ def test_a_decision_is_kept_while_time_is_left_and_made_anew_when_a_request_come
         assert policy.last is not None
         made.append(policy.last.at_ms)
     assert made == [0.0, 0.0, 51.0, 52.0, 960.0, 960.0, 969.0]
+
+
+@dataclass
+class Counted:
+    """Asked how often, by a scheduler that keeps a plan as long as it holds, or, with `anew`, before every step."""
+
+    anew: bool
+    policy: DeadlinePolicy = field(default_factory=DeadlinePolicy)
+    name: str = "counted"
+    asked: int = 0
+
+    def plan(self, situation: Situation, menu: Menu, costs: StepCosts) -> Plan:
+        self.asked += 1
+        plan = self.policy.plan(situation, menu, costs)
+        return replace(plan, until_ms=-inf) if self.anew else plan
+
+
+def steps_of(requests: Sequence[tuple[int, Request]], policy: Counted, *, costs: StepCosts) -> list[Step]:
+    """requests: with the number of the step before which each comes."""
+    scheduler = Scheduler(menu=MENU, policy=policy, capacity=Capacity(slots=3, chunk_tokens=16), n_blocks=8)
+    steps: list[Step] = []
+    left, now_ms, to_come = {}, 0.0, list(enumerate(requests))
+    while to_come or scheduler.has_work:
+        while (to_come and to_come[0][1][0] <= len(steps)) or (to_come and not scheduler.has_work):
+            id, (_, request) = to_come.pop(0)
+            left[id] = request.max_tokens
+            scheduler.add(Job(id=id, request=request, arrived_ms=now_ms))
+        step = scheduler.step(now_ms, costs)
+        assert step is not None
+        steps.append(step)
+        now_ms += step.predicted_ms
+        made = {part.id: 0 for part in step.parts if part.segment.wants_logits}
+        scheduler.took(step, made, now_ms)
+        for id in made:
+            left[id] -= 1
+            if not left[id]:
+                scheduler.remove(id)
+    return steps
+
+
+asked_for = st.builds(
+    Request,
+    prompt=st.integers(1, 20).map(lambda length: (0,) * length),
+    max_tokens=st.integers(1, 40),
+    budget=budgets,
+    pinned=st.sampled_from([None, None, S, XL]),
+)
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), asked_for), min_size=1, max_size=6), st.sampled_from([FLAT, RISING]))
+def test_a_plan_that_is_kept_is_what_the_policy_would_say_again(
+    requests: list[tuple[int, Request]], costs: StepCosts
+) -> None:
+    requests.sort(key=lambda each: each[0])
+    kept, anew = Counted(anew=False), Counted(anew=True)
+    assert steps_of(requests, kept, costs=costs) == steps_of(requests, anew, costs=costs)
+    assert kept.asked <= anew.asked
+
+
+def test_nothing_is_asked_while_all_decode_and_the_decision_holds() -> None:
+    policy = Counted(anew=False)
+    steps = steps_of([(0, Request(prompt=(0,), max_tokens=40, budget=Budget(e2e_ms=1e6)))], policy, costs=FLAT)
+    assert len(steps) == 40
+    assert policy.asked == 2 + len(range(4, 40, 3))  # prompt, first step of decoding, then past 50 ms: 3 steps of 20.2
 
 
 @given(situations(), st.sampled_from([FLAT, RISING]))
