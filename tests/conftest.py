@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from functools import cache
 
 # The tests' matrices are small: with threads, products of numpy and torch take ten times as long on a busy machine.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import typer
 from hypothesis import settings
 from playwright.sync_api import Browser, sync_playwright
 
@@ -29,6 +31,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("repository", derandomize=True, deadline=None)  # a run is red or green, never by chance
 settings.load_profile("repository")
+typer.main.get_command = cache(typer.main.get_command)  # else each command of a test makes all verbs anew: 35 ms
 
 ROOT = Path(__file__).parents[1]
 
