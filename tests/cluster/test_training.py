@@ -10,6 +10,8 @@ import pytest
 from lts_ray.errors import LtsRayError
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
 from lts_ray.training.ray_trainer import run_training
+from lts_ray.training.run_folder import RunFolder
+from lts_ray.training.text_run import prepare_text, train_text
 from tests.training.runs import losses, tiny_settings
 
 
@@ -17,18 +19,18 @@ def test_two_workers_reach_the_losses_of_one_and_a_finished_run_is_not_done_agai
     cluster: str, texts: Path, tmp_path: Path
 ) -> None:
     """Each worker takes half of every batch, and gradients are averaged: the same steps up to rounding."""
-    runs = {}
-    for workers in (1, 2):
-        output = tmp_path / str(workers)
-        model = run_training(tiny_settings(texts, steps=4, workers=workers), output, address=cluster)
-        runs[workers] = losses(output)
-        assert load_checkpoint(model).validation_loss == runs[workers][-1][1]
-    assert [step for step, _ in runs[1]] == [step for step, _ in runs[2]]
-    for (_, one), (_, two) in zip(runs[1], runs[2], strict=True):
+    alone, output = RunFolder(tmp_path / "alone"), tmp_path / "two"
+    settings = tiny_settings(texts, steps=4)
+    prepare_text(settings, alone)
+    train_text(settings, alone)
+    model = run_training(tiny_settings(texts, steps=4, workers=2), output, address=cluster)
+    before = losses(output)
+    assert load_checkpoint(model).validation_loss == before[-1][1]
+    assert [step for step, _ in losses(alone.path)] == [step for step, _ in before]
+    for (_, one), (_, two) in zip(losses(alone.path), before, strict=True):
         assert one == pytest.approx(two, abs=1e-3)
-    before = losses(tmp_path / "1")
-    run_training(tiny_settings(texts), tmp_path / "1", resume=True, address=cluster)
-    assert losses(tmp_path / "1") == before
+    run_training(tiny_settings(texts), output, resume=True, address=cluster)
+    assert losses(output) == before
 
 
 def test_an_error_in_a_worker_reaches_the_user_as_its_own_line(cluster: str, texts: Path, tmp_path: Path) -> None:
