@@ -51,7 +51,6 @@ from serve.simulate.arrival import Arrival
 from serve.simulate.request_outcome import Outcome
 from serve.simulate.simulate import simulate
 
-VARIANTS = "deadline,slackfit,smallest"
 PROMPT_TOKENS = 8
 """Of the quickstart's requests, about."""
 WARM_UP = 0.9
@@ -61,14 +60,11 @@ TURNS, NOISE = 10, 11
 """Streams of random numbers; see benchmarks.load.load for the others."""
 
 
-def parse_variant(name: str) -> dict[str, Any]:
-    """A policy, and which share of the budgets it is told to keep, as in `deadline@0.95`. Raises LtsRayError."""
+def variant_args(name: str, **common: Any) -> ServeArgs:
+    """Of a policy, or of one that is told which share of the budgets to keep: `deadline@0.95`. Raises LtsRayError."""
     policy, _, share = name.partition("@")
     policy_named(policy)
-    try:
-        return {"policy": policy, "attainment": float(share or ServeArgs.attainment)}
-    except ValueError:
-        raise LtsRayError(f"a variant is a policy, or one with a share as in deadline@0.95; got {name}") from None
+    return read_record(ServeArgs, common | {"policy": policy, "attainment": share or ServeArgs.attainment}, what=name)
 
 
 @contextmanager
@@ -93,15 +89,12 @@ class BudgetsBench:
         """None where nothing is measured yet."""
         return self.folder.read_setup(self.settings, self.model.fingerprint)
 
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        return (QUICKSTART, *(f"load {load:g}" for load in self.settings.loads))
-
     def turns(self, variants: Sequence[str], rounds: int) -> Iterable[TurnKey]:
         """In each round every load in random order, and at each the variants in random order."""
+        tasks = (QUICKSTART, *(f"load {load:g}" for load in self.settings.loads))
         for number in range(rounds):
             rng = np.random.default_rng([self.settings.seed, number, TURNS])
-            for task in rng.permutation(self.tasks):
+            for task in rng.permutation(tasks):
                 for variant in rng.permutation(variants):
                     yield number, str(task), str(variant)
 
@@ -116,20 +109,19 @@ class BudgetsBench:
             setup = await self._warm_up(endpoints, asks)
             for number, (round, task, variant) in enumerate(missing, start=len(turns) - len(missing)):
                 progress(number, len(turns))
-                endpoints[variant].step_ratios()
+                endpoints[variant].step_ratios(setup.costs)
                 load: Sequence[Arrival] = quickstart_load(setup.needs)
                 if task != QUICKSTART:
                     load = self._poisson(float(task.split()[1]), round, setup.costs)
                 outcomes = await self._play(asks[variant], load, round)
-                ratios = tuple(endpoints[variant].step_ratios())
+                ratios = tuple(endpoints[variant].step_ratios(setup.costs))
                 self.folder.add(BudgetsTurn(round, task, variant, outcomes, ratios))
 
     async def _warm_up(self, endpoints: Mapping[str, Endpoint], asks: Mapping[str, Ask]) -> BudgetsSetup:
         """Each endpoint gets a load that does not count. Then what budgets are made of, if that is not known yet."""
         old = self.setup
         for name, ask_one in asks.items():
-            costs = endpoints[name].costs() if old is None else old.costs
-            await self._play(ask_one, self._poisson(WARM_UP, -1, costs), 0)
+            await self._play(ask_one, self._poisson(WARM_UP, -1, old.costs if old else endpoints[name].costs()), 0)
         if old is not None:
             return old
         found = {self._rate(costs): costs for costs in (each.costs() for each in endpoints.values())}
@@ -184,10 +176,10 @@ class BudgetsBench:
                 for outcome in turn.outcomes
             ]
             ratios = tuple(ratio for turn in played for ratio in turn.step_ratios)
-            known = parse_variant(variant)
-            node = replace(self.model.replica(costs), recorded=ratios, attainment=known["attainment"])
+            known = variant_args(variant)
+            node = replace(self.model.replica(costs), recorded=ratios, attainment=known.attainment)
             rng = np.random.default_rng([self.settings.seed, NOISE])
-            outcomes = iter(simulate(arrivals, node=node, policy=policy_named(known["policy"]), rng=rng))
+            outcomes = iter(simulate(arrivals, node=node, policy=policy_named(known.policy), rng=rng))
             made = [
                 replace(turn, outcomes=tuple(map(ServedOutcome.of, islice(outcomes, len(turn.outcomes)))))
                 for turn in [played[0], *played]
@@ -211,14 +203,12 @@ def quickstart_load(needs: ask.Needs) -> tuple[Arrival, ...]:
 def budgets(
     model: Model = DEFAULT_MODEL,
     output: Output = Path("runs/budgets"),
-    variants: Annotated[str, typer.Option(help="Policies; deadline@0.95 is told to keep that share.")] = VARIANTS,
+    variants: Annotated[str, typer.Option(help="Policies, or deadline@0.95.")] = "deadline,slackfit,smallest",
     loads: Annotated[str, typer.Option(help="Of Poisson arrivals, in multiples of saturation.")] = "0.5,0.9,1.3",
     seconds: Annotated[float, typer.Option(min=0.5, help="How long each load lasts.")] = 5.0,
     rounds: Annotated[int, typer.Option(min=1, help="In each, every variant gets every load once.")] = 6,
     busy: Annotated[int, typer.Option(min=0, help="Processes that compute beside the endpoint.")] = 0,
-    simulated: Annotated[
-        bool, typer.Option("--simulate", help="The same loads, with the noise of these steps.")
-    ] = False,
+    simulated: Annotated[bool, typer.Option("--simulate", help="The same loads, with these steps' noise.")] = False,
     frontier: options.Frontier = None,
     target: options.TargetName = None,
     threads: options.Threads = None,
@@ -226,17 +216,17 @@ def budgets(
 ) -> None:
     """Budgets kept on Ray Serve, by the client's clock and the endpoint's; only those count that can be kept at all.
 
-    Run again, or with more --rounds, it goes on where it stopped.
+    Run again, or with more --rounds, it goes on where it stopped. deadline@0.95 is told to keep 95 % of the budgets.
     """
     capacity = LoadCapacity(context_length=options.CONTEXT)
     local = LocalModel(model, capacity=capacity, threads=threads, frontier=frontier, target=target)
     given = {"loads": names_of(loads), "seconds": seconds, "busy": busy, "seed": seed}
     settings = read_record(BudgetsSettings, given, what="settings")
     bench = BudgetsBench(settings=settings, model=local, folder=BudgetsFolder(output))
-    common = ServeArgs(model=model, frontier=frontier, target=target, threads=local.threads, anywhere=True)
-    args = {name: replace(common, **parse_variant(name)) for name in names_of(variants)}
+    common = {"model": model, "frontier": frontier, "target": target, "threads": local.threads, "anywhere": True}
+    args = {name: variant_args(name, **common) for name in names_of(variants)}
     try:
-        if bench.setup is None or bench.folder.read_turns().keys() < set(bench.turns(list(args), rounds)):
+        if bench.setup is None or set(bench.turns(list(args), rounds)) - bench.folder.read_turns().keys():
             with shown_progress("turns") as progress, own_endpoints(args) as endpoints, busy_processes(busy):
                 asyncio.run(bench.run(endpoints, rounds, progress))
     except KeyboardInterrupt:

@@ -63,7 +63,7 @@ class BudgetsTurn:
     outcomes: tuple[ServedOutcome, ...]
     """In the order of the arrivals."""
     step_ratios: tuple[float, ...]
-    """What the endpoint's steps took over what was predicted."""
+    """What the endpoint's steps took over the set-up's costs."""
 
     @property
     def key(self) -> TurnKey:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import socket
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,9 +34,9 @@ class Endpoint:
         costs: StepCosts = ray.get(self.replica.__ray_call__.remote(_costs))
         return costs
 
-    def step_ratios(self) -> list[float]:
-        """What its steps took over what was predicted, those since the last call; the first one begins to note them."""
-        ratios: list[float] = ray.get(self.replica.__ray_call__.remote(_step_ratios))
+    def step_ratios(self, costs: StepCosts) -> list[float]:
+        """What its steps took over these costs, those since the last call; the first one begins to note them."""
+        ratios: list[float] = ray.get(self.replica.__ray_call__.remote(_step_ratios, costs))
         return ratios
 
 
@@ -74,11 +74,10 @@ def _endpoint(url: str, application: str) -> Endpoint:
 
 # In the replica's process, which Ray gives no other way into.
 
-RATIOS = StepRatios()
-
 
 def _engine() -> Engine:
-    return next(each for each in gc.get_objects() if isinstance(each, Engine))
+    engine: Engine = next(vars(each)["_target"] for each in threading.enumerate() if each.name == "engine").__self__
+    return engine
 
 
 def _pid(replica: object) -> int:
@@ -89,8 +88,9 @@ def _costs(replica: object) -> StepCosts:
     return _engine().costs
 
 
-def _step_ratios(replica: object) -> list[float]:
+def _step_ratios(replica: object, costs: StepCosts) -> list[float]:
     engine = _engine()
-    if RATIOS not in engine._observers:
-        engine._observers = (*engine._observers, RATIOS)
-    return RATIOS.take()
+    known = [each for each in engine._observers if isinstance(each, StepRatios)]
+    if not known:
+        engine._observers = (*engine._observers, StepRatios(engine))
+    return known[0].take(costs) if known else []

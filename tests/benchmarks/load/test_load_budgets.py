@@ -17,10 +17,12 @@ import typer
 from typer.testing import CliRunner
 
 from benchmarks import budgets
-from benchmarks.budgets import BudgetsBench, busy_processes, parse_variant, quickstart_load
+from benchmarks.budgets import BudgetsBench, busy_processes, quickstart_load, variant_args
+from benchmarks.load import ray_endpoint
 from benchmarks.load.budget_classes import Need
 from benchmarks.load.budgets_folder import BudgetsFolder, BudgetsSettings, BudgetsTurn
 from benchmarks.load.budgets_row import rows_of_turns
+from benchmarks.load.local_model import running
 from benchmarks.load.ray_endpoint import Endpoint
 from benchmarks.load.served_outcome import ServedOutcome
 from benchmarks.load.step_ratios import StepRatios
@@ -29,6 +31,7 @@ from lts_ray.quickstart.ask import Needs
 from lts_ray.runtime.step_costs import StepCosts
 from serve.engine.observer import StepRecord
 from serve.policies.budget import NO_BUDGET, Budget, Timing
+from serve.policies.named_policies import policy_named
 from serve.serve_args import ServeArgs
 from serve.simulate.arrival import Arrival
 from tests.benchmarks.load.loads import COSTS, local_model
@@ -46,7 +49,7 @@ class FakeEndpoint(Endpoint):
     def costs(self) -> StepCosts:
         return COSTS
 
-    def step_ratios(self) -> list[float]:
+    def step_ratios(self, costs: StepCosts) -> list[float]:
         return [2.0] * 10
 
 
@@ -159,14 +162,6 @@ def test_the_quickstarts_requests_come_apart_but_for_the_groups_that_are_asked_a
     assert together == [(45, 40)] * 8 + [(75, 15)] * 8
 
 
-def test_what_steps_took_is_noted_once() -> None:
-    ratios = StepRatios()
-    common = dict.fromkeys(("at_s", "decoded", "prompt_tokens", "reused_tokens", "switches", "preempted"), 0)
-    ratios.stepped(StepRecord(predicted_ms=2.0, actual_ms=3.0, **common))
-    assert ratios.take() == [1.5]
-    assert ratios.take() == []
-
-
 def test_busy_processes_end_with_the_block_or_their_parent() -> None:
     with busy_processes(2):
         pass  # where they went on, this would wait for ever
@@ -177,7 +172,7 @@ def test_busy_processes_end_with_the_block_or_their_parent() -> None:
     ("arguments", "message"),
     [
         (("--variants", "fast"), "unknown policy 'fast'"),
-        (("--variants", "deadline@much"), "or one with a share as in deadline@0.95; got deadline@much"),
+        (("--variants", "deadline@much"), "deadline@much.attainment must be a number; got 'much'"),
         (("--loads", "0.5,x"), r"settings.loads.1 must be a number; got 'x'"),
         (("--loads", "0"), r"settings.loads.0 must be above 0"),
     ],
@@ -221,5 +216,25 @@ def test_the_command_shows_what_it_has_and_starts_nothing_for_rounds_that_are_do
 
 
 def test_a_variant_is_a_policy_that_may_be_told_a_share() -> None:
-    assert parse_variant("deadline") == {"policy": "deadline", "attainment": 0.99}
-    assert parse_variant("idle-feasible@0.9") == {"policy": "idle-feasible", "attainment": 0.9}
+    given = [variant_args(name, threads=2) for name in ("deadline", "idle-feasible@0.9")]
+    assert [(each.policy, each.attainment, each.threads) for each in given] == [
+        ("deadline", 0.99, 2), ("idle-feasible", 0.9, 2),
+    ]  # fmt: skip
+
+
+def test_what_steps_took_is_told_over_other_corrections_of_the_same_costs(model_dir: Path) -> None:
+    engine = local_model(model_dir).engine(costs=COSTS.scaled(2), policy=policy_named("smallest"))
+    ratios = StepRatios(engine)
+    common = dict.fromkeys(("at_s", "decoded", "reused_tokens", "switches", "preempted"), 0)
+    ratios.stepped(StepRecord(predicted_ms=8.0, actual_ms=6.0, prompt_tokens=0, **common))
+    ratios.stepped(StepRecord(predicted_ms=8.0, actual_ms=12.0, prompt_tokens=3, **common))
+    corrected = replace(COSTS, prompt_slowdown=2.0, overhead_ms=2.0)
+    assert ratios.take(corrected) == [6 / (4 + 2), 12 / (4 * 2 + 2)]
+    assert ratios.take(corrected) == []
+
+
+def test_a_running_engine_is_found_in_its_process(model_dir: Path) -> None:
+    """Among other tests' engines, for which there is no room in a replica's process."""
+    with running(local_model(model_dir).engine(costs=COSTS, policy=policy_named("smallest"))) as engine:
+        assert ray_endpoint._engine()._thread.name == engine._thread.name
+        assert ray_endpoint._step_ratios(None, COSTS) == []
