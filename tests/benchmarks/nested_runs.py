@@ -1,8 +1,7 @@
-"""A scale so small that a whole bench takes seconds; as a script, its trainings, slow enough for a test to kill."""
+"""A scale so small that a whole bench takes seconds; and its trainings, slow enough for a test to kill."""
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +32,7 @@ def tiny_scale(texts: Path, *, steps: int = 4, n_layer: int = 2) -> Scale:
     return replace(preset, model=model, training=training, corpus=str(texts / "*.txt"))
 
 
-def main(texts: str, output: str) -> None:
+def train_slowly(texts: Path, output: Path) -> None:
     fast = loop.optimize
 
     def slow(*args: object, **kwargs: object) -> dict[str, torch.Tensor]:
@@ -41,8 +40,4 @@ def main(texts: str, output: str) -> None:
         return fast(*args, **kwargs)  # type: ignore[arg-type]
 
     loop.optimize = slow
-    train_scale(tiny_scale(Path(texts)), Path(output))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    train_scale(tiny_scale(texts), output)

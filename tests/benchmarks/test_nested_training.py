@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -27,8 +24,9 @@ from lts_ray.files import read_json, read_json_lines
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
 from lts_ray.text.tokenizer import load_tokenizer
 from lts_ray.training.run_folder import RunFolder
-from tests.benchmarks.nested_runs import tiny_scale
+from tests.benchmarks.nested_runs import tiny_scale, train_slowly
 from tests.conftest import make_text
+from tests.forked import forked
 
 NAMES = ("S", "M", "L", "XL")
 
@@ -202,17 +200,14 @@ def test_trainings_killed_in_the_middle_go_on_to_the_same_models(
     bench: tuple[Path, list[ScaleResult]], corpus: Path, tmp_path: Path
 ) -> None:
     """SIGKILL in the third run, then the same call: what was finished stays as it was, byte for byte."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.benchmarks.nested_runs", str(corpus), str(tmp_path / "small")],
-        stdout=subprocess.DEVNULL,
-    )
+    process = forked(train_slowly, corpus, tmp_path / "small")
     third, deadline = RunFolder(tmp_path / "small" / baseline("M")), time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
+    while process.is_alive() and time.monotonic() < deadline:
         if any(each["step"] >= 2 for each in read_json_lines(third.metrics, what="metrics")):
             break
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     assert set(final_losses(tmp_path)) == {UNIVERSAL, baseline("S")}
     first = (tmp_path / "small" / UNIVERSAL / "metrics.jsonl").stat()
     train_scale(tiny_scale(corpus), tmp_path / "small")

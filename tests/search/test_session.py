@@ -1,10 +1,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,26 +17,11 @@ from lts_ray.spaces.limits import Limits
 from lts_ray.spaces.mix_n_match import MixNMatch
 from lts_ray.submodel import Submodel
 from lts_ray.target import Target
-from tests.conftest import ROOT
+from tests.forked import forked
 from tests.search.drive import drive
+from tests.search.drive_slowly import drive_slowly
 from tests.search.fake_evaluator import FakeEvaluator
 from tests.search.helpers import CONFIG, RESULTS, TARGETS, plan, session
-
-SLOW_DRIVER = """
-import sys, time
-from pathlib import Path
-from tests.search.fake_evaluator import FakeEvaluator
-from tests.search.drive import drive
-from tests.search.helpers import TARGETS, session
-
-class Slow(FakeEvaluator):
-    def evaluate(self, submodel):
-        time.sleep(0.02)
-        return super().evaluate(submodel)
-
-folder = Path(sys.argv[1])
-drive(session(folder, resume=folder.exists()), Slow(TARGETS))
-"""
 
 
 def evaluated(folder: Path) -> list[list[int]]:
@@ -50,15 +32,14 @@ def test_a_killed_search_resumed_ends_as_one_that_was_not(tmp_path: Path) -> Non
     """SIGKILL three times at other moments; nothing is lost, nothing done twice, the frontier is the same."""
     whole = session(tmp_path / "whole")
     drive(whole, FakeEvaluator(TARGETS))
-    root, killed = ROOT, tmp_path / "killed"
+    killed = tmp_path / "killed"
     for lines in (6, 20, 31):
-        driver = subprocess.Popen(
-            [sys.executable, "-c", SLOW_DRIVER, str(killed)], cwd=root, env={**os.environ, "PYTHONPATH": str(root)}
-        )
-        while len(read_json_lines(killed / LOG, what="log")) < lines and driver.poll() is None:
+        driver = forked(drive_slowly, killed)
+        while len(read_json_lines(killed / LOG, what="log")) < lines and driver.is_alive():
             time.sleep(0.005)
-        driver.send_signal(signal.SIGKILL)
-        assert driver.wait() == -signal.SIGKILL
+        driver.kill()
+        driver.join()
+        assert driver.exitcode == -signal.SIGKILL
     assert len(evaluated(killed)) < 60
     resumed = session(killed, resume=True)
     drive(resumed, FakeEvaluator(TARGETS))

@@ -1,8 +1,7 @@
-"""Tiny training runs for the tests here and in tests/cluster; as a script, one that a test kills."""
+"""Tiny training runs for the tests here and in tests/cluster; one that a test kills."""
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 
@@ -40,13 +39,13 @@ def losses(folder: Path) -> list[tuple[int, object]]:
     return [(each["step"], each.get("loss") or each["validation_loss"]) for each in records]
 
 
-def main(texts: str, output: str) -> None:
+def run_slowly(texts: Path, output: Path) -> None:
     """Run slowly enough that a test can kill it between two steps."""
     from lts_ray.training.text_run import prepare_text, train_text
 
     torch.set_num_threads(1)
-    settings = tiny_settings(Path(texts))
-    folder = RunFolder(Path(output))
+    settings = tiny_settings(texts)
+    folder = RunFolder(output)
     prepare_text(settings, folder)
     fast = loop.optimize
 
@@ -56,7 +55,3 @@ def main(texts: str, output: str) -> None:
 
     loop.optimize = slow
     train_text(settings, folder)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

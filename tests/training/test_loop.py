@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from itertools import pairwise
@@ -24,7 +21,8 @@ from lts_ray.training.run_settings import RunSettings, TrainingSettings, load_ru
 from lts_ray.training.snapshot import load_snapshot, snapshots
 from lts_ray.training.text_run import prepare_text, start_run, train_text
 from tests.conftest import make_model
-from tests.training.runs import losses, tiny_settings
+from tests.forked import forked
+from tests.training.runs import losses, run_slowly, tiny_settings
 
 
 @pytest.fixture(autouse=True)
@@ -54,12 +52,12 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_losses(texts: Path, tmp_
     expected = run(settings, tmp_path / "whole")
     folder = tmp_path / "killed"
     for kill_after in (2, 8):
-        process = subprocess.Popen([sys.executable, "-m", "tests.training.runs", str(texts), str(folder)])
+        process = forked(run_slowly, texts, folder)
         deadline = time.monotonic() + 120
         while not any(step >= kill_after for step, _ in losses(folder)) and time.monotonic() < deadline:
             time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
         assert max(step for step, _ in losses(folder)) < settings.training.steps
     assert run(settings, folder) == expected
     a, b = (load_checkpoint(tmp_path / name / "model").fingerprint for name in ("whole", "killed"))

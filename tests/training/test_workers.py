@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 from torch import distributed
-from torch.multiprocessing.spawn import spawn
 
 from lts_ray.training.loop import CPU, make_optimizer, optimize
 from lts_ray.training.new_learner import new_learner
 from lts_ray.training.run_settings import ModelSettings, RunSettings, TrainingSettings
+from tests.forked import forked
 
 CASES: dict[str, dict[str, str]] = {
     "mixed": {},
@@ -63,7 +63,10 @@ def work(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def two_workers(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, object]]]:
     folder: Path = tmp_path_factory.mktemp("workers")
-    spawn(work, args=(str(folder),), nprocs=2)  # type: ignore[no-untyped-call]
+    workers = [forked(work, rank, str(folder)) for rank in range(2)]
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 

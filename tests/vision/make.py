@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -85,6 +84,6 @@ def tiny_settings(images: Path | str, **training: Any) -> VisionSettings:
     )
 
 
-if __name__ == "__main__":
+def run_to_be_killed(images: Path, output: Path) -> None:
     torch.set_num_threads(1)
-    train_vit(tiny_settings(sys.argv[1], **TO_BE_KILLED), Path(sys.argv[2]))
+    train_vit(tiny_settings(images, **TO_BE_KILLED), output)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +26,7 @@ from lts_ray.vision.vision_run import train_vit
 from lts_ray.vision.vision_settings import VisionSettings
 from lts_ray.vision.vit_learner import ViTLearner
 from tests.conftest import ROOT
+from tests.forked import forked
 from tests.vision.make import (
     TO_BE_KILLED,
     fingerprint,
@@ -36,6 +34,7 @@ from tests.vision.make import (
     make_pixels,
     make_vit,
     randomize,
+    run_to_be_killed,
     tiny_settings,
     write_npz,
 )
@@ -86,13 +85,12 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_weights(folder: Path, tm
     settings = tiny_settings(folder, **TO_BE_KILLED)
     expected, killed = tmp_path / "whole", tmp_path / "killed"
     train_vit(settings, expected)
-    arguments = [sys.executable, "-m", "tests.vision.make", str(folder), str(killed)]
-    process = subprocess.Popen(arguments)
+    process = forked(run_to_be_killed, folder, killed)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not any(each["step"] >= 9 for each in records(killed)):
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     assert max(each["step"] for each in records(killed)) < 60
     train_vit(None, killed)
     assert fingerprint(killed / "model") == fingerprint(expected / "model")

@@ -147,7 +147,8 @@ def test_three_processes_with_other_string_hashes_ask_the_same() -> None:
         "print(json.dumps([list(each.widths) for each in run(evolution(seed=3, evaluations=40))]))"
     )
     root = ROOT
-    sequences = [
+    sequences = [json.dumps([list(each.widths) for each in run(evolution(seed=3, evaluations=40))]) + "\n"]
+    sequences += [
         subprocess.run(
             [sys.executable, "-c", code],
             cwd=root,
@@ -156,7 +157,7 @@ def test_three_processes_with_other_string_hashes_ask_the_same() -> None:
             capture_output=True,
             text=True,
         ).stdout
-        for hash_seed in ("0", "1", "4321")
+        for hash_seed in ("1", "4321")
     ]
     assert len(json.loads(sequences[0])) == 40
     assert sequences[0] == sequences[1] == sequences[2]

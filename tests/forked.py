@@ -1,0 +1,18 @@
+"""Processes that tests kill, forked from one that has imported torch and done nothing else: that takes seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from multiprocessing import get_context
+from multiprocessing.context import ForkServerProcess
+from typing import Any
+
+CONTEXT = get_context("forkserver")
+CONTEXT.set_forkserver_preload(["torch", "lts_ray.training.text_run", "lts_ray.vision.vision_run"])
+
+
+def forked(run: Callable[..., object], *arguments: Any) -> ForkServerProcess:
+    """Running. run: a function of a module that is quickly imported."""
+    process = CONTEXT.Process(target=run, args=arguments)
+    process.start()
+    return process
