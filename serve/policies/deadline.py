@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Annotated
 
-import numpy as np
 from pydantic import Field
 
 from lts_ray.record import record
@@ -126,14 +125,13 @@ class DeadlinePolicy:
         jobs = situation.jobs
         order = queue_order(situation, pace(situation, menu, costs), self.thresholds)
         holding, predicted, odds = self._hold(situation, order, menu, costs)
-        kept = odds.sum(axis=1)
+        kept = odds.sum(axis=1).tolist()
         options = menu.elastic[slice(*self.span)]
-        best = kept.max()
-        worth = min(self.thresholds.worth * best, self.thresholds.worth_most)
-        cap = options[int(np.argmax(kept >= best - worth))]  # the first such is the widest
-        late = frozenset(
-            job.id for job, chance in zip(predicted.jobs, odds[-1], strict=True) if job.elastic and chance == 0
-        )
+        best = max(kept)
+        least = best - min(self.thresholds.worth * best, self.thresholds.worth_most)
+        cap = next(option for option, saved in zip(options, kept, strict=True) if saved >= least)  # the widest such
+        chances = zip(predicted.jobs, odds[-1].tolist(), strict=True)
+        late = frozenset([job.id for job, chance in chances if chance == 0 and job.elastic])
         if late and all(job.id in late for job in jobs if job.elastic):
             cap = options[-1]
         free = [job for job in situation.running if job.id not in holding.ids]
@@ -171,7 +169,7 @@ class DeadlinePolicy:
             return best
         wait = 0 if self.last is None else _next(self.last.holding).wait
         for every in self.thresholds.hold_every:
-            saved = best[2].sum(axis=1).max()
+            saved = float(best[2].sum(axis=1).max())
             if saved > sum(job.bounded for job in jobs) - self.thresholds.hold_worth:
                 break
             tried = expect(Holding(ids=ids, every=every, wait=min(wait, every - 1)))
@@ -183,9 +181,11 @@ class DeadlinePolicy:
         self, cap: Option, running: Sequence[Job], situation: Situation, menu: Menu, costs: StepCosts
     ) -> Option:
         """The widest option for elastic rows that decode, at which the step takes hardly longer than at the cap."""
-        rows = sum(job.elastic and job.decodes for job in running)
         fixed = [_group(job, menu, situation.capacity.chunk_tokens) for job in running if not job.elastic]
-        if rows == 0 or all(group.neurons <= cap.neurons for group in fixed):
+        if all(group.neurons <= cap.neurons for group in fixed):
+            return cap
+        rows = sum(job.elastic and job.decodes for job in running)
+        if rows == 0:
             return cap
         limit = costs.step_ms([*fixed, Group(cap.neurons, rows, 0, rows)]) * (1 + self.thresholds.free)
         for option in menu.elastic:

@@ -58,7 +58,6 @@ class Forecast:
         for jobs without a budget.
         """
         jobs, now, budgets = self.jobs, self.now_ms, [job.request.budget for job in self.jobs]
-        arrived = np.array([job.arrived_ms for job in jobs])
         odds = np.zeros(self.last_ms.shape)
         odds += [job.bounded for job in jobs]
 
@@ -73,16 +72,16 @@ class Forecast:
 
         # Of a kind of bound that no job has nothing is to be said: most have one of e2e alone.
         if any(budget.ttft_ms is not None for budget in budgets):
-            ttft = np.array([_bound(budget.ttft_ms) for budget in budgets])
+            due = np.array([job.arrived_ms + _bound(job.request.budget.ttft_ms) for job in jobs])
             came = np.array([job.first_ms is not None for job in jobs])
-            begin = np.where(came, self.first_ms, now)
-            take("ttft", arrived + ttft - begin, self.first_ms - now, came)
+            take("ttft", due - np.where(came, self.first_ms, now), self.first_ms - now, came)
         if any(budget.e2e_ms is not None for budget in budgets):
-            e2e = np.array([_bound(budget.e2e_ms) for budget in budgets])
-            take("e2e", arrived + e2e - now, self.last_ms - now)
+            left = np.array([job.arrived_ms + _bound(job.request.budget.e2e_ms) - now for job in jobs])
+            take("e2e", left, self.last_ms - now)
         if any(budget.tpot_ms is not None for budget in budgets):
-            later = np.array([max(1, job.request.max_tokens - 1) for job in jobs])
-            between = np.array([_bound(budget.tpot_ms) for budget in budgets]) * later
+            between = np.array(
+                [_bound(job.request.budget.tpot_ms) * max(1, job.request.max_tokens - 1) for job in jobs]
+            )
             begun = np.maximum(self.first_ms, now)
             take("tpot", self.first_ms + between - begun, self.last_ms - begun)
         return odds
@@ -119,7 +118,10 @@ def forecast(
     begun = len(situation.running)
     rollout.roll(rows[:begun], rows[begun:], holding)
     ends = np.zeros((len(caps), len(rollout.steps) + 1))
-    np.cumsum(_prices(rollout, fixed=fixed, caps=caps, costs=costs), axis=1, out=ends[:, 1:])
+    if rollout.steps:
+        most_rows = max(situation.capacity.chunk_tokens, situation.capacity.slots, begun) + 1
+        prices = _prices(rollout, fixed=fixed, caps=caps, costs=costs, most_rows=most_rows)
+        np.cumsum(prices, axis=1, out=ends[:, 1:])
     ends += situation.now_ms
     first_ms = ends[:, [row.first for row in rows]]
     for index, job in enumerate(jobs):
@@ -128,41 +130,43 @@ def forecast(
     return Forecast(now_ms=situation.now_ms, jobs=jobs, first_ms=first_ms, last_ms=ends[:, [row.last for row in rows]])
 
 
-def _prices(rollout: Rollout, *, fixed: Sequence[int], caps: Sequence[int], costs: StepCosts) -> Array:
-    """[caps, stretches]: the time of each stretch's steps, as StepCosts.step_ms has it."""
-    if not rollout.steps:
-        return np.zeros((len(caps), 0))
-    steps, logits, total = np.array(rollout.steps), np.array(rollout.logits), np.array([*map(sum, rollout.rows)])
-    points, base, neuron, head = _curves(costs.grid, costs.base, costs.neuron, costs.head)
-    widths = np.array(caps, dtype=np.float64)[:, None]
-    if fixed:
-        # The fixed widths cut the neurons into bands; each band runs for the fixed rows that reach it, and for the rows
-        # at the cap as far as the cap reaches.
-        rows = np.array(rollout.rows).T  # [kinds, stretches]
-        reaching = np.cumsum(rows[::-1], axis=0)[::-1] - rows[-1]  # [bands, stretches], the last: above all fixed ones
-        below, above = np.array([0.0, *fixed]), np.array([*fixed, NEVER])
-        shared = np.minimum(np.maximum(widths, below), above) - below  # [caps, bands]
-        alone = np.where(above < NEVER, above - below - shared, 0.0)
-        per_step = shared @ np.interp(reaching + rows[-1], points, neuron)
-        per_step += alone @ np.interp(reaching, points, neuron)
-    else:
-        per_step = widths * np.interp(total, points, neuron)
-    per_step += np.interp(total, points, base) + np.interp(logits, points, head)
+def _prices(rollout: Rollout, *, fixed: Sequence[int], caps: Sequence[int], costs: StepCosts, most_rows: int) -> Array:
+    """[caps, stretches]: the time of each stretch's steps, as StepCosts.step_ms has it. most_rows: of a step."""
+    base, neuron, head = _curves(costs.grid, costs.base, costs.neuron, costs.head, most_rows=most_rows)
     prompt_ms = costs.attended if costs.prompt_attended is None else costs.prompt_attended
-    attended = costs.attended * np.array(rollout.attended) + prompt_ms * np.array(rollout.prompt_attended)
-    slowdown = np.where(total > logits, costs.slowdown * costs.prompt_slowdown, costs.slowdown)
-    return np.asarray((per_step * steps + attended) * slowdown + costs.overhead_ms * steps)
+    per_neuron, factors, others = [], [], []  # of each stretch, in lists: most have few, and numpy is slow to begin
+    for steps, rows, logits, attended, prompt_attended in zip(
+        rollout.steps, rollout.rows, rollout.logits, rollout.attended, rollout.prompt_attended, strict=True
+    ):
+        total = sum(rows)
+        slowdown = costs.slowdown * costs.prompt_slowdown if total > logits else costs.slowdown
+        quiet = (base[total] + head[logits]) * steps + costs.attended * attended + prompt_ms * prompt_attended
+        per_neuron.append(neuron[total])
+        factors.append(slowdown * steps)
+        others.append(slowdown * quiet + costs.overhead_ms * steps)
+    widths = np.array(caps, dtype=np.float64)[:, None]
+    if not fixed:
+        return np.asarray(widths * (np.array(per_neuron) * factors) + others)
+    # The fixed widths cut the neurons into bands; each band runs for the fixed rows that reach it, and for the rows at
+    # the cap as far as the cap reaches.
+    kinds = np.array(rollout.rows).T  # [kinds, stretches]
+    reaching = np.cumsum(kinds[::-1], axis=0)[::-1] - kinds[-1]  # [bands, stretches], the last: above all fixed ones
+    below, above = np.array([0.0, *fixed]), np.array([*fixed, NEVER])
+    shared = np.minimum(np.maximum(widths, below), above) - below  # [caps, bands]
+    alone = np.where(above < NEVER, above - below - shared, 0.0)
+    of_rows = np.array(neuron)
+    return np.asarray((shared @ of_rows[reaching + kinds[-1]] + alone @ of_rows[reaching]) * factors + others)
 
 
 @lru_cache(maxsize=16)
-def _curves(grid: tuple[int, ...], *curves: tuple[float, ...]) -> tuple[Array, ...]:
-    """Grid and curves with a point at no rows, which cost nothing, and one far out on the line through the last two."""
-    far = 10**7
-    extended = [np.array([0.0, *grid, far])]
+def _curves(grid: tuple[int, ...], *curves: tuple[float, ...], most_rows: int) -> tuple[list[float], ...]:
+    """The curves' values for each number of rows from none, which costs nothing, on."""
+    far, tables = 10**7, []
     for values in curves:
         slope = values[0] if len(grid) == 1 else (values[-1] - values[-2]) / (grid[-1] - grid[-2])
-        extended.append(np.array([0.0, *values, values[-1] + slope * (far - grid[-1])]))
-    return tuple(extended)
+        heights = [0.0, *values, values[-1] + slope * (far - grid[-1])]
+        tables.append(np.interp(np.arange(most_rows + 1), [0, *grid, far], heights).tolist())
+    return tuple(tables)
 
 
 def _bound(limit_ms: float | None) -> float:

@@ -32,14 +32,11 @@ class Job:
 
     @property
     def bounded(self) -> bool:
-        """Whether it has a budget: asked for often, so without a look at what the budget's fields are."""
-        budget = self.request.budget
-        return budget.ttft_ms is not None or budget.tpot_ms is not None or budget.e2e_ms is not None
+        return self.request.bounded
 
     @property
     def elastic(self) -> bool:
-        """Whether its width may be chosen: a request without a budget, or one that names its submodel, is served so."""
-        return self.request.pinned is None and self.bounded
+        return self.request.elastic
 
     @property
     def pending(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from lts_ray.decoding.sampling import GREEDY, Sampling
 from serve.policies.budget import NO_BUDGET, Budget
@@ -29,3 +30,13 @@ class Request:
     """Its client wants all tokens together: they may come at the end."""
     label: str = "-"
     """What the log calls it; the engine tells requests apart by ids of its own."""
+
+    @cached_property
+    def bounded(self) -> bool:
+        """Whether it has a budget."""
+        return bool(self.budget)
+
+    @cached_property
+    def elastic(self) -> bool:
+        """Whether its width may be chosen: a request without a budget, or one that names its submodel, is served so."""
+        return self.pinned is None and self.bounded

@@ -41,7 +41,7 @@ class RolloutRow:
     def __init__(self, job: Job, kind: int, held: bool) -> None:
         self.kind, self.held = kind, held
         self.cached, self.pending, self.left = job.cached, job.pending, job.remaining
-        self.decodes = job.decodes
+        self.decodes = job.produced > 0 and self.pending == 1  # as Job.decodes
         self.first = self.last = 0
 
 
