@@ -20,10 +20,10 @@ from lts_ray.measurement.steps import Regime
 
 CONFIDENCE = 0.95
 UNSTEADY = 0.15
-"""An interval wider than this share of the median, or a larger slowdown that stayed, says: distrust the median."""
+"""An interval wider than this share of the latency, or a larger slowdown that stayed, says: distrust it."""
 UNSTEADY_MEANS = (
-    f"the 95 % interval is wider than {UNSTEADY:.0%} of the median, or the machine stayed slower by as much: "
-    "something else ran on it, or it throttled; distrust the median, and measure again"
+    f"the 95 % interval is wider than {UNSTEADY:.0%} of the latency, or the machine stayed slower by as much: "
+    "something else ran on it, or it throttled; distrust the latency, and measure again"
 )
 
 
@@ -54,6 +54,9 @@ class Latency:
     """Blocks that ran at a slow moment and were measured again."""
     reference_ms: float | None = None
     """What the reference takes at a quiet moment, the unit of the slowdowns; None where none was timed."""
+    pooled_ms: tuple[float, float, float] | None = None
+    """What all candidates' latencies say of this one's, with the bounds of its 95 % interval (see `pooled`); in no log.
+    None where the measured one stands for itself."""
 
     def __post_init__(self) -> None:
         if not self.blocks or any(
@@ -75,12 +78,22 @@ class Latency:
         return float(np.median(self.corrected_ms))
 
     @property
+    def value_ms(self) -> float:
+        """The pooled latency, or else the measured median: what fronts are drawn from."""
+        return self.median_ms if self.pooled_ms is None else self.pooled_ms[0]
+
+    @property
     def iqr_ms(self) -> float:
         low, high = np.percentile(self.corrected_ms, (25, 75))
         return float(high - low)
 
-    @cached_property
+    @property
     def interval_ms(self) -> tuple[float, float]:
+        """Of `value_ms`."""
+        return self.measured_ms if self.pooled_ms is None else self.pooled_ms[1:]
+
+    @cached_property
+    def measured_ms(self) -> tuple[float, float]:
         """Holds the median with a probability of at least 95 %: order statistics of the blocks' medians.
 
         Of blocks, because times within a block share their moment and are no independent draws; of single times where
@@ -102,16 +115,16 @@ class Latency:
 
     @property
     def is_unsteady(self) -> bool:
-        """Something else ran on the machine, or it throttled, for too much of the time: distrust the median."""
+        """Something else ran on the machine, or it throttled, for too much of the time: distrust the value."""
         low, high = self.interval_ms
-        return high - low > UNSTEADY * self.median_ms or self.slowdown > 1 + UNSTEADY
+        return high - low > UNSTEADY * self.value_ms or self.slowdown > 1 + UNSTEADY
 
     def to_json(self) -> dict[str, Any]:
-        """`from_json` takes the raw times; the numbers before them are for readers."""
+        """As measured. `from_json` takes the raw times; the numbers before them are for readers."""
         return {
             "median_ms": round(self.median_ms, 4),
             "iqr_ms": round(self.iqr_ms, 4),
-            "interval_ms": [round(bound_ms, 4) for bound_ms in self.interval_ms],
+            "interval_ms": [round(bound_ms, 4) for bound_ms in self.measured_ms],
             "slowdown": round(self.slowdown, 4),
             "threads": self.threads,
             "reference_ms": self.reference_ms,

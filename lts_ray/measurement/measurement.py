@@ -16,7 +16,7 @@ from lts_ray.measurement.peak_memory import peak_memory_bytes
 from lts_ray.measurement.reference import Reference
 from lts_ray.measurement.steps import Regime
 from lts_ray.measurement.subjects.encoder_subject import has_steps
-from lts_ray.measurement.subjects.subject import Subject, UniversalSubjects
+from lts_ray.measurement.subjects.subject import RanIn, Subject, UniversalSubjects
 from lts_ray.models.universal_model import UniversalModel
 from lts_ray.submodel import Submodel
 from lts_ray.target import Target
@@ -35,6 +35,8 @@ class Measurement:
     decode: Latency | None
     """None of an encoder, which has no decode step."""
     peak_memory_bytes: int
+    ran_in: RanIn = "torch"
+    """What ran the steps."""
 
     @property
     def latencies(self) -> tuple[Latency, ...]:
@@ -53,8 +55,8 @@ class Measurement:
     @property
     def cost(self) -> Cost:
         return Cost(
-            prefill_ms=self.prefill.median_ms,
-            decode_ms=None if self.decode is None else self.decode.median_ms,
+            prefill_ms=self.prefill.value_ms,
+            decode_ms=None if self.decode is None else self.decode.value_ms,
             peak_memory_mb=self.peak_memory_bytes / 1e6,
         )
 
@@ -63,6 +65,7 @@ class Measurement:
             "prefill": self.prefill.to_json(),
             "decode": None if self.decode is None else self.decode.to_json(),
             "peak_memory_bytes": self.peak_memory_bytes,
+            "ran_in": self.ran_in,
         }
 
     @classmethod
@@ -72,6 +75,7 @@ class Measurement:
                 prefill=Latency.from_json("prefill", value["prefill"]),
                 decode=None if value["decode"] is None else Latency.from_json("decode", value["decode"]),
                 peak_memory_bytes=int(value["peak_memory_bytes"]),
+                ran_in="kernels" if value.get("ran_in") == "kernels" else "torch",  # older logs are all of torch
             )
         except (KeyError, TypeError, ValueError) as error:
             raise LtsRayError(f"a measurement is not usable: {error!r}") from None
@@ -87,6 +91,7 @@ def measure(subject: Subject, reference: Reference, *, seconds: float = 2.0) -> 
         prefill=reference.latency("prefill", subject, seconds=seconds / 2),
         decode=reference.latency("decode", subject, seconds=seconds / 2) if has_steps(subject) else None,
         peak_memory_bytes=peak_memory_bytes(subject, reference.target),
+        ran_in=subject.ran_in,
     )
 
 

@@ -40,4 +40,4 @@ def _latency(latency: Latency, decimals: int) -> str:
     """With its interval, unless a single time was taken."""
     low, high = latency.interval_ms
     interval = "" if low == high else f" ({low:.{decimals}f} – {high:.{decimals}f})"
-    return f"{latency.median_ms:.{decimals}f} ms{interval}"
+    return f"{latency.value_ms:.{decimals}f} ms{interval}"

@@ -89,6 +89,12 @@ class ReportData:
         return all(measurement.decode is not None for measurement in measurements)
 
     @property
+    def is_pooled(self) -> bool:
+        """Whether latencies are what all candidates' say of each one's."""
+        measured = [measurement for candidate in self.evaluated for measurement in candidate.measured.values()]
+        return any(measurement.prefill.pooled_ms is not None for measurement in measured)
+
+    @property
     def joint(self) -> tuple[Shown, ...]:
         return tuple(point for point in self.points if point.is_joint)
 

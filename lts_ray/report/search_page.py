@@ -82,7 +82,7 @@ def _finding(data: ReportData, target: Target) -> dict[str, Any]:
     """One target in numbers: its front, what that spans, and how far to trust it."""
     name = target.name
     costs = [point.measured[name].cost for point in data.front(name)]
-    steadiness = data.steadiness[name]
+    steadiness, ran_in = data.steadiness[name], {each.measured[name].ran_in for each in data.evaluated}
     labels = ", ".join(f"{key}: {value}" for key, value in target.label_selector.items())
     spans = {}
     for cost in _costs(data):
@@ -95,7 +95,7 @@ def _finding(data: ReportData, target: Target) -> dict[str, Any]:
         "name": name,
         "where": "the driver's node" if target.local else labels,
         "setup": f"{target.threads} thread{'s' if target.threads > 1 else ''}, {target.device}, {target.dtype}, "
-        f"batch {target.batch_size} × {target.sequence_length} tokens",
+        f"batch {target.batch_size} × {target.sequence_length} tokens, in {' and '.join(sorted(ran_in))}",
         "points": len(costs),
         "spans": spans,
         "hypervolume": f"{data.curves[name][0].values[-1]:.3f}",

@@ -83,7 +83,9 @@ compromises.{% else %}Each of them is on some target's own front as well.{% endi
 <p>Best quality first. Grey costs: not on that target's front. ?: unsteady, see below.
 {%- if several %} A dot: on the joint front.{% endif %}
 {%- if data.scale.is_loss %} {{ data.scale.word | capitalize }} in nats per token.{% endif %}
- Latencies are medians: prefill of the target's batch
+ Latencies are
+{%- if data.is_pooled %} pooled from the medians of all {{ data.noun }}, each with what it has of its own:
+{%- else %} medians:{% endif %} prefill of the target's batch
 {%- if data.can_decode %}, decode of one more token.{% else %}. An encoder has no decode step.{% endif %}</p>
 <div class="tall"><table>
 <thead>
@@ -115,8 +117,8 @@ compromises.{% else %}Each of them is on some target's own front as well.{% endi
 {% endfor %}
 </tbody></table></div>
 <h2>How steady</h2>
-<p>Unsteady: {{ data.noun }} with a latency whose 95 % interval is wider than 15 % of its median, or that was measured
-while the node stayed more than 15 % slower than it can be: distrust these medians. Worst slowdown: the slowest moment
+<p>Unsteady: {{ data.noun }} with a latency whose 95 % interval is wider than 15 % of it, or that was measured
+while the node stayed more than 15 % slower than it can be: distrust these. Worst slowdown: the slowest moment
 that a reference step saw; times are corrected for it, and the worst are taken again.</p>
 <div class="scroll"><table style="width: auto">
 <thead><tr><th class="text">target</th><th>unsteady</th><th>worst slowdown</th></tr></thead>

@@ -28,6 +28,8 @@ class SearchPlan(Generic[Candidate]):
     """Computes what stands for a candidate's loss; None where it is measured."""
     forecast: ObjectiveForecast[Candidate] | None = None
     """Predicts costs; None where they are measured only."""
+    pools: bool = False
+    """Whether a latency is nearly a sum over the genes, so that the fronts are drawn from pooled ones."""
 
     def __post_init__(self) -> None:
         if self.settings.evaluations > MOST_EVALUATIONS:

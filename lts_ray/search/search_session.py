@@ -7,7 +7,9 @@ the log: what it asks for and the log has is told at once, and what it asks for 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic
 
@@ -17,6 +19,7 @@ from lts_ray.errors import LtsRayError
 from lts_ray.files import append_json_line
 from lts_ray.measurement.measurement import Failed
 from lts_ray.measurement.outcome import Evaluation, outcome_from_json, outcome_to_json
+from lts_ray.measurement.pooled import pooled
 from lts_ray.pareto import Objectives, bounds_of, relative_hypervolume
 from lts_ray.search.algorithms.ask_tell import AskTell
 from lts_ray.search.algorithms.registry import make_algorithm
@@ -40,6 +43,7 @@ class SearchSession(Generic[Candidate]):
         self.outcomes: dict[Candidate, Outcome] = {}  # in the order they finished
         self._search = _ask_tell(plan)
         self._again: list[Candidate] = []  # asked for before the log ended, so still to do
+        self._evaluated: tuple[int, Mapping[Candidate, Evaluation]] = (0, {})  # of so many outcomes
         self._writes = False
         self._replay(open_log(folder, plan.to_json(), resume=resume))
 
@@ -76,25 +80,49 @@ class SearchSession(Generic[Candidate]):
         self._take(candidate, outcome)
 
     @property
-    def evaluated(self) -> dict[Candidate, Evaluation]:
-        """What could be evaluated, in the order it finished."""
-        return {each: outcome for each, outcome in self.outcomes.items() if isinstance(outcome, Evaluation)}
+    def evaluated(self) -> Mapping[Candidate, Evaluation]:
+        """What could be evaluated, in the order it finished; with pooled latencies where the plan pools.
+
+        The algorithm goes by each one's own: what it does must not depend on the order in which evaluations finish.
+        """
+        count, evaluated = self._evaluated
+        if count != len(self.outcomes):
+            evaluated = {each: outcome for each, outcome in self.outcomes.items() if isinstance(outcome, Evaluation)}
+            if self.plan.pools:
+                evaluated = self._pooled(evaluated)
+            self._evaluated = len(self.outcomes), evaluated
+        return evaluated
+
+    def _pooled(self, evaluated: Mapping[Candidate, Evaluation]) -> dict[Candidate, Evaluation]:
+        numbers = {candidate: list(self.plan.space.to_genes(candidate).values()) for candidate in evaluated}
+        names = [target.name for target in self.plan.targets]
+        by_target = {
+            name: pooled({candidate: each.measurements[name] for candidate, each in evaluated.items()}, numbers)
+            for name in names
+        }
+        return {
+            candidate: replace(each, measurements={name: by_target[name][candidate] for name in names})
+            for candidate, each in evaluated.items()
+        }
+
+    @property
+    def _results(self) -> dict[Candidate, Mapping[str, Objectives]]:
+        return {candidate: self._objectives(evaluation) for candidate, evaluation in self.evaluated.items()}
 
     def vectors(self, target: str) -> dict[Candidate, Objectives]:
         """Objectives of every evaluated candidate on `target`, in the order they finished."""
-        results = self._search.results
-        return {candidate: results[candidate][target] for candidate in self.evaluated}  # type: ignore[index]  # evaluated: not Failed
+        return {candidate: result[target] for candidate, result in self._results.items()}
 
     def admitted(self, target: str) -> Mapping[Candidate, Objectives]:
         """Of `vectors`, those that keep the limits."""
-        return self._search.admitted(target)
+        return self._search.admitted(target, self._results)
 
     def front(self, target: str) -> Mapping[Candidate, Objectives]:
-        return self._search.front(target)
+        return self._search.front(target, self._results)
 
     def joint_front(self) -> Mapping[Candidate, Objectives]:
         """Where the costs on all targets count at once (see AskTell.joint_front)."""
-        return self._search.joint_front()
+        return self._search.joint_front(self._results)
 
     def hypervolume(self, target: str, vectors: Mapping[Candidate, Objectives] | None = None) -> float:
         """What `vectors` (default: all admitted) dominate of the box that the space's seeds span on `target`.
@@ -125,7 +153,8 @@ class SearchSession(Generic[Candidate]):
 
     @property
     def shortfalls(self) -> tuple[str, ...]:
-        """What a finished search could not do, a line each: a space that ran out, limits that nothing keeps."""
+        """What a finished search could not do, a line each: a space that ran out, limits that nothing keeps, times of
+        two kinds."""
         settings, lines = self.plan.settings, []
         if self.is_exhausted and len(self.outcomes) < settings.evaluations:
             lines.append(
@@ -136,6 +165,12 @@ class SearchSession(Generic[Candidate]):
             if self.evaluated and not self.front(target.name):
                 lines.append(
                     f"{target.name}: none of the {len(self.evaluated)} evaluated keeps {settings.limits.words}"
+                )
+            ran_in = Counter(evaluation.measurements[target.name].ran_in for evaluation in self.evaluated.values())
+            if len(ran_in) > 1:
+                lines.append(
+                    f"{target.name}: {ran_in['kernels']} were timed in our kernels and {ran_in['torch']} in torch, "
+                    "which do not compare: compile the kernels on all its nodes, and search in another folder"
                 )
         return tuple(lines)
 
@@ -152,9 +187,11 @@ class SearchSession(Generic[Candidate]):
         if isinstance(outcome, Failed):
             self._search.tell(candidate, outcome)
         else:
-            latency = self.plan.settings.latency
-            names = [target.name for target in self.plan.targets]
-            self._search.tell(candidate, {name: objectives(outcome, name, latency) for name in names})
+            self._search.tell(candidate, self._objectives(outcome))
+
+    def _objectives(self, evaluation: Evaluation) -> Mapping[str, Objectives]:
+        latency = self.plan.settings.latency
+        return {target.name: objectives(evaluation, target.name, latency) for target in self.plan.targets}
 
     def _outcome(self, record: Mapping[str, Any]) -> Outcome:
         outcome = outcome_from_json(record)

@@ -86,6 +86,7 @@ def submodel_plan(
         targets=targets,
         settings=settings,
         exact_quality=exact,
+        pools=True,
     )
 
 

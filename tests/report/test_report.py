@@ -8,6 +8,7 @@ import pytest
 
 from lts_ray.architecture import Architecture
 from lts_ray.errors import LtsRayError
+from lts_ray.report.hover_text import hover_text
 from lts_ray.report.report_data import ReportData, Steadiness, report_data
 from lts_ray.report.search_page import render, write_report
 from lts_ray.search.search_results import kept_points
@@ -70,6 +71,22 @@ def test_no_figure_offers_to_send_its_data_away(page_of_submodels: str) -> None:
     assert figures == 4 * len(TARGETS) + 1
     assert page.count('"showSendToCloud": false') == figures
     assert page.count('"modeBarButtons": [') + page.count('"displayModeBar": false') == figures
+
+
+def test_pooled_latencies_are_shown_with_their_intervals_and_said_to_be(
+    submodels: SearchSession[Submodel], of_submodels: ReportData, page_of_submodels: str
+) -> None:
+    pooling = SearchSession(replace(submodels.plan, pools=True), submodels.folder, resume=True)
+    data = report_data(pooling, SUBMODELS)
+    page = body(render(data))
+    assert "pooled from the medians of all submodels" in page
+    assert "pooled" not in body(page_of_submodels)
+    assert "tokens, in torch" in page
+    point = data.front("slow")[0]
+    (measured,) = [each for each in of_submodels.evaluated if each.description == point.description]
+    low, high = point.measured["slow"].prefill.interval_ms
+    assert f"({low:.2f} – {high:.2f})" in hover_text(data, point, "slow")
+    assert f"({low:.2f} – {high:.2f})" not in hover_text(of_submodels, measured, "slow")
 
 
 def test_the_points_are_those_that_the_search_found_in_their_order(

@@ -12,12 +12,13 @@ from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json_lines
 from lts_ray.search.search_log import LOG
 from lts_ray.search.search_plan import SearchPlan
-from lts_ray.search.search_session import SearchSession
+from lts_ray.search.search_session import SearchSession, objectives
 from lts_ray.spaces.limits import Limits
 from lts_ray.spaces.mix_n_match import MixNMatch
 from lts_ray.submodel import Submodel
 from lts_ray.target import Target
 from tests.forked import forked
+from tests.report.searches import ScatteredEvaluator
 from tests.search.drive import drive
 from tests.search.drive_slowly import drive_slowly
 from tests.search.fake_evaluator import FakeEvaluator
@@ -46,6 +47,35 @@ def test_a_killed_search_resumed_ends_as_one_that_was_not(tmp_path: Path) -> Non
     assert len(evaluated(killed)) == 60
     assert sorted(evaluated(killed)) == sorted(evaluated(tmp_path / "whole"))
     assert RESULTS.frontier(resumed) == RESULTS.frontier(whole)
+
+
+def test_fronts_are_of_pooled_latencies_and_the_log_and_the_algorithm_of_measured_ones(tmp_path: Path) -> None:
+    """A log of an older version, that says nothing of what ran the steps, is replayed to the same."""
+    pooling = replace(plan(), pools=True)
+    search = SearchSession(pooling, tmp_path, resume=False)
+    alike = SearchSession(plan(), tmp_path / "measured", resume=False)
+    for each in (search, alike):
+        drive(each, ScatteredEvaluator(TARGETS))
+    assert (tmp_path / LOG).read_bytes() == (tmp_path / "measured" / LOG).read_bytes()
+    assert search.evaluated.keys() == alike.evaluated.keys()
+    frontier = RESULTS.frontier(search)
+    assert frontier.front("slow") != RESULTS.frontier(alike).front("slow")
+
+    def error(session: SearchSession[Submodel]) -> float:
+        """Against the costs that the scatter, 1 % in the middle, is of."""
+        vectors, truth = session.vectors("slow"), FakeEvaluator(TARGETS)
+        return sum(
+            abs(vectors[each][1] - 1.01 * objectives(truth.evaluate(each), "slow", "decode")[1]) for each in vectors
+        )
+
+    assert error(search) < error(alike) / 2
+    lines = (tmp_path / LOG).read_text(encoding="utf-8").replace(', "ran_in": "torch"', "")
+    assert "ran_in" not in lines
+    (tmp_path / LOG).write_text(lines, encoding="utf-8")
+    assert RESULTS.frontier(SearchSession(pooling, tmp_path, resume=True)) == frontier
+    (tmp_path / LOG).write_text(lines.replace('"peak_memory_bytes"', '"ran_in": "kernels", "peak_memory_bytes"', 1))
+    mixed = SearchSession(pooling, tmp_path, resume=True).shortfalls
+    assert [line.partition(" in torch")[0] for line in mixed] == ["slow: 1 were timed in our kernels and 59"]
 
 
 def test_a_line_that_a_kill_cut_off_is_done_again(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import nn
 
@@ -10,6 +12,10 @@ class ModuleSubject:
     """The base of frozen dataclasses that have `module`, with the size of its vocabulary."""
 
     module: nn.Module
+
+    @property
+    def ran_in(self) -> Literal["torch"]:
+        return "torch"
 
     @property
     def vocab_size(self) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from lts_ray.models.backbones.t5 import T5
 from lts_ray.models.decoder_config import DecoderConfig
 from lts_ray.models.universal_model import UniversalModel
 from lts_ray.runtime.build_runtime import build_runtime
+from lts_ray.runtime.native_runtime import NativeRuntime
 from lts_ray.runtime.runtime import BLOCK_TOKENS, Runtime
 from lts_ray.runtime.segment import Segment
 from lts_ray.submodel import Submodel
@@ -38,6 +39,9 @@ Module = TypeVar("Module", bound=nn.Module)
 
 Weights = Mapping[str, object]
 """A state dict as NumPy arrays, which Ray shares between the processes of a node without copying."""
+
+RanIn = Literal["kernels", "torch"]
+"""What runs a candidate's steps: our kernels, or plain torch."""
 
 REFERENCE = Architecture(d_model=256, n_head=(4, 4), d_inner=(1024, 1024), d_embed=256)
 REFERENCE_VOCAB = 40_000
@@ -62,6 +66,9 @@ class Subject(Protocol):
 
     @property
     def device(self) -> torch.device: ...
+
+    @property
+    def ran_in(self) -> RanIn: ...
 
     @property
     def context_length(self) -> int | None:
@@ -131,6 +138,10 @@ class SubmodelSubject:
     @property
     def device(self) -> torch.device:
         return self.universal.device
+
+    @property
+    def ran_in(self) -> RanIn:
+        return "kernels" if isinstance(self.universal.runtime, NativeRuntime) else "torch"
 
     @property
     def context_length(self) -> int:

@@ -73,18 +73,19 @@ class AskTell(Generic[Candidate]):
         """All results so far, in the order of arrival."""
         return self._results
 
-    def admitted(self, target: str) -> Mapping[Candidate, Objectives]:
-        """What keeps the limits on `target`, in the order of arrival."""
-        vectors = {
-            candidate: result[target] for candidate, result in self._results.items() if not isinstance(result, Failed)
-        }
+    def admitted(
+        self, target: str, results: Mapping[Candidate, Result] | None = None
+    ) -> Mapping[Candidate, Objectives]:
+        """What keeps the limits on `target`, in the order of arrival. results: other values for those told."""
+        taken = self._results if results is None else results
+        vectors = {candidate: result[target] for candidate, result in taken.items() if not isinstance(result, Failed)}
         return {candidate: vector for candidate, vector in vectors.items() if self._admits(candidate, target, vector)}
 
-    def front(self, target: str) -> Mapping[Candidate, Objectives]:
+    def front(self, target: str, results: Mapping[Candidate, Result] | None = None) -> Mapping[Candidate, Objectives]:
         """The non-dominated candidates on `target` among all results so far that keep its limits."""
-        return front_of(self.admitted(target))
+        return front_of(self.admitted(target, results))
 
-    def joint_front(self) -> Mapping[Candidate, Objectives]:
+    def joint_front(self, results: Mapping[Candidate, Result] | None = None) -> Mapping[Candidate, Objectives]:
         """The non-dominated candidates when the objectives of all targets count, of those that all targets admit.
 
         The first objective, quality, is the same on every target and counts once.
@@ -92,7 +93,7 @@ class AskTell(Generic[Candidate]):
         return front_of(
             {
                 candidate: joint(result, self._targets)
-                for candidate, result in self._results.items()
+                for candidate, result in (self._results if results is None else results).items()
                 if not isinstance(result, Failed) and all(self._admits(candidate, *item) for item in result.items())
             }
         )
