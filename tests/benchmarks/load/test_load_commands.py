@@ -68,7 +68,7 @@ def test_policies_prints_tables_and_json_and_leaves_a_page(model_dir: Path, tmp_
 
 def test_soak_prints_what_became_of_its_requests(model_dir: Path, costs: Path) -> None:
     code, text = invoke(
-        "soak", "--model", model_dir, "--costs", costs, "--minutes", 0.02, "--context", 48, "--threads", 1
+        "soak", "--model", model_dir, "--costs", costs, "--minutes", 0.01, "--context", 48, "--threads", 1
     )
     assert code == 0
     found = json.loads(text.splitlines()[-1])

@@ -95,7 +95,7 @@ def test_a_soak_counts_what_became_of_its_requests(model_dir: Path) -> None:
     result = measure_soak(
         local_model(model_dir),
         costs=COSTS,
-        seconds=1.5,
+        seconds=0.7,
         load=0.8,
         policy="deadline",
         progress=lambda number, total: done.append(number),

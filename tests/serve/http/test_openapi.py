@@ -55,7 +55,7 @@ def test_whatever_is_sent_is_answered_as_the_document_says(
     operation = schemathesis.openapi.from_asgi("/openapi.json", app)[path][method]
     seen = []
 
-    @settings(max_examples=50, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @settings(max_examples=30, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(operation.as_strategy(generation_mode=mode))
     def send(case: Any) -> None:
         seen.append(case.call_and_validate(checks=CHECKS).status_code)
@@ -69,7 +69,7 @@ def test_every_event_of_a_stream_is_as_the_document_says(app: FastAPI, path: str
     operation = schemathesis.openapi.from_asgi("/openapi.json", app)[path]["POST"]
     streams = 0
 
-    @settings(max_examples=60, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @settings(max_examples=30, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(operation.as_strategy(generation_mode=GenerationMode.POSITIVE))
     def send(case: Any) -> None:
         nonlocal streams

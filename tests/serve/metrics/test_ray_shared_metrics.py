@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -185,6 +185,7 @@ def test_a_copy_of_another_version_is_read_as_far_as_it_is_understood() -> None:
     assert scraped['lts:step_seconds_count{model_name="sotu"}'] == 2
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.sampled_from(["serve", "scrape", "publish", "replace", "wait"]), st.integers(0, 2))))
 def test_no_counter_ever_goes_backwards(events: list[tuple[str, int]]) -> None:
     """Whatever three replicas do, and however they are replaced: killed, without a last copy, at any moment."""
