@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from time import monotonic
@@ -42,13 +41,16 @@ class OverheadResult:
 
     ttft_ms: dict[str, list[float]]
     """Of each single request."""
+    at_once_ms: dict[str, list[float]]
+    """The same of each stream."""
     tokens_s: dict[str, list[float]]
     """Of each round of streams."""
     streams: int
 
     @property
-    def added_ms(self) -> float:
-        return median(self.ttft_ms[HTTP]) - median(self.ttft_ms[ENGINE])
+    def added_ms(self) -> tuple[float, ...]:
+        """Alone, and with all streams at once."""
+        return tuple(median(ms[HTTP]) - median(ms[ENGINE]) for ms in (self.ttft_ms, self.at_once_ms))
 
     @property
     def lost(self) -> float:
@@ -61,8 +63,8 @@ class OverheadResult:
         ttft_ms = {way: median(values) for way, values in self.ttft_ms.items()}
         tokens_s = {way: median(values) for way, values in self.tokens_s.items()}
         return [
-            f"the first token comes {self.added_ms:.2f} ms later over HTTP (p50 {ttft_ms[HTTP]:.2f} ms, engine "
-            f"{ttft_ms[ENGINE]:.2f} ms, {len(self.ttft_ms[HTTP])} requests)",
+            f"the first token comes {self.added_ms[0]:.2f} ms later over HTTP (p50 {ttft_ms[HTTP]:.2f} ms, engine "
+            f"{ttft_ms[ENGINE]:.2f} ms, {len(self.ttft_ms[HTTP])} requests), {self.added_ms[1]:.2f} ms of streams",
             f"{self.streams} streams lose {100 * self.lost:.1f} % ({tokens_s[HTTP]:.1f} tokens/s over HTTP, "
             f"{tokens_s[ENGINE]:.1f} in the engine, {len(self.tokens_s[HTTP])} rounds)",
         ]
@@ -100,6 +102,7 @@ def measure_overhead(
 
     async def measure() -> OverheadResult:
         ttft_ms: dict[str, list[float]] = {ENGINE: [], HTTP: []}
+        at_once_ms: dict[str, list[float]] = {ENGINE: [], HTTP: []}
         tokens_s: dict[str, list[float]] = {ENGINE: [], HTTP: []}
         async with server_client(url) as ask_server:
             ways: dict[str, tuple[Ask, Clock]] = {
@@ -112,18 +115,15 @@ def measure_overhead(
                     first_ms = [(await _timed(ask, prompt, 2, clock())).ttft_ms for prompt in prompts(singles)]
                     ttft_ms[turn.way] += first_ms if turn.counts else []
                 else:
-                    rate = await _tokens_s(ask, prompts(streams), tokens, clock())
-                    tokens_s[turn.way] += [rate] if turn.counts else []
-        return OverheadResult(ttft_ms=ttft_ms, tokens_s=tokens_s, streams=streams)
+                    begin_s = clock()
+                    timings = await asyncio.gather(*(_timed(ask, each, tokens, begin_s) for each in prompts(streams)))
+                    if turn.counts:
+                        tokens_s[turn.way].append(1e3 * tokens * streams / max(timing.e2e_ms for timing in timings))
+                        at_once_ms[turn.way] += [timing.ttft_ms for timing in timings]
+        return OverheadResult(ttft_ms=ttft_ms, at_once_ms=at_once_ms, tokens_s=tokens_s, streams=streams)
 
     with running(engine):
         return asyncio.run(measure())
-
-
-async def _tokens_s(ask: Ask, prompts: Sequence[Prompt], tokens: int, begin_s: float) -> float:
-    """Tokens per second of all together, from the first request to the last token."""
-    timings = await asyncio.gather(*(_timed(ask, prompt, tokens, begin_s) for prompt in prompts))
-    return 1e3 * tokens * len(prompts) / max(timing.e2e_ms for timing in timings)
 
 
 async def _timed(ask: Ask, prompt: Prompt, tokens: int, due_s: float) -> Timing:

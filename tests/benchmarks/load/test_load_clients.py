@@ -190,9 +190,12 @@ def test_the_endpoint_is_compared_with_an_engine_in_turns(server: Server, model_
     )
     assert done == list(range(1, 13))  # with a round that only warms up
     assert {way: len(each) for way, each in result.ttft_ms.items()} == {"engine": 6, "http": 6}
+    assert {way: len(each) for way, each in result.at_once_ms.items()} == {"engine": 4, "http": 4}
     assert {way: len(each) for way, each in result.tokens_s.items()} == {"engine": 2, "http": 2}
     found = result.to_json()
     assert found["lost"] == pytest.approx(result.lost, abs=1e-4)
     assert result.lost < 1
-    assert f"{result.added_ms:.2f} ms later" in result.lines[0]
+    alone, at_once = result.added_ms
+    assert f"{alone:.2f} ms later over HTTP" in result.lines[0]
+    assert f"{at_once:.2f} ms of streams" in result.lines[0]
     assert f"lose {100 * result.lost:.1f} %" in result.lines[1]
