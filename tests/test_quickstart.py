@@ -58,8 +58,8 @@ def test_only_budgets_that_can_be_kept_are_asked_for_and_one_that_cannot_is_show
     with running_app(fake_endpoint()) as server:
         answers = ask.ask_all(server.url)
     asked = [(answer["budget"], answer["budget_ms"], answer["at_once"]) for answer in answers]
-    alone = [("none", None, 1), ("generous", 160, 1), ("medium", 20, 1), ("tight", 25, 1)]
-    assert asked == [*alone, *[("generous", 160, 8)] * 8, *[("medium", 20, 8)] * 8, ("too tight", 10, 1)]
+    alone = [("none", None, 1), ("generous", 160, 1), ("medium", 25, 1), ("tight", 25, 1)]
+    assert asked == [*alone, *[("generous", 160, 8)] * 8, *[("medium", 25, 8)] * 8, ("too tight", 10, 1)]
     assert answers[-1]["smallest_ms"] == SMALLEST_MS
     assert "lts" not in answers[-1]
     ask.print_answers(answers)

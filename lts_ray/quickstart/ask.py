@@ -54,7 +54,7 @@ class Needs:
 
     def budgets(self) -> dict[str, tuple[int, str]]:
         """Milliseconds, and why. All but the last can be kept alone, those of TOGETHER with eight at once, too."""
-        medium = max(sqrt(self.universal_together * self.narrowest_together), FROM_NARROWEST * self.narrowest_together)
+        tight, least = FROM_SMALLEST * self.smallest, FROM_NARROWEST * self.narrowest_together
         return {
             "generous": (
                 ceil(max(4 * self.universal_alone, 2 * self.universal_together)),
@@ -62,12 +62,12 @@ class Needs:
                 f"{self.universal_together:,.0f} ms with eight at once",
             ),
             "medium": (
-                ceil(medium),
+                ceil(max(sqrt(self.universal_together * self.narrowest_together), least, tight)),
                 f"with eight at once the universal model takes {self.universal_together:,.0f} ms, the narrowest "
-                f"{self.narrowest_together:,.0f} ms: this is between, and {FROM_NARROWEST:g} times the latter at least",
+                f"{self.narrowest_together:,.0f} ms: this is between, but {FROM_NARROWEST:g} times the latter at least",
             ),
             "tight": (
-                ceil(FROM_SMALLEST * self.smallest),
+                ceil(tight),
                 f"{FROM_SMALLEST:g} times the smallest that the endpoint promises to keep now, {self.smallest:,.1f} ms",
             ),
             "too tight": (
