@@ -53,6 +53,7 @@ class Dispatcher:
         self._running: dict[PinnedWorker, Call] = {}
         self._tasks: dict[PinnedWorker, asyncio.Task[None]] = {}  # what a worker does now: a start or a call
         self._busy: dict[str, PinnedWorker] = {}  # by host
+        self._held: set[tuple[str, str]] = set()  # a host, and for what
 
     async def run(self, target: str, method: str, *arguments: object) -> Any:
         """What the method of the target's first idle actor returns, or why it failed. Waits as long as it takes."""
@@ -61,6 +62,14 @@ class Dispatcher:
         self._waiting.append(call)
         self.dispatch()
         return await result
+
+    def hold(self, host: str, what: str) -> None:
+        """Nothing begins on the host until it is released from this: something else of ours runs there."""
+        self._held.add((host, what))
+
+    def release(self, host: str, what: str) -> None:
+        self._held.discard((host, what))
+        self.dispatch()
 
     def waiting(self) -> Counter[str]:
         """How many calls wait, by target."""
@@ -91,7 +100,7 @@ class Dispatcher:
         """Begin all that can begin now: starts, then calls from the oldest on."""
         for worker in self.workers:
             is_due = worker.state == "starting" and worker.retry_s <= self._clock()
-            if is_due and worker not in self._tasks and worker.host not in self._busy:
+            if is_due and worker not in self._tasks and self._is_free(worker.host):
                 self._begin(worker, self._start(worker))
         self._waiting = [call for call in self._waiting if not call.result.done()]
         for call in [call for call in self._waiting if call.may_run]:
@@ -103,7 +112,10 @@ class Dispatcher:
                 self._begin(free, self._work(free, call))
 
     def _takes(self, worker: PinnedWorker, call: Call) -> bool:
-        return worker.target == call.target and worker.state == "idle" and worker.host not in self._busy
+        return worker.target == call.target and worker.state == "idle" and self._is_free(worker.host)
+
+    def _is_free(self, host: str) -> bool:
+        return host not in self._busy and all(host != held for held, _ in self._held)
 
     def _begin(self, worker: PinnedWorker, work: Coroutine[Any, Any, None]) -> None:
         if worker.host:

@@ -2,8 +2,9 @@
 
 It has one actor for each target on every node that fits the target, as nodes come and go, and keeps one rule: at most
 one thing runs at a time on a physical host, be it a measurement or a validation loss, because two at once would slow
-each other down. Ray nodes on one host (a simulated cluster, containers) count as one. Who does what is decided in
-`dispatcher`; this is what of it needs Ray.
+each other down; and nothing begins on the driver's host while processes of trials start there, which takes seconds. Ray
+nodes on one host (a simulated cluster, containers) count as one. Who does what is decided in `dispatcher`; this is what
+of it needs Ray.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from lts_ray.errors import LtsRayError
 from lts_ray.measurement.measurement import Failed, Measurement
-from lts_ray.measurement.on_ray.actor import LossActor, MeasurementActor
+from lts_ray.measurement.on_ray.actor import LossActor, MeasurementActor, host_identity
 from lts_ray.measurement.on_ray.dispatcher import Dispatcher
 from lts_ray.measurement.on_ray.pinned_worker import DiedError, PinnedWorker, PoolStatus
 from lts_ray.measurement.on_ray.selector import ClusterNode, needed_resources, place, vacancies, waiting_message
@@ -39,6 +40,8 @@ LOSS = "validation loss"
 """The worker for the loss has this in place of a target's name."""
 PLACEMENT_S = 8.0
 """How long to wait for held resources to come free; labels that are not there are not waited for."""
+TRIAL_START_S = 30.0
+"""How long a trial's process may take before it is no longer waited for."""
 WATCH_S = 1.5
 """How often to look for nodes that joined or left."""
 
@@ -72,10 +75,11 @@ class MeasurementPool:
     def __init__(self, workload: Workload, targets: tuple[Target, ...], driver_node_id: str) -> None:
         self._workload, self._targets, self._driver_node_id = workload, targets, driver_node_id
         self._actor = ray.remote(workload.actor_class or MeasurementActor)
-        self._dispatcher = Dispatcher(clock=time.monotonic)
+        self._dispatcher, self._host = Dispatcher(clock=time.monotonic), host_identity()
         self._nodes: list[ClusterNode] = []
         self._watcher: asyncio.Task[None] | None = None
         self._tickets: defaultdict[str, asyncio.Future[tuple[Any, float | None]]] = defaultdict(asyncio.Future)
+        self._taken: set[str] = set()  # tickets whose trials are there
         self._over: defaultdict[str, asyncio.Future[None]] = defaultdict(asyncio.Future)
 
     @property
@@ -132,11 +136,18 @@ class MeasurementPool:
         """What `take` of this ticket evaluates; None: there is nothing to evaluate, or nothing to wait for any more."""
         if candidate is None:
             self._over[ticket].set_result(None)
+            self._dispatcher.release(self._host, ticket)
         else:
+            if ticket not in self._taken:  # its trial's process starts
+                self._dispatcher.hold(self._host, ticket)
+                release = self._dispatcher.release
+                asyncio.get_running_loop().call_later(TRIAL_START_S, release, self._host, ticket)
             self._tickets[ticket].set_result((candidate, loss))
 
     async def take(self, ticket: str) -> str | None:
         """Wait for the ticket's candidate and evaluate it; the outcome as JSON. None where it is over before."""
+        self._taken.add(ticket)
+        self._dispatcher.release(self._host, ticket)
         outcome = asyncio.create_task(self._outcome(ticket))
         await asyncio.wait((outcome, self._over[ticket]), return_when=asyncio.FIRST_COMPLETED)
         return await outcome if outcome.done() else None

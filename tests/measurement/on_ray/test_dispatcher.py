@@ -9,9 +9,14 @@ from typing import Any
 import pytest
 
 from lts_ray.measurement.measurement import Failed
+from lts_ray.measurement.on_ray.actor import host_identity
 from lts_ray.measurement.on_ray.dispatcher import RETRY_S, Dispatcher
 from lts_ray.measurement.on_ray.pinned_worker import DiedError, PinnedWorker
+from lts_ray.measurement.on_ray.pool import MeasurementPool
 from lts_ray.measurement.on_ray.selector import ClusterNode
+from lts_ray.measurement.subjects.subject import BackboneSource
+from lts_ray.measurement.workload import Workload
+from lts_ray.target import Target
 
 
 class FakeProcess:
@@ -130,6 +135,59 @@ def test_seats_on_one_host_take_turns_over_all_targets() -> None:
         assert a.calls == []
         await b.end("one")
         assert a.calls == [3]
+
+    play(scene)
+
+
+def test_a_loss_and_a_measurement_of_one_host_take_turns_and_those_of_two_overlap() -> None:
+    async def scene() -> None:
+        stage = Stage(("validation loss", "a", "1"), ("edge", "b", "1"), ("server", "c", "2"))
+        loss, edge, server = await stage.ready()
+        for target in ("validation loss", "edge", "server"):
+            stage.ask(target, 1)
+        await settle()
+        assert (loss.is_busy, edge.is_busy, server.is_busy) == (True, False, True)
+        stage.ask("validation loss", 2)
+        await loss.end(2.5)
+        assert (loss.is_busy, edge.is_busy, server.is_busy) == (False, True, True)
+        await edge.end("one")
+        assert (loss.is_busy, edge.is_busy, server.is_busy) == (True, False, True)
+
+    play(scene)
+
+
+def test_nothing_begins_on_the_drivers_host_while_the_process_of_a_trial_starts_there() -> None:
+    async def scene() -> None:
+        stage = Stage(("edge", "a", host_identity()), ("server", "b", "another"))
+        edge, server = await stage.ready()
+        targets = tuple(Target(name=name, label_selector={"role": name}) for name in ("edge", "server"))
+        pool = MeasurementPool(
+            Workload(source=BackboneSource(backbone="gpt2", vocab_size=8, context_length=8), actor_class=Clock),
+            targets,
+            "driver",
+        )
+        pool._dispatcher = stage.dispatcher
+        await pool.offer("first", 1, 0.5)
+        await pool.offer("second", 2, 0.5)
+        taken = asyncio.create_task(pool.take("first"))
+        await settle()
+        assert (edge.is_busy, server.is_busy) == (False, True)  # the second's trial is not there yet
+        await pool.offer("third", None)
+        assert not edge.is_busy
+        second = asyncio.create_task(pool.take("second"))
+        await settle()
+        assert (edge.calls, edge.is_busy) == ([1], True)
+        await edge.end(Failed(reason="told to"))
+        await pool.offer("fourth", 4, 0.5)  # of a trial that Tune cannot start
+        await edge.end(Failed(reason="told to"))
+        fifth = asyncio.create_task(pool.evaluate(5, 0.5))
+        await settle()
+        assert not edge.is_busy
+        await pool.offer("fourth", None)
+        await settle()
+        assert edge.calls == [1, 2, 5]
+        for task in (taken, second, fifth):
+            task.cancel()
 
     play(scene)
 
