@@ -35,7 +35,7 @@ from benchmarks.decoders.decode_times import (
 )
 from benchmarks.decoders.our_decoders import open_ours
 from benchmarks.decoders.rival_decoders import library_versions, open_rivals, why_missing
-from benchmarks.load.step_log import StepLog
+from benchmarks.decoders.step_python import StepPython
 from lts_ray.cli.options import Model, OutputFile, Seed
 from lts_ray.console import print_rows
 from lts_ray.errors import LtsRayError
@@ -76,6 +76,8 @@ class DecodeResult:
     """Bytes a second that the machine reads."""
     prediction_error: float | None
     """Of the times that the engine predicted for its steps, the median relative error; None where none was timed."""
+    step_python_ms: Mapping[int, float]
+    """CPU time of the engine's thread for a step, the kernels' own taken off, by the number of rows; the median."""
     seed: int
     machine: Machine
     versions: Mapping[str, str]
@@ -136,6 +138,7 @@ class DecodeResult:
             **asdict(self.work),
             "read_bandwidth_gb_s": self.bandwidth / 1e9,
             "step_prediction_error": self.prediction_error,
+            "step_python_ms": {str(rows): cpu_ms for rows, cpu_ms in self.step_python_ms.items()},
             "rows": self.rows(),
             "ratios": self.ratios(),
         }
@@ -160,7 +163,7 @@ def compare_decoders(
     if work.length > config.context_length:
         raise LtsRayError(f"prompt and response are {work.length} tokens; the model takes {config.context_length}")
     submodels = {name: config.submodel(name) for name in work.submodels}
-    steps = StepLog()
+    steps = StepPython()
     with torch_threads(work.threads), tempfile.TemporaryDirectory() as scratch:
         bandwidth = read_bandwidth(threads=work.threads)
         runtime = build_runtime(model, n_blocks=blocks_for_batch(most, work.length), threads=work.threads)
@@ -168,6 +171,7 @@ def compare_decoders(
         with (
             open_rivals(rivals, folder, work, Path(scratch)) as others,
             open_ours(runtime, costs, submodels, work, observer=steps) as ours,
+            steps.beside_kernels(),
         ):
             times = time_decoding(
                 ours | others,
@@ -188,6 +192,7 @@ def compare_decoders(
         work=replace(work, submodels=sorted(submodels, key=lambda name: sum(submodels[name].widths))),
         bandwidth=bandwidth,
         prediction_error=steps.median_error,
+        step_python_ms={rows: cpu_ms for rows, cpu_ms in steps.median_ms.items() if rows in work.batches},
         seed=seed,
         machine=Machine.here(),
         versions=library_versions(),
@@ -271,6 +276,8 @@ def decode(
         print(f"{what}: {ratio:.2f}")
     if result.prediction_error is not None:
         print(f"the engine's steps took what was predicted within {100 * result.prediction_error:.1f} % (median)")
+    for rows, cpu_ms in result.step_python_ms.items():
+        print(f"beside the kernels the engine's thread needs {cpu_ms:.3f} ms of CPU time for a step of {rows} rows")
     if output is not None:
         write_json(output, result.to_json())
     print(json.dumps(result.to_json()))

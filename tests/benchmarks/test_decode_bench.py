@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from typer.testing import CliRunner
 from benchmarks import decode as benchmark
 from benchmarks.common.machine import Machine
 from benchmarks.decode import DecodeResult, decode, random_prompts, read_bandwidth, step_bytes
+from benchmarks.decoders import step_python
 from benchmarks.decoders.decode_times import (
     CONTINUOUS,
     CTRANSLATE2,
@@ -33,6 +35,7 @@ from benchmarks.decoders.decode_times import (
 )
 from benchmarks.decoders.our_decoders import bare_runtime
 from benchmarks.decoders.rival_decoders import RIVALS, open_rivals, why_missing
+from benchmarks.decoders.step_python import StepPython
 from lts_ray.decoding.plain_loop import generate
 from lts_ray.errors import LtsRayError
 from lts_ray.models.matformer.hugging_face.checkpoint import save_checkpoint
@@ -41,6 +44,7 @@ from lts_ray.runtime.runtime import BLOCK_TOKENS
 from lts_ray.runtime.segment import Segment
 from lts_ray.runtime.step_calibration import measure_step_costs
 from lts_ray.text.tokenizer import load_tokenizer, save_tokenizer
+from serve.engine.observer import StepRecord
 from tests.conftest import make_model
 
 
@@ -124,6 +128,16 @@ def times(engine: str, submodel: str, batch: int, step_ms: float) -> DecodeTimes
     )
 
 
+STEP = StepRecord(
+    at_s=0.0,
+    predicted_ms=1.0,
+    actual_ms=1.0,
+    decoded=1,
+    prompt_tokens=0,
+    reused_tokens=0,
+    switches=0,
+    preempted=0,
+)
 RESULT = DecodeResult(
     times=(
         times(ENGINE, "XL", 1, 4.0),
@@ -139,6 +153,7 @@ RESULT = DecodeResult(
     work=work([1, 4], new_tokens=3),
     bandwidth=1e6,
     prediction_error=0.05,
+    step_python_ms={1: 0.1},
     seed=0,
     machine=Machine(cpu="some cpu", cores=2, gpu=None, torch="2.0", commit=None),
     versions={"torch": "2.0"},
@@ -252,6 +267,26 @@ def test_an_unknown_rival_is_refused_and_one_that_is_not_installed_says_how_to_g
     assert why_missing("transformers") is None
 
 
+def test_the_kernels_time_is_not_that_of_a_steps_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine's thread computes 1 ms before the kernels' call and 2 ms after it; the prompt's step is not one."""
+    clock = Clock()
+
+    def kernels(number: int) -> None:
+        clock.now += number
+
+    library, steps = SimpleNamespace(lts_step=kernels), StepPython()
+    monkeypatch.setattr(step_python, "thread_time", clock)
+    monkeypatch.setattr(step_python, "kernel_library", lambda: library)
+    with steps.beside_kernels():
+        for prompt_tokens, decoded in ((4, 0), (0, 3), (0, 3)):
+            clock.now += 0.001
+            library.lts_step(7)
+            clock.now += 0.002
+            steps.stepped(replace(STEP, prompt_tokens=prompt_tokens, decoded=decoded))
+    assert steps.median_ms == pytest.approx({3: 3.0})
+    assert library.lts_step is kernels
+
+
 @pytest.mark.parametrize("rivals", ["", "transformers"])
 def test_the_command_prints_a_table_the_ratios_and_a_line_of_json_last(
     rivals: str, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -272,6 +307,9 @@ def test_the_command_prints_a_table_the_ratios_and_a_line_of_json_last(
     }
     assert {row["agreement"] for row in record["rows"]} == {1.0}
     assert record["step_prediction_error"] > 0
+    assert record["step_python_ms"].keys() == {"1", "3"}
+    assert min(record["step_python_ms"].values()) > 0
+    assert "for a step of 3 rows" in found.stdout
     assert record["read_bandwidth_gb_s"] > 0
     assert "0.5, batch 3: gain over XL" in found.stdout
 
