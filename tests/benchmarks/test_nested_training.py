@@ -24,7 +24,7 @@ from lts_ray.files import read_json, read_json_lines
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
 from lts_ray.text.tokenizer import load_tokenizer
 from lts_ray.training.run_folder import RunFolder
-from tests.benchmarks.nested_runs import tiny_scale, train_slowly
+from tests.benchmarks.nested_runs import tiny_scale, train_two_and_a_half
 from tests.conftest import make_text
 from tests.forked import forked
 
@@ -200,7 +200,7 @@ def test_trainings_killed_in_the_middle_go_on_to_the_same_models(
     bench: tuple[Path, list[ScaleResult]], corpus: Path, tmp_path: Path
 ) -> None:
     """SIGKILL in the third run, then the same call: what was finished stays as it was, byte for byte."""
-    process = forked(train_slowly, corpus, tmp_path / "small")
+    process = forked(train_two_and_a_half, corpus, tmp_path / "small")
     third, deadline = RunFolder(tmp_path / "small" / baseline("M")), time.monotonic() + 120
     while process.is_alive() and time.monotonic() < deadline:
         if any(each["step"] >= 2 for each in read_json_lines(third.metrics, what="metrics")):

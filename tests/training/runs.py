@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -39,8 +40,8 @@ def losses(folder: Path) -> list[tuple[int, object]]:
     return [(each["step"], each.get("loss") or each["validation_loss"]) for each in records]
 
 
-def run_slowly(texts: Path, output: Path) -> None:
-    """Run slowly enough that a test can kill it between two steps."""
+def run_to(step: int, texts: Path, output: Path) -> None:
+    """Run so many steps, then stand still until a test kills it."""
     from lts_ray.training.text_run import prepare_text, train_text
 
     torch.set_num_threads(1)
@@ -49,9 +50,10 @@ def run_slowly(texts: Path, output: Path) -> None:
     prepare_text(settings, folder)
     fast = loop.optimize
 
-    def slow(*args: object, **kwargs: object) -> dict[str, torch.Tensor]:
-        time.sleep(0.1)
-        return fast(*args, **kwargs)  # type: ignore[arg-type]
+    def stopping(*args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
+        while args[3] == step:
+            time.sleep(1)
+        return fast(*args, **kwargs)
 
-    loop.optimize = slow
+    loop.optimize = stopping
     train_text(settings, folder)

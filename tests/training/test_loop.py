@@ -22,7 +22,7 @@ from lts_ray.training.snapshot import load_snapshot, snapshots
 from lts_ray.training.text_run import prepare_text, start_run, train_text
 from tests.conftest import make_model
 from tests.forked import forked
-from tests.training.runs import losses, run_slowly, tiny_settings
+from tests.training.runs import losses, run_to, tiny_settings
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +52,7 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_losses(texts: Path, tmp_
     expected = run(settings, tmp_path / "whole")
     folder = tmp_path / "killed"
     for kill_after in (2, 8):
-        process = forked(run_slowly, texts, folder)
+        process = forked(run_to, kill_after, texts, folder)
         deadline = time.monotonic() + 120
         while not any(step >= kill_after for step, _ in losses(folder)) and time.monotonic() < deadline:
             time.sleep(0.02)
