@@ -209,6 +209,7 @@ def test_the_command_shows_what_it_has_and_starts_nothing_for_rounds_that_are_do
     assert [(each.policy, each.attainment) for each in started[0].values()] == [("deadline", 0.99), ("smallest", 0.9)]
     assert "asked alone" in first
     assert invoke(*command, "--simulate") != ""
+    assert "asked alone" in invoke(*command[:5], "deadline", *command[6:])  # it has rounds of more than is asked for
     assert len(started) == 1
     found = json.loads((tmp_path / "budgets.json").read_text())
     assert [row["variant"] for row in found["rows"][:2]] == ["deadline", "smallest@0.9"]
