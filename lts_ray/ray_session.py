@@ -65,7 +65,7 @@ def connected(address: str | None) -> Iterator[None]:
         logging.getLogger(name).setLevel(logging.ERROR)
     mine = not ray.is_initialized()
     try:
-        with _environment(changed):
+        with environment(changed):
             if mine:
                 check_folder()
                 _connect(address or _exported() or "local")
@@ -116,7 +116,7 @@ def _is_of_jobs(address: str) -> bool:
 
 
 @contextmanager
-def _environment(values: Mapping[str, str | None]) -> Iterator[None]:
+def environment(values: Mapping[str, str | None]) -> Iterator[None]:
     """With these variables; None: without."""
     before = {name: os.environ.get(name) for name in values}
     _set_environment(values)
@@ -268,7 +268,7 @@ def simulated_cluster(nodes: Sequence[SimulatedNode], *, head_cpus: int = 2) -> 
 @contextmanager
 def growing_cluster(nodes: Sequence[SimulatedNode], *, head_cpus: int = 2) -> Iterator[Cluster]:
     """As `simulated_cluster`, where nodes may `join` and leave (`Cluster.remove_node`) while it runs."""
-    with _environment({NICENESS: os.environ.get(NICENESS, "0")}):
+    with environment({NICENESS: os.environ.get(NICENESS, "0")}):
         cluster = Cluster(
             initialize_head=True,
             shutdown_at_exit=True,

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,6 +24,7 @@ from ray.serve.schema import ServeDeploySchema
 import serve
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_yaml
+from lts_ray.ray_haproxy import haproxy_here
 from lts_ray.ray_session import NICENESS, check_cluster, check_folder
 from lts_ray.record import read_record
 from serve.serve_args import ServeArgs
@@ -114,12 +116,13 @@ def main() -> None:
     try:
         words = command(sys.argv[1:])
         sys.path.insert(0, ROOT)  # workers look where this process does
-        _connect()
+        with haproxy_here() if canonicalize_bootstrap_address(None) is None else nullcontext():
+            _connect()
+            signal.signal(signal.SIGTERM, _interrupt)  # Ray's own handler would abort this process
+            scripts.cli.main(args=words, prog_name="serve")
     except LtsRayError as error:
         print(f"lts-ray: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    signal.signal(signal.SIGTERM, _interrupt)  # Ray's own handler would abort this process
-    scripts.cli.main(args=words, prog_name="serve")
 
 
 def _connect() -> None:

@@ -34,6 +34,7 @@ def proxied(server: Server, tmp_path: Path) -> Iterator[Server]:
         config = haproxy.HAProxyConfig(
             socket_path=str(tmp_path / "admin.sock"),
             metrics_port=free_port(),
+            stats_port=free_port(),
             http_options=haproxy.HTTPOptions(host="127.0.0.1", port=front),
             server_state_base=str(tmp_path),
             server_state_file=str(tmp_path / "state"),

@@ -1,4 +1,4 @@
-"""One local Ray with Serve and its dashboard for all tests here; a replica takes seconds to come up."""
+"""One local Ray with Serve behind HAProxy and its dashboard for all tests here; a replica takes seconds to come up."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import pytest
 import ray
 from ray import serve
+
+from lts_ray.ray_haproxy import haproxy_here
 
 
 @dataclass(frozen=True)
@@ -23,10 +25,11 @@ def ray_serve() -> Iterator[Running]:
         environment.setenv("RAY_AUTH_MODE", "disabled")
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        context = ray.init(address="local", num_cpus=5, include_dashboard=True, log_to_driver=False)
-        try:
-            serve.start(http_options={"host": "127.0.0.1", "port": port})
-            yield Running(f"http://127.0.0.1:{port}", f"http://{context.dashboard_url}")
-        finally:
-            serve.shutdown()
-            ray.shutdown()
+        with haproxy_here():
+            context = ray.init(address="local", num_cpus=5, include_dashboard=True, log_to_driver=False)
+            try:
+                serve.start(http_options={"host": "127.0.0.1", "port": port})
+                yield Running(f"http://127.0.0.1:{port}", f"http://{context.dashboard_url}")
+            finally:
+                serve.shutdown()
+                ray.shutdown()
