@@ -14,6 +14,7 @@ import ray
 from ray import serve
 
 from benchmarks.load.step_ratios import StepRatios
+from lts_ray.ray_haproxy import haproxy_here
 from lts_ray.ray_session import NICENESS
 from lts_ray.runtime.step_costs import StepCosts
 from serve.app import application
@@ -53,16 +54,17 @@ def own_endpoints(args: Mapping[str, ServeArgs]) -> Iterator[Mapping[str, Endpoi
         port = free.getsockname()[1]
     os.environ.setdefault(NICENESS, "0")
     cpus = None if len(args) == 1 else 1 + sum(each.threads or 1 for each in args.values())
-    ray.init(address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False)
-    try:
-        serve.start(http_options={"host": "127.0.0.1", "port": port})
-        for name, each in args.items():
-            serve.run(application(each), name=name or "default", route_prefix=f"/{name}")
-        url = f"http://127.0.0.1:{port}/"
-        yield {name: _endpoint(f"{url}{name}".rstrip("/"), name or "default") for name in args}
-    finally:
-        serve.shutdown()
-        ray.shutdown()
+    with haproxy_here():
+        ray.init(address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False)
+        try:
+            serve.start(http_options={"host": "127.0.0.1", "port": port})
+            for name, each in args.items():
+                serve.run(application(each), name=name or "default", route_prefix=f"/{name}")
+            url = f"http://127.0.0.1:{port}/"
+            yield {name: _endpoint(f"{url}{name}".rstrip("/"), name or "default") for name in args}
+        finally:
+            serve.shutdown()
+            ray.shutdown()
 
 
 def _endpoint(url: str, application: str) -> Endpoint:
