@@ -12,19 +12,26 @@ from ray.serve._private.constants import SERVE_NAMESPACE, SERVE_PROXY_NAME
 from ray.util import list_named_actors
 
 from serve.http.http_protocol import HttpProtocol
+from serve.http.request_start import HEADER
 
 logger = logging.getLogger(__name__)
 
 ANSWER_S = 5.0
 
 
-def mend(proxy: object = None) -> None:
-    """In a proxy's process, or a replica's; more than once does no harm.
+MENDED = {
+    "option splice-(request|response)": "",  # HAProxy 2.8 does not see that a client has left whose bytes it splices
+    r"(frontend http_frontend\n.*\n)": rf"\1    http-request set-header {HEADER} "
+    rf"t=%[date(0,ms)] if !{{ req.hdr({HEADER}) -m found }}\n",
+}
 
-    HAProxy 2.8 does not see that a client has left whose bytes it splices, so the next configuration is without.
-    """
+
+def mend(proxy: object = None) -> None:
+    """In a proxy's process, or a replica's; more than once does no harm. HAProxy's next configuration has it."""
     HttpProtocol.install()
-    haproxy.HAPROXY_CONFIG_TEMPLATE = re.sub("option splice-(request|response)", "", haproxy.HAPROXY_CONFIG_TEMPLATE)
+    if HEADER not in haproxy.HAPROXY_CONFIG_TEMPLATE:
+        for old, new in MENDED.items():
+            haproxy.HAPROXY_CONFIG_TEMPLATE = re.sub(old, new, haproxy.HAPROXY_CONFIG_TEMPLATE)
 
 
 async def mend_proxies() -> None:

@@ -27,6 +27,7 @@ from serve.engine.learned_times import LearnedTimes
 from serve.engine.observer import Observer
 from serve.engine.rehearsal import rehearse
 from serve.http.api import create_app
+from serve.http.delivery_times import DeliveryTimes
 from serve.http.keys import Keys
 from serve.http.playground import playground_router
 from serve.http.service import Service
@@ -127,7 +128,12 @@ def build_replica(
     engine = make_engine(observers=[metrics] if observer is None else [metrics, observer(args.served_name)])
     engine.start()
     service = Service(
-        engine=engine, tokenizer=tokenizer, name=args.served_name, created=int(time()), limits=args.limits
+        engine=engine,
+        tokenizer=tokenizer,
+        name=args.served_name,
+        created=int(time()),
+        limits=args.limits,
+        deliveries=DeliveryTimes(attainment=args.attainment),
     )
     return Replica(args=args, service=service, metrics=metrics, keys=keys)
 

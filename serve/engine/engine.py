@@ -22,6 +22,7 @@ from lts_ray.runtime.runtime import Runtime
 from lts_ray.runtime.step_costs import StepCosts
 from serve.engine.active_request import ActiveRequest
 from serve.engine.engine_errors import BudgetInfeasibleError, EngineFailedError, QueueFullError, one_line
+from serve.engine.hold import Hold
 from serve.engine.learned_times import LearnedTimes
 from serve.engine.observer import Load, Observer, Refusal, StepRecord, tell
 from serve.engine.response import Admitted, Ended, FinishReason, LeaveReason, Outbox, Response, ResponseFailed, Token
@@ -57,13 +58,13 @@ class Engine:
     ) -> None:
         """runtime: this engine's alone while it runs. times: of its steps. eos_ids: tokens that end a response."""
         self.config, self.menu, self.capacity, self.clock = runtime.config, menu, capacity, times.clock
-        self._runtime, self._observers = runtime, observers
+        self._runtime, self._observers, self._times = runtime, observers, times
         self._eos_ids = frozenset(token for token in eos_ids if token < runtime.config.vocab_size)
-        self._times = times
         self._ids, self._failed_steps, self._stopping = itertools.count(), 0, False
         self._refusal: str | None = None
         # The lock guards what both threads change: the scheduler, the active requests, the cancellations.
         self._wake = threading.Condition()
+        self.hold = Hold(self._wake)
         self._scheduler = Scheduler(
             menu=menu, policy=policy, capacity=capacity, n_blocks=runtime.n_blocks, prefix_cache=prefix_cache
         )
@@ -195,7 +196,7 @@ class Engine:
         """Wait for something to do. False when the engine is to stop."""
         with self._wake:
             while not (self._stopping or self._cancelled or self._scheduler.has_work):
-                self._wake.wait()
+                self.hold.wait()
                 self._times.begin()
             cancelled, stopping = dict(self._cancelled), self._stopping
         for number, reason in cancelled.items():

@@ -47,6 +47,8 @@ class AccessLogMiddleware:
                 status = message["status"]
             elif message["type"] == "http.response.body":
                 complete = not message.get("more_body", False)
+                if (choices := scope.get("state", {}).get("choices")) is not None:
+                    choices.sent(self._clock(), last=complete)
             await send(message)
 
         failed = False
@@ -95,6 +97,8 @@ def _generated(choices: Choices) -> dict[str, Any]:
         "budget_ms": reports[0].budget_ms,  # one budget holds for all choices
         "predicted_ms": reports[0].predicted_ms if alone else [report.predicted_ms for report in reports],
         "measured_ms": reports[0].measured_ms if alone else [report.measured_ms for report in reports],
+        "time_ms": reports[0].time_ms if alone else [report.time_ms for report in reports],
+        "delivered_ms": {part: round(ms, 2) for part, ms in choices.delivered.items()},
         "budget_met": None if None in mets else all(mets),
     }
 

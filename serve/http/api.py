@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
+from time import time
 from typing import Annotated, Any
 from uuid import uuid4
 
@@ -31,6 +32,7 @@ from serve.http.openapi import DocumentedApp, error_docs, generation_docs, packa
 from serve.http.request_id import RequestIdMiddleware
 from serve.http.request_limits import RequestLimits
 from serve.http.request_schemas import ChatRequest, CompletionRequest, RequestHeaders, parse, refusal_of_header
+from serve.http.request_start import HEADER, passed_s
 from serve.http.response_schemas import (
     ChatChunk,
     ChatResponse,
@@ -80,7 +82,7 @@ def create_app(
             allow_headers=["*"],
             expose_headers=["X-Request-Id", "Retry-After"],
         )
-    app.add_middleware(AccessLogMiddleware)
+    app.add_middleware(AccessLogMiddleware, clock=service.engine.clock)
     app.add_middleware(RequestIdMiddleware, answers=answers_request_id)  # the outer one
     guard = [] if keys is None else [Depends(_guard(keys))]
     app.include_router(_with_head(_model_routes(service)), dependencies=guard)
@@ -99,10 +101,12 @@ def _model_routes(service: Service) -> APIRouter:
         kind: type[CompletionRequest] | type[ChatRequest],
         shape: type[Answers],
     ) -> Response:
+        arrived_s = service.engine.clock() - passed_s(request.headers.get(HEADER, ""), time())
         content = await _read(request, service.limits)
-        arrived_s = service.engine.clock()
-        body = await done_apart(partial(parse, kind, content), characters=len(content))
-        choices = await service.submit(body, headers, request_id=request.state.request_id, arrived_s=arrived_s)
+        with service.engine.hold:
+            await asyncio.sleep(0)  # those that have come at the same moment are counted too
+            body = await done_apart(partial(parse, kind, content), characters=len(content))
+            choices = await service.submit(body, headers, request_id=request.state.request_id, arrived_s=arrived_s)
         request.state.choices = choices  # for the access log
         answers = shape(body.model, uuid4().hex, service.tokenizer.spelling, wants_usage=body.wants_usage)
         if body.stream:

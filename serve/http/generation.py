@@ -6,11 +6,12 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from serve.engine.engine_errors import EngineFailedError
 from serve.engine.response import LeaveReason, Progress, Response, Token
+from serve.http.delivery_times import DeliveryTimes, Part
 from serve.http.response_schemas import ChunkTrace, Report, ReportPerChoice
 from serve.http.response_text import ResponseText
 from serve.policies.request import Request
@@ -104,7 +105,7 @@ class Generation:
         return replace(progress, submodels=progress.submodels - beyond, last_s=self._last.at_s, ended_s=None)
 
     def report(self) -> Report:
-        progress, budget = self.progress, self.request.budget
+        progress, request = self.progress, self.request
         predicted, measured = progress.predicted, progress.measured()
         report = Report(
             submodel=progress.submodel,
@@ -112,12 +113,18 @@ class Generation:
             predicted_ms=None if predicted is None else predicted.likely.to_json(),
             predicted_interval_ms=None if predicted is None else predicted.interval(),
             measured_ms=None if measured is None else measured.to_json(),
-            budget_ms=budget.items() or None,
-            budget_met=budget.holds(measured) if budget and measured is not None else None,
+            time_ms=None if measured is None else self._time_ms(progress, measured.e2e_ms),
+            budget_ms=request.wanted.items() or None,
+            budget_met=all(request.kept(measured).values()) if request.wanted and measured is not None else None,
         )
         if self._untrained & {progress.submodel, *progress.submodels}:
             report.untrained = True  # where it is false it is left out
         return report
+
+    def _time_ms(self, progress: Progress, e2e_ms: float) -> dict[Literal["queue", "engine", "delivery"], float]:
+        queue_ms = e2e_ms if progress.admitted_s is None else (progress.admitted_s - progress.arrived_s) * 1e3
+        parts = (queue_ms, e2e_ms - queue_ms, self.request.delivery.end_ms)
+        return dict(zip(("queue", "engine", "delivery"), (round(part, 2) for part in parts), strict=True))
 
     def _push(self, tokens: tuple[Token, ...]) -> TextPiece:
         """Stops after the token that ends a stop string."""
@@ -166,6 +173,11 @@ class Choices:
     generations: tuple[Generation, ...]
     prompt_tokens: int
     """Each prompt's once, however many choices it has."""
+    whole: bool = False
+    """They become one body, not a stream."""
+    deliveries: DeliveryTimes = field(default_factory=DeliveryTimes)
+    delivered: dict[Part, float] = field(default_factory=dict)
+    """How many milliseconds it took, once bytes were sent."""
 
     async def __aiter__(self) -> AsyncIterator[TextPiece]:
         """Raises what a choice raises, at once. A slow reader gets fewer and longer pieces."""
@@ -199,6 +211,18 @@ class Choices:
     def cancel(self, reason: LeaveReason = "cancelled") -> None:
         for generation in self.generations:
             generation.cancel(reason)
+
+    def sent(self, now_s: float, *, last: bool) -> None:
+        """To be called when bytes of the answer go to the server. now_s: by the engine's clock. last: no more will."""
+        part: Part = "first" if not last else "whole" if self.whole else "stream"
+        if part in self.delivered:
+            return
+        progress = [generation.progress for generation in self.generations]
+        made_s = [each.ended_s or each.last_s if last else each.first_s for each in progress]
+        known_s = [at_s for at_s in made_s if at_s is not None]
+        if known_s:
+            self.delivered[part] = (now_s - (max if last else min)(known_s)) * 1e3
+            self.deliveries.note(part, self.delivered[part])
 
     def fail(self) -> None:
         """To be called where an error is handled: what has come of the choices could not be made an answer."""

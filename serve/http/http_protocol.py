@@ -7,12 +7,15 @@ loses its body; and it answers HTTP/1.0, which nginx speaks to its upstreams, in
 from __future__ import annotations
 
 import asyncio
+from time import time
 from typing import Any
 from urllib.parse import unquote
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from serve.http.request_start import HEADER, written
 
 
 class HttpProtocol(H11Protocol):
@@ -33,8 +36,8 @@ class HttpProtocol(H11Protocol):
 
 
 def _plain(app: ASGIApp) -> ASGIApp:
-    """With the path alone where the client names the whole URL, as to a proxy, and without headers that are no text:
-    Ray Serve decodes them as UTF-8, and fails."""
+    """With the moment when a request came, with the path alone where the client names the whole URL, as to a proxy, and
+    without headers that are no text: Ray Serve decodes them as UTF-8, and fails."""
 
     async def plain(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -45,6 +48,8 @@ def _plain(app: ASGIApp) -> ASGIApp:
                 raw_path = root + b"/" + rest.partition(b"/")[2]
                 scope["raw_path"], scope["path"] = raw_path, unquote(raw_path.decode("ascii"))
             scope["headers"] = [header for header in scope["headers"] if _is_text(header[1])]
+            if all(name != HEADER.encode() for name, _ in scope["headers"]):
+                scope["headers"].append((HEADER.encode(), written(time())))
         await app(scope, receive, send)
 
     return plain

@@ -35,10 +35,14 @@ class Report(OwnShape):
     predicted_interval_ms: dict[Kind, tuple[float, float]] | None
     """Between which bounds that will be, nine times in ten."""
     measured_ms: MillisecondsByKind | None
+    """From the request's arrival, at the proxy where it says when that was, to the engine's tokens."""
+    time_ms: dict[Literal["queue", "engine", "delivery"], float] | None
+    """Where the time of the whole response went: until its first step began, to its last token, and from there to the
+    bytes in the server's hands. The last is what it takes as a rule: these are among the bytes."""
     budget_ms: MillisecondsByKind | None
     """Only the kinds that the request has a limit for; null without any."""
     budget_met: bool | None
-    """Null without a budget, or before anything came."""
+    """By what was measured and the delivery. Null without a budget, or before anything came."""
     untrained: bool = False
     """True only where a submodel has written that nothing vouches for: it was never trained, nor its loss measured."""
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 
 from lts_ray.decoding.sampling import Sampling
 from lts_ray.errors import LtsRayError
 from lts_ray.text.tokenizer import Tokenizer
 from serve.engine.engine import Engine
+from serve.engine.engine_errors import BudgetInfeasibleError
+from serve.engine.response import Response
 from serve.http.api_error import ApiError
+from serve.http.delivery_times import DeliveryTimes
 from serve.http.generation import Choices, Generation
 from serve.http.long_work import done_apart
 from serve.http.request_limits import DEFAULT_LIMITS, RequestLimits
 from serve.http.request_schemas import ChatRequest, CompletionRequest, GenerationRequest, RequestHeaders
 from serve.http.response_text import ResponseText
+from serve.policies.delivery import Delivery
 from serve.policies.menu import Option
 from serve.policies.request import Request
 
@@ -36,6 +40,7 @@ class Service:
     created: int
     """When it came up, in Unix seconds."""
     limits: RequestLimits = DEFAULT_LIMITS
+    deliveries: DeliveryTimes = field(default_factory=DeliveryTimes)
 
     def models(self) -> dict[str, Option]:
         """All names that a request may use: the universal model, then each submodel as `name:submodel`."""
@@ -57,6 +62,7 @@ class Service:
         self, body: CompletionRequest | ChatRequest, headers: RequestHeaders, *, request_id: str, arrived_s: float
     ) -> Choices:
         """Queue all that a body asks for, or nothing of it. Raises ApiError, or what Engine.submit raises."""
+        safe = self.deliveries.safe(whole=not body.stream)
         requests = await self._requests(body, headers, request_id)
         generations: list[Generation] = []
         try:
@@ -66,7 +72,7 @@ class Service:
                 text = ResponseText(
                     self.tokenizer, body.stop, prompt=request.prompt, min_tokens=request.sampling.min_tokens
                 )
-                response = self.engine.submit(request, arrived_s=arrived_s)
+                response = self._submit(request, arrived_s, safe)
                 generation = Generation(
                     response,
                     request,
@@ -81,7 +87,20 @@ class Service:
                 generation.cancel()
             raise
         prompt_tokens = sum(len(request.prompt) for request in requests[:: body.choices])
-        return Choices(generations=tuple(generations), prompt_tokens=prompt_tokens)
+        return Choices(
+            generations=tuple(generations),
+            prompt_tokens=prompt_tokens,
+            whole=not body.stream,
+            deliveries=self.deliveries,
+        )
+
+    def _submit(self, request: Request, arrived_s: float, delivery: Delivery) -> Response:
+        """delivery: what was taken off its budget, so that a client who is refused asks for enough."""
+        try:
+            return self.engine.submit(request, arrived_s=arrived_s)
+        except BudgetInfeasibleError as error:
+            feasible = delivery.budget_ms(error.smallest_feasible_ms)
+            raise BudgetInfeasibleError(feasible, retry_after_s=error.retry_after_s) from None
 
     async def _requests(
         self, body: CompletionRequest | ChatRequest, headers: RequestHeaders, request_id: str
@@ -90,7 +109,7 @@ class Service:
         self.limits.check(body, places=self.engine.capacity.max_queue)
         option = self.option(body.model)
         field = "prompt" if isinstance(body, CompletionRequest) else "messages"
-        sampling = self._sampling(body)
+        sampling, asked = self._sampling(body), body.budget(headers)
         requests = []
         for prompt in await self._prompts(body):
             self.limits.check_prompt(len(prompt), field)
@@ -99,7 +118,9 @@ class Service:
                 max_tokens=self._max_tokens(body, len(prompt), field),
                 sampling=sampling,
                 seed=body.seed,
-                budget=body.budget(headers),
+                budget=self.deliveries.safe(whole=not body.stream).off(asked),
+                asked=asked,
+                delivery=self.deliveries.likely(whole=not body.stream),
                 pinned=None if body.model == self.name else option,
                 strict=headers.x_slo_strict,
                 whole=not (body.stream or body.stop),

@@ -46,10 +46,9 @@ class EndedRequest:
 
     def slack_s(self) -> dict[str, float]:
         """What was left of each bound of the budget, by kind."""
-        timing = self.timing
-        if timing is None:
+        if self.timing is None:
             return {}
-        limits = self.request.budget.items()
+        timing, limits = self.request.delivery.on(self.timing), self.request.wanted.items()
         return {kind: (limit_ms - getattr(timing, f"{kind}_ms")) / 1e3 for kind, limit_ms in limits.items()}
 
     def attainment(self) -> dict[str, bool]:
@@ -57,11 +56,8 @@ class EndedRequest:
 
         Empty for a request without a budget, and for one whose client left. A failed request has kept none.
         """
-        limits, timing = self.request.budget.items(), self.progress.measured()
+        limits, timing = self.request.wanted.items(), self.progress.measured()
         if not limits or self.reason == "cancelled":
             return {}
-        kept = {
-            kind: self.reason is not None and timing is not None and getattr(timing, f"{kind}_ms") <= limit
-            for kind, limit in limits.items()
-        }
-        return kept | {"all": all(kept.values())}
+        kept = dict.fromkeys(limits, False) if self.reason is None or timing is None else self.request.kept(timing)
+        return {str(kind): met for kind, met in kept.items()} | {"all": all(kept.values())}

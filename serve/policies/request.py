@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from lts_ray.decoding.sampling import GREEDY, Sampling
-from serve.policies.budget import NO_BUDGET, Budget
+from serve.policies.budget import NO_BUDGET, Budget, Kind, Timing
+from serve.policies.delivery import NO_DELIVERY, Delivery
 from serve.policies.menu import Option
 
 
@@ -18,6 +19,11 @@ class Request:
     sampling: Sampling = GREEDY
     seed: int | None = None
     budget: Budget = NO_BUDGET
+    """What the engine is to keep."""
+    asked: Budget | None = None
+    """What the client asks for, delivery included; None: `budget`."""
+    delivery: Delivery = NO_DELIVERY
+    """What is likely to pass after the engine's tokens, which counts for `asked`."""
     pinned: Option | None = None
     """The submodel that the client names, never changed."""
     strict: bool = False
@@ -40,3 +46,12 @@ class Request:
     def elastic(self) -> bool:
         """Whether its width may be chosen: a request without a budget, or one that names its submodel, is served so."""
         return self.pinned is None and self.bounded
+
+    @property
+    def wanted(self) -> Budget:
+        return self.budget if self.asked is None else self.asked
+
+    def kept(self, timing: Timing) -> dict[Kind, bool]:
+        """Of each bound that the client asks for, whether it is kept. timing: of the engine's tokens."""
+        delivered = self.delivery.on(timing)
+        return {kind: getattr(delivered, f"{kind}_ms") <= limit for kind, limit in self.wanted.items().items()}

@@ -19,6 +19,7 @@ from lts_ray.decoding.plain_loop import generate
 from lts_ray.errors import LtsRayError
 from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.text.tokenizer import Tokenizer
+from serve.engine.engine_errors import QueueFullError
 from serve.http import api
 from serve.http.answers import Answers
 from serve.http.api import create_app
@@ -585,3 +586,23 @@ def test_the_request_id_is_echoed_or_made(client: TestClient) -> None:
     assert complete(client, {"x-request-id": "abc-1"}).headers["x-request-id"] == "abc-1"
     made = complete(client, {"x-request-id": "no spaces, please"}, prompt="").headers["x-request-id"]
     assert len(made) == 32
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_request_is_on_its_way_until_it_is_queued_or_refused(
+    client: TestClient, service: Service, monkeypatch: pytest.MonkeyPatch, refused: bool
+) -> None:
+    """The engine's first step waits for those that are."""
+    submit, coming = service.engine.submit, []
+
+    def watched(request: Any, *, arrived_s: float) -> Any:
+        coming.append(service.engine.hold._coming)
+        if refused:
+            raise QueueFullError(1, retry_after_s=1)
+        return submit(request, arrived_s=arrived_s)
+
+    monkeypatch.setattr(service.engine, "submit", watched)
+    status = client.post("/v1/completions", json={"model": "tiny", "prompt": "the", "max_tokens": 1}).status_code
+    assert status == (429 if refused else 200)
+    assert coming == [1]
+    assert service.engine.hold._coming == 0
