@@ -24,7 +24,7 @@ from serve.engine.active_request import ActiveRequest
 from serve.engine.engine_errors import BudgetInfeasibleError, EngineFailedError, QueueFullError, one_line
 from serve.engine.hold import Hold
 from serve.engine.learned_times import LearnedTimes
-from serve.engine.observer import Load, Observer, Refusal, StepRecord, tell
+from serve.engine.observer import Load, Observer, StepRecord, tell
 from serve.engine.response import Admitted, Ended, FinishReason, LeaveReason, Outbox, Response, ResponseFailed, Token
 from serve.engine.sample_rows import sample_rows
 from serve.engine.scheduler import Scheduler
@@ -137,7 +137,7 @@ class Engine:
             raise self._full(situation)
         # To look ahead takes milliseconds where many wait: only for requests that would be refused rather than be late.
         if request.strict and judge(situation, job, self.menu, self.costs, policy).met is False:
-            self._refused("infeasible")
+            tell(self._observers, lambda observer: observer.refused("infeasible"))
             feasible = smallest_feasible_budget_ms(situation, job, self.menu, self.costs, policy)
             raise BudgetInfeasibleError(feasible, retry_after_s=drain_s(situation, self.costs))
         cancel = partial(self.cancel, job.id)
@@ -166,11 +166,8 @@ class Engine:
         return self._scheduler.situation(at_s * 1e3, self._times.deviation)
 
     def _full(self, situation: Situation) -> QueueFullError:
-        self._refused("queue_full")
+        tell(self._observers, lambda observer: observer.refused("queue_full"))
         return QueueFullError(self.capacity.max_queue, retry_after_s=drain_s(situation, self.costs))
-
-    def _refused(self, reason: Refusal) -> None:
-        tell(self._observers, lambda observer: observer.refused(reason))
 
     # From here on everything runs in the engine's thread.
 
@@ -295,6 +292,8 @@ class Engine:
         with self._wake:
             self._scheduler.remove(active.id)
             del self._active[active.id]
-            self._cancelled.pop(active.id, None)
+            cancelled = self._cancelled.pop(active.id, None)
         active.log_end(reason)
         tell(self._observers, lambda observer: observer.ended(active.request, active.progress, reason))
+        if cancelled == "failed" and reason is not None:  # said while the last token was on its way
+            tell(self._observers, lambda observer: observer.broken())

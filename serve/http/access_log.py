@@ -39,16 +39,20 @@ class AccessLogMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began_s, status, complete = self._clock(), 0, False
+        began_s, status, complete, waited_s = self._clock(), 0, False, 0.0
 
         async def watched(message: Message) -> None:
-            nonlocal status, complete
+            nonlocal status, complete, waited_s
             if message["type"] == "http.response.start":
                 status = message["status"]
             elif message["type"] == "http.response.body":
                 complete = not message.get("more_body", False)
                 if (choices := scope.get("state", {}).get("choices")) is not None:
-                    choices.sent(self._clock(), last=complete)
+                    sent_s = self._clock()
+                    choices.sent(sent_s, waited_s=waited_s, last=complete)
+                    await send(message)
+                    waited_s = max(waited_s, self._clock() - sent_s)
+                    return
             await send(message)
 
         failed = False

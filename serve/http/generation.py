@@ -18,6 +18,9 @@ from serve.policies.request import Request
 
 logger = logging.getLogger(__name__)
 
+SLOW_CLIENT_S = 0.05
+"""The server takes bytes at once, unless a client is so slow to read that they pile up."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextPiece:
@@ -212,8 +215,11 @@ class Choices:
         for generation in self.generations:
             generation.cancel(reason)
 
-    def sent(self, now_s: float, *, last: bool) -> None:
-        """To be called when bytes of the answer go to the server. now_s: by the engine's clock. last: no more will."""
+    def sent(self, now_s: float, *, waited_s: float, last: bool) -> None:
+        """To be called when bytes of the answer go to the server. last: no more will.
+
+        now_s: by the engine's clock. waited_s: how long the server took at most to take bytes before these.
+        """
         part: Part = "first" if not last else "whole" if self.whole else "stream"
         if part in self.delivered:
             return
@@ -221,8 +227,10 @@ class Choices:
         made_s = [each.ended_s or each.last_s if last else each.first_s for each in progress]
         known_s = [at_s for at_s in made_s if at_s is not None]
         if known_s:
-            self.delivered[part] = (now_s - (max if last else min)(known_s)) * 1e3
-            self.deliveries.note(part, self.delivered[part])
+            at_s = (max if last else min)(known_s)
+            self.delivered[part] = (now_s - at_s) * 1e3
+            if waited_s < SLOW_CLIENT_S:  # else it was the client that let bytes wait, which says nothing of others
+                self.deliveries.note(part, self.delivered[part])
 
     def fail(self) -> None:
         """To be called where an error is handled: what has come of the choices could not be made an answer."""

@@ -18,13 +18,14 @@ from lts_ray.runtime.segment import Segment
 from lts_ray.runtime.step_costs import StepCosts
 from serve.engine.engine import MAX_FAILED_STEPS
 from serve.engine.engine_errors import EngineFailedError, QueueFullError
+from serve.engine.learned_times import LearnedTimes
 from serve.engine.observer import Refusal, StepRecord
 from serve.engine.response import Response
 from serve.policies.admission import Choice, judge
 from serve.policies.menu import Menu
 from serve.policies.policy import Plan, Situation
 from serve.policies.request import Request
-from tests.serve.models import Notes, alone, collect, tiny_engine, tiny_model, tiny_runtime
+from tests.serve.models import COSTS, Notes, alone, collect, tiny_engine, tiny_model, tiny_runtime
 
 ENDLESS = Request(prompt=(1, 2), max_tokens=60, ignore_eos=True)
 
@@ -287,3 +288,29 @@ def test_stop_answers_those_who_are_still_there(model: MatFormer, starts: bool) 
             engine.submit(ENDLESS)
 
     asyncio.run(main())
+
+
+def test_an_answer_that_breaks_while_its_last_token_is_on_its_way_counts_as_broken_once(
+    model: MatFormer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Counting(Notes):
+        times = 0
+
+        def broken(self) -> None:
+            self.times += 1
+
+    notes, times = Counting(), LearnedTimes(COSTS)
+    engine = tiny_engine(tiny_runtime(model), times=times, observers=[notes])
+    request = Request(prompt=(1, 2), max_tokens=3, ignore_eos=True)
+
+    async def main() -> None:
+        response = engine.submit(request)
+        # The engine's thread notes a response between its last token and its leaving.
+        monkeypatch.setattr(times.responses, "note", lambda progress, *, whole: response.cancel("failed"))
+        engine.start()
+        await collect(response)
+
+    asyncio.run(main())
+    engine.stop()
+    assert notes.times == 1
+    assert [reason for _, _, reason in notes.ends] == ["length"]

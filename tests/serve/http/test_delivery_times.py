@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 from fastapi.testclient import TestClient
 
+from serve.engine.response import Progress
 from serve.http.delivery_times import ANSWERS, PRIOR_MS, DeliveryTimes
+from serve.http.generation import Choices, Generation
 from serve.http.service import Service
 from serve.policies.budget import Budget, Timing
 from serve.policies.delivery import Delivery
@@ -65,3 +69,15 @@ def test_a_budget_is_kept_only_if_its_answer_is_delivered_in_it(
     report = client.post("/v1/completions", json=body).json()["lts"]
     assert report["budget_ms"] == {"e2e": 60_000}
     assert report["budget_met"] is False
+
+
+def test_a_client_that_is_slow_to_read_says_nothing_of_others() -> None:
+    class Ended:
+        progress = Progress(arrived_s=0.0, first_s=1.0, last_s=2.0, ended_s=2.0)
+
+    times = DeliveryTimes()
+    choices = Choices(generations=(cast("Generation", Ended()),), prompt_tokens=1, deliveries=times)
+    choices.sent(1.01, waited_s=0.0, last=False)
+    choices.sent(9.01, waited_s=7.0, last=True)
+    assert choices.delivered == {"first": pytest.approx(10), "stream": pytest.approx(7010)}
+    assert times.safe(whole=False).end_ms == PRIOR_MS
