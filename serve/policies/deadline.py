@@ -50,21 +50,21 @@ class Thresholds(Patience):
     free: Share = 0.03
     """The share by which a step may take longer so that rows in it are wider."""
     renewed: Annotated[float, Field(ge=0, le=1)] = 0.2
-    """A decision is kept, while no request comes or goes, for this share of the time to the nearest bound that is not
-    lost."""
-    spacing_ms: Share = 0.1
-    """While requests queue, a decision is kept for so long times their number even if some come or go."""
+    """A decision is kept, while no request comes, for this share of the time to the nearest bound that is not lost."""
+    spacing_ms: Share = 0.4
+    """It is kept for so long times the number of requests at least, and while some queue, even if more come."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Decision:
     at_ms: float
     """When it was made."""
-    running: tuple[int, ...]
-    """The requests that it was made for; so were those that waited."""
-    waiting: tuple[int, ...]
+    jobs: frozenset[int]
+    """The requests that it was made for. It holds for them when some have ended, too."""
+    fixed: frozenset[int]
+    """Those of them that are not elastic: while all of these are there, steps are as wide as it says."""
     until_ms: float
-    """When it is made anew, though no request has come or gone."""
+    """When it is made anew, though no request has come."""
     order: tuple[int, ...]
     cap: Option
     """Of elastic requests."""
@@ -75,6 +75,8 @@ class _Decision:
     late: frozenset[int]
     """Requests that will miss their budgets even at the narrowest."""
     holding: Holding
+    predicted: Forecast
+    """Of two caps: its own, and the narrowest for all."""
 
 
 @dataclass(kw_only=True)
@@ -87,32 +89,20 @@ class DeadlinePolicy:
     """The newest decision. It saves time, and tells when held rows are to run again; without it, they run now."""
 
     def plan(self, situation: Situation, menu: Menu, costs: StepCosts) -> Plan:
-        running = tuple([job.id for job in situation.running])
-        waiting = tuple([job.id for job in situation.waiting])
         last = self.last
-        if (
-            last is not None
-            and last.running == running
-            and last.waiting == waiting
-            and last.at_ms <= situation.now_ms < last.until_ms
-        ):
-            if last.holding.ids:
-                self.last = replace(last, holding=_next(last.holding))
-        elif last is not None and self._is_too_early(last, situation):
-            order = (*(id for id in last.order if id in waiting), *(id for id in waiting if id not in last.order))
-            self.last = replace(last, holding=_next(last.holding), order=order)
-            return _plan(self.last, situation, menu)
-        else:
-            self.last, _ = self._decide(situation, menu, costs)
-        assert self.last is not None
-        plan = _plan(self.last, situation, menu)
-        return plan if self.last.holding.ids else replace(plan, until_ms=self.last.until_ms)
+        if last is None or not (_holds(last, situation) or self._is_too_early(last, situation)):
+            self.last = last = self._decide(situation, menu, costs)
+        elif last.holding.ids:
+            self.last = last = replace(last, holding=_next(last.holding))
+        plan = _plan(last, situation, menu)
+        return plan if last.holding.ids else replace(plan, until_ms=last.until_ms)
 
     def foresee(self, situation: Situation, menu: Menu, costs: StepCosts) -> tuple[Plan, Forecast]:
-        """The plan, and the forecast of two caps: its own, and the narrowest for all."""
-        decision, predicted = self._decide(situation, menu, costs)
-        options = menu.elastic[slice(*self.span)]
-        return _plan(decision, situation, menu), predicted.under((options.index(decision.cap), len(options) - 1))
+        """The plan, and the forecast of two caps: its own, and the narrowest for all; as decided of late if that holds."""
+        last = self.last
+        if last is None or not _holds(last, situation):
+            last = self._decide(situation, menu, costs)
+        return _plan(last, situation, menu), last.predicted
 
     def _is_too_early(self, last: _Decision, situation: Situation) -> bool:
         """Whether not to decide anew yet, though requests came or went: with many in the queue that takes about as long
@@ -121,7 +111,7 @@ class DeadlinePolicy:
         passed_ms = situation.now_ms - last.at_ms
         return jobs > situation.capacity.slots and 0 <= passed_ms < self.thresholds.spacing_ms * jobs
 
-    def _decide(self, situation: Situation, menu: Menu, costs: StepCosts) -> tuple[_Decision, Forecast]:
+    def _decide(self, situation: Situation, menu: Menu, costs: StepCosts) -> _Decision:
         jobs = situation.jobs
         order = queue_order(situation, pace(situation, menu, costs), self.thresholds)
         holding, predicted, odds = self._hold(situation, order, menu, costs)
@@ -136,19 +126,20 @@ class DeadlinePolicy:
             cap = options[-1]
         free = [job for job in situation.running if job.id not in holding.ids]
         nearest_ms = min([job.due_ms for job in jobs if job.elastic and job.id not in late], default=inf)
-        decision = _Decision(
+        left_ms = self.thresholds.renewed * (nearest_ms - situation.now_ms)
+        return _Decision(
             at_ms=situation.now_ms,
-            until_ms=situation.now_ms + min(STALE_MS, self.thresholds.renewed * (nearest_ms - situation.now_ms)),
-            running=tuple([job.id for job in situation.running]),
-            waiting=tuple([job.id for job in situation.waiting]),
+            until_ms=situation.now_ms + min(STALE_MS, max(left_ms, self.thresholds.spacing_ms * len(jobs))),
+            jobs=frozenset([job.id for job in jobs]),
+            fixed=_fixed(situation),
             order=order,
             cap=cap,
             alone=self._widened(cap, free, situation, menu, costs),
             together=self._widened(cap, situation.running, situation, menu, costs),
             late=late,
             holding=holding,
+            predicted=predicted.under((options.index(cap), len(options) - 1)),
         )
-        return decision, predicted
 
     def _hold(
         self, situation: Situation, order: Sequence[int], menu: Menu, costs: StepCosts
@@ -194,6 +185,19 @@ class DeadlinePolicy:
         return cap
 
 
+def _fixed(situation: Situation) -> frozenset[int]:
+    return frozenset([job.id for job in situation.jobs if not job.elastic])
+
+
+def _holds(decision: _Decision, situation: Situation) -> bool:
+    """Whether it is what would be decided now, or nearly so: no request has come, and none left that keeps steps wide."""
+    return (
+        decision.at_ms <= situation.now_ms < decision.until_ms
+        and decision.jobs.issuperset([job.id for job in situation.jobs])
+        and decision.fixed == _fixed(situation)
+    )
+
+
 def _next(holding: Holding) -> Holding:
     """One step later."""
     return replace(holding, wait=(holding.wait - 1) % holding.every) if holding.ids else NONE_HELD
@@ -207,6 +211,9 @@ def _group(job: Job, menu: Menu, chunk_tokens: int) -> Group:
 
 def _plan(decision: _Decision, situation: Situation, menu: Menu) -> Plan:
     held = decision.holding.ids if decision.holding.wait else frozenset()
+    waiting = [job.id for job in situation.waiting]
+    order = [id for id in decision.order if id in waiting]
+    order += [id for id in waiting if id not in order]
     decoding = decision.alone if held else decision.together
     options = {}
     for job in situation.jobs:
@@ -216,4 +223,4 @@ def _plan(decision: _Decision, situation: Situation, menu: Menu) -> Plan:
             options[job.id] = menu.narrowest
         else:
             options[job.id] = decoding if job.decodes else decision.cap
-    return Plan(options=options, order=decision.order, held=held)
+    return Plan(options=options, order=tuple(order), held=held)

@@ -236,7 +236,7 @@ def test_nothing_is_asked_while_all_decode_and_the_decision_holds() -> None:
     policy = Counted(anew=False)
     steps = steps_of([(0, Request(prompt=(0,), max_tokens=40, budget=Budget(e2e_ms=1e6)))], policy, costs=FLAT)
     assert len(steps) == 40
-    assert policy.asked == 2 + len(range(4, 40, 3))  # prompt, first step of decoding, then past 50 ms: 3 steps of 20.2
+    assert policy.asked == 2 + len(range(3, 40, 3))  # prompt, first step of decoding, then past 50 ms: 3 steps of 20.2
 
 
 @given(situations(), st.sampled_from([FLAT, RISING]))
