@@ -38,7 +38,7 @@ class Thresholds(Patience):
     hopeless: Annotated[float, Field(ge=0, le=1)] = 0.9
     """With less than this share of the time that it is likely to take a budget counts as lost; above it, its odds grow
     evenly up to the time within which it is safe (see Deviation)."""
-    worth: Share = 0.03
+    worth: Share = 0.01
     """The share of the budgets kept under any cap that a narrower one must be expected to save, or the wider one is
     taken."""
     worth_most: Share = 0.6
