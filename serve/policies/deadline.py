@@ -98,7 +98,7 @@ class DeadlinePolicy:
         return plan if last.holding.ids else replace(plan, until_ms=last.until_ms)
 
     def foresee(self, situation: Situation, menu: Menu, costs: StepCosts) -> tuple[Plan, Forecast]:
-        """The plan, and the forecast of two caps: its own, and the narrowest for all; as decided of late if that holds."""
+        """The plan, and the forecast of two caps: its own, and the narrowest for all. As decided last, if that holds."""
         last = self.last
         if last is None or not _holds(last, situation):
             last = self._decide(situation, menu, costs)
@@ -190,7 +190,7 @@ def _fixed(situation: Situation) -> frozenset[int]:
 
 
 def _holds(decision: _Decision, situation: Situation) -> bool:
-    """Whether it is what would be decided now, or nearly so: no request has come, and none left that keeps steps wide."""
+    """Whether it is about what would be decided now: no request has come, and none left that keeps steps wide."""
     return (
         decision.at_ms <= situation.now_ms < decision.until_ms
         and decision.jobs.issuperset([job.id for job in situation.jobs])

@@ -90,7 +90,7 @@ def test_slack_that_shrinks_narrows_though_nobody_comes_or_goes() -> None:
 
 def test_one_among_many_may_be_nearer_to_its_bound_than_one_that_is_alone() -> None:
     """The more there are, the more it takes to narrow them all; but nobody is let miss for it who could be in time."""
-    near, many = due_in(10 * 20.2 * 1.1), tuple(due_in(1e5, id=id) for id in range(2, 9))
+    near, many = due_in(10 * 20.2 * 1.14), tuple(due_in(1e5, id=id) for id in range(2, 9))
     assert plan_of(near).options[1] == L
     assert plan_of(near, *many).options[1] == XL
     assert plan_of(due_in(10 * 20.2 * 0.98), *many).options[1] == L
