@@ -98,7 +98,7 @@ class DeadlinePolicy:
         return plan if last.holding.ids else replace(plan, until_ms=last.until_ms)
 
     def foresee(self, situation: Situation, menu: Menu, costs: StepCosts) -> tuple[Plan, Forecast]:
-        """The plan, and the forecast of two caps: its own, and the narrowest for all. As decided last, if that holds."""
+        """The plan, and the forecast of two caps: its own, and the narrowest for all. As decided last if that holds."""
         last = self.last
         if last is None or not _holds(last, situation):
             last = self._decide(situation, menu, costs)
