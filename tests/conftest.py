@@ -26,9 +26,11 @@ from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
 from lts_ray.text.tokenizer import save_tokenizer, train_tokenizer
 
-# A shell starts what runs in the background without Ctrl-C, and its children inherit that: tests send it to them.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell starts what runs in the background without Ctrl-C, nohup without SIGHUP, and children inherit that: tests send
+# both to them.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 settings.register_profile("repository", derandomize=True, deadline=None)  # a run is red or green, never by chance
 settings.load_profile("repository")
 typer.main.get_command = cache(typer.main.get_command)  # else each command of a test makes all verbs anew: 35 ms
