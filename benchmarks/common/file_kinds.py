@@ -40,22 +40,8 @@ from lts_ray.text.tokenizer import save_tokenizer, train_tokenizer
 from lts_ray.training.loop import chosen
 from lts_ray.training.run_settings import RunSettings
 
-WORDS = [
-    "the",
-    "nation",
-    "congress",
-    "of",
-    "and",
-    "to",
-    "public",
-    "state",
-    "law",
-    "people",
-    "year",
-    "great",
-    "war",
-    "peace",
-]
+TEXT = "the nation congress of and to public state law people year great war peace"
+WORDS = TEXT.split()
 IN, OUT = "IN/", "OUT"
 """Stand in commands for the folder of the files, and for one that is not there."""
 SERVE = "serve"

@@ -48,10 +48,8 @@ class CostCorrection:
         """Learn from one step. quiet_ms: by the costs without a correction. prompt: whether it read a piece of one."""
         if quiet_ms <= 0 or actual_ms <= 0:
             return
-        unit, said = (
-            self._unit_ms / quiet_ms,
-            float(prompt),
-        )  # of the overhead and of what prompts add; 1 of the slowdown
+        # What the step says of the overhead and of what prompts add; of the slowdown, 1.
+        unit, said = self._unit_ms / quiet_ms, float(prompt)
         c00, c01, c02, c11, c12, c22 = [(1 - FORGETTING) * value for value in self._covariance]
         c00 += UNCERTAIN[0] * FORGETTING
         c11 += UNCERTAIN[1] * FORGETTING

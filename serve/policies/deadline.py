@@ -105,8 +105,8 @@ class DeadlinePolicy:
         return _plan(last, situation, menu), last.predicted
 
     def _is_too_early(self, last: _Decision, situation: Situation) -> bool:
-        """Whether not to decide anew yet, though requests came or went: with many in the queue that takes about as long
-        as a short step, and a request behind many others can wait for it."""
+        """Whether not to decide anew yet, though requests came: with many in the queue that takes about as long as a
+        short step, and a request behind many others can wait for it."""
         jobs = len(situation.running) + len(situation.waiting)
         passed_ms = situation.now_ms - last.at_ms
         return jobs > situation.capacity.slots and 0 <= passed_ms < self.thresholds.spacing_ms * jobs
@@ -211,6 +211,8 @@ def _group(job: Job, menu: Menu, chunk_tokens: int) -> Group:
 
 def _plan(decision: _Decision, situation: Situation, menu: Menu) -> Plan:
     held = decision.holding.ids if decision.holding.wait else frozenset()
+    if held.issuperset([job.id for job in situation.running]):
+        held = frozenset()  # those that they made way for have ended
     waiting = [job.id for job in situation.waiting]
     order = [id for id in decision.order if id in waiting]
     order += [id for id in waiting if id not in order]

@@ -140,6 +140,14 @@ def test_one_without_a_budget_sits_out_most_steps_where_that_saves_a_budget_and_
     assert not any(plan.held for plan in hold((free, easy), 20))
 
 
+def test_a_held_row_runs_once_those_have_ended_that_it_made_way_for() -> None:
+    free, tight = running_job(1, remaining=100), due_in(20 * 3.4 + 6 * 20.2, id=2, remaining=20)
+    policy = DeadlinePolicy()
+    plans = [policy.plan(situation_of(running=(free, tight), now_ms=ms, slots=8), MENU, FLAT) for ms in (0.0, 0.1)]
+    assert plans[-1].held == {1}
+    assert not policy.plan(situation_of(running=(free,), now_ms=0.2, slots=8), MENU, FLAT).held
+
+
 def test_held_rows_run_in_every_so_many_th_step_at_least() -> None:
     free = running_job(1, remaining=1000)
     tight = tuple(due_in(40 * 3.4 + 11 * 20.2, id=id, remaining=40) for id in (2, 3))
