@@ -1,0 +1,83 @@
+"""Which replica a request goes to, against what each replica's own policy says of it."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serve.policies.admission import judge
+from serve.policies.budget import Budget
+from serve.policies.deadline import DeadlinePolicy
+from serve.policies.policy import Job
+from serve.policies.request import Request
+from serve.routing.budget_router import BudgetRouter
+from serve.routing.replica_view import ReplicaView
+from tests.serve.policies.situations import FLAT, MENU, RISING, L, running_job, situation_of
+
+
+def view(id: str, *, slowness: float = 1.0, running: int = 0, cost: float = 1.0, kind: str = "cpu") -> ReplicaView:
+    jobs = tuple(running_job(place, budget=Budget(e2e_ms=1e5), option=L) for place in range(running))
+    return ReplicaView(
+        id=id, kind=kind, cost=cost, menu=MENU, costs=FLAT.scaled(slowness), situation=situation_of(running=jobs)
+    )
+
+
+def asking(e2e_ms: float | None = None, **fields: object) -> Request:
+    return Request(prompt=(1,) * 4, max_tokens=10, budget=Budget(e2e_ms=e2e_ms), **fields)
+
+
+def chosen(request: Request, *views: ReplicaView, shared: dict[str, int] | None = None) -> tuple[str, str | None]:
+    route = BudgetRouter().route(request, views, shared=shared or {}, now_ms=0.0)
+    return route.replica, route.submodel
+
+
+def test_a_budget_goes_where_the_widest_submodel_keeps_it() -> None:
+    slow, fast = view("slow", slowness=4), view("fast")
+    assert chosen(asking(240), slow, fast) == ("fast", "XL")
+    assert chosen(asking(1_000), slow, fast)[1] == "XL"
+
+
+def test_among_equals_the_cheapest_then_the_warmest_then_the_idlest() -> None:
+    assert chosen(asking(1e6), view("dear", cost=3), view("cheap"))[0] == "cheap"
+    assert chosen(asking(1e6), view("cold"), view("warm"), shared={"warm": 3})[0] == "warm"
+    assert chosen(asking(1e6), view("busy", running=2), view("idle"))[0] == "idle"
+
+
+def test_a_budget_that_nothing_keeps_goes_where_it_ends_soonest() -> None:
+    route = BudgetRouter().route(asking(1), [view("slow", slowness=3), view("fast")], shared={}, now_ms=0.0)
+    assert (route.replica, route.met) == ("fast", False)
+
+
+def test_without_a_budget_the_universal_model_runs_where_it_ends_soonest_and_takes_no_budget_away() -> None:
+    assert chosen(asking(), view("slow", slowness=3), view("fast")) == ("fast", "XL")
+    tight = running_job(1, budget=Budget(e2e_ms=60.0), option=L)  # ten tokens: 6 ms each, and XL takes 20.2
+    held = ReplicaView(id="held", kind="cpu", cost=1, menu=MENU, costs=FLAT, situation=situation_of(running=(tight,)))
+    assert chosen(asking(), held, view("slow", slowness=3))[0] == "slow"
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(0.5, 4), st.integers(0, 3), st.integers(1, 3)), min_size=1, max_size=6),
+    st.floats(20, 2_000),
+)
+def test_what_is_chosen_keeps_the_budget_wherever_any_replicas_policy_says_that_it_would(
+    nodes: list[tuple[float, int, int]], budget_ms: float
+) -> None:
+    views = [
+        view(str(place), slowness=slowness, running=running, cost=cost)
+        for place, (slowness, running, cost) in enumerate(nodes)
+    ]
+    request = asking(budget_ms)
+    job = Job(id=-1, request=request, arrived_ms=0.0)
+    said = [judge(one.situation, job, one.menu, one.costs, DeadlinePolicy()) for one in views]
+    route = BudgetRouter().route(request, views, shared={}, now_ms=0.0)
+    losses = [choice.option.shortfall for choice in said if choice.met]
+    assert route.met == bool(losses)
+    if losses:
+        assert route.loss == min(losses)
+
+
+def test_the_rough_outlook_is_what_the_policy_forecasts_of_an_idle_replica() -> None:
+    idle = ReplicaView(id="a", kind="cpu", cost=1, menu=MENU, costs=RISING, situation=situation_of())
+    choice = judge(idle.situation, Job(id=1, request=asking(1e6), arrived_ms=0.0), MENU, RISING, DeadlinePolicy())
+    assert abs(idle.outlook.token_ms[0] / choice.predicted.tpot_ms - 1) < 0.05
