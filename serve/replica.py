@@ -44,6 +44,7 @@ CALIBRATION_S, REHEARSAL_S = 3.0, 1.0
 @dataclass(frozen=True, kw_only=True)
 class Replica:
     args: ServeArgs
+    engine: Engine
     service: Service
     metrics: PrometheusMetrics
     keys: Keys | None
@@ -65,7 +66,7 @@ class Replica:
     def reconfigure(self, given: Mapping[str, object]) -> None:
         """From the next step on. Raises LtsRayError, and changes nothing, for what does not fit."""
         config = read_record(UserConfig, given, what="user_config")
-        self.service.engine.use_policy(config.build())
+        self.engine.use_policy(config.build())
         logger.info("the policy is %s", record_json(config))
 
 
@@ -135,7 +136,7 @@ def build_replica(
         limits=args.limits,
         deliveries=DeliveryTimes(attainment=args.attainment),
     )
-    return Replica(args=args, service=service, metrics=metrics, keys=keys)
+    return Replica(args=args, engine=engine, service=service, metrics=metrics, keys=keys)
 
 
 def matching_target(frontier: Frontier, labels: Mapping[str, str]) -> str | None:

@@ -21,7 +21,7 @@ FLOORS = (
     ("lts_ray/models/matformer",),
     ("lts_ray/models/matformer/hugging_face", "lts_ray/spaces", "lts_ray/decoding", "lts_ray/runtime"),
     ("lts_ray/models/backbones", "lts_ray/models/gemma3n", "lts_ray/models/vit", "serve/policies"),
-    ("lts_ray/checkpoints", "lts_ray/proxies", "serve/engine"),
+    ("lts_ray/checkpoints", "lts_ray/proxies", "serve/engine", "serve/routing"),
     ("lts_ray/evaluation", "lts_ray/measurement/subjects", "serve/http", "serve/metrics", "serve/simulate"),
     ("lts_ray/evaluation/harness", "lts_ray/measurement", "lts_ray/training/learners"),
     ("lts_ray/measurement/on_ray", "lts_ray/search/algorithms", "lts_ray/training"),

@@ -49,7 +49,16 @@ class ResponseFailed:
     message: str
 
 
-Event = Admitted | Token | Ended | ResponseFailed
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """It went to a replica of a fleet: at first, and again each time that one was lost and another goes on with it."""
+
+    kind: str
+    """Of node, as the fleet's file calls it."""
+    replica: str
+
+
+Event = Placed | Admitted | Token | Ended | ResponseFailed
 
 
 @dataclass(kw_only=True)
@@ -67,8 +76,10 @@ class Progress:
     first_s: float | None = None
     last_s: float | None = None
     ended_s: float | None = None
+    places: tuple[Placed, ...] = ()
+    """Where it went, one after the other; none where there is no fleet."""
 
-    def note(self, event: Admitted | Token | Ended) -> None:
+    def note(self, event: Placed | Admitted | Token | Ended) -> None:
         match event:
             case Token():
                 self.submodels[event.submodel] += 1
@@ -79,6 +90,8 @@ class Progress:
                 self.submodel, self.predicted, self.admitted_s = event.submodel, event.predicted, event.at_s
             case Ended():
                 self.ended_s = event.at_s
+            case Placed():
+                self.places += (event,)
 
     @property
     def tokens(self) -> int:

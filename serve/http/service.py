@@ -9,9 +9,9 @@ from functools import partial
 from lts_ray.decoding.sampling import Sampling
 from lts_ray.errors import LtsRayError
 from lts_ray.text.tokenizer import Tokenizer
-from serve.engine.engine import Engine
 from serve.engine.engine_errors import BudgetInfeasibleError
 from serve.engine.response import Response
+from serve.engine.serving import Serving
 from serve.http.api_error import ApiError
 from serve.http.delivery_times import DeliveryTimes
 from serve.http.generation import Choices, Generation
@@ -33,7 +33,7 @@ SAMPLED = {field.name for field in fields(Sampling)}
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
-    engine: Engine
+    engine: Serving
     tokenizer: Tokenizer
     name: str
     """What clients call the model."""

@@ -38,8 +38,7 @@ class BudgetRouter:
             routes.append(_asked(view, request, now_ms))
             if routes[-1].met is not False:
                 break
-        best = routes[-1] if routes[-1].met is not False else routes[0]
-        return best
+        return routes[-1] if routes[-1].met is not False else routes[0]
 
 
 def _ranked(request: Request, replicas: Sequence[ReplicaView], shared: Mapping[str, int]) -> list[ReplicaView]:
@@ -60,7 +59,7 @@ def _ranked(request: Request, replicas: Sequence[ReplicaView], shared: Mapping[s
     loads = [view.load for view in replicas]
     if not request.budget or request.pinned is not None:  # the widest, where it ends first and takes nothing away
         harm = token_ms[:, 0] > most_ms
-        return [replicas[row] for row in np.lexsort((loads, e2e_ms[:, 0], harm))]
+        return [replicas[row] for row in np.lexsort(np.array([loads, e2e_ms[:, 0], harm]))]
     safe = np.array([view.situation.deviation.at("e2e", e2e_ms[row])[1] for row, view in enumerate(replicas)])
     budget = request.budget
     keeps = token_ms <= most_ms[:, None]
@@ -70,7 +69,7 @@ def _ranked(request: Request, replicas: Sequence[ReplicaView], shared: Mapping[s
     quality = np.where(keeps, losses, inf).min(axis=1)
     costs = [view.cost for view in replicas]
     fastest = np.where(np.isfinite(quality), 0.0, e2e_ms.min(axis=1))  # only where nothing keeps it
-    return [replicas[row] for row in np.lexsort((loads, -cached, costs, fastest, quality))]
+    return [replicas[row] for row in np.lexsort(np.array([loads, -cached, costs, fastest, quality]))]
 
 
 def _asked(view: ReplicaView, request: Request, now_ms: float) -> Route:
