@@ -91,19 +91,25 @@ def _generated(choices: Choices) -> dict[str, Any]:
     for generation in choices.generations:
         submodels += generation.progress.submodels
     reports = [generation.report() for generation in choices.generations]
-    alone = len(reports) == 1
     mets = [report.budget_met for report in reports]
+
+    def of_each(name: str) -> Any:
+        values = [getattr(report, name) for report in reports]
+        return values[0] if len(values) == 1 else values
+
+    in_fleet = any(report.replica is not None for report in reports)
     return {
         "prompt_tokens": choices.prompt_tokens,
         "completion_tokens": submodels.total(),
         "choices": len(reports),
         "submodels": dict(submodels),
         "budget_ms": reports[0].budget_ms,  # one budget holds for all choices
-        "predicted_ms": reports[0].predicted_ms if alone else [report.predicted_ms for report in reports],
-        "measured_ms": reports[0].measured_ms if alone else [report.measured_ms for report in reports],
-        "time_ms": reports[0].time_ms if alone else [report.time_ms for report in reports],
+        "predicted_ms": of_each("predicted_ms"),
+        "measured_ms": of_each("measured_ms"),
+        "time_ms": of_each("time_ms"),
         "delivered_ms": {part: round(ms, 2) for part, ms in choices.delivered.items()},
         "budget_met": None if None in mets else all(mets),
+        **({name: of_each(name) for name in ("kind", "replica", "migrations")} if in_fleet else {}),
     }
 
 

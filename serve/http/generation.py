@@ -122,6 +122,9 @@ class Generation:
         )
         if self._untrained & {progress.submodel, *progress.submodels}:
             report.untrained = True  # where it is false it is left out
+        if progress.places:
+            last = progress.places[-1]
+            report.kind, report.replica, report.migrations = last.kind, last.replica, len(progress.places) - 1
         return report
 
     def _time_ms(self, progress: Progress, e2e_ms: float) -> dict[Literal["queue", "engine", "delivery"], float]:

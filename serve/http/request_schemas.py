@@ -40,6 +40,10 @@ class RequestHeaders(BaseModel):
     """Budget: milliseconds a token after the first"""
     x_slo_e2e_ms: HeaderMilliseconds = None
     """Budget: milliseconds for the whole response"""
+    x_llm_d_slo_ttft_ms: HeaderMilliseconds = None
+    """llm-d's name of `x-slo-ttft-ms`; of both the tighter one holds"""
+    x_llm_d_slo_tpot_ms: HeaderMilliseconds = None
+    """llm-d's name of `x-slo-tpot-ms`; of both the tighter one holds"""
     x_slo_strict: HeaderSwitch = False
     """Refuse the request with 429 rather than miss its budget"""
     x_lts_trace: HeaderSwitch = False
@@ -103,9 +107,12 @@ class GenerationRequest(UnusedFields):
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
     def budget(self, headers: RequestHeaders) -> Budget:
-        """The body's and the headers': where both bound the whole response, both must hold."""
-        e2e = [limit for limit in (headers.x_slo_e2e_ms, self.latency_budget_ms) if limit is not None]
-        return Budget(ttft_ms=headers.x_slo_ttft_ms, tpot_ms=headers.x_slo_tpot_ms, e2e_ms=min(e2e, default=None))
+        """The body's and the headers': where two bound the same time, both must hold."""
+        return Budget(
+            ttft_ms=_tighter(headers.x_slo_ttft_ms, headers.x_llm_d_slo_ttft_ms),
+            tpot_ms=_tighter(headers.x_slo_tpot_ms, headers.x_llm_d_slo_tpot_ms),
+            e2e_ms=_tighter(headers.x_slo_e2e_ms, self.latency_budget_ms),
+        )
 
     @property
     def wants_usage(self) -> bool:
@@ -240,6 +247,10 @@ def refusal_of_header(problem: Mapping[str, Any]) -> ApiError:
     """problem: as FastAPI reports it."""
     name, message = str(problem["loc"][-1]), problem["msg"].removeprefix("Value error, ")
     return ApiError(f"header {name} {message}; got {_shorten(problem['input'])}", param=name, code="invalid_value")
+
+
+def _tighter(*limits: float | None) -> float | None:
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _refusal(problem: ErrorDetails) -> ApiError:

@@ -45,6 +45,12 @@ class Report(OwnShape):
     """By what was measured and the delivery. Null without a budget, or before anything came."""
     untrained: bool = False
     """True only where a submodel has written that nothing vouches for: it was never trained, nor its loss measured."""
+    kind: str | None = None
+    """Of node, on which it ended. This and what follows are there only where a fleet serves."""
+    replica: str | None = None
+    """On which it ended."""
+    migrations: int = 0
+    """How often another replica has gone on with it, because the one before was lost or had to leave."""
 
 
 class ReportPerChoice(OwnShape):

@@ -217,6 +217,20 @@ def test_budgets_choose_the_submodel_and_the_answer_tells_how_it_went(client: Te
     assert both.json()["lts"]["budget_ms"] == {"e2e": 1e6}
 
 
+@pytest.mark.parametrize("kind", ["ttft", "tpot"])
+def test_llm_ds_names_of_the_budgets_mean_what_ours_do_and_the_tighter_holds(client: TestClient, kind: str) -> None:
+    ours, theirs = f"x-slo-{kind}-ms", f"x-llm-d-slo-{kind}-ms"
+    for headers, limit_ms in (
+        ({theirs: "1e6"}, 1e6),
+        ({ours: "1e6", theirs: "1e7"}, 1e6),
+        ({ours: "1e7", theirs: "1e6"}, 1e6),
+    ):
+        report = complete(client, headers=headers).json()["lts"]
+        assert (report["budget_ms"], report["budget_met"]) == ({kind: limit_ms}, True)
+    refused = complete(client, {theirs: "0.0001", "x-slo-strict": "true"})
+    assert (refused.status_code, kind in refused.json()["error"]["smallest_feasible_budget_ms"]) == (429, True)
+
+
 def test_an_impossible_budget_is_served_by_the_smallest_unless_it_is_strict(client: TestClient) -> None:
     assert complete(client, latency_budget_ms=0.5).json()["lts"]["submodel"] == "S"
     refused = complete(client, {"x-slo-strict": "true"}, latency_budget_ms=0.5)
@@ -304,6 +318,8 @@ REFUSED: list[tuple[str, dict[str, Any] | bytes, dict[str, str], int, str | None
     ("budget of months", {"latency_budget_ms": 1e10}, {}, 400, "latency_budget_ms"),
     ("header of months", {}, {"x-slo-e2e-ms": "1e10"}, 400, "x-slo-e2e-ms"),
     ("zero header", {}, {"x-slo-ttft-ms": "0"}, 400, "x-slo-ttft-ms"),
+    ("zero header of llm-d", {}, {"x-llm-d-slo-ttft-ms": "0"}, 400, "x-llm-d-slo-ttft-ms"),
+    ("header of llm-d as text", {}, {"x-llm-d-slo-tpot-ms": "fast"}, 400, "x-llm-d-slo-tpot-ms"),
     ("NaN header", {}, {"x-slo-tpot-ms": "nan"}, 400, "x-slo-tpot-ms"),
     ("header as text", {}, {"x-slo-e2e-ms": "soon"}, 400, "x-slo-e2e-ms"),
     ("strictness", {}, {"x-slo-strict": "perhaps"}, 400, "x-slo-strict"),
