@@ -7,9 +7,9 @@ replayed in seconds, and the same seed gives the same steps.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from math import exp
+from math import exp, inf
 
 import numpy as np
 
@@ -17,9 +17,10 @@ from lts_ray.runtime.step_costs import StepCosts
 from serve.engine.blocks import blocks_for_batch
 from serve.engine.learned_times import LearnedTimes
 from serve.engine.scheduler import Scheduler
-from serve.engine.step import Part
+from serve.engine.step import Part, Step
 from serve.policies.budget import Timing
 from serve.policies.capacity import Capacity
+from serve.policies.deviation import Deviation
 from serve.policies.menu import Menu
 from serve.policies.policy import Job, Policy
 from serve.policies.request import Request
@@ -28,6 +29,8 @@ from serve.simulate.request_outcome import Outcome, refused
 
 RUN = 100
 """Steps whose recorded noise is drawn together."""
+Choose = Callable[[Request, float], int | None]
+"""Which engine, by its place, a request gets that comes at a time of the virtual clock; None: it is refused."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +58,11 @@ class SimulatedEngine:
         self, node: SimulatedReplica, policy: Policy, *, longest: int, rng: np.random.Generator | None = None
     ) -> None:
         """longest: the most tokens of a request, its prompt's included. rng: for the noise, if there is any."""
-        self.now_ms = 0.0
+        self.now_ms, self.ends_ms = 0.0, inf
+        self.changes = 0
+        """Counts what changes its requests: their coming, and steps that begin and end."""
         self._node, self._rng = node, rng
+        self._step: Step | None = None
         self._left: dict[int, int] = {}
         believed = node.costs if node.believed is None else node.believed
         self._times = LearnedTimes(believed, attainment=node.attainment, clock=lambda: self.now_ms / 1e3)
@@ -74,26 +80,53 @@ class SimulatedEngine:
         if not self.scheduler.add(Job(id=id, request=request, arrived_ms=arrived_ms)):
             return False
         self._left[id] = request.max_tokens
+        self.changes += 1
         return True
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more may wait."""
+        return len(self.scheduler.waiting) < self._node.capacity.max_queue
 
     def step(self) -> list[tuple[Part, bool]]:
         """Run the next step, if there is one. Returns the parts that made a token, and whether it was the last one."""
-        node, scheduler = self._node, self.scheduler
+        self.begin(self.now_ms)
+        return [] if self._step is None else self.finish()
+
+    def begin(self, now_ms: float) -> None:
+        """Start the next step, if there is one and none runs; others may come and go until it ends, at `ends_ms`."""
+        if self._step is not None or not self.scheduler.has_work:
+            return
+        node, self.now_ms, self.changes = self._node, now_ms, self.changes + 1
         self._times.begin()
-        step = scheduler.step(self.now_ms, self._times.costs, self._times.deviation)
-        if step is None:
-            return []
+        self._step = step = self.scheduler.step(now_ms, self.costs, self.deviation)
+        assert step is not None
         duration_ms = node.costs.step_ms(step.groups)
         if node.noise:
             assert self._rng is not None
             duration_ms *= exp(node.noise * self._rng.standard_normal())
         if node.recorded:
             duration_ms *= next(self._noise)
-        self.now_ms += duration_ms
+        self.ends_ms = now_ms + duration_ms
+
+    def finish(self) -> list[tuple[Part, bool]]:
+        """The step that runs is over, and it is `ends_ms`. Returns what `step` does."""
+        assert self._step is not None
+        step, self._step = self._step, None
+        self.now_ms, self.ends_ms, self.changes = self.ends_ms, inf, self.changes + 1
         self._times.end(step)
         made = [part for part in step.parts if part.segment.wants_logits]
-        scheduler.took(step, {part.id: 0 for part in made}, self.now_ms)
+        self.scheduler.took(step, {part.id: 0 for part in made}, self.now_ms)
         return [(part, self._ends(part.id)) for part in made]
+
+    @property
+    def costs(self) -> StepCosts:
+        """As it has corrected them."""
+        return self._times.costs
+
+    @property
+    def deviation(self) -> Deviation:
+        return self._times.deviation
 
     def _ends(self, id: int) -> bool:
         self._left[id] -= 1
@@ -134,26 +167,45 @@ def simulate(
     arrivals: Sequence[Arrival], *, node: SimulatedReplica, policy: Policy, rng: np.random.Generator
 ) -> tuple[Outcome, ...]:
     """What becomes of each request, in the order of `arrivals`, which must be that of their times."""
-    longest = max((arrival.prompt_tokens + arrival.output_tokens for arrival in arrivals), default=1)
-    engine = SimulatedEngine(node, policy, longest=longest, rng=rng)
+    engine = SimulatedEngine(node, policy, longest=longest_of(arrivals), rng=rng)
+    return replay(arrivals, [engine], lambda request, now_ms: 0)
+
+
+def longest_of(arrivals: Sequence[Arrival]) -> int:
+    """The most tokens of a request, its prompt's included."""
+    return max((arrival.prompt_tokens + arrival.output_tokens for arrival in arrivals), default=1)
+
+
+def replay(arrivals: Sequence[Arrival], engines: Sequence[SimulatedEngine], choose: Choose) -> tuple[Outcome, ...]:
+    """What becomes of each request, in the order of `arrivals`, which must be that of their times.
+
+    What happens at one moment: steps end, requests come, steps begin.
+    """
     outcomes: dict[int, Outcome] = {}
     served: dict[int, _Served] = {}
-    arrived = 0
+    arrived, now_ms = 0, 0.0
     while len(outcomes) < len(arrivals):
-        if not engine.scheduler.has_work:
-            engine.now_ms = max(engine.now_ms, arrivals[arrived].at_ms)
-        while arrived < len(arrivals) and arrivals[arrived].at_ms <= engine.now_ms:
+        next_ms = min(engine.ends_ms for engine in engines)
+        if arrived < len(arrivals):
+            next_ms = min(next_ms, arrivals[arrived].at_ms)
+        now_ms = max(now_ms, next_ms)
+        for engine in engines:
+            for part, ended in engine.finish() if engine.ends_ms <= now_ms else ():
+                request = served[part.id]
+                if not request.submodels:
+                    request.first_ms = now_ms
+                request.submodels[part.option.name] += 1
+                if ended:
+                    outcomes[part.id] = served.pop(part.id).outcome(now_ms)
+        while arrived < len(arrivals) and arrivals[arrived].at_ms <= now_ms:
             arrival = arrivals[arrived]
-            if engine.submit(arrived, arrival.request(), arrived_ms=arrival.at_ms):
+            asked = arrival.request()
+            place = choose(asked, now_ms)
+            if place is not None and engines[place].submit(arrived, asked, arrived_ms=arrival.at_ms):
                 served[arrived] = _Served(arrival=arrival)
             else:
                 outcomes[arrived] = refused(arrival, "rejected", {})
             arrived += 1
-        for part, ended in engine.step():
-            request = served[part.id]
-            if not request.submodels:
-                request.first_ms = engine.now_ms
-            request.submodels[part.option.name] += 1
-            if ended:
-                outcomes[part.id] = served.pop(part.id).outcome(engine.now_ms)
+        for engine in engines:
+            engine.begin(now_ms)
     return tuple(outcomes[index] for index in range(len(arrivals)))

@@ -1,0 +1,95 @@
+"""Several simulated replicas behind a router: one alone is as `simulate` has it, and more are as the router says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serve.policies.budget import Budget
+from serve.policies.named_policies import policy_named
+from serve.policies.request import Request
+from serve.routing.budget_router import BudgetRouter
+from serve.routing.replica_view import ReplicaView
+from serve.routing.router import Route, Router
+from serve.routing.simple_routers import LeastOutstanding, PowerOfTwo, PrefixAware, RoundRobin, StaticGrid
+from serve.simulate.arrival import Arrival
+from serve.simulate.simulate import SimulatedReplica, simulate
+from serve.simulate.simulate_fleet import FleetReplica, FleetRun, simulate_fleet
+from tests.serve.simulate.test_simulate import FLAT, NODE, arrival, loads
+
+SLOW = replace(NODE, costs=FLAT.scaled(4))
+ROUTERS: tuple[Callable[[], Router], ...] = (
+    BudgetRouter,
+    RoundRobin,
+    LeastOutstanding,
+    PowerOfTwo,
+    PrefixAware,
+    lambda: StaticGrid(kinds=[(10.0, "fast"), (1e9, "slow")]),
+)
+
+
+def run(arrivals: list[Arrival], router: Router, *nodes: SimulatedReplica, policy: str = "deadline") -> FleetRun:
+    replicas = [FleetReplica(id=f"r{n}", kind="fast", cost=1.0, node=node) for n, node in enumerate(nodes)]
+    rng = np.random.default_rng(3)
+    return simulate_fleet(arrivals, replicas=replicas, router=router, policy=lambda: policy_named(policy), rng=rng)
+
+
+@settings(max_examples=30)
+@given(loads(), st.sampled_from(ROUTERS), st.sampled_from(["deadline", "fixed"]), st.sampled_from([None, 12]))
+def test_one_replica_behind_any_router_is_as_without_one(
+    arrivals: list[Arrival], router: Callable[[], Router], policy: str, n_blocks: int | None
+) -> None:
+    node = replace(NODE, n_blocks=n_blocks, noise=0.1, attainment=0.9)
+    rng = np.random.default_rng(3)
+    alone = simulate(arrivals, node=node, policy=policy_named(policy), rng=rng)
+    assert run(arrivals, router(), node, policy=policy).outcomes == alone
+
+
+@pytest.mark.parametrize("router", ROUTERS)
+def test_nothing_is_lost_and_only_full_queues_refuse(router: Callable[[], Router]) -> None:
+    arrivals = [arrival(at_ms, output=6, budget=Budget(e2e_ms=300.0)) for at_ms in range(30)]
+    played = run(arrivals, router(), NODE, SLOW, NODE)
+    for outcome, place in zip(played.outcomes, played.places, strict=True):
+        assert (outcome.status == "rejected") == (place is None)
+        assert sum(outcome.submodels.values()) == (6 if place else 0)
+    refused = played.places.count(None)
+    assert 0 < refused < 30
+    assert None not in played.places[:12]  # before, there is room in some queue
+    assert run(arrivals, router(), NODE, SLOW, NODE) == played
+
+
+def test_a_budget_that_only_the_fast_node_keeps_goes_there() -> None:
+    tight = [arrival(1000.0 * n, output=5, budget=Budget(e2e_ms=5 * 3.4 * 2)) for n in range(4)]
+    played = run(tight, BudgetRouter(), SLOW, NODE)
+    assert played.places == ("r1",) * 4
+    assert all(outcome.met for outcome in played.outcomes)
+    in_turns = run(tight, RoundRobin(), SLOW, NODE)
+    assert in_turns.places == ("r0", "r1") * 2
+    assert [outcome.met for outcome in in_turns.outcomes] == [False, True] * 2
+
+
+@dataclass
+class Looking:
+    """Sends all to the first, and keeps what it saw."""
+
+    name: str = "looking"
+    seen: list[tuple[float, ReplicaView]] = field(default_factory=list)
+
+    def route(
+        self, request: Request, replicas: Sequence[ReplicaView], *, shared: Mapping[str, int], now_ms: float
+    ) -> Route:
+        self.seen.append((now_ms, replicas[0]))
+        return Route(replica=replicas[0].id)
+
+
+def test_a_router_sees_the_tokens_of_ended_steps_and_what_it_sent_before() -> None:
+    looking = Looking()
+    run([arrival(0.0), arrival(1.0), arrival(21.0)], looking, NODE, policy="fixed")  # a step takes 20.2 ms
+    assert [now_ms for now_ms, _ in looking.seen] == [0.0, 1.0, 21.0]
+    produced = [[job.produced for job in view.situation.jobs] for _, view in looking.seen]
+    assert produced == [[], [0], [1, 0]]
