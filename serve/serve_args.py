@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,7 @@ from lts_ray.frontier import Frontier, read_frontier
 from lts_ray.record import record
 from lts_ray.target import Target
 from serve.engine.kv_memory import blocks_that_fit
+from serve.fleet.node_kind import NodeKind, load_kinds, named_kinds
 from serve.http.keys import Keys
 from serve.http.request_limits import RequestLimits
 from serve.policies.capacity import Capacity
@@ -61,6 +63,7 @@ AbsolutePath = Annotated[Path, AfterValidator(Path.absolute)]
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Replicas = Annotated[Count | None, BeforeValidator(_as_replicas)]
 Autoscaling = Annotated[Mapping[str, Any] | None, BeforeValidator(_as_config)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_separated)]
 Origins = Annotated[tuple[str, ...], BeforeValidator(_separated), AfterValidator(_checked_origins)]
 MODEL_FOLDER = "model"
 MAX_QUEUE = 1024
@@ -76,6 +79,12 @@ class ServeArgs:
     target: str | None = None
     """The frontier's target that the replicas run on, which also places them. None: a replica takes the one that its
     node's labels match."""
+    kinds: Names = ()
+    """Several of the frontier's targets, with commas between them: one replica on each, all behind one endpoint."""
+    fleet: AbsolutePath | None = None
+    """A fleet.yaml in place of `kinds`: with numbers of replicas and costs."""
+    max_migrations: Annotated[int, Field(ge=0, le=1000)] = 2
+    """How often a request may go on at another replica when the one that it runs on dies; then it fails."""
     anywhere: bool = False
     """Place the replicas on any node all the same, to try on one machine what was searched on a simulated cluster."""
     threads: Count | None = None
@@ -152,16 +161,56 @@ class ServeArgs:
                 f"num_replicas={self.num_replicas} and autoscaling_config say two things: give num_replicas=auto, or "
                 "none, with it"
             )
-        frontier = self.read_frontier()
+        kinds, frontier = self.node_kinds(), self.read_frontier()
         if frontier is None:
-            if self.target is not None:
-                raise LtsRayError(f"target={self.target} needs frontier=FILE: the frontier says what a target is")
+            asked = f"target={self.target}" if self.target else "kinds=" + ",".join(kind.name for kind in kinds)
+            if kinds or self.target is not None:
+                raise LtsRayError(f"{asked} needs frontier=FILE: the frontier says what a target is")
             return None
         frontier.check_model(universal_fingerprint(self.model), config.check)
+        for kind in kinds:
+            if kind.target_name not in frontier.targets:
+                has = ", ".join(frontier.targets) or "none"
+                raise LtsRayError(f"kind {kind.name!r}: the frontier has no target {kind.target_name!r}; it has: {has}")
         if self.target is None:
             return None
         frontier.front(self.target)  # raises for an unknown target
         return frontier.targets[self.target]
+
+    def node_kinds(self) -> tuple[NodeKind, ...]:
+        """Of a fleet; none where all replicas are alike. Raises LtsRayError for what names none, or says two things."""
+        if not self.kinds and self.fleet is None:
+            return ()
+        given = {
+            "kinds": bool(self.kinds),
+            "fleet": self.fleet is not None,
+            "target": self.target is not None,
+            "num_replicas": self.num_replicas != 1,
+            "autoscaling_config": self.autoscaling_config is not None,
+        }
+        if len(both := [name for name, is_given in given.items() if is_given]) > 1:
+            raise LtsRayError(
+                f"{' and '.join(both)} say two things: a fleet.yaml (fleet=FILE) has each kind's target and replicas"
+            )
+        return named_kinds(self.kinds) if self.fleet is None else load_kinds(self.fleet)
+
+    def of_kind(self, kind: NodeKind) -> ServeArgs:
+        """For the replicas of this kind, as if there were no other."""
+        fixed = kind.min_replicas == kind.most
+        bounds = {
+            "min_replicas": kind.min_replicas,
+            "max_replicas": kind.most,
+            "target_ongoing_requests": self.max_batch_size,
+        }
+        return replace(
+            self,
+            kinds=(),
+            fleet=None,
+            target=kind.target_name,
+            threads=kind.threads or self.threads,
+            num_replicas=kind.most if fixed else None,
+            autoscaling_config=None if fixed else bounds,
+        )
 
     def warnings(self) -> list[str]:
         """What `serve run` should say of what it serves all the same."""

@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -24,11 +25,9 @@ from serve.serve_args import ServeArgs
 from tests.serve.models import COSTS
 
 
-def frontier_file(folder: Path, model_fingerprint: str) -> Path:
-    target = Target(name="small", label_selector={"role": "small"}, threads=1)
-    frontier = Frontier(
-        model_fingerprint=model_fingerprint, quality="validation_loss", targets={"small": target}, points=()
-    )
+def frontier_file(folder: Path, model_fingerprint: str, *names: str) -> Path:
+    targets = {name: Target(name=name, label_selector={"role": name}, threads=1) for name in names or ("small",)}
+    frontier = Frontier(model_fingerprint=model_fingerprint, quality="validation_loss", targets=targets, points=())
     write_frontier(frontier, folder / "frontier.json")
     return folder / "frontier.json"
 
@@ -103,6 +102,93 @@ def test_replicas_that_no_node_will_hold_are_refused_where_the_nodes_are_known(
     with pytest.raises(LtsRayError, match=r"with {'role': 'small'} \(anywhere=true ignores that\): .*'role': 'large'"):
         application(read_record(ServeArgs, placed))
     assert application(read_record(ServeArgs, placed | {"anywhere": "true"})) is not None
+
+
+@pytest.fixture
+def two_kinds(model_dir: Path, tmp_path: Path) -> dict[str, Any]:
+    path = frontier_file(tmp_path, fingerprint(model_dir), "small", "large")
+    return {"model": model_dir, "frontier": path, "kinds": "small, large"}
+
+
+def fleet_file(folder: Path, *kinds: dict[str, object]) -> Path:
+    path = folder / "fleet.yaml"
+    path.write_text(json.dumps({"kinds": kinds}))  # JSON is YAML
+    return path
+
+
+def test_kinds_are_targets_of_the_frontier(two_kinds: dict[str, Any], model_dir: Path, tmp_path: Path) -> None:
+    assert read_record(ServeArgs, two_kinds).check() is None
+    assert [kind.name for kind in read_record(ServeArgs, two_kinds).node_kinds()] == ["small", "large"]
+    assert read_record(ServeArgs, {}).node_kinds() == ()
+    for changed, message in (
+        ({"kinds": "small,huge"}, "kind 'huge': the frontier has no target 'huge'; it has: small, large"),
+        ({"frontier": None}, "kinds=small,large needs frontier=FILE"),
+        ({"kinds": "small,small"}, "kinds: small more than once"),
+        ({"fleet": "f.yaml"}, "kinds and fleet say two things"),
+        ({"target": "small"}, "kinds and target say two things"),
+        ({"num_replicas": 2}, "kinds and num_replicas say two things"),
+        ({"autoscaling_config": {}}, "kinds and autoscaling_config say two things"),
+        ({"kinds": "", "fleet": str(tmp_path / "none.yaml")}, "fleet file .* does not exist"),
+    ):
+        with pytest.raises(LtsRayError, match=message):
+            read_record(ServeArgs, two_kinds | changed).check()
+    with pytest.raises(LtsRayError, match="max_migrations must be at least 0; got '-1'"):
+        read_record(ServeArgs, {"max_migrations": "-1"})
+    fleet = fleet_file(tmp_path, {"name": "spot", "target": "medium"}, {"name": "small"})
+    with pytest.raises(LtsRayError, match="kind 'spot': the frontier has no target 'medium'"):
+        read_record(ServeArgs, two_kinds | {"kinds": "", "fleet": fleet}).check()
+
+
+def test_one_kind_alone_is_the_deployment_that_there_is_without_kinds(
+    two_kinds: dict[str, Any], tmp_path: Path
+) -> None:
+    built = application(read_record(ServeArgs, two_kinds | {"kinds": "large"}))._bound_deployment
+    (args,) = built.init_args
+    assert (built.name, built.num_replicas, args.target, args.kinds) == ("elastic", 1, "large", ())
+    assert built.ray_actor_options == {"num_cpus": 1, "label_selector": {"role": "large"}}
+    bounds = {"min_replicas": 2, "max_replicas": 3, "threads": 4}
+    path = fleet_file(tmp_path, {"name": "big", "target": "large", **bounds})
+    built = application(read_record(ServeArgs, two_kinds | {"kinds": "", "fleet": path}))._bound_deployment
+    config = built._deployment_config.autoscaling_config
+    assert config is not None
+    assert (config.min_replicas, config.max_replicas, config.target_ongoing_requests) == (2, 3, 8)
+    assert built.ray_actor_options["num_cpus"] == 4
+
+
+@pytest.mark.parametrize(
+    ("kinds", "message"),
+    [
+        (
+            [{"name": "small"}, {"name": "large"}],
+            r"replicas of kind 'large' on nodes with {'role': 'large'} .*: 1 of {'CPU': 1.0} .* 0 have room .*'small'",
+        ),
+        ([{"name": "small", "threads": 3}, {"name": "large", "min_replicas": 0}], "replicas of kind 'small' .*'CPU'"),
+        (
+            [{"name": "small", "threads": 2}, {"name": "other", "target": "small"}],
+            "CPUs of all kinds together: 3 of .* and 2 have room",
+        ),
+    ],
+    ids=["no node", "too small", "together"],
+)
+def test_a_kind_without_a_node_is_one_line_unless_it_may_wait(
+    two_kinds: dict[str, Any],
+    tmp_path: Path,
+    kinds: list[dict[str, object]],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    node = {"Alive": True, "Labels": {"role": "small"}, "Resources": {"CPU": 2.0}}
+    monkeypatch.setattr("serve.app.ray.is_initialized", lambda: True)
+    monkeypatch.setattr("serve.app.ray.get_runtime_context", lambda: SimpleNamespace(get_task_id=lambda: None))
+    monkeypatch.setattr("lts_ray.ray_session.ray.nodes", lambda: [node])
+    monkeypatch.setattr("lts_ray.ray_session.state.get_max_resources_from_cluster_config", lambda: None)
+    given = {key: str(value) for key, value in two_kinds.items()} | {"kinds": "", "fleet": fleet_file(tmp_path, *kinds)}
+    with pytest.raises(SystemExit) as exit_:
+        build(given)
+    assert exit_.value.code == 2
+    *_, line = capsys.readouterr().err.splitlines()
+    assert re.search(message, line)
 
 
 @pytest.mark.parametrize("name", ["nope", "x" * 5_000], ids=["missing", "too long"])
