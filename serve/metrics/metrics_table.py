@@ -21,6 +21,8 @@ Values = Mapping[Labels, float]
 
 MODEL_LABEL = "model_name"
 """The first label of every metric."""
+NODE_LABEL = "node_kind"
+"""The second in a fleet, of all that its replicas count; empty for what none has counted. `kind` is a budget's."""
 MEDIAN_STEPS = 512
 
 SECONDS = tuple(
@@ -30,6 +32,7 @@ SLACK_SECONDS = tuple(
     [-bound for bound in (5, 2, 1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)]
     + [0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5]
 )
+ROUTE_SECONDS = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 3e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 0.1)
 RELATIVE_ERROR = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0)
 
 
@@ -66,6 +69,10 @@ class Metric:
     """What two replicas' values are together."""
     in_ray: bool = False
     """Whether it is recorded in Ray's pipeline too."""
+    at_ingress: bool = False
+    """Whether a fleet's ingress counts it too, for requests that no replica counts."""
+    of_fleet: bool = False
+    """Whether only a fleet's ingress counts it."""
 
 
 def _seconds_between_tokens(step: StepRecord, before: StepRecord | None) -> float | None:
@@ -85,6 +92,7 @@ ENDED = Metric(
     help="Requests that have ended: stop, length, abort (the client left) or error (a step failed, or the answer could"
     " not be written; one that had ended before counts twice).",
     of_request=lambda ended: {(REASONS[ended.reason],): 1},
+    at_ingress=True,
     in_ray=True,
 )
 METRICS: tuple[Metric, ...] = (
@@ -100,6 +108,7 @@ METRICS: tuple[Metric, ...] = (
         kind="gauge",
         help="Requests in the queue.",
         of_load=lambda load: load.waiting,
+        at_ingress=True,
         in_ray=True,
     ),
     Metric(
@@ -129,6 +138,7 @@ METRICS: tuple[Metric, ...] = (
         kind="counter",
         help="Tokens of responses, counted when they end.",
         of_request=lambda ended: {(): ended.progress.tokens},
+        at_ingress=True,
         in_ray=True,
     ),
     Metric(
@@ -188,6 +198,7 @@ METRICS: tuple[Metric, ...] = (
         help="Ended requests by what they had a budget for (ttft, tpot, e2e; all: every one at once) and whether it was"
         " met. A failed request has missed; one whose client left does not count.",
         of_request=lambda ended: {(kind, str(met).lower()): 1 for kind, met in ended.attainment().items()},
+        at_ingress=True,
         in_ray=True,
     ),
     Metric(
@@ -206,6 +217,7 @@ METRICS: tuple[Metric, ...] = (
         series=(("queue_full",), ("infeasible",)),
         help="Requests answered with 429: queue_full, or infeasible (strict, and no submodel could keep the budget).",
         of_refusal=lambda reason: {(reason,): 1},
+        at_ingress=True,
         in_ray=True,
     ),
     Metric(
@@ -215,6 +227,7 @@ METRICS: tuple[Metric, ...] = (
         series=(),  # a Prometheus counter begins with the submodels that it is told of
         help="Tokens of responses by the submodel that made them, counted when the response ends.",
         of_request=lambda ended: {(submodel,): tokens for submodel, tokens in ended.progress.submodels.items()},
+        at_ingress=True,
         in_ray=True,
     ),
     Metric(
@@ -247,3 +260,37 @@ METRICS: tuple[Metric, ...] = (
         median_of=MEDIAN_STEPS,
     ),
 )
+PLACED = Metric(
+    name="lts:requests_placed_total",
+    kind="counter",
+    labels=(NODE_LABEL,),
+    series=(),  # of the kinds that it is told of; so too below
+    help="Requests sent to a replica of a fleet; one that moves counts again.",
+    of_fleet=True,
+)
+MIGRATED = Metric(
+    name="lts:migrations_total",
+    kind="counter",
+    labels=(NODE_LABEL, "reason"),
+    series=(),
+    help="Requests that a replica has lost and another goes on with, by the lost one's kind and why: it died, was"
+    " silent for too long, or was draining.",
+    of_fleet=True,
+)
+DECIDED = Metric(
+    name="lts:route_decision_seconds",
+    kind="histogram",
+    bounds=ROUTE_SECONDS,
+    help="Time to choose a replica; its count is the decisions so far.",
+    of_fleet=True,
+)
+REPLICAS = Metric(
+    name="lts:replicas",
+    kind="gauge",
+    labels=(NODE_LABEL, "state"),
+    series=(),
+    help="Replicas by what their ingress has heard of them: ready, silent or draining.",
+    joined=max,
+    of_fleet=True,
+)
+FLEET_METRICS: tuple[Metric, ...] = (PLACED, MIGRATED, DECIDED, REPLICAS)

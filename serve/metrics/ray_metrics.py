@@ -15,7 +15,7 @@ from ray.serve import metrics as ray_serve
 from serve.engine.observer import Load, Observer, Refusal, StepRecord
 from serve.engine.response import FinishReason, Progress
 from serve.metrics.ended_request import REASONS, EndedRequest
-from serve.metrics.metrics_table import ENDED, METRICS, MODEL_LABEL, Labels, Metric
+from serve.metrics.metrics_table import ENDED, METRICS, MODEL_LABEL, NODE_LABEL, Labels, Metric
 from serve.policies.request import Request
 
 
@@ -28,8 +28,9 @@ class RayGauge(Protocol):
 
 
 class RayMetrics(Observer):
-    """every_s: steps of so many seconds are recorded together, since each value takes Ray some time.
+    """node: this replica's kind of node in a fleet, a tag of all its values.
 
+    every_s: steps of so many seconds are recorded together, since each value takes Ray some time.
     counter, gauge: how Ray's own are made; given name, description and tag_keys.
     """
 
@@ -37,15 +38,16 @@ class RayMetrics(Observer):
         self,
         *,
         model_name: str,
+        node: str | None = None,
         every_s: float = 1.0,
         counter: Callable[..., RayCounter] = ray_serve.Counter,
         gauge: Callable[..., RayGauge] = ray_serve.Gauge,
     ) -> None:
-        self._model = model_name
+        self._common = {MODEL_LABEL: model_name} | ({} if node is None else {NODE_LABEL: node})
         self._every_s = every_s
         ours = [metric for metric in METRICS if metric.in_ray]
-        self._counters = {metric: counter(**_described(metric)) for metric in ours if metric.kind == "counter"}
-        self._gauges = {metric: gauge(**_described(metric)) for metric in ours if metric.kind == "gauge"}
+        self._counters = {metric: counter(**self._described(metric)) for metric in ours if metric.kind == "counter"}
+        self._gauges = {metric: gauge(**self._described(metric)) for metric in ours if metric.kind == "gauge"}
         self._of_step = [(metric, metric.of_step) for metric in self._counters if metric.of_step]
         self._sums: dict[Metric, float] = defaultdict(float)
         self._recorded_s = float("-inf")
@@ -90,12 +92,11 @@ class RayMetrics(Observer):
             self._counters[metric].inc(value, tags=self._tags(metric, *labels))
 
     def _tags(self, metric: Metric, *labels: str) -> dict[str, str]:
-        return {MODEL_LABEL: self._model} | dict(zip(metric.labels, labels, strict=True))
+        return self._common | dict(zip(metric.labels, labels, strict=True))
 
-
-def _described(metric: Metric) -> dict[str, Any]:
-    return {
-        "name": metric.name.replace(":", "_"),
-        "description": metric.help,
-        "tag_keys": (MODEL_LABEL, *metric.labels),
-    }
+    def _described(self, metric: Metric) -> dict[str, Any]:
+        return {
+            "name": metric.name.replace(":", "_"),
+            "description": metric.help,
+            "tag_keys": (*self._common, *metric.labels),
+        }

@@ -1,8 +1,9 @@
-"""One page of metrics for all replicas of a deployment, whichever of them answers the scrape.
+"""One page of metrics for all replicas of an application, whichever of them answers the scrape.
 
 Each replica keeps a copy of what it has counted in Ray's key-value store, which outlives it: what a replica that has
 left had counted stays in the sums, and no counter goes backwards. A scrape writes the answering replica's copy before
 it reads all: a later scrape, at another replica, sees no less.
+In a fleet its ingress answers, and what its replicas have counted is at most a second old.
 """
 
 from __future__ import annotations
@@ -62,7 +63,10 @@ class RayStore:
 
 
 class RaySharedMetrics:
-    """load: of this replica's engine, now. place: of the replicas that belong together. replica: this one's name."""
+    """load: of this replica's engine, now. place: of the replicas that belong together. replica: this one's name.
+
+    node: its kind of node in a fleet.
+    """
 
     def __init__(
         self,
@@ -72,20 +76,23 @@ class RaySharedMetrics:
         *,
         place: str,
         replica: str,
+        node: str = "",
         clock: Callable[[], float] = time,
     ) -> None:
         self._metrics, self._load, self._store, self._clock = metrics, load, store, clock
         self._copies, self._claims = f"{place}/copies/", f"{place}/claims/"
-        self._key = self._copies + replica
+        self._key, self._node = self._copies + replica, node
         self._taken_over: list[str] = []
         self._stopped = threading.Event()
 
     @classmethod
-    def of_this_replica(cls, metrics: PrometheusMetrics, load: Callable[[], Load], model: str) -> RaySharedMetrics:
+    def of_this_replica(
+        cls, metrics: PrometheusMetrics, load: Callable[[], Load], model: str, *, node: str = ""
+    ) -> RaySharedMetrics:
         """Within one of Ray Serve's."""
         context = get_replica_context()
-        place = "/".join(quote(name, safe="") for name in (context.app_name, context.deployment, model))
-        return cls(metrics, load, RayStore(), place=f"metrics/{place}", replica=context.replica_tag)
+        place = "/".join(quote(name, safe="") for name in (context.app_name, model))
+        return cls(metrics, load, RayStore(), place=f"metrics/{place}", replica=context.replica_tag, node=node)
 
     def start(self, every_s: float = 1.0) -> None:
         try:
@@ -100,10 +107,10 @@ class RaySharedMetrics:
         self._try_to_publish()
 
     def take_over(self) -> None:
-        """What replicas had counted that left long ago becomes this one's, at once and once only."""
+        """What replicas of this kind had counted that left long ago becomes this one's, at once and once only."""
         for key, copy in self._read().items():
             is_dead = copy["at_s"] < self._clock() - DEAD_S
-            if is_dead and self._store.put(
+            if (is_dead and copy.get("node", "") == self._node) and self._store.put(
                 self._claims + key.removeprefix(self._copies), self._key.encode(), overwrite=False
             ):
                 self._metrics.add(copy["counted"], gauges=False)
@@ -115,6 +122,7 @@ class RaySharedMetrics:
     def publish(self) -> None:
         copy = {
             "at_s": self._clock(),
+            "node": self._node,
             "counted": self._metrics.counted(self._load()),
             "taken_over": self._taken_over,
         }
@@ -123,9 +131,10 @@ class RaySharedMetrics:
     def exposition(self) -> tuple[bytes, str]:
         """What GET /metrics answers, and its content type. It waits for the store: not for an event loop."""
         self.publish()
-        joined = self._metrics.empty()
+        joined = self._metrics.joined()
         for copy in self._read().values():
-            joined.add(copy["counted"], gauges=copy["at_s"] >= self._clock() - FRESH_S)
+            is_fresh = copy["at_s"] >= self._clock() - FRESH_S
+            joined.add(copy["counted"], gauges=is_fresh, node=copy.get("node", ""))
         return joined.exposition()
 
     def _read(self) -> dict[str, dict[str, Any]]:

@@ -18,8 +18,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from serve.engine.observer import Load, StepRecord
 from serve.engine.response import FinishReason, Progress
 from serve.metrics.ended_request import EndedRequest
+from serve.metrics.metrics_page import Histogram
 from serve.metrics.metrics_table import MEDIAN_STEPS, METRICS, SECONDS, Metric
-from serve.metrics.prometheus_metrics import Histogram, PrometheusMetrics
+from serve.metrics.prometheus_metrics import PrometheusMetrics
+from serve.metrics.ray_shared_metrics import RaySharedMetrics
 from serve.policies.budget import NO_BUDGET, Budget
 from serve.policies.named_policies import policy_named
 from serve.policies.request import Request
@@ -53,7 +55,7 @@ def progress(**submodels: int) -> Progress:
     return Progress(arrived_s=1.0, submodels=Counter(submodels or {"XL": 4}), first_s=1.05, last_s=1.11, ended_s=1.12)
 
 
-def scraped(metrics: PrometheusMetrics) -> dict[str, float]:
+def scraped(metrics: PrometheusMetrics | RaySharedMetrics) -> dict[str, float]:
     """Every sample as `name{label="value"}`, without the model's label."""
     text = metrics.exposition()[0].decode()
     samples = {}
