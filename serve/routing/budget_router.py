@@ -12,7 +12,7 @@ from math import inf
 
 import numpy as np
 
-from serve.policies.admission import judge
+from serve.policies.admission import judge, smallest_feasible_budget_ms
 from serve.policies.deadline import DeadlinePolicy
 from serve.policies.policy import Job
 from serve.policies.request import Request
@@ -32,13 +32,26 @@ class BudgetRouter:
     def route(
         self, request: Request, replicas: Sequence[ReplicaView], *, shared: Mapping[str, int], now_ms: float
     ) -> Route:
-        ranked = _ranked(request, replicas, shared)
-        routes = []
-        for view in ranked[:ASKED]:
-            routes.append(_asked(view, request, now_ms))
-            if routes[-1].met is not False:
-                break
-        return routes[-1] if routes[-1].met is not False else routes[0]
+        routes = [_asked(view, request, now_ms) for view in _ranked(request, replicas, shared)]
+        kept = [route for route in routes if route.met]
+        return min(kept, key=lambda route: inf if route.loss is None else route.loss) if kept else routes[0]
+
+
+def smallest_feasible(request: Request, replicas: Sequence[ReplicaView], *, now_ms: float) -> dict[str, float]:
+    """For each kind of bound that the request has, in milliseconds: one replica would keep all of these together."""
+    job = Job(id=NEW, request=request, arrived_ms=now_ms)
+    asked = request.budget.items()
+
+    def excess(feasible: Mapping[str, float]) -> float:
+        return max(feasible[kind] / limit for kind, limit in asked.items())
+
+    found = [
+        smallest_feasible_budget_ms(
+            replace(view.situation, now_ms=now_ms), job, view.menu, view.costs, DeadlinePolicy()
+        )
+        for view in _ranked(request, replicas, {})[:ASKED]
+    ]
+    return min(found, key=excess)
 
 
 def _ranked(request: Request, replicas: Sequence[ReplicaView], shared: Mapping[str, int]) -> list[ReplicaView]:

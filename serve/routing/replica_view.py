@@ -8,10 +8,12 @@ from math import inf
 
 import numpy as np
 
+from lts_ray.runtime.runtime import BLOCK_TOKENS
 from lts_ray.runtime.step_costs import Group, StepCosts
 from serve.policies.forecast import Array
 from serve.policies.menu import Menu
 from serve.policies.policy import Job, Situation
+from serve.policies.request import Request
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,18 @@ class ReplicaView:
     """As its engine has corrected them."""
     situation: Situation
     """Its jobs, and by how far time strays there. Their tokens so far are those that have come back."""
+    n_blocks: int | None = None
+    """Of its KV cache; None: enough for every request."""
+
+    def fits(self, request: Request) -> bool:
+        """Whether it could run the request if it had nothing else to do."""
+        places = len(request.prompt) + request.max_tokens - 1  # the last token is never run
+        return self.n_blocks is None or places <= self.n_blocks * BLOCK_TOKENS
+
+    @property
+    def has_place(self) -> bool:
+        """Whether its queue takes one request more. Where no replica has a place, a request is refused."""
+        return len(self.situation.waiting) < self.situation.capacity.max_queue
 
     @property
     def load(self) -> int:

@@ -33,5 +33,8 @@ class Router(Protocol):
     def route(
         self, request: Request, replicas: Sequence[ReplicaView], *, shared: Mapping[str, int], now_ms: float
     ) -> Route:
-        """replicas: at least one. shared: tokens of the prompt whose keys and values a replica holds already, by id."""
+        """replicas: at least one, each of which fits the request and has a place for it.
+
+        shared: tokens of the prompt whose keys and values a replica holds already, by id.
+        """
         ...

@@ -10,7 +10,7 @@ from serve.policies.budget import Budget
 from serve.policies.deadline import DeadlinePolicy
 from serve.policies.policy import Job
 from serve.policies.request import Request
-from serve.routing.budget_router import BudgetRouter
+from serve.routing.budget_router import BudgetRouter, smallest_feasible
 from serve.routing.replica_view import ReplicaView
 from tests.serve.policies.situations import FLAT, MENU, RISING, L, running_job, situation_of
 
@@ -81,3 +81,13 @@ def test_the_rough_outlook_is_what_the_policy_forecasts_of_an_idle_replica() -> 
     idle = ReplicaView(id="a", kind="cpu", cost=1, menu=MENU, costs=RISING, situation=situation_of())
     choice = judge(idle.situation, Job(id=1, request=asking(1e6), arrived_ms=0.0), MENU, RISING, DeadlinePolicy())
     assert abs(idle.outlook.token_ms[0] / choice.predicted.tpot_ms - 1) < 0.05
+
+
+def test_the_smallest_feasible_budget_is_that_of_the_best_replica_and_is_kept_there() -> None:
+    slow, fast = view("slow", slowness=3), view("fast", slowness=2)
+    request = asking(1.0, strict=True)
+    bounds = smallest_feasible(request, [slow, fast], now_ms=0.0)
+    assert list(bounds) == ["e2e"]
+    again = BudgetRouter().route(asking(bounds["e2e"]), [slow, fast], shared={}, now_ms=0.0)
+    assert (again.replica, again.met) == ("fast", True)
+    assert BudgetRouter().route(asking(bounds["e2e"] * 0.99), [slow, fast], shared={}, now_ms=0.0).met is False
