@@ -25,6 +25,7 @@ from serve.ray_deployment import MAX_ONGOING_REQUESTS, actor_options, check_plac
 from serve.ray_fleet import fleet_application
 from serve.ray_proxies import mend, mend_proxies
 from serve.replica import build_replica
+from serve.routes import Routes
 from serve.serve_args import ServeArgs
 from serve.user_config import UserConfig
 
@@ -40,14 +41,13 @@ class ElasticServer:
         mend()  # where HAProxy stands in front, this process accepts the connections
         labels = ray.get_runtime_context().get_node_labels()
         self._replica = replica = build_replica(args, labels, observer=lambda name: RayMetrics(model_name=name))
-        self._metrics = RaySharedMetrics.of_this_replica(
-            replica.metrics, replica.service.engine.load, replica.service.name
-        )
+        self._routes = Routes.around(replica.engine, args, replica.tokenizer)
+        self._metrics = RaySharedMetrics.of_this_replica(replica.metrics, replica.engine.load, args.served_name)
         self._metrics.start()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Ray's proxy adds the request's id to every answer."""
-        return self._replica.app(answers_request_id=False, metrics=self._metrics.exposition)
+        return self._routes.app(self._metrics.exposition, answers_request_id=False)
 
     def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         """Ray Serve calls it when only `user_config` has changed, without a new replica.
@@ -63,13 +63,13 @@ class ElasticServer:
 
     async def check_health(self) -> None:
         """Ray Serve replaces the replica when this raises. It asks before the first request, and every 10 seconds."""
-        self._replica.service.engine.check()
+        self._replica.engine.check()
         await mend_proxies()  # those that have come up since, too
 
     def __del__(self) -> None:
         replica = getattr(self, "_replica", None)  # absent when the constructor failed
         if replica is not None:
-            replica.service.engine.stop()
+            replica.engine.stop()
         if (metrics := getattr(self, "_metrics", None)) is not None:
             metrics.stop()
 

@@ -1,4 +1,4 @@
-"""What one replica holds: the model on this node, its menu, and what a step costs here. No Ray: labels come in."""
+"""What runs requests on a node: the model, its menu, and what a step costs here. No Ray: labels come in."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from time import time
 
 import torch
-from fastapi import FastAPI
 
 from lts_ray.checkpoints.model_tokenizer import load_model_tokenizer
 from lts_ray.checkpoints.universal import load_universal, vouched
@@ -21,16 +19,12 @@ from lts_ray.record import read_record, record_json
 from lts_ray.runtime.build_runtime import build_runtime
 from lts_ray.runtime.kernel_library import kernel_problem
 from lts_ray.runtime.step_calibration import measure_step_costs
+from lts_ray.text.tokenizer import Tokenizer
 from serve.engine.engine import Engine
 from serve.engine.kv_memory import block_bytes, blocks_that_fit
 from serve.engine.learned_times import LearnedTimes
 from serve.engine.observer import Observer
 from serve.engine.rehearsal import rehearse
-from serve.http.api import create_app
-from serve.http.delivery_times import DeliveryTimes
-from serve.http.keys import Keys
-from serve.http.playground import playground_router
-from serve.http.service import Service
 from serve.metrics.prometheus_metrics import PrometheusMetrics
 from serve.policies.menu import menu_of_frontier, menu_of_granularities
 from serve.serve_args import ServeArgs
@@ -43,25 +37,13 @@ CALIBRATION_S, REHEARSAL_S = 3.0, 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class Replica:
-    args: ServeArgs
     engine: Engine
-    service: Service
+    times: LearnedTimes
+    """The engine's."""
+    n_blocks: int
+    """Of its cache of keys and values."""
+    tokenizer: Tokenizer
     metrics: PrometheusMetrics
-    keys: Keys | None
-    """Of the clients that may use it; None: all may."""
-
-    def app(
-        self, *, answers_request_id: bool = True, metrics: Callable[[], tuple[bytes, str]] | None = None
-    ) -> FastAPI:
-        """metrics: what /metrics answers; None: this replica's own."""
-        return create_app(
-            self.service,
-            keys=self.keys,
-            cors_origins=self.args.cors_origins,
-            answers_request_id=answers_request_id,
-            metrics=metrics or (lambda: self.metrics.exposition(self.service.engine.load())),
-            extra_routes=[playground_router(self.service)] if self.args.playground else [],
-        )
 
     def reconfigure(self, given: Mapping[str, object]) -> None:
         """From the next step on. Raises LtsRayError, and changes nothing, for what does not fit."""
@@ -78,7 +60,6 @@ def build_replica(
     observer: of the engine, besides the replica's own metrics, made from the model's name.
     Raises LtsRayError for files that do not fit.
     """
-    keys = args.read_keys()
     frontier = args.read_frontier()
     name = None if frontier is None else args.target or matching_target(frontier, labels)
     target = None if frontier is None or name is None else frontier.targets[name]
@@ -119,7 +100,7 @@ def build_replica(
         Engine,
         runtime,
         menu=menu,
-        times=LearnedTimes(costs, attainment=args.attainment),
+        times=(times := LearnedTimes(costs, attainment=args.attainment)),
         policy=UserConfig(policy=args.policy).build(),
         eos_ids=tokenizer.eos_ids,
         capacity=args.capacity,
@@ -128,15 +109,7 @@ def build_replica(
     rehearse(make_engine(), seconds=REHEARSAL_S)
     engine = make_engine(observers=[metrics] if observer is None else [metrics, observer(args.served_name)])
     engine.start()
-    service = Service(
-        engine=engine,
-        tokenizer=tokenizer,
-        name=args.served_name,
-        created=int(time()),
-        limits=args.limits,
-        deliveries=DeliveryTimes(attainment=args.attainment),
-    )
-    return Replica(args=args, engine=engine, service=service, metrics=metrics, keys=keys)
+    return Replica(engine=engine, times=times, n_blocks=n_blocks, tokenizer=tokenizer, metrics=metrics)
 
 
 def matching_target(frontier: Frontier, labels: Mapping[str, str]) -> str | None:

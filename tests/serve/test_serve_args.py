@@ -21,6 +21,7 @@ from lts_ray.text.tokenizer import load_tokenizer
 from serve.app import ElasticServer, application, build
 from serve.engine.kv_memory import block_bytes, blocks_that_fit
 from serve.replica import build_replica
+from serve.routes import Routes
 from serve.serve_args import ServeArgs
 from tests.serve.models import COSTS
 
@@ -208,10 +209,11 @@ def test_a_replica_serves_the_matching_targets_points_with_costs_of_its_own(
     args = read_record(ServeArgs, {"model": model_dir, "frontier": path, "name": "tiny"})
     replica = build_replica(args, {"role": "small"})
     try:
-        assert replica.service.engine.costs == COSTS
-        assert list(replica.service.models()) == ["tiny", "tiny:XL"]
+        assert replica.engine.costs == COSTS
+        routes = Routes.around(replica.engine, args, replica.tokenizer)
+        assert list(routes.service.models()) == ["tiny", "tiny:XL"]
     finally:
-        replica.service.engine.stop()
+        replica.engine.stop()
 
 
 @pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
@@ -225,10 +227,12 @@ def test_a_replica_ends_a_text_at_any_token_that_its_folder_names(
     path = Path(shutil.copytree(model_dir, tmp_path / "model")) / file
     before = json.loads(path.read_text()) if path.exists() else {}
     path.write_text(json.dumps(before | {"eos_token_id": [*biased, 10**6]}))
-    replica = build_replica(read_record(ServeArgs, {"model": path.parent, "name": "tiny"}), {})
+    args = read_record(ServeArgs, {"model": path.parent, "name": "tiny"})
+    replica = build_replica(args, {})
+    app = Routes.around(replica.engine, args, replica.tokenizer).app(replica.metrics.exposition)
     certain = [{"logit_bias": {str(token): 100}} for token in biased]
     try:
-        with TestClient(replica.app()) as client:
+        with TestClient(app) as client:
             for fields, tokens, reason in (
                 (certain[0], 0, "stop"),
                 (certain[1] | {"min_tokens": 3}, 3, "stop"),
@@ -242,7 +246,7 @@ def test_a_replica_ends_a_text_at_any_token_that_its_folder_names(
                 if reason == "stop":
                     assert not {"law", "war"} & set(whole["choices"][0]["text"].split())
     finally:
-        replica.service.engine.stop()
+        replica.engine.stop()
 
 
 def test_a_replica_changes_its_policy_or_says_why_not_and_keeps_it(
@@ -250,7 +254,7 @@ def test_a_replica_changes_its_policy_or_says_why_not_and_keeps_it(
 ) -> None:
     monkeypatch.setattr("serve.replica.measure_step_costs", lambda runtime, *, seconds: COSTS)
     replica = build_replica(read_record(ServeArgs, {"model": model_dir}), {})
-    engine = replica.service.engine
+    engine = replica.engine
     try:
         assert engine.policy.name == "deadline"
         replica.reconfigure({"policy": "fixed", "thresholds": {"submodel": "S"}})
@@ -278,8 +282,7 @@ def test_a_replica_that_serves_survives_any_user_config(error: Exception, caplog
         raise error
 
     server = ElasticServer.__new__(ElasticServer)
-    engine = SimpleNamespace(stop=lambda: None)
-    server._replica = SimpleNamespace(reconfigure=refuse, service=SimpleNamespace(engine=engine))
+    server._replica = SimpleNamespace(reconfigure=refuse, engine=SimpleNamespace(stop=lambda: None))
     with caplog.at_level("ERROR", logger="serve.app"):
         server.reconfigure({})
     assert str(error) in caplog.text
