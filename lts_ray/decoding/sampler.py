@@ -25,7 +25,7 @@ class ChosenToken:
 
 class Sampler:
     """stop_ids: tokens that end a response, which min_tokens holds back. top_logprobs: None for none at all; 0 for the
-    chosen token's alone."""
+    chosen token's alone. produced: by another sampler of the same seed, which this one takes over from."""
 
     def __init__(
         self,
@@ -35,13 +35,16 @@ class Sampler:
         prompt: Sequence[int],
         stop_ids: frozenset[int] = frozenset(),
         top_logprobs: int | None = None,
+        produced: Sequence[int] = (),
     ) -> None:
         self._sampling, self._generator, self._top = sampling, generator, top_logprobs
-        self._produced = 0
+        self._produced = len(produced)
+        if sampling.temperature > 0:
+            torch.rand(len(produced), dtype=torch.float64, generator=generator)  # one a token, as draw_index takes
         self._stops = torch.tensor(sorted(stop_ids), dtype=torch.long)
         self._biased = torch.tensor(list(sampling.logit_bias), dtype=torch.long)
         self._bias = torch.tensor(list(sampling.logit_bias.values()), dtype=torch.float32)
-        self._penalties = Penalties(sampling, prompt) if sampling.has_penalties else None
+        self._penalties = Penalties(sampling, prompt, produced) if sampling.has_penalties else None
 
     @property
     def is_argmax(self) -> bool:
@@ -54,9 +57,7 @@ class Sampler:
         self._produced += 1
         if self._penalties is not None:
             self._penalties.note(token)
-        if self._top is None:
-            return ChosenToken(token)
-        return _with_logprobs(token, logits, self._top)
+        return ChosenToken(token) if self._top is None else _with_logprobs(token, logits, self._top)
 
     def _edited(self, logits: Tensor) -> Tensor:
         if not self._sampling.edits_logits:
@@ -74,13 +75,15 @@ class Sampler:
 class Penalties:
     """Which tokens are penalised, and how often each came: a token more costs the same however long the text is."""
 
-    def __init__(self, sampling: Sampling, prompt: Iterable[int]) -> None:
+    def __init__(self, sampling: Sampling, prompt: Iterable[int], produced: Iterable[int] = ()) -> None:
         self._sampling = sampling
         # Only the repetition penalty looks at the prompt.
         known = dict.fromkeys(prompt if sampling.repetition_penalty != 1 else ())
         self._places = {token: place for place, token in enumerate(known)}
         self._tokens = torch.tensor(list(known), dtype=torch.long)
         self._counts = torch.zeros(len(known))  # in the response
+        for token in produced:
+            self.note(token)
 
     def note(self, token: int) -> None:
         place = self._places.setdefault(token, len(self._places))

@@ -112,10 +112,7 @@ def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
     for row, out in zip(_rows(logits), _rows(shares), strict=True):
         tokens, weights = _candidates(row, sampling)
         weights = weights / weights.sum()
-        if tokens is None:
-            out.copy_(weights)
-        else:
-            out[tokens] = weights
+        out[... if tokens is None else tokens] = weights
     return shares
 
 

@@ -11,7 +11,7 @@ import torch
 from lts_ray.decoding.sampler import Sampler
 from lts_ray.seeds import seeded_generator
 from serve.engine.response import FinishReason, LeaveReason, Progress, Response
-from serve.policies.request import Request
+from serve.policies.request import Request, Resumed
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +45,7 @@ class ActiveRequest:
         arrived_s: float,
         eos_ids: frozenset[int],
         cancel: Callable[[LeaveReason], None],
+        resumed: Resumed,
     ) -> ActiveRequest:
         """To be called on the event loop that reads the response."""
         generator = torch.Generator() if request.seed is None else seeded_generator(request.seed)
@@ -57,17 +58,27 @@ class ActiveRequest:
             prompt=request.prompt,
             stop_ids=stops,
             top_logprobs=request.top_logprobs,
+            produced=resumed.tokens,
         )
+        before = len(resumed.tokens)
+        response = Response(arrived_s=arrived_s, cancel=cancel, whole=request.whole)
+        response.progress = Progress(arrived_s=arrived_s, before=before, first_s=resumed.first_s)
         return cls(
             id=id,
             request=request,
-            response=Response(arrived_s=arrived_s, cancel=cancel, whole=request.whole),
-            progress=Progress(arrived_s=arrived_s),
+            response=response,
+            progress=Progress(arrived_s=arrived_s, before=before, first_s=resumed.first_s),
             sampler=sampler,
             stops=stops,
             greedy=sampler.is_argmax,
-            left=request.max_tokens,
+            left=request.max_tokens - before,
         )
+
+    def over(self, resumed: Resumed) -> FinishReason | None:
+        """How it has ended with what it got elsewhere, if it has."""
+        if resumed.tokens and resumed.tokens[-1] in self.stops:
+            return "stop"
+        return "length" if self.left <= 0 else None
 
     def log_end(self, reason: FinishReason | None) -> None:
         """At debug level: the access log has it otherwise. reason: None for a request that failed."""

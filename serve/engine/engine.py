@@ -21,7 +21,8 @@ from lts_ray.decoding.plain_loop import check_length
 from lts_ray.runtime.runtime import Runtime
 from lts_ray.runtime.step_costs import StepCosts
 from serve.engine.active_request import ActiveRequest
-from serve.engine.engine_errors import BudgetInfeasibleError, EngineFailedError, QueueFullError, one_line
+from serve.engine.engine_errors import BudgetInfeasibleError, QueueFullError, one_line
+from serve.engine.engine_health import EngineHealth
 from serve.engine.hold import Hold
 from serve.engine.learned_times import LearnedTimes
 from serve.engine.observer import Load, Observer, StepRecord, tell
@@ -33,12 +34,9 @@ from serve.policies.admission import drain_s, judge, on_admission, smallest_feas
 from serve.policies.capacity import Capacity
 from serve.policies.menu import Menu
 from serve.policies.policy import Job, Policy, Situation
-from serve.policies.request import Request
+from serve.policies.request import Request, Resumed
 
 logger = logging.getLogger(__name__)
-
-MAX_FAILED_STEPS = 3
-"""After so many failed steps in a row the engine is unhealthy; Ray Serve, which watches it, starts a new one."""
 
 
 class Engine:
@@ -60,8 +58,7 @@ class Engine:
         self.config, self.menu, self.capacity, self.clock = runtime.config, menu, capacity, times.clock
         self._runtime, self._observers, self._times = runtime, observers, times
         self._eos_ids = frozenset(token for token in eos_ids if token < runtime.config.vocab_size)
-        self._ids, self._failed_steps, self._stopping = itertools.count(), 0, False
-        self._refusal: str | None = None
+        self._ids, self._health, self._stopping = itertools.count(), EngineHealth(), False
         # The lock guards what both threads change: the scheduler, the active requests, the cancellations.
         self._wake = threading.Condition()
         self.hold = Hold(self._wake)
@@ -70,7 +67,7 @@ class Engine:
         )
         self.use_policy(policy)
         self._active: dict[int, ActiveRequest] = {}
-        self._cancelled: dict[int, LeaveReason] = {}
+        self._cancelled: dict[int, FinishReason | LeaveReason] = {}
         self._outbox = Outbox()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -95,7 +92,7 @@ class Engine:
         """End after the step in progress. Requests that are not done get an error. Returns when the thread is gone."""
         with self._wake:
             self._stopping = True
-            self._refusal = self._refusal or "the server is shutting down"
+            self._health.end("the server is shutting down")
             self._wake.notify_all()
         if self._thread.ident is None:
             self._give_up()
@@ -104,10 +101,7 @@ class Engine:
 
     def check(self) -> None:
         """Raise EngineFailedError unless the engine works."""
-        if self._refusal is not None:
-            raise EngineFailedError(self._refusal)
-        if self._failed_steps >= MAX_FAILED_STEPS:
-            raise EngineFailedError(f"the engine's last {self._failed_steps} steps failed; see the server's log")
+        self._health.check()
 
     def counts(self) -> tuple[int, int]:
         """Requests that run, and that wait."""
@@ -120,9 +114,10 @@ class Engine:
             waiting = len(set(self._scheduler.waiting) - self._cancelled.keys())
             return Load(running=running, waiting=waiting, kv_usage=self._scheduler.kv_usage if running else 0.0)
 
-    def submit(self, request: Request, *, arrived_s: float | None = None) -> Response:
+    def submit(self, request: Request, *, arrived_s: float | None = None, resumed: Resumed | None = None) -> Response:
         """Queue a request; call it on the event loop that will read the response. arrived_s: by the engine's clock.
 
+        resumed: what it got from another engine, which had taken it on: it goes on from there, and is not refused.
         Raises QueueFullError, BudgetInfeasibleError for a strict request, EngineFailedError, or LtsRayError for a
         request that can never run; nothing of it is kept then.
         """
@@ -133,18 +128,24 @@ class Engine:
         with self._wake:
             self.check()
             situation, policy = self._situation(now), copy(self.policy)
-        if len(situation.waiting) >= self.capacity.max_queue:
+        new = resumed is None
+        if new and len(situation.waiting) >= self.capacity.max_queue:
             raise self._full(situation)
         # To look ahead takes milliseconds where many wait: only for requests that would be refused rather than be late.
-        if request.strict and judge(situation, job, self.menu, self.costs, policy).met is False:
+        if new and request.strict and judge(situation, job, self.menu, self.costs, policy).met is False:
             tell(self._observers, lambda observer: observer.refused("infeasible"))
             feasible = smallest_feasible_budget_ms(situation, job, self.menu, self.costs, policy)
             raise BudgetInfeasibleError(feasible, retry_after_s=drain_s(situation, self.costs))
         cancel = partial(self.cancel, job.id)
-        active = ActiveRequest.of(request, id=job.id, arrived_s=arrived_s, eos_ids=self._eos_ids, cancel=cancel)
+        begun = resumed or Resumed()
+        active = ActiveRequest.of(
+            request, id=job.id, arrived_s=arrived_s, eos_ids=self._eos_ids, cancel=cancel, resumed=begun
+        )
         with self._wake:
             self.check()
-            if not self._scheduler.add(job):
+            if over := active.over(begun):
+                self._cancelled[job.id] = over
+            elif not self._scheduler.add(job, resumed):
                 raise self._full(situation)
             self._active[job.id] = active
             self._wake.notify_all()
@@ -183,9 +184,9 @@ class Engine:
 
     def _give_up(self) -> None:
         with self._wake:
-            self._refusal = self._refusal or "the engine's thread has died; see the server's log"
+            refusal = self._health.end("the engine's thread has died; see the server's log")
             left = list(self._active)
-        self._fail(left, self._refusal)
+        self._fail(left, refusal)
         self._hand_over()
         tell(self._observers, lambda observer: observer.idle())
 
@@ -212,9 +213,9 @@ class Engine:
             started = self.clock()
             if step is not None:
                 self._take(step, self._runtime.run([part.segment for part in step.parts]), started)
-            self._failed_steps = 0
+            self._health.failed_steps = 0
         except Exception as error:
-            self._failed_steps += 1
+            self._health.failed_steps += 1
             failed = list(self._active) if step is None else [part.id for part in step.parts]
             logger.exception("a step of %d requests failed", len(failed))
             self._fail(failed, f"the step failed: {one_line(error)}")

@@ -53,22 +53,25 @@ class PredictionErrors:
         self._ratios: dict[Kind, _Ratios] = {kind: _Ratios() for kind in KINDS}
 
     def predict(self, forecast: Timing, *, waited_ms: float) -> Expectation:
-        """forecast: from the arrival on. waited_ms: what has passed of it, and is certain."""
+        """forecast: from the arrival on. waited_ms: what has passed of it: it is certain, as all is that came in it."""
         bounds = {kind: self._ratios[kind].bounds() for kind in KINDS}
 
         def scaled(place: int) -> Timing:
             times = {}
             for kind in KINDS:
-                passed = _passed(kind, waited_ms)
+                passed = min(_passed(kind, waited_ms), getattr(forecast, f"{kind}_ms"))
                 times[f"{kind}_ms"] = passed + bounds[kind][place] * (getattr(forecast, f"{kind}_ms") - passed)
             return Timing(**times)
 
         return Expectation(forecast=forecast, waited_ms=waited_ms, low=scaled(0), likely=scaled(1), high=scaled(2))
 
     def note(self, progress: Progress, *, whole: bool) -> None:
-        """Of a request that has ended. whole: whether it made all the tokens that it might."""
+        """Of a request that has ended. whole: whether it made all the tokens that it might.
+
+        Of one that began elsewhere nothing is learned: what came between was no engine's work.
+        """
         prediction, measured = progress.predicted, progress.measured()
-        if prediction is None or measured is None or progress.first_s is None:
+        if prediction is None or measured is None or progress.first_s is None or progress.before:
             return
         for kind in KINDS:
             if (kind == "e2e" and not whole) or (kind == "tpot" and progress.tokens < 2):

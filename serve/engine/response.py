@@ -66,14 +66,17 @@ class Progress:
     """What has happened to a request so far. Moments are by the engine's clock."""
 
     arrived_s: float
+    before: int = 0
+    """Tokens that another engine has made: this one goes on from there."""
     submodel: str | None = None
     """Chosen at admission."""
     predicted: Expectation | None = None
     submodels: Counter[str] = field(default_factory=Counter)
-    """Tokens by the submodel that made them."""
+    """Tokens by the submodel that made them, here."""
     admitted_s: float | None = None
     """When its first step began."""
     first_s: float | None = None
+    """When the first token came, here or there."""
     last_s: float | None = None
     ended_s: float | None = None
     places: tuple[Placed, ...] = ()
@@ -102,10 +105,11 @@ class Progress:
         end_s = self.last_s if self.ended_s is None else self.ended_s
         if end_s is None:
             return None
-        first_s, last_s = (end_s, end_s) if self.first_s is None or self.last_s is None else (self.first_s, self.last_s)
+        first_s = end_s if self.first_s is None else self.first_s
+        last_s = end_s if self.last_s is None else self.last_s
         return Timing(
             ttft_ms=(first_s - self.arrived_s) * 1e3,
-            tpot_ms=(last_s - first_s) / max(1, self.tokens - 1) * 1e3,
+            tpot_ms=(last_s - first_s) / max(1, self.before + self.tokens - 1) * 1e3,
             e2e_ms=(end_s - self.arrived_s) * 1e3,
         )
 

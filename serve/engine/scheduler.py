@@ -23,7 +23,7 @@ from serve.policies.capacity import Capacity
 from serve.policies.deviation import NO_DEVIATION, Deviation
 from serve.policies.menu import Menu, Option
 from serve.policies.policy import Job, Plan, Policy, Situation
-from serve.policies.request import Request
+from serve.policies.request import Request, Resumed
 
 
 @dataclass(slots=True, eq=False)
@@ -93,9 +93,10 @@ class Scheduler:
         """The share of the blocks that running requests hold."""
         return 1 - self._blocks.available / self._blocks.n_blocks
 
-    def add(self, job: Job) -> bool:
-        """Queue a request that has not run; False, and nothing kept, when the queue is full.
+    def add(self, job: Job, resumed: Resumed | None = None) -> bool:
+        """Queue a request that has not run here; False, and nothing kept, when the queue is full.
 
+        resumed: what it has got elsewhere. It is taken as one that made room here is, whatever waits.
         Raises LtsRayError for a request that the cache could not hold even alone.
         """
         prompt, max_tokens = job.request.prompt, job.request.max_tokens
@@ -105,10 +106,19 @@ class Scheduler:
                 f"{len(prompt)} prompt tokens and max_tokens {max_tokens} need {needed} blocks of {BLOCK_TOKENS} "
                 f"places, but the KV cache has {self._blocks.n_blocks}: ask for fewer tokens"
             )
+        self._plan = None
+        if resumed is not None:
+            first_ms = None if resumed.first_s is None else resumed.first_s * 1e3
+            entry = _Entry(job.id, job.request, job.arrived_ms, [*prompt, *resumed.tokens], first_ms=first_ms)
+            entry.produced = len(resumed.tokens)
+            self._waiting[job.id] = entry
+            begun = sorted((entry for entry in self._waiting.values() if entry.produced), key=_arrival, reverse=True)
+            for entry in begun:
+                self._waiting.move_to_end(entry.id, last=False)
+            return True
         if len(self._waiting) >= self.capacity.max_queue:
             return False
         self._waiting[job.id] = _Entry(job.id, job.request, job.arrived_ms, list(prompt))
-        self._plan = None
         return True
 
     def remove(self, id: int) -> None:
@@ -137,14 +147,14 @@ class Scheduler:
             return None
         plan = self._planned(now_ms, costs, deviation)
         preempted = self._make_room(plan.held)
-        parts, reused = self._parts(plan, plan.held, admits=not preempted)
+        parts, decoded, reused = self._parts(plan, plan.held, admits=not preempted)
         if not parts and plan.held:  # the plan holds more than it may: an empty step would never end
             preempted += self._make_room(())
-            parts, reused = self._parts(plan, (), admits=False)
+            parts, decoded, reused = self._parts(plan, (), admits=False)
         assert parts, f"the policy {self.policy.name} lets no request run"
         groups = groups_of(parts)
         quiet_ms, reads_prompt = costs.quiet_ms(groups), any(group.rows > group.logits for group in groups)
-        befores = [(entry.option, part.option) for part in parts if (entry := self._running[part.id]).decodes]
+        befores = [(self._running[part.id].option, part.option) for part in parts[:decoded]]
         return Step(
             parts=tuple(parts),
             groups=groups,
@@ -153,7 +163,7 @@ class Scheduler:
             preempted=preempted,
             reused_tokens=reused,
             switches=sum(_switches(before, option) for before, option in befores),
-            decoded=len(befores),
+            decoded=decoded,
             reads_prompt=reads_prompt,
         )
 
@@ -211,11 +221,13 @@ class Scheduler:
         self._waiting.move_to_end(id, last=False)
         return id
 
-    def _parts(self, plan: Plan, held: Collection[int], *, admits: bool) -> tuple[list[Part], int]:
-        """The step's parts, and the tokens that newcomers reuse. admits: whether there may be newcomers."""
+    def _parts(self, plan: Plan, held: Collection[int], *, admits: bool) -> tuple[list[Part], int, int]:
+        """The step's parts, how many of them continue a response, which come first, and the tokens that newcomers
+        reuse. admits: whether there may be newcomers."""
         going = [entry for entry in self._running.values() if entry.id not in held]
         parts = [_part(entry, plan.options[entry.id], self._blocks, 1) for entry in going if entry.decodes]
-        room, reused = self.capacity.chunk_tokens - len(parts), 0
+        decoded, reused = len(parts), 0
+        room = self.capacity.chunk_tokens - decoded
         begun = [entry.id for entry in going if not entry.decodes]
         for id in [*(other for other in begun if other not in plan.order), *plan.order]:
             if not room:
@@ -233,7 +245,7 @@ class Scheduler:
             tokens = min(room, len(entry.tokens) - entry.cached)
             parts.append(_part(entry, plan.options[id], self._blocks, tokens))
             room -= tokens
-        return parts, reused
+        return parts, decoded, reused
 
     def _admit(self, id: int, submodel: Submodel) -> int | None:
         """Let a waiting request run. Returns how many of its tokens the cache has; None if there is no room for it."""

@@ -27,12 +27,14 @@ class EndedRequest:
     @property
     def ttft_s(self) -> float | None:
         timing = self.timing
-        return None if timing is None or self.progress.first_s is None else timing.ttft_ms / 1e3
+        resumed = self.progress.before > 0  # the first token came elsewhere
+        return None if timing is None or self.progress.first_s is None or resumed else timing.ttft_ms / 1e3
 
     @property
     def tpot_s(self) -> float | None:
         timing = self.timing
-        return None if timing is None or self.progress.tokens < 2 else timing.tpot_ms / 1e3
+        few = self.progress.before + self.progress.tokens < 2
+        return None if timing is None or few else timing.tpot_ms / 1e3
 
     @property
     def e2e_s(self) -> float | None:
@@ -41,8 +43,8 @@ class EndedRequest:
 
     @property
     def queue_s(self) -> float | None:
-        admitted_s = self.progress.admitted_s
-        return None if self.timing is None or admitted_s is None else admitted_s - self.progress.arrived_s
+        admitted_s, resumed = self.progress.admitted_s, self.progress.before > 0
+        return None if self.timing is None or admitted_s is None or resumed else admitted_s - self.progress.arrived_s
 
     def slack_s(self) -> dict[str, float]:
         """What was left of each bound of the budget, by kind."""

@@ -55,3 +55,13 @@ class Request:
         """Of each bound that the client asks for, whether it is kept. timing: of the engine's tokens."""
         delivered = self.delivery.on(timing)
         return {kind: getattr(delivered, f"{kind}_ms") <= limit for kind, limit in self.wanted.items().items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resumed:
+    """What a request has got from an engine that is lost to it: another one goes on from there."""
+
+    tokens: tuple[int, ...] = ()
+    """They are run as its prompt is, and count as its response's: for max_tokens, penalties and draws alike."""
+    first_s: float | None = None
+    """When the first of them came, by the clock of the engine that goes on."""

@@ -20,9 +20,9 @@ PROMPT = (3, 7, 7, 11)
 STOPS = frozenset({0, 1})
 
 
-def make(sampling: Sampling, *, seed: int = 0, top_logprobs: int | None = None) -> Sampler:
+def make(sampling: Sampling, *, seed: int = 0, **options: Any) -> Sampler:
     generator = torch.Generator().manual_seed(seed)
-    return Sampler(sampling, generator=generator, prompt=PROMPT, stop_ids=STOPS, top_logprobs=top_logprobs)
+    return Sampler(sampling, generator=generator, prompt=PROMPT, stop_ids=STOPS, **options)
 
 
 def steps(n: int = 30, *, seed: int = 0) -> torch.Tensor:
@@ -185,3 +185,13 @@ def test_the_work_of_a_token_is_the_same_however_much_is_asked_for_and_however_l
         return count / tokens
 
     assert calls(1500, 400) <= calls(1, 20) < 100
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("n", [1, 8, 29])
+def test_a_sampler_takes_over_where_another_one_stood(temperature: float, n: int) -> None:
+    sampling = Sampling(temperature=temperature, repetition_penalty=1.2, frequency_penalty=0.5, min_tokens=12)
+    logits, whole = steps(), make(sampling)
+    tokens = [whole.choose(row).token for row in logits]
+    resumed = make(sampling, produced=tokens[:n])
+    assert [resumed.choose(row).token for row in logits[n:]] == tokens[n:]

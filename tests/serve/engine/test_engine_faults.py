@@ -16,8 +16,8 @@ from lts_ray.models.matformer.matformer_config import MatFormerConfig
 from lts_ray.runtime.runtime import Runtime
 from lts_ray.runtime.segment import Segment
 from lts_ray.runtime.step_costs import StepCosts
-from serve.engine.engine import MAX_FAILED_STEPS
 from serve.engine.engine_errors import EngineFailedError, QueueFullError
+from serve.engine.engine_health import MAX_FAILED_STEPS
 from serve.engine.learned_times import LearnedTimes
 from serve.engine.observer import Refusal, StepRecord
 from serve.engine.response import Response

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,6 +41,16 @@ def test_what_has_passed_is_certain() -> None:
     assert 29 < prediction.low.ttft_ms < prediction.likely.ttft_ms < prediction.high.ttft_ms < 31
     assert prediction.low.e2e_ms < 50 < prediction.high.e2e_ms
     assert prediction.low.tpot_ms < 2 < prediction.high.tpot_ms
+
+
+def test_of_a_response_that_began_elsewhere_its_first_token_is_certain_and_nothing_is_learned() -> None:
+    errors = PredictionErrors()
+    before = errors.predict(FORECAST, waited_ms=40.0)
+    assert before.low.ttft_ms == before.high.ttft_ms == 30
+    assert 40 < before.low.e2e_ms < before.high.e2e_ms
+    for _ in range(300):
+        errors.note(replace(ended(before, first_ms=30, tpot_ms=90), before=5), whole=True)
+    assert errors.predict(FORECAST, waited_ms=40.0) == before
 
 
 def test_what_goes_on_as_it_went_is_predicted_so() -> None:

@@ -18,7 +18,7 @@ from serve.engine.step import Step
 from serve.policies.capacity import Capacity
 from serve.policies.menu import Menu, Option
 from serve.policies.policy import Job, Plan, Situation
-from serve.policies.request import Request
+from serve.policies.request import Request, Resumed
 from tests.serve.models import tiny_menu
 
 MENU = tiny_menu()
@@ -309,6 +309,35 @@ def test_a_job_tells_when_its_first_token_came() -> None:
         job = scheduler.situation(0.0).running[0]
         seen.append((job.cached, job.produced, job.first_ms))
     assert seen == [(8, 0, None), (10, 1, 10.0), (11, 2, 10.0)]  # 8 and 2 tokens, 1 ms each
+
+
+def test_what_began_elsewhere_goes_on_before_those_that_have_got_nothing_the_oldest_first() -> None:
+    scheduler = scheduler_of(max_queue=1)
+    add(scheduler, 1, [1] * 3)
+    for id, arrived_ms in ((2, 0.7), (3, 0.5), (4, 0.6)):
+        request, resumed = Request(prompt=(1, 2), max_tokens=9), Resumed(tokens=(id,) * id, first_s=0.001)
+        assert scheduler.add(Job(id=id, request=request, arrived_ms=arrived_ms), resumed)
+    assert scheduler.waiting == (3, 4, 2, 1)
+    job = scheduler.situation(5.0).waiting[0]
+    assert (job.produced, job.cached, job.first_ms, job.pending, job.remaining) == (3, 0, 1.0, 5, 6)
+    step = scheduler.step(5.0, COSTS)
+    assert step is not None
+    assert [part.segment.tokens for part in step.parts] == [(1, 2, 3, 3, 3), (1, 2, 4, 4, 4, 4)]
+
+
+def test_what_goes_on_with_all_but_its_last_token_in_the_cache_is_no_response_yet_that_continues() -> None:
+    """Else the step's other newcomer, of which it is told that it begins, would be passed over."""
+    scheduler = scheduler_of(slots=3)
+    twin = Twin(scheduler)
+    twin.add(1, [1] * N + [2], 2)
+    twin.step()
+    twin.add(2, [3] * 4, 2)
+    resumed = Resumed(tokens=(1, 2), first_s=0.0)
+    scheduler.add(Job(id=3, request=Request(prompt=(1,) * (N - 1), max_tokens=4), arrived_ms=9.0), resumed)
+    step = scheduler.step(5.0, COSTS)
+    assert step is not None
+    assert [part.id for part in step.parts] == [1, 3, 2]
+    assert (step.decoded, step.reused_tokens, step.prompt_tokens) == (1, N, 1 + 4)
 
 
 def test_a_full_queue_keeps_nothing() -> None:
