@@ -16,6 +16,7 @@ from lts_ray.console import PlainProgress, first_fitting, progress_bars
 from lts_ray.elasticize.elastic_run import elasticize
 from lts_ray.elasticize.elasticize_settings import load_elasticize_settings
 from lts_ray.files import append_json_line
+from lts_ray.measurement.on_ray.pinned_worker import PoolStatus
 from lts_ray.search.on_ray import search_progress
 from lts_ray.training import training_progress
 from lts_ray.training.run_folder import RunFolder
@@ -143,17 +144,20 @@ def test_a_searchs_lines_fit_the_terminal_with_their_counts_whole(width: int, mo
     assert all(len(line.rstrip()) <= width for line in last)
 
 
-def test_a_search_that_is_piped_tells_its_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_that_is_piped_tells_its_counts_and_what_it_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
     out, console = plain()
+    waits = "target 'edge' has no node now: 3 evaluations wait for one that matches {'role': 'edge'} and is long enough"
     monkeypatch.setattr(search_progress, "error_console", lambda: console)
     session: Any = SimpleNamespace(
         plan=SimpleNamespace(settings=SimpleNamespace(evaluations=200), targets=[]), outcomes={}
     )
     with search_progress.search_progress(session, visible=True) as shown:
         shown.say("starting measurement actors")
+        shown.show_nodes(PoolStatus(workers=(), messages=(waits,)))
     assert out.getvalue().splitlines() == [
         "starting Ray: 0 of 200 evaluated",
         "starting measurement actors: 0 of 200 evaluated",
+        waits,
     ]
 
 

@@ -69,7 +69,7 @@ class SearchProgress:
             self._progress.update(self._nodes[key], completed=worker.utilisation, state=state)
         for message in status.messages:
             if message not in self._said:
-                self._progress.console.print(message, highlight=False)
+                self._progress.console.print(message, highlight=False, soft_wrap=True)
         self._said = status.messages
 
 
