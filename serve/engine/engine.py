@@ -82,7 +82,7 @@ class Engine:
     def use_policy(self, policy: Policy) -> None:
         """From the next step on. Tries it first: raises LtsRayError for one that does not fit this engine's menu."""
         with self._wake:
-            copy(policy).plan(self._situation(self.clock()), self.menu, self.costs)
+            copy(policy).plan(self.situation(self.clock()), self.menu, self.costs)
             self._scheduler.policy = policy
 
     def start(self) -> None:
@@ -127,7 +127,7 @@ class Engine:
         job = Job(id=next(self._ids), request=request, arrived_ms=arrived_s * 1e3)
         with self._wake:
             self.check()
-            situation, policy = self._situation(now), copy(self.policy)
+            situation, policy = self.situation(now), copy(self.policy)
         new = resumed is None
         if new and len(situation.waiting) >= self.capacity.max_queue:
             raise self._full(situation)
@@ -163,7 +163,7 @@ class Engine:
         if reason == "failed" and not active:
             tell(self._observers, lambda observer: observer.broken())
 
-    def _situation(self, at_s: float) -> Situation:
+    def situation(self, at_s: float) -> Situation:
         return self._scheduler.situation(at_s * 1e3, self._times.deviation)
 
     def _full(self, situation: Situation) -> QueueFullError:
@@ -255,7 +255,7 @@ class Engine:
     def _admit(self, step: Step, begun: Sequence[Part], started: float) -> None:
         """Say how long those whose first step this was are expected to take."""
         with self._wake:
-            situation = self._situation(started)
+            situation = self.situation(started)
         options = {part.id: part.option for part in step.parts}
         expected = on_admission(situation, options, self.menu, self.costs, self.policy)
         for part in begun:

@@ -40,6 +40,11 @@ class LearnedTimes:
     def deviation(self) -> Deviation:
         return NO_DEVIATION if self._elapsed is None else self._elapsed.deviation
 
+    @property
+    def passed_s(self) -> float:
+        """Since the last step's end, or since there was something to do again."""
+        return self.clock() - self._since
+
     def begin(self) -> None:
         self._since = self.clock()
 

@@ -128,8 +128,13 @@ class Response:
         self._cancel, self._failed = cancel, False
         self._events: deque[Event] = deque()
         self._news = asyncio.Event()
+        self.forward: Callable[[Event], None] | None = None
+        """Takes each event in place of a reader: it goes on to another process."""
 
     def receive(self, event: Event) -> None:
+        if self.forward is not None:
+            self.forward(event)
+            return
         self._events.append(event)
         if not self.whole or isinstance(event, Ended | ResponseFailed):
             self._news.set()

@@ -1,0 +1,411 @@
+"""A fleet over tiny engines: every response is what one engine gives, whatever becomes of the replicas meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from lts_ray.decoding.sampling import Sampling
+from lts_ray.errors import LtsRayError
+from lts_ray.models.matformer.matformer import MatFormer
+from serve.engine.engine_errors import BudgetInfeasibleError, EngineFailedError, QueueFullError
+from serve.engine.fleet_observer import FleetObserver, MigrationReason
+from serve.engine.observer import Refusal
+from serve.engine.response import Response
+from serve.fleet import replica_link, replica_server, replicas
+from serve.policies.budget import Budget
+from serve.policies.request import Request
+from tests.serve.fleet.fleets import TinyReplica, tiny_fleet
+from tests.serve.models import COSTS, alone, collect, tiny_engine, tiny_menu, tiny_model, tiny_runtime
+
+pytestmark = pytest.mark.anyio
+MENU = tiny_menu()
+PROMPT = tuple(range(5, 25))
+LONG = Request(prompt=PROMPT, max_tokens=60, ignore_eos=True)
+
+
+@pytest.fixture(scope="module")
+def model() -> MatFormer:
+    return tiny_model()
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silence is noticed sooner, for the sake of the tests' time."""
+    monkeypatch.setattr(replica_link, "SUSPECT_S", 0.5)
+    monkeypatch.setattr(replicas, "SILENT_S", 1.0)
+    monkeypatch.setattr(replica_server, "REPORT_S", 0.05)
+    monkeypatch.setattr(replicas, "LOOK_S", 0.05)
+    monkeypatch.setattr(replicas, "TICK_S", 0.02)
+
+
+class Told(FleetObserver):
+    def __init__(self) -> None:
+        self.placements: list[str] = []
+        self.moves: list[tuple[str, MigrationReason]] = []
+        self.refusals: list[Refusal] = []
+
+    def placed(self, kind: str) -> None:
+        self.placements.append(kind)
+
+    def migrated(self, kind: str, reason: MigrationReason) -> None:
+        self.moves.append((kind, reason))
+
+    def refused(self, reason: Refusal) -> None:
+        self.refusals.append(reason)
+
+
+def where(response: Response) -> list[str]:
+    return [place.replica for place in response.progress.places]
+
+
+async def reading(response: Response, tokens: int) -> tuple[list[int], asyncio.Task[list[int]]]:
+    """Wait for so many tokens; the list goes on growing, and the task has them all in the end."""
+    got: list[int] = []
+
+    async def read() -> list[int]:
+        async for new in response:
+            got.extend(token.id for token in new)
+        return got
+
+    task = asyncio.create_task(read())
+    async with asyncio.timeout(60):
+        while len(got) < tokens and not task.done():
+            await asyncio.sleep(0.002)
+    return got, task
+
+
+async def undisturbed(model: MatFormer, *requests: Request) -> list[list[int]]:
+    """What one engine gives for each, which other tests compare with the plain loop."""
+    engine = tiny_engine(tiny_runtime(model, n_blocks=64))
+    engine.start()
+    try:
+        return [await collect(engine.submit(request)) for request in requests]
+    finally:
+        await asyncio.to_thread(engine.stop)
+
+
+def requests_of_all_kinds() -> list[Request]:
+    return [
+        Request(prompt=PROMPT[: 3 + index], max_tokens=4 + 3 * index, seed=index, **settings)
+        for index, settings in enumerate(
+            [
+                {},
+                {"pinned": MENU.named["S"]},
+                {"sampling": Sampling(temperature=0.7, top_p=0.9)},
+                {"sampling": Sampling(temperature=0.5, frequency_penalty=0.5), "whole": True},
+                {"pinned": MENU.named["M"], "whole": True},
+                {"top_logprobs": 2},
+            ]
+        )
+    ]
+
+
+async def test_each_response_is_what_one_engine_gives(model: MatFormer) -> None:
+    async with tiny_fleet(model) as tiny:
+        await tiny.add("a")
+        await tiny.add("b", kind="large")
+        await tiny.has("a", "b")
+        requests = requests_of_all_kinds() * 2
+        responses = [tiny.fleet.submit(request) for request in requests]
+        assert await asyncio.gather(*map(collect, responses)) == await undisturbed(model, *requests)
+        assert {name for response in responses for name in where(response)} == {"a", "b"}
+        for response, request in zip(responses, requests, strict=True):
+            progress = response.progress
+            assert progress.predicted is not None
+            assert progress.measured() is not None
+            assert 0 < progress.measured().ttft_ms <= progress.measured().e2e_ms < 60_000
+            if request.pinned is not None:
+                assert set(progress.submodels) == {request.pinned.name}
+        assert tiny.fleet.counts() == (0, 0)
+
+
+async def kill(replica: TinyReplica) -> None:
+    await replica.die()
+
+
+async def cut(replica: TinyReplica) -> None:
+    replica.wire.cut()
+
+
+async def stop_the_engine(replica: TinyReplica) -> None:
+    await asyncio.to_thread(replica.engine.stop)
+
+
+async def freeze(replica: TinyReplica) -> None:
+    replica.wire.flows.clear()
+
+
+FAULTS = {"killed": kill, "cut off": cut, "its engine gone": stop_the_engine, "silent": freeze}
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+async def test_what_a_lost_replica_had_goes_on_elsewhere_token_by_token(model: MatFormer, fault: Callable) -> None:
+    told = Told()
+    async with tiny_fleet(model, observer=told) as tiny:
+        first = await tiny.add("first", kind="one", pace_s=0.01)
+        await tiny.has("first")
+        sampled = Sampling(temperature=0.8, presence_penalty=0.3)
+        requests = [
+            LONG,
+            replace(LONG, sampling=sampled, seed=7),
+            replace(LONG, pinned=MENU.named["S"], top_logprobs=1),
+            replace(LONG, whole=True, sampling=sampled, seed=8),
+        ]
+        responses = [tiny.fleet.submit(request) for request in requests]
+        got, task = await reading(responses[0], 5)
+        others = [asyncio.create_task(collect(response)) for response in responses[1:]]
+        await tiny.add("second", kind="two")
+        await tiny.has("first", "second")
+        assert len(got) < LONG.max_tokens
+        await fault(first)
+        assert [await task, *await asyncio.gather(*others)] == await undisturbed(model, *requests)
+        assert [where(response) for response in responses] == [["first", "second"]] * 4
+        assert [response.finish_reason for response in responses] == ["length"] * 4
+        assert [response.progress.tokens for response in responses] == [60] * 4
+        assert told.placements == ["one"] * 4 + ["two"] * 4
+        assert {kind for kind, _ in told.moves} == {"one"}
+        assert {reason for _, reason in told.moves} == {"silent" if fault is freeze else "died"}
+
+
+async def test_a_replica_that_speaks_again_is_used_again_and_says_nothing_twice(model: MatFormer) -> None:
+    async with tiny_fleet(model) as tiny:
+        first = await tiny.add("first", pace_s=0.01)
+        await tiny.has("first")
+        response = tiny.fleet.submit(LONG)
+        _, task = await reading(response, 5)
+        await tiny.add("second")
+        await tiny.has("first", "second")
+        first.wire.flows.clear()
+        await tiny.has("second")
+        assert await task == alone(model, LONG, ())
+        first.wire.flows.set()
+        await tiny.has("first", "second")
+        await tiny.until(lambda: first.engine.counts() == (0, 0))  # it was told that its request has left
+        assert len(response.progress.places) == 2
+        again = [tiny.fleet.submit(LONG) for _ in range(4)]
+        assert await asyncio.gather(*map(collect, again)) == [alone(model, LONG, ())] * 4
+        assert {name for each in again for name in where(each)} == {"first", "second"}
+
+
+async def test_an_ingress_that_was_stopped_itself_takes_no_replica_for_silent(model: MatFormer) -> None:
+    now = [100.0]
+    async with tiny_fleet(model, clock=lambda: now[0]) as tiny:
+        await tiny.add("only")
+        await tiny.has("only")
+        now[0] += 30.0
+        tiny.fleet._replicas.tick()
+        await tiny.has("only")
+
+
+async def test_after_so_many_migrations_there_is_an_explicit_error(model: MatFormer) -> None:
+    async with tiny_fleet(model, max_migrations=1) as tiny:
+        for name in ("a", "b"):
+            await tiny.add(name, pace_s=0.01)
+        await tiny.has("a", "b")
+        response = tiny.fleet.submit(LONG)
+        got, task = await reading(response, 3)
+        await tiny.replicas[where(response)[0]].die()
+        await tiny.until(lambda: len(got) > 8 and len(where(response)) == 2)
+        await tiny.replicas[where(response)[1]].die()
+        with pytest.raises(EngineFailedError, match="lost, 2 times: send it again"):
+            await task
+        assert got == alone(model, LONG, ())[: len(got)]
+
+
+async def test_a_step_that_fails_is_the_request_s_own_affair(model: MatFormer) -> None:
+    """It would fail elsewhere too."""
+    async with tiny_fleet(model) as tiny:
+        replica = await tiny.add("a", pace_s=0.005)
+        await tiny.add("b", pace_s=0.005)
+        await tiny.has("a", "b")
+        response = tiny.fleet.submit(LONG)
+        _, task = await reading(response, 3)
+        broken = tiny.replicas[where(response)[0]].runtime
+        run = broken.run
+
+        def fail_once(segments: object) -> None:
+            broken.run = run
+            raise RuntimeError("no such matrix")
+
+        broken.run = fail_once
+        with pytest.raises(EngineFailedError, match="no such matrix"):
+            await task
+        assert len(where(response)) == 1
+        assert replica.server.failure() is None
+
+
+async def test_without_a_replica_requests_wait_and_one_is_asked_for(model: MatFormer) -> None:
+    woken: list[int] = []
+    async with tiny_fleet(model, wake=lambda: woken.append(1)) as tiny:
+        response = tiny.fleet.submit(LONG)
+        whole = tiny.fleet.submit(replace(LONG, whole=True))
+        assert tiny.fleet.counts() == (0, 2)
+        await tiny.until(lambda: woken)
+        await tiny.add("late")
+        assert await asyncio.gather(collect(response), collect(whole)) == [alone(model, LONG, ())] * 2
+
+
+async def test_a_replica_that_is_to_leave_gets_nothing_new_and_ends_what_it_has(model: MatFormer) -> None:
+    async with tiny_fleet(model) as tiny:
+        leaving = await tiny.add("leaving", pace_s=0.005)
+        await tiny.has("leaving")
+        response = tiny.fleet.submit(LONG)
+        _, task = await reading(response, 2)
+        drained = asyncio.create_task(leaving.server.drain(60))
+        await tiny.until(lambda: tiny.fleet.load().replicas == {("small", "draining"): 1})
+        alone_there = tiny.fleet.submit(LONG)  # there is no other one
+        await tiny.add("staying")
+        await tiny.has("staying")
+        new = tiny.fleet.submit(LONG)
+        assert await asyncio.gather(task, collect(alone_there), collect(new)) == [alone(model, LONG, ())] * 3
+        assert [where(each) for each in (response, alone_there, new)] == [["leaving"], ["leaving"], ["staying"]]
+        async with asyncio.timeout(60):
+            await drained
+
+
+async def test_what_does_not_drain_in_time_goes_on_elsewhere(model: MatFormer) -> None:
+    async with tiny_fleet(model) as tiny:
+        leaving = await tiny.add("leaving", pace_s=0.02)
+        await tiny.has("leaving")
+        response = tiny.fleet.submit(LONG)
+        _, task = await reading(response, 2)
+        await tiny.add("staying")
+        await tiny.has("leaving", "staying")
+        await leaving.server.drain(0.1)
+        await leaving.server.stop()
+        assert await task == alone(model, LONG, ())
+        assert where(response) == ["leaving", "staying"]
+
+
+async def test_a_client_that_leaves_frees_its_row_and_so_does_an_ingress(model: MatFormer) -> None:
+    async with tiny_fleet(model) as tiny:
+        replica = await tiny.add("a", pace_s=0.005)
+        await tiny.has("a")
+        response = tiny.fleet.submit(LONG)
+        _, task = await reading(response, 2)
+        response.cancel()
+        await tiny.until(lambda: replica.engine.counts() == (0, 0))
+        assert tiny.fleet.counts() == (0, 0)
+        task.cancel()
+        left = tiny.fleet.submit(LONG)
+        _, task = await reading(left, 2)
+        tiny.fleet._replicas["a"].close()
+        await tiny.until(lambda: replica.engine.counts() == (0, 0) or len(where(left)) == 2)
+        assert await task == alone(model, LONG, ())
+
+
+async def test_full_queues_are_refused_and_so_are_strict_budgets_that_no_replica_keeps(model: MatFormer) -> None:
+    told = Told()
+    async with tiny_fleet(model, observer=told) as tiny:
+        await tiny.add("a", pace_s=0.05, slots=1, max_queue=1)
+        await tiny.has("a")
+        held = [tiny.fleet.submit(LONG)]
+        await tiny.until(lambda: tiny.fleet.counts() == (1, 0))
+        held.append(tiny.fleet.submit(LONG))
+        with pytest.raises(QueueFullError):
+            tiny.fleet.submit(LONG)
+        for response in held:
+            response.cancel()
+        await tiny.until(lambda: not tiny.fleet._replicas["a"].mirror.numbers)
+        with pytest.raises(BudgetInfeasibleError) as refused:
+            tiny.fleet.submit(replace(LONG, budget=Budget(e2e_ms=1.0), strict=True))
+        feasible = refused.value.smallest_feasible_ms["e2e"]
+        tiny.fleet.submit(replace(LONG, budget=Budget(e2e_ms=feasible * 1.05), strict=True)).cancel()
+        assert told.refusals == ["queue_full", "infeasible"]
+        await tiny.add("b", n_blocks=2)
+        await tiny.replicas["a"].die()
+        await tiny.has("b")
+        with pytest.raises(LtsRayError, match="fit into no replica"):
+            tiny.fleet.submit(LONG)
+
+
+async def test_the_budget_decides_the_kind(model: MatFormer) -> None:
+    """A dear quick kind and a cheap slow one: who has time gets the cheap one, at the same quality."""
+    quick = COSTS.scaled(0.25)
+    async with tiny_fleet(model) as tiny:
+        await tiny.add("slow", kind="slow", cost=1.0)
+        await tiny.add("quick", kind="quick", cost=4.0, costs=quick)
+        await tiny.has("slow", "quick")
+        patient = tiny.fleet.submit(replace(LONG, budget=Budget(e2e_ms=60_000)))
+        hasty = tiny.fleet.submit(replace(LONG, budget=Budget(e2e_ms=60 * 21.2 * 0.5)))
+        await asyncio.gather(collect(patient), collect(hasty))
+        assert [where(patient), where(hasty)] == [["slow"], ["quick"]]
+
+
+async def test_two_ingresses_see_each_other_s_requests(model: MatFormer) -> None:
+    async with tiny_fleet(model) as tiny, tiny_fleet(model, registry=tiny.registry) as other:
+        await tiny.add("a", pace_s=0.01)
+        await tiny.has("a")
+        await other.has("a")
+        response = tiny.fleet.submit(replace(LONG, budget=Budget(e2e_ms=9_000)))
+        mirror = other.fleet._replicas["a"].mirror
+        await tiny.until(lambda: mirror.view(0.0).load == 1)
+        job = mirror.view(0.0).situation.jobs[0]
+        assert (len(job.request.prompt), job.request.max_tokens, job.elastic) == (20, 60, True)
+        assert job.due_ms == pytest.approx(response.progress.arrived_s * 1e3 + 9_000, abs=100)
+        assert await collect(response)
+        await tiny.until(lambda: mirror.view(0.0).load == 0)
+
+
+async def test_a_config_reaches_replicas_that_are_there_and_those_that_come(model: MatFormer) -> None:
+    async with tiny_fleet(model) as tiny:
+        await tiny.add("a")
+        await tiny.has("a")
+        tiny.fleet.use_config({"policy": "smallest"})
+        await tiny.add("b")
+        await tiny.until(lambda: all(each.configs == [{"policy": "smallest"}] for each in tiny.replicas.values()))
+
+
+async def test_replicas_of_another_model_and_those_that_lie_are_left_alone(model: MatFormer) -> None:
+    async with tiny_fleet(model) as tiny:
+        await tiny.add("other", fingerprint="another model")
+        wrong = await tiny.add("wrong")
+        tiny.registry.put(replace(wrong.address, secret="guessed"))
+        await tiny.add("right")
+        await tiny.has("right")
+        await asyncio.sleep(0.3)
+        await tiny.has("right")
+
+
+async def test_nonsense_ends_a_connection_and_nothing_else(model: MatFormer) -> None:
+    async with tiny_fleet(model) as tiny:
+        replica = await tiny.add("a", pace_s=0.005)
+        await tiny.has("a")
+        response = tiny.fleet.submit(LONG)
+        for line in (b"\n", b"hello\n", b"[]\n", b'{"hello":"x"}\n', b'{"submit":1}\n', b"\xff\xfe\n"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", replica.address.port)
+            writer.write(line)
+            assert await reader.read() == b""
+            writer.close()
+        assert await collect(response) == alone(model, LONG, ())
+
+
+async def test_an_engine_that_ends_no_step_takes_nothing_and_an_idle_one_is_not_taken_for_it(
+    model: MatFormer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replica_server, "STUCK_S", 0.6)
+    monkeypatch.setattr(replica_server, "STUCK_STEPS", 0)
+    async with tiny_fleet(model) as tiny:
+        first = await tiny.add("first")
+        await tiny.has("first")
+        await asyncio.sleep(0.8)
+        response = tiny.fleet.submit(LONG)
+        assert await collect(response) == alone(model, LONG, ())
+        assert where(response) == ["first"]
+        first.runtime.seconds = 3.0
+        response = tiny.fleet.submit(LONG)
+        await tiny.until(lambda: first.engine.counts() != (0, 0))
+        await tiny.add("second")
+        assert await collect(response) == alone(model, LONG, ())
+        assert where(response) == ["first", "second"]
+        first.runtime.seconds = 0.0
+        await tiny.has("first", "second")
