@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from benchmarks.load.budget_classes import BudgetClasses, Need, draw_budgets
-from benchmarks.load.traces import Trace
+from benchmarks.load.traces import Times, Trace
 from lts_ray.errors import LtsRayError
 from serve.simulate.arrival import Arrival
 
@@ -75,6 +75,13 @@ def make_load(
     """rate: requests per second. need: what budgets are multiples of."""
     times = trace(rate, seconds, np.random.default_rng([seed, TIMES]))
     lengths = draw_lengths(len(times), np.random.default_rng([seed, LENGTHS]), context_length=context_length)
+    return load_of(times, lengths, seed=seed, need=need, classes=classes)
+
+
+def load_of(
+    times: Times, lengths: NDArray[np.int64], *, seed: int, need: Need, classes: BudgetClasses
+) -> tuple[Arrival, ...]:
+    """times: [N], growing. lengths: [N, 2], as `draw_lengths` gives them."""
     budgets = draw_budgets(lengths, np.random.default_rng([seed, BUDGETS]), need=need, classes=classes)
     return tuple(
         Arrival(at_ms=float(at_ms), prompt_tokens=int(prompt), output_tokens=int(output), budget=budget, klass=klass)

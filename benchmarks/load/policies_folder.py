@@ -5,7 +5,7 @@ setup.json: what was asked for and what it was measured with. cells.jsonl: a lin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from itertools import product
 from pathlib import Path
@@ -43,6 +43,11 @@ class Cell:
     policy: str
 
 
+def check_different(name: str, chosen: Sequence[object]) -> None:
+    if not chosen or len(set(chosen)) != len(chosen):
+        raise LtsRayError(f"{name} must be at least one, and each only once; got {', '.join(map(str, chosen))}")
+
+
 @record(what="settings")
 class PolicySettings:
     modes: tuple[Mode, ...] = ("engine",)
@@ -70,9 +75,7 @@ class PolicySettings:
         for name in self.traces:
             trace_named(name)
         for name in ("modes", "traces", "loads", "policies"):
-            chosen = getattr(self, name)
-            if not chosen or len(set(chosen)) != len(chosen):
-                raise LtsRayError(f"{name} must be at least one, and each only once; got {', '.join(map(str, chosen))}")
+            check_different(name, getattr(self, name))
 
     def cells(self) -> Iterator[Cell]:
         """All policies at one trace before the next, so that a slow hour of the machine hits them alike."""
@@ -143,7 +146,7 @@ class CellResult:
 
 
 @dataclass(frozen=True)
-class PoliciesFolder:
+class CellsFolder:
     path: Path
 
     @property
@@ -154,14 +157,12 @@ class PoliciesFolder:
     def cells_file(self) -> Path:
         return self.path / "cells.jsonl"
 
-    def read_setup(self) -> PolicySetup | None:
-        """None where no comparison has begun."""
+    @property
+    def is_begun(self) -> bool:
+        """Whether there is a set-up."""
         if self.path.exists() and not self.path.is_dir():
             raise LtsRayError(f"{self.path} is not a folder; use another --output")
-        return read_setup(self.setup_file) if self.setup_file.exists() else None
-
-    def write_setup(self, setup: PolicySetup) -> None:
-        write_json(self.setup_file, setup.to_json())
+        return self.setup_file.exists()
 
     def read_cells(self) -> dict[Cell, CellResult]:
         """What is done. Mends a last line that a kill cut off, so that the next one does not continue it."""
@@ -173,3 +174,12 @@ class PoliciesFolder:
 
     def add(self, result: CellResult) -> None:
         append_json_line(self.cells_file, result.to_json())
+
+
+class PoliciesFolder(CellsFolder):
+    def read_setup(self) -> PolicySetup | None:
+        """None where no comparison has begun."""
+        return read_setup(self.setup_file) if self.is_begun else None
+
+    def write_setup(self, setup: PolicySetup) -> None:
+        write_json(self.setup_file, setup.to_json())

@@ -11,6 +11,7 @@ from dataclasses import replace
 from statistics import median
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.load.budget_classes import NO_CLASS
 from benchmarks.load.contestants import UNIVERSAL, contestant
@@ -38,13 +39,16 @@ def saturation_rate(
     capacity: LoadCapacity,
     requests: int = REQUESTS,
     seed: int = 0,
+    lengths: NDArray[np.int64] | None = None,
 ) -> float:
-    """Requests per second of the load's mixture, all by the universal model.
+    """Requests per second of the load's mixture, all by the universal model. lengths: of other requests, [N, 2].
 
     Steps are the scheduler's own, at the cost that is predicted for them. Ends when no more requests wait, before the
     batch runs empty; requests that are not done by then count by the share of their tokens that they have.
     """
-    lengths = draw_lengths(requests, np.random.default_rng(seed), context_length=capacity.context_length)
+    if lengths is None:
+        lengths = draw_lengths(requests, np.random.default_rng(seed), context_length=capacity.context_length)
+    requests = len(lengths)
     node = SimulatedReplica(menu=menu, costs=costs, capacity=replace(capacity, max_queue=capacity.slots))
     engine = SimulatedEngine(node, FixedPolicy(), longest=capacity.context_length)
     share, come = 0.0, 0

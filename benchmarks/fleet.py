@@ -1,0 +1,254 @@
+"""Routers over replicas of several kinds of node: budgets kept, and at which quality, side by side at equal loads.
+
+Replicas are engines in processes of their own, each with a share of a core, behind the endpoint's own fleet in this
+process; or they are simulated, and there may be many.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from math import inf
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from benchmarks.common.command import names_of, run_benchmark, shown_progress
+from benchmarks.common.machine import Machine
+from benchmarks.common.turns import Progress
+from benchmarks.load import load_options as options
+from benchmarks.load.fleet_folder import FleetFolder, FleetKind, FleetSettings, FleetSetup, kinds_given
+from benchmarks.load.load import make_load
+from benchmarks.load.local_model import LoadCapacity, LocalModel
+from benchmarks.load.policies_folder import Cell, CellResult
+from benchmarks.load.policy_rows import PolicyRow, mean_text, rows_of
+from benchmarks.load.recorded_trace import RecordedTrace, read_recorded
+from benchmarks.load.saturation import REQUESTS, saturation_rate
+from benchmarks.load.traces import trace_named
+from lts_ray.cli.options import Model, Output, Seed
+from lts_ray.console import print_rows
+from lts_ray.errors import LtsRayError
+from lts_ray.files import write_json
+from lts_ray.pretrained import DEFAULT_MODEL
+from lts_ray.record import read_record, record_json
+from lts_ray.runtime.step_costs import Group, StepCosts
+from serve.policies.deadline import DeadlinePolicy
+from serve.policies.menu import Option
+from serve.routing.budget_router import BudgetRouter
+from serve.routing.router import Router
+from serve.routing.simple_routers import LeastOutstanding, PowerOfTwo, PrefixAware, RoundRobin, StaticGrid
+from serve.simulate.arrival import Arrival
+from serve.simulate.attainment_score import score
+from serve.simulate.request_outcome import Outcome
+from serve.simulate.simulate import SimulatedReplica
+from serve.simulate.simulate_fleet import FleetReplica, simulate_fleet
+
+ROUTERS: Mapping[str, Callable[[], Router]] = {
+    "budget": BudgetRouter,
+    "power-of-two": PowerOfTwo,
+    "round-robin": RoundRobin,
+    "least-outstanding": LeastOutstanding,
+    "prefix-aware": PrefixAware,
+    "static-grid": lambda: StaticGrid(kinds=()),
+}
+LEARNED = 0.99
+"""The attainment for which simulated replicas learn their reserves of time, as engines do by default."""
+NOISE = 13
+"""The stream of random numbers of simulated steps; see benchmarks.load.load for others."""
+Play = Callable[[Cell, Sequence[Arrival]], Awaitable[Sequence[Outcome]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FleetBench:
+    settings: FleetSettings
+    model: LocalModel
+    folder: FleetFolder
+    recorded: RecordedTrace | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.settings.routers:
+            if name not in ROUTERS:
+                raise LtsRayError(f"unknown router {name!r}; known: {', '.join(ROUTERS)}")
+        for name in self.settings.traces:
+            if self.recorded is None or name != self.recorded.name:
+                trace_named(name)
+
+    @property
+    def setup(self) -> FleetSetup | None:
+        """None where nothing is measured yet."""
+        return self.folder.read_setup(self.settings, self.model.fingerprint, self.model.capacity)
+
+    def set_up(self, costs: Mapping[str, StepCosts]) -> FleetSetup:
+        """costs: by kind. What the folder has already stays."""
+        old, menu = self.setup, self.model.menu
+        costs = costs if old is None else old.costs
+        losses = {name: option.loss for name, option in menu.named.items() if option.loss is not None}
+        if unknown := menu.named.keys() - losses.keys():
+            raise LtsRayError(f"nothing says the loss of {', '.join(sorted(unknown))}, which the bench compares")
+        setup = FleetSetup(
+            settings=self.settings,
+            model=self.model.fingerprint,
+            capacity=self.model.capacity,
+            costs=costs,
+            rates={trace: self._rate(trace, costs) for trace in self.settings.traces},
+            losses=losses,
+            machine=Machine.here() if old is None else old.machine,
+        )
+        self.folder.write_setup(setup)
+        return setup
+
+    def _rate(self, trace: str, costs: Mapping[str, StepCosts]) -> float:
+        capacity, lengths = self.model.capacity, None
+        if self.recorded is not None and trace == self.recorded.name:
+            lengths = self.recorded.sample(REQUESTS, context_length=capacity.context_length)
+        return sum(
+            kind.replicas * saturation_rate(self.model.menu, costs[kind.name], capacity=capacity, lengths=lengths)
+            for kind in self.settings.kinds
+        )
+
+    def load_of(self, cell: Cell, setup: FleetSetup) -> tuple[Arrival, ...]:
+        """The same for all routers. Budgets are multiples of what the fastest kind needs."""
+        common: dict[str, Any] = {
+            "rate": cell.load * setup.rates[cell.trace],
+            "seconds": self.settings.seconds,
+            "seed": cell.seed,
+            "need": self.model.need(setup.fastest),
+            "context_length": self.model.capacity.context_length,
+            "classes": self.settings.classes,
+        }
+        if self.recorded is not None and cell.trace == self.recorded.name:
+            return self.recorded.load(**common)
+        return make_load(trace_named(cell.trace), **common)
+
+    async def run(self, setup: FleetSetup, play: Play, progress: Progress) -> None:
+        """The cells that the folder does not hold yet; each is kept as soon as it is over."""
+        done, cells = self.folder.read_cells(), list(self.settings.cells())
+        missing = [cell for cell in cells if cell not in done]
+        menu = self.model.menu
+        for number, cell in enumerate(missing, start=len(cells) - len(missing)):
+            progress(number, len(cells))
+            scored = score(
+                await play(cell, self.load_of(cell, setup)),
+                losses=setup.losses,
+                narrowest=menu.narrowest.name,
+                universal=menu.universal.name,
+                seconds=self.settings.seconds,
+            )
+            self.folder.add(CellResult(cell=cell, score=scored))
+
+    def rows(self, *, by_trace: bool = False) -> list[PolicyRow]:
+        """Of the cells that were asked for, as far as the folder has them."""
+        done, asked = self.folder.read_cells(), set(self.settings.cells())
+        order = {name: place for place, name in enumerate(self.settings.routers)}
+        cells = sorted((done[cell] for cell in asked & done.keys()), key=lambda each: order[each.cell.policy])
+        return rows_of(cells, by_trace=by_trace)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulatedFleet:
+    setup: FleetSetup
+    model: LocalModel
+
+    @property
+    def replicas(self) -> list[FleetReplica]:
+        def node(kind: FleetKind) -> SimulatedReplica:
+            of_kind = self.model.replica(self.setup.costs[kind.name])
+            return replace(of_kind, noise=self.setup.settings.noise, attainment=LEARNED)
+
+        return [
+            FleetReplica(id=id, kind=kind.name, cost=kind.speed, node=node(kind))
+            for kind in self.setup.settings.kinds
+            for id in kind.ids
+        ]
+
+    async def play(self, cell: Cell, arrivals: Sequence[Arrival]) -> Sequence[Outcome]:
+        rng = np.random.default_rng([cell.seed, NOISE])
+        router = router_for(cell.policy, self.setup, self.model.menu.universal)
+        run = simulate_fleet(arrivals, replicas=self.replicas, router=router, policy=DeadlinePolicy, rng=rng)
+        return run.outcomes
+
+
+def columns(row: PolicyRow) -> dict[str, str]:
+    return {
+        "load": f"{row.load:g}",
+        "router": row.policy,
+        "kept %": "–" if row.attainment is None else row.attainment.text(scale=100),
+        **{f"{name} %": mean_text(row.by_class.get(name), 1, scale=100) for name in ("tight", "medium", "loose")},
+        "loss": row.loss.text(decimals=4),
+        "refused %": mean_text(row.rejected, 1, scale=100),
+        "TTFT p50": mean_text(row.p50["ttft"], 0),
+        "TTFT p99": mean_text(row.p99["ttft"], 0),
+    }
+
+
+def router_for(name: str, setup: FleetSetup, universal: Option) -> Router:
+    """The grid of the static one: a kind gets what the next slower one could not keep with the universal model."""
+    if name != "static-grid":
+        return ROUTERS[name]()
+    kinds = sorted(setup.settings.kinds, key=lambda kind: -kind.speed)
+    step = Group(universal.neurons, setup.capacity.slots, 0, setup.capacity.slots)
+    most_ms = [setup.costs[kind.name].step_ms([step]) for kind in kinds[1:]]
+    return StaticGrid(kinds=[(ms, kind.name) for ms, kind in zip([*most_ms, inf], kinds, strict=True)])
+
+
+def fleet(
+    model: Model = DEFAULT_MODEL,
+    output: Output = Path("runs/fleet"),
+    kinds: Annotated[str, typer.Option(help="Of node: name:replicas:speed, speed being a share of a core.")] = (
+        "fast:1:0.8,slow:1:0.4"
+    ),
+    loads: Annotated[str, typer.Option(help="In multiples of the fleet's saturation.")] = "0.5,0.75,1,1.25,1.5",
+    traces: Annotated[str, typer.Option(help="When requests come: poisson, gamma-4, ramp, ….")] = "gamma-4,ramp",
+    recorded: Annotated[
+        Path | None, typer.Option(help="CSV of a service's requests, as Azure publishes them: one trace more.")
+    ] = None,
+    routers: Annotated[str, typer.Option(help="Which to compare.")] = ",".join(ROUTERS),
+    seconds: Annotated[float, typer.Option(min=0.5, help="How long each load lasts.")] = 20.0,
+    rounds: Annotated[int, typer.Option(min=1, help="In each, every router gets every load once.")] = 3,
+    simulated: Annotated[bool, typer.Option("--simulate", help="Simulate the replicas; there may be many.")] = False,
+    frontier: options.Frontier = None,
+    target: options.TargetName = None,
+    calibration: options.Calibration = options.CALIBRATION_S,
+    costs: options.Costs = None,
+    seed: Seed = 0,
+) -> None:
+    """Routers over kinds of node: budgets kept by class, quality, time to first tokens. Run again, it goes on."""
+    capacity = LoadCapacity(context_length=options.CONTEXT)
+    local = LocalModel(model, capacity=capacity, threads=1, frontier=frontier, target=target)
+    trace = None if recorded is None else read_recorded(recorded)
+    given = {
+        "mode": "simulated" if simulated else "engine",
+        "kinds": kinds_given(kinds),
+        "traces": [*names_of(traces), *([] if trace is None else [trace.name])],
+        "loads": names_of(loads),
+        "routers": names_of(routers),
+        "rounds": rounds,
+        "seed": seed,
+        "seconds": seconds,
+    }
+    settings = read_record(FleetSettings, given, what="settings")
+    bench = FleetBench(settings=settings, model=local, folder=FleetFolder(output), recorded=trace)
+    known = None if (old := bench.setup) is None else old.costs
+    if known is None:
+        base = options.read_costs(costs) or local.calibrate(calibration)
+        known = {kind.name: base.scaled(1 / kind.speed) for kind in settings.kinds}
+    setup = bench.set_up(known)
+    with shown_progress("loads") as progress:
+        asyncio.run(bench.run(setup, SimulatedFleet(setup=setup, model=local).play, progress))
+    show(bench, setup)
+
+
+def show(bench: FleetBench, setup: FleetSetup) -> None:
+    rows = bench.rows()
+    rates = ", ".join(f"{rate:.1f} of {trace}" for trace, rate in setup.rates.items())
+    print_rows([columns(row) for row in rows], as_json=False, title=f"load 1, in requests a second: {rates}")
+    by_trace = map(asdict, bench.rows(by_trace=True))
+    found = record_json(setup) | {"rows": list(map(asdict, rows)), "rows_by_trace": list(by_trace)}
+    write_json(bench.folder.path / "fleet.json", found)
+
+
+if __name__ == "__main__":
+    run_benchmark(fleet)

@@ -1,0 +1,180 @@
+"""Routers side by side, with simulated replicas and recorded loads; the command's arguments."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from benchmarks import fleet
+from benchmarks.fleet import FleetBench, SimulatedFleet, router_for
+from benchmarks.load.budget_classes import BudgetClasses, Need
+from benchmarks.load.fleet_folder import FleetFolder, FleetKind, FleetSettings
+from benchmarks.load.local_model import LoadCapacity, LocalModel
+from benchmarks.load.recorded_trace import read_recorded
+from lts_ray.errors import LtsRayError
+from serve.routing.simple_routers import StaticGrid
+from tests.benchmarks.load.loads import COSTS, local_model
+from tests.serve.models import tiny_menu
+
+KINDS = (FleetKind(name="slow", replicas=2, speed=0.25), FleetKind(name="fast", replicas=1, speed=1.0))
+SETTINGS = FleetSettings(
+    mode="simulated",
+    kinds=KINDS,
+    traces=("gamma-4",),
+    loads=(0.5, 1.5),
+    routers=("budget", "round-robin"),
+    rounds=2,
+    seconds=2.0,
+)
+COSTS_BY_KIND = {kind.name: COSTS.scaled(1 / kind.speed) for kind in KINDS}
+
+
+def bench(model_dir: Path, folder: Path, settings: FleetSettings = SETTINGS) -> FleetBench:
+    return FleetBench(settings=settings, model=local_model(model_dir), folder=FleetFolder(folder))
+
+
+def run(one: FleetBench, stop_at: int | None = None) -> list[int]:
+    told: list[int] = []
+
+    def progress(done: int, total: int) -> None:
+        told.append(done)
+        if done == stop_at:
+            raise KeyboardInterrupt
+
+    setup = one.set_up(COSTS_BY_KIND)
+    asyncio.run(one.run(setup, SimulatedFleet(setup=setup, model=one.model).play, progress))
+    return told
+
+
+def test_every_router_gets_the_same_loads_and_a_run_that_was_stopped_goes_on(model_dir: Path, tmp_path: Path) -> None:
+    one = bench(model_dir, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        run(one, stop_at=3)
+    kept = one.folder.read_cells()
+    assert len(kept) == 3
+    assert run(one) == list(range(3, 8))
+    cells = one.folder.read_cells()
+    assert kept.items() <= cells.items()
+    assert cells.keys() == set(SETTINGS.cells())
+    for cell, result in cells.items():
+        assert result.score.requests == cells[replace(cell, policy="budget")].score.requests > 0
+    rows = one.rows()
+    assert [(row.load, row.policy) for row in rows] == [
+        (load, name) for load in SETTINGS.loads for name in SETTINGS.routers
+    ]
+    kept_by = {(row.load, row.policy): row.attainment for row in rows}
+    ours, theirs = kept_by[0.5, "budget"], kept_by[0.5, "round-robin"]
+    assert ours is not None
+    assert theirs is not None
+    assert ours.mean > theirs.mean  # two of three nodes take four times as long, and it does not know
+    assert len({tuple(fleet.columns(row)) for row in rows}) == 1
+    with pytest.raises(LtsRayError, match="holds a bench with other seconds; use another --output"):
+        bench(model_dir, tmp_path, replace(SETTINGS, seconds=3.0)).setup  # noqa: B018
+
+
+def test_load_1_is_what_all_nodes_sustain_together(model_dir: Path, tmp_path: Path) -> None:
+    rate = bench(model_dir, tmp_path / "a").set_up(COSTS_BY_KIND).rates["gamma-4"]
+    alone = replace(SETTINGS, kinds=KINDS[1:])
+    assert rate == pytest.approx(1.5 * bench(model_dir, tmp_path / "b", alone).set_up(COSTS_BY_KIND).rates["gamma-4"])
+
+
+def test_the_static_grid_gives_the_slow_kind_what_it_can_keep(model_dir: Path, tmp_path: Path) -> None:
+    setup = bench(model_dir, tmp_path).set_up(COSTS_BY_KIND)
+    grid = router_for("static-grid", setup, tiny_menu().universal)
+    assert isinstance(grid, StaticGrid)
+    (most_ms, first), (_, last) = grid.kinds
+    assert (first, last) == ("fast", "slow")
+    assert most_ms > 4 * 8
+
+
+def write_trace(path: Path, rows: list[tuple[str, object, object]]) -> Path:
+    lines = ["TIMESTAMP,ContextTokens,GeneratedTokens", *(f"{at},{prompt},{output}" for at, prompt, output in rows)]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def test_a_recorded_load_keeps_its_order_and_proportions_at_another_rate(tmp_path: Path) -> None:
+    """600 requests, one each second, whose prompts grow: a part of them, squeezed into three seconds."""
+    rows = [(f"2023-11-16 18:{n // 60:02}:{n % 60:02}.1234567", n + 1, 600 - n) for n in range(600)]
+    trace = read_recorded(write_trace(tmp_path / "some.csv", rows))
+    assert trace.name == "some"
+    assert trace.times[-1] == pytest.approx(599_000)
+    need = Need(costs=COSTS, neurons=192, chunk_tokens=32)
+    common = {"seconds": 3.0, "need": need, "context_length": 60, "classes": BudgetClasses()}
+    load = trace.load(rate=20.0, seed=1, **common)  # type: ignore[arg-type]
+    assert abs(len(load) - 60) <= 1
+    assert np.diff([each.at_ms for each in load]) == pytest.approx(50, rel=0.01)
+    prompts = [each.prompt_tokens for each in load]
+    assert prompts == sorted(prompts)
+    assert all(each.prompt_tokens <= 45 and each.prompt_tokens + each.output_tokens <= 60 for each in load)
+    assert load == trace.load(rate=20.0, seed=1, **common)  # type: ignore[arg-type]
+    assert load != trace.load(rate=20.0, seed=2, **common)  # type: ignore[arg-type]
+    with pytest.raises(LtsRayError, match=r"some has 600 requests, fewer than 3 s of 300\.0/s"):
+        trace.load(rate=300.0, seed=1, **common)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,b\n1,2\n", "is no trace: it needs a header and the columns"),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\nnow,1,2\n", "is no trace: it needs a header and the columns"),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\n", "is no trace: it needs at least 100 requests"),
+    ],
+)
+def test_what_is_no_recorded_load_is_told_in_one_line(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.csv").write_text(text, encoding="utf-8")
+    with pytest.raises(LtsRayError, match=message):
+        read_recorded(tmp_path / "bad.csv")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--kinds", "fast"), "a kind is name:replicas:speed, such as slow:2:0.4; got 'fast'"),
+        (("--kinds", "fast:1:2"), "settings.kinds.0.speed must be at most 1; got '2'"),
+        (("--kinds", ""), "settings.kinds"),
+        (("--kinds", "a:1:1,a:1:1"), "kinds must be at least one, and each only once; got a, a"),
+        (("--loads", "0"), "settings.loads.0 must be above 0"),
+        (("--routers", "best"), "unknown router 'best'; known: budget, "),
+        (("--traces", "storm"), "unknown trace 'storm'"),
+        (("--recorded", "nowhere.csv"), "cannot read the trace nowhere.csv"),
+    ],
+)
+def test_bad_arguments_are_told_in_one_line(
+    arguments: tuple[str, ...], message: str, model_dir: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(LtsRayError, match=message):
+        invoke("--model", model_dir, "--output", tmp_path / "out", "--simulate", *arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def invoke(*arguments: object) -> str:
+    app = typer.Typer()
+    app.command()(fleet.fleet)
+    return CliRunner().invoke(app, [str(each) for each in arguments], catch_exceptions=False).stdout
+
+
+def test_the_command_goes_on_with_what_the_folder_has(
+    model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet.options, "CONTEXT", 48)
+    settings = replace(SETTINGS, traces=("ramp",), loads=(0.5,), routers=("budget",), rounds=1, seconds=1.0)
+    model = LocalModel(model_dir, capacity=LoadCapacity(context_length=48), threads=1)
+    FleetBench(settings=settings, model=model, folder=FleetFolder(tmp_path)).set_up(
+        COSTS_BY_KIND
+    )  # nothing is measured
+    command = ("--model", model_dir, "--output", tmp_path, "--simulate", "--kinds", "slow:2:0.25,fast:1:1")
+    command += ("--loads", 0.5, "--seconds", 1, "--rounds", 1, "--traces", "ramp")
+    assert "budget" in invoke(*command, "--routers", "budget")
+    assert "round-robin" in invoke(*command, "--routers", "budget,round-robin")
+    found = json.loads((tmp_path / "fleet.json").read_text())
+    assert [row["policy"] for row in found["rows"]] == ["budget", "round-robin"]
+    assert found["rows_by_trace"][0]["trace"] == "ramp"
+    assert found["settings"]["kinds"][0] == {"name": "slow", "replicas": 2, "speed": 0.25}
