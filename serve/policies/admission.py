@@ -29,6 +29,8 @@ class Choice:
     met: bool | None
     """Whether the budget is predicted to hold so, and safely once all are at the narrowest that may be; None without a
     budget."""
+    forecast: Forecast
+    """Of all that would run and wait then; the last of its caps is the narrowest that may be."""
 
 
 def judge(situation: Situation, job: Job, menu: Menu, costs: StepCosts, policy: Policy) -> Choice:
@@ -37,7 +39,7 @@ def judge(situation: Situation, job: Job, menu: Menu, costs: StepCosts, policy: 
     plan, predicted = _foresee(copy(policy), joined, menu, costs)
     budget, timing, narrowest = job.request.budget, predicted.timing(job.id, 0), predicted.timing(job.id, -1)
     met = budget.holds(timing) and budget.holds(_safely(narrowest, situation.deviation)) if budget else None
-    return Choice(option=plan.options[job.id], predicted=timing, met=met)
+    return Choice(option=plan.options[job.id], predicted=timing, met=met, forecast=predicted)
 
 
 def on_admission(

@@ -6,8 +6,10 @@ reserve that a budget needs, as a share of the time left, grows as a response co
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
+from math import log
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +38,25 @@ class Deviation:
         horizons, likely, safe = self._lines
         ahead, row = np.log(np.maximum(ahead_ms, 1e-9)), KINDS.index(kind)
         return np.interp(ahead, horizons, likely[row]), np.interp(ahead, horizons, safe[row])
+
+    def least(self, kind: Kind, within_ms: float) -> tuple[float, float]:
+        """`likely` and `safe`: no less are they at any horizon up to `within_ms`."""
+        horizons, likely, safe = self._lowest
+        ahead, row = log(max(within_ms, 1e-9)), KINDS.index(kind)
+        place = bisect_right(horizons, ahead)
+        if not 0 < place < len(horizons):
+            place = min(place, len(horizons) - 1)
+            return likely[row][place], safe[row][place]
+        share = (ahead - horizons[place - 1]) / (horizons[place] - horizons[place - 1])
+        low, high = likely[row][place - 1 : place + 1]
+        safe_low, safe_high = safe[row][place - 1 : place + 1]
+        return low + share * (high - low), safe_low + share * (safe_high - safe_low)
+
+    @cached_property
+    def _lowest(self) -> tuple[list[float], list[list[float]], list[list[float]]]:
+        horizons, likely, safe = self._lines
+        accumulated = (np.minimum.accumulate(values, axis=1).tolist() for values in (likely, safe))
+        return horizons.tolist(), *accumulated
 
     @cached_property
     def _lines(self) -> tuple[Array, Array, Array]:

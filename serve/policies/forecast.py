@@ -132,7 +132,7 @@ def forecast(
 
 def _prices(rollout: Rollout, *, fixed: Sequence[int], caps: Sequence[int], costs: StepCosts, most_rows: int) -> Array:
     """[caps, stretches]: the time of each stretch's steps, as StepCosts.step_ms has it. most_rows: of a step."""
-    base, neuron, head = _curves(costs.grid, costs.base, costs.neuron, costs.head, most_rows=most_rows)
+    base, neuron, head = curves(costs.grid, costs.base, costs.neuron, costs.head, most_rows=most_rows)
     prompt_ms = costs.attended if costs.prompt_attended is None else costs.prompt_attended
     per_neuron, factors, others = [], [], []  # of each stretch, in lists: most have few, and numpy is slow to begin
     for steps, rows, logits, attended, prompt_attended in zip(
@@ -159,10 +159,10 @@ def _prices(rollout: Rollout, *, fixed: Sequence[int], caps: Sequence[int], cost
 
 
 @lru_cache(maxsize=16)
-def _curves(grid: tuple[int, ...], *curves: tuple[float, ...], most_rows: int) -> tuple[list[float], ...]:
+def curves(grid: tuple[int, ...], *values_at: tuple[float, ...], most_rows: int) -> tuple[list[float], ...]:
     """The curves' values for each number of rows from none, which costs nothing, on."""
     far, tables = 10**7, []
-    for values in curves:
+    for values in values_at:
         slope = values[0] if len(grid) == 1 else (values[-1] - values[-2]) / (grid[-1] - grid[-2])
         heights = [0.0, *values, values[-1] + slope * (far - grid[-1])]
         tables.append(np.interp(np.arange(most_rows + 1), [0, *grid, far], heights).tolist())

@@ -1,92 +1,162 @@
 """The best quality that keeps the budget, over all replicas; among equals the cheapest, then what is warm, then idle.
 
-First roughly, for all replicas and submodels at once; then the replicas that lead are asked by the very forecast that
-their own policy uses, until one holds.
+A search from the best on, by what is known of each replica: at first that none is better than its menu, then the least
+that the request would take there (see Outlook), at last what its own policy foresees. Only what leads is looked into
+further, and what leads when it has been asked is chosen. So a budget is kept wherever any of up to MOST_ASKED replicas
+would keep it, with the best quality that any has for it, unless ASKED are not enough to find it. What a replica could
+do by letting other rows sit out steps is looked for only where no other way may keep the budget.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from heapq import heapify, heapreplace
 from math import inf
 
-import numpy as np
-
-from serve.policies.admission import judge, smallest_feasible_budget_ms
-from serve.policies.deadline import DeadlinePolicy
-from serve.policies.policy import Job
+from serve.policies.admission import Choice, judge, on_admission, smallest_feasible_budget_ms
+from serve.policies.budget import Budget, Timing
+from serve.policies.deadline import DeadlinePolicy, Thresholds
+from serve.policies.forecast import Forecast
+from serve.policies.policy import Job, Policy, Situation
 from serve.policies.request import Request
+from serve.routing.outlook import Least
 from serve.routing.replica_view import ReplicaView
 from serve.routing.router import Route
 
-ASKED = 3
-"""So many replicas are asked at most; the first one nearly always holds."""
+ASKED = 4
+"""So many replicas are asked at most once one of them keeps the budget. Nearly always the first one holds."""
+MOST_ASKED = 16
+"""And so many while none does."""
+KEPT, IF_HELD, MISSED = 0, 1, 2
+"""What the first part of a rank says: lower is better."""
+FORESEEN, BOUNDED, UNKNOWN = 0, 1, 2
+"""How a replica's rank is known."""
 NEW = -1
 """The id of the request as a job: no replica's."""
+EVEN = 0.5
+"""The odds from which on a budget counts as one that is kept."""
+THRESHOLDS = Thresholds()
+ROUNDING = 1 + 1e-9
+"""So little beyond a bound is none."""
+Rank = tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class BudgetRouter:
+    policy: Policy = field(default_factory=DeadlinePolicy)
+    """As the replicas have it."""
     name: str = "budget"
 
     def route(
         self, request: Request, replicas: Sequence[ReplicaView], *, shared: Mapping[str, int], now_ms: float
     ) -> Route:
-        routes = [_asked(view, request, now_ms) for view in _ranked(request, replicas, shared)]
-        kept = [route for route in routes if route.met]
-        return min(kept, key=lambda route: inf if route.loss is None else route.loss) if kept else routes[0]
+        ties = [(view.cost, -shared.get(view.id, 0), view.load) for view in replicas]
+        heap: list[tuple[Rank, int, int]] = [
+            ((KEPT, _shortfall(request, view), *ties[place]), UNKNOWN, place) for place, view in enumerate(replicas)
+        ]
+        heapify(heap)
+        asked: dict[int, Route] = {}
+        kept = False
+        while True:
+            _, known, place = heap[0]
+            if known == FORESEEN or len(asked) >= (ASKED if kept else MOST_ASKED):
+                break
+            view = replicas[place]
+            if known == UNKNOWN:
+                heapreplace(heap, ((*_best(request, view, -ties[place][1]), *ties[place]), BOUNDED, place))
+                continue
+            first, asked[place] = self._asked(view, request, -ties[place][1], now_ms)
+            kept = kept or first[0] == KEPT
+            heapreplace(heap, ((*first, *ties[place]), FORESEEN, place))
+        place = min([entry for entry in heap if entry[1] == FORESEEN])[2]
+        others = tuple([route for other, route in asked.items() if other != place])
+        return replace(asked[place], others=others) if others else asked[place]
+
+    def _asked(self, view: ReplicaView, request: Request, shared: int, now_ms: float) -> tuple[Rank, Route]:
+        situation = replace(view.situation, now_ms=now_ms)
+        cached = 0 if request.elastic else shared
+        job = Job(id=NEW, request=request, arrived_ms=now_ms, cached=cached)
+        choice = judge(situation, job, view.menu, view.costs, self.policy)
+        option, predicted = choice.option, choice.predicted
+        route = Route(replica=view.id, submodel=option.name, predicted=predicted, loss=option.loss, met=choice.met)
+        if not request.budget:
+            first: Rank = (MISSED if self._takes(situation, choice, view) else KEPT, predicted.e2e_ms)
+        elif choice.met:
+            first = (KEPT, option.shortfall)
+        else:
+            first = (MISSED, _excess(request.budget, predicted))
+        return first, route
+
+    def _takes(self, situation: Situation, choice: Choice, view: ReplicaView) -> bool:
+        """Whether a budget that would be kept otherwise is lost for the new request."""
+        after = _kept(choice.forecast, situation)
+        if len(after) == sum(job.bounded for job in situation.jobs):
+            return False
+        before = on_admission(situation, {}, view.menu, view.costs, self.policy)
+        return not _kept(before, situation) <= after
+
+
+def _shortfall(request: Request, view: ReplicaView) -> float:
+    """The best that there is; without a budget, all run the same."""
+    if not request.budget:
+        return 0.0
+    return view.menu.elastic[0].shortfall if request.pinned is None else request.pinned.shortfall
+
+
+def _best(request: Request, view: ReplicaView, shared: int) -> tuple[float, float]:
+    outlook = view.outlook
+    option = None if request.elastic else request.pinned or view.menu.universal
+    least = outlook.least(request, shared=0 if option is None else shared, option=option)
+    if not request.budget:
+        return KEPT, least.e2e[0]
+    widest = _widest(request, least, view)
+    if widest is not None:
+        options = view.menu.elastic if option is None else (option,)
+        return KEPT, next((one.shortfall for one in options if one.neurons <= widest), options[-1].shortfall)
+    if outlook.may_hold and _widest(request, outlook.least(request, option=option, alone=True), view) is not None:
+        return IF_HELD, 0.0
+    return MISSED, _excess(request.budget, least.at(outlook.narrowest))
+
+
+def _widest(request: Request, least: Least, view: ReplicaView) -> float | None:
+    """The most neurons with which the budget may be kept; None where it is not even with the fewest."""
+    deviation, steps, most = view.situation.deviation, request.max_tokens - 1, inf
+    # A policy takes a width under which it expects to keep so much less of the budgets than under the narrowest.
+    given = min(THRESHOLDS.worth * (view.outlook.bounded + 1), THRESHOLDS.worth_most)
+    for kind, limit in request.budget.items().items():
+        if kind == "tpot" and not steps:
+            continue
+        start, slope = getattr(least, kind)
+        likely, safe = deviation.least(kind, limit * steps if kind == "tpot" else limit)
+        if (start + slope * view.outlook.narrowest) * safe > limit * ROUNDING:
+            return None
+        needed = safe - given * (safe - THRESHOLDS.hopeless * likely)
+        if slope > 0:
+            most = min(most, (limit * ROUNDING / needed - start) / slope)
+    return most
+
+
+def _excess(budget: Budget, timing: Timing) -> float:
+    """By how much the bound that is missed most is missed."""
+    shares: list[float] = [getattr(timing, f"{kind}_ms") / limit for kind, limit in budget.items().items()]
+    return max(shares)
+
+
+def _kept(forecast: Forecast, situation: Situation) -> set[int]:
+    """The jobs whose budgets are more likely kept than not, once all are at the narrowest that may be."""
+    odds = forecast.odds(situation.deviation, hopeless=THRESHOLDS.hopeless)[-1]
+    return {job.id for job, chance in zip(forecast.jobs, odds.tolist(), strict=True) if job.bounded and chance >= EVEN}
 
 
 def smallest_feasible(request: Request, replicas: Sequence[ReplicaView], *, now_ms: float) -> dict[str, float]:
     """For each kind of bound that the request has, in milliseconds: one replica would keep all of these together."""
     job = Job(id=NEW, request=request, arrived_ms=now_ms)
-    asked = request.budget.items()
-
-    def excess(feasible: Mapping[str, float]) -> float:
-        return max(feasible[kind] / limit for kind, limit in asked.items())
-
     found = [
         smallest_feasible_budget_ms(
             replace(view.situation, now_ms=now_ms), job, view.menu, view.costs, DeadlinePolicy()
         )
-        for view in _ranked(request, replicas, {})[:ASKED]
+        for view in sorted(replicas, key=lambda view: _best(request, view, 0))[:ASKED]
     ]
-    return min(found, key=excess)
-
-
-def _ranked(request: Request, replicas: Sequence[ReplicaView], shared: Mapping[str, int]) -> list[ReplicaView]:
-    """The most promising first."""
-    most = max(len(view.menu.elastic) for view in replicas)
-    token_ms = np.full((len(replicas), most), inf)
-    prompt_ms = np.full((len(replicas), most), inf)
-    losses = np.full((len(replicas), most), inf)
-    for row, view in enumerate(replicas):
-        outlook, count = view.outlook, len(view.menu.elastic)
-        token_ms[row, :count], prompt_ms[row, :count] = outlook.token_ms, outlook.prompt_ms
-        losses[row, :count] = [option.shortfall for option in view.menu.elastic]
-    wait_ms = np.array([view.outlook.wait_ms for view in replicas])
-    cached = np.array([shared.get(view.id, 0) for view in replicas])
-    ttft_ms = wait_ms[:, None] + prompt_ms * (len(request.prompt) - cached)[:, None]
-    e2e_ms = ttft_ms + token_ms * (request.max_tokens - 1)
-    most_ms = np.array([view.outlook.most_ms for view in replicas])
-    loads = [view.load for view in replicas]
-    if not request.budget or request.pinned is not None:  # the widest, where it ends first and takes nothing away
-        harm = token_ms[:, 0] > most_ms
-        return [replicas[row] for row in np.lexsort(np.array([loads, e2e_ms[:, 0], harm]))]
-    safe = np.array([view.situation.deviation.at("e2e", e2e_ms[row])[1] for row, view in enumerate(replicas)])
-    budget = request.budget
-    keeps = token_ms <= most_ms[:, None]
-    for limit, needed in ((budget.ttft_ms, ttft_ms), (budget.tpot_ms, token_ms), (budget.e2e_ms, e2e_ms)):
-        if limit is not None:
-            keeps &= needed * safe <= limit
-    quality = np.where(keeps, losses, inf).min(axis=1)
-    costs = [view.cost for view in replicas]
-    fastest = np.where(np.isfinite(quality), 0.0, e2e_ms.min(axis=1))  # only where nothing keeps it
-    return [replicas[row] for row in np.lexsort(np.array([loads, -cached, costs, fastest, quality]))]
-
-
-def _asked(view: ReplicaView, request: Request, now_ms: float) -> Route:
-    job = Job(id=NEW, request=request, arrived_ms=now_ms)
-    choice = judge(replace(view.situation, now_ms=now_ms), job, view.menu, view.costs, DeadlinePolicy())
-    option = choice.option
-    return Route(replica=view.id, submodel=option.name, predicted=choice.predicted, loss=option.loss, met=choice.met)
+    asked = request.budget.items()
+    return min(found, key=lambda feasible: max(feasible[kind] / limit for kind, limit in asked.items()))

@@ -22,6 +22,8 @@ class Route:
     """Of that submodel, in nats a token; None where none was measured."""
     met: bool | None = None
     """Whether the budget is predicted to hold; None without one, or without a look ahead."""
+    others: tuple[Route, ...] = ()
+    """What would have come of it on other replicas, as far as they were asked."""
 
 
 class Router(Protocol):

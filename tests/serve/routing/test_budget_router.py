@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serve.policies.admission import judge
+from serve.policies.admission import Choice, judge
 from serve.policies.budget import Budget
 from serve.policies.deadline import DeadlinePolicy
 from serve.policies.policy import Job
 from serve.policies.request import Request
-from serve.routing.budget_router import BudgetRouter, smallest_feasible
+from serve.routing.budget_router import ASKED, BudgetRouter, smallest_feasible
 from serve.routing.replica_view import ReplicaView
-from tests.serve.policies.situations import FLAT, MENU, RISING, L, running_job, situation_of
+from tests.serve.policies.situations import (
+    FLAT,
+    MENU,
+    RISING,
+    L,
+    budgets,
+    pins,
+    running_job,
+    situation_of,
+    situations,
+)
 
 
 def view(id: str, *, slowness: float = 1.0, running: int = 0, cost: float = 1.0, kind: str = "cpu") -> ReplicaView:
@@ -55,12 +68,18 @@ def test_without_a_budget_the_universal_model_runs_where_it_ends_soonest_and_tak
     assert chosen(asking(), held, view("slow", slowness=3))[0] == "slow"
 
 
-@settings(max_examples=60, deadline=None)
+def said_by(views: Sequence[ReplicaView], request: Request, now_ms: float = 0.0) -> list[Choice]:
+    """What each replica's own policy says."""
+    job = Job(id=-1, request=request, arrived_ms=now_ms)
+    return [judge(one.situation, job, one.menu, one.costs, DeadlinePolicy()) for one in views]
+
+
+@settings(max_examples=30, deadline=None)
 @given(
     st.lists(st.tuples(st.floats(0.5, 4), st.integers(0, 3), st.integers(1, 3)), min_size=1, max_size=6),
     st.floats(20, 2_000),
 )
-def test_what_is_chosen_keeps_the_budget_wherever_any_replicas_policy_says_that_it_would(
+def test_the_best_quality_that_any_policy_has_for_the_budget_is_chosen_from_the_cheapest(
     nodes: list[tuple[float, int, int]], budget_ms: float
 ) -> None:
     views = [
@@ -68,19 +87,52 @@ def test_what_is_chosen_keeps_the_budget_wherever_any_replicas_policy_says_that_
         for place, (slowness, running, cost) in enumerate(nodes)
     ]
     request = asking(budget_ms)
-    job = Job(id=-1, request=request, arrived_ms=0.0)
-    said = [judge(one.situation, job, one.menu, one.costs, DeadlinePolicy()) for one in views]
     route = BudgetRouter().route(request, views, shared={}, now_ms=0.0)
-    losses = [choice.option.shortfall for choice in said if choice.met]
-    assert route.met == bool(losses)
-    if losses:
-        assert route.loss == min(losses)
+    kept = [
+        (choice.option.shortfall, one.cost, one.load, one.id)
+        for choice, one in zip(said_by(views, request), views, strict=True)
+        if choice.met
+    ]
+    assert route.met == bool(kept)
+    if kept:
+        assert (route.loss, *next(one[1:] for one in kept if one[3] == route.replica))[:3] == min(kept)[:3]
 
 
-def test_the_rough_outlook_is_what_the_policy_forecasts_of_an_idle_replica() -> None:
-    idle = ReplicaView(id="a", kind="cpu", cost=1, menu=MENU, costs=RISING, situation=situation_of())
-    choice = judge(idle.situation, Job(id=1, request=asking(1e6), arrived_ms=0.0), MENU, RISING, DeadlinePolicy())
-    assert abs(idle.outlook.token_ms[0] / choice.predicted.tpot_ms - 1) < 0.05
+requests = st.builds(
+    Request,
+    prompt=st.integers(1, 60).map(lambda length: (1,) * length),
+    max_tokens=st.integers(1, 30),
+    budget=budgets.filter(bool),
+    pinned=pins,
+)
+
+
+@st.composite
+def fleets(draw: st.DrawFn) -> list[ReplicaView]:
+    return [
+        ReplicaView(
+            id=str(place),
+            kind="cpu",
+            cost=1.0,
+            menu=MENU,
+            costs=draw(st.sampled_from([FLAT, RISING])).scaled(draw(st.floats(0.1, 2))),
+            situation=replace(draw(situations()), now_ms=1000.0),
+        )
+        for place in range(draw(st.integers(1, 5)))
+    ]
+
+
+@settings(max_examples=120, deadline=None)
+@given(fleets(), requests)
+def test_whatever_the_replicas_do_a_budget_is_kept_where_any_policy_keeps_it(
+    views: list[ReplicaView], request: Request
+) -> None:
+    said = said_by(views, request, 1000.0)
+    route = BudgetRouter().route(request, views, shared={}, now_ms=1000.0)
+    kept = [choice.option.shortfall for choice in said if choice.met]
+    assert route.met == bool(kept)
+    if kept and len(views) <= ASKED and not any(one.outlook.may_hold for one in views):
+        assert route.loss == min(kept)
 
 
 def test_the_smallest_feasible_budget_is_that_of_the_best_replica_and_is_kept_there() -> None:

@@ -1,0 +1,81 @@
+"""The least that a request would take, against what policies foresee."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from lts_ray.runtime.step_costs import StepCosts
+from serve.policies.budget import KINDS, Budget
+from serve.policies.deadline import DeadlinePolicy
+from serve.policies.menu import Option
+from serve.policies.policy import Job, Situation
+from serve.policies.request import Request
+from serve.routing.outlook import Outlook
+from tests.serve.policies.situations import FLAT, MENU, RISING, XL, S, running_job, situation_of, situations
+
+EASY = Budget(e2e_ms=1e7)
+
+
+def foreseen(situation: Situation, request: Request, costs: StepCosts, place: int) -> object:
+    """With all elastic rows at the option with index `place`."""
+    joined = Situation(
+        now_ms=situation.now_ms,
+        running=situation.running,
+        waiting=(*situation.waiting, Job(id=-1, request=request, arrived_ms=situation.now_ms)),
+        capacity=situation.capacity,
+    )
+    return DeadlinePolicy(span=(place, place + 1)).foresee(joined, MENU, costs)[1].timing(-1)
+
+
+def at_once(situation: Situation, request: Request) -> bool:
+    """Whether its prompt is read in the next step, so that it is known beside which rows its tokens come."""
+    rows, capacity = len(situation.running), situation.capacity
+    free = not situation.waiting and rows < capacity.slots and all(job.decodes for job in situation.running)
+    return free and rows + len(request.prompt) <= capacity.chunk_tokens and request.max_tokens > 1
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    situations(),
+    st.sampled_from([FLAT, RISING]),
+    st.integers(1, 60),
+    st.integers(1, 30),
+    st.integers(0, 3),
+    st.sampled_from([None, None, S, XL]),
+    st.booleans(),
+)
+def test_it_is_never_more_than_what_a_policy_foresees(
+    situation: Situation,
+    costs: StepCosts,
+    prompt: int,
+    max_tokens: int,
+    place: int,
+    option: Option | None,
+    bounded: bool,
+) -> None:
+    outlook = Outlook.of(situation, MENU, costs)
+    assume(not outlook.may_hold)
+    request = Request(
+        prompt=(1,) * prompt,
+        max_tokens=max_tokens,
+        budget=EASY if bounded or option is None else Budget(),
+        pinned=option,
+    )
+    least = outlook.least(request, option=option).at(MENU.elastic[place].neurons)
+    timing = foreseen(situation, request, costs, place)
+    for kind in KINDS if at_once(situation, request) else ("ttft", "e2e"):
+        assert getattr(least, f"{kind}_ms") <= getattr(timing, f"{kind}_ms") * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("running", [0, 3])
+@pytest.mark.parametrize("place", range(4))
+def test_it_is_nearly_what_a_policy_foresees_while_none_waits(running: int, place: int) -> None:
+    jobs = tuple(running_job(number, budget=EASY, remaining=5 + 20 * number) for number in range(running))
+    situation = situation_of(running=jobs, slots=8, chunk=32)
+    request = Request(prompt=(1,) * 20, max_tokens=30, budget=EASY)
+    least = Outlook.of(situation, MENU, RISING).least(request).at(MENU.elastic[place].neurons)
+    timing = foreseen(situation, request, RISING, place)
+    assert least.ttft_ms == pytest.approx(timing.ttft_ms, rel=0.03)
+    assert least.e2e_ms == pytest.approx(timing.e2e_ms, rel=0.03)
