@@ -23,8 +23,8 @@ from serve.policies.request import Request
 MAX_FRAME_BYTES = 2**26
 """Of a prompt with its tokens as text, there are far fewer."""
 REQUESTS, CARDS, REPORTS = TypeAdapter(Request), TypeAdapter(ReplicaCard), TypeAdapter(ReplicaReport)
-LOST = "x"
-"""The letter of a request that this replica cannot end, though another one may."""
+LOST, BUSY = "x", "b"
+"""The letters of a request that this replica cannot end, though another one may: BUSY, that it has not even taken."""
 TIMES = ("ttft_ms", "tpot_ms", "e2e_ms")
 
 

@@ -24,6 +24,7 @@ from serve.engine.engine_errors import EngineFailedError, QueueFullError
 from serve.engine.learned_times import LearnedTimes
 from serve.engine.response import Ended, Event, Response, ResponseFailed
 from serve.fleet.frames import (
+    BUSY,
     CARDS,
     LOST,
     MAX_FRAME_BYTES,
@@ -186,8 +187,10 @@ class _Ingress:
 
     def _take(self, read: Mapping[str, Any]) -> None:
         match read:
-            case {"submit": int(number)}:
-                self._submit(number, read)
+            case {"submit": list(requests)}:
+                with self._server.engine.hold:
+                    for request in requests:
+                        self._submit(request["number"], request)
             case {"cancel": int(number), "reason": reason}:
                 if (response := self.responses.get(number)) is not None:
                     response.cancel(reason)
@@ -210,7 +213,7 @@ class _Ingress:
         try:
             response = self._server.engine.submit(request, arrived_s=read["arrived_s"], resumed=resumed)
         except (QueueFullError, EngineFailedError) as error:
-            self._send([number, LOST, str(error)])
+            self._send([number, BUSY, str(error)])
             return
         except LtsRayError as error:
             self._send(event_json(number, ResponseFailed(str(error))))

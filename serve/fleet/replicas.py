@@ -132,6 +132,8 @@ class Replicas:
         self._ticked_s = now_s
         for link in self:
             if link.failure is not None or link.silent_s() > SILENT_S:
+                if link.mirror is not None and link.mirror.numbers:
+                    logger.warning("replica %s %s", link.address.id, link.failure or "says nothing")
                 self._lost(link, "silent" if link.failure is None else "died")
             if link.drains:
                 self._let_go(link)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from lts_ray.submodel import Submodel
 from serve.engine.response import Response
-from serve.fleet.frames import REQUESTS, adapted, frame
+from serve.fleet.frames import REQUESTS, adapted
 from serve.fleet.replica_link import ReplicaLink
 from serve.policies.budget import Budget
 from serve.policies.menu import Menu
@@ -35,13 +35,13 @@ class RoutedRequest:
         """None where the replica chooses it."""
         return None if self.request.elastic else (self.request.pinned or menu.universal).submodel
 
-    def submit_frame(self, offset_s: float) -> bytes:
-        """offset_s: of this clock before the replica's."""
+    def to_json(self, offset_s: float) -> dict[str, object]:
+        """For the replica that has it now. offset_s: of this clock before the replica's."""
         resumed: dict[str, object] = {}
         if self.tokens and self.first_s is not None:
             resumed = {"resumed": self.tokens, "first_s": self.first_s - offset_s}
         request, arrived_s = adapted(REQUESTS, self.request), self.arrived_s - offset_s
-        return frame("submit", self.number, request=request, arrived_s=arrived_s, **resumed)
+        return {"number": self.number, "request": request, "arrived_s": arrived_s} | resumed
 
     def left(self, now_s: float) -> Request:
         """What is to be done yet, as a request that comes now: for the choice of a replica."""

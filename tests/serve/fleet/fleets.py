@@ -18,7 +18,7 @@ from lts_ray.runtime.segment import Segment
 from lts_ray.runtime.step_costs import StepCosts
 from serve.engine.engine import Engine
 from serve.engine.learned_times import LearnedTimes
-from serve.fleet.fleet import Fleet
+from serve.fleet.fleet_engine import Fleet
 from serve.fleet.replica_card import ReplicaCard
 from serve.fleet.replica_registry import ReplicaAddress
 from serve.fleet.replica_server import ReplicaServer

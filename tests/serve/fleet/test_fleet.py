@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
+from torch import Tensor
 
 from lts_ray.decoding.sampling import Sampling
 from lts_ray.errors import LtsRayError
 from lts_ray.models.matformer.matformer import MatFormer
+from lts_ray.runtime.segment import Segment
 from serve.engine.engine_errors import BudgetInfeasibleError, EngineFailedError, QueueFullError
 from serve.engine.fleet_observer import FleetObserver, MigrationReason
 from serve.engine.observer import Refusal
@@ -409,3 +411,25 @@ async def test_an_engine_that_ends_no_step_takes_nothing_and_an_idle_one_is_not_
         assert where(response) == ["first", "second"]
         first.runtime.seconds = 0.0
         await tiny.has("first", "second")
+
+
+async def test_requests_that_are_read_together_start_together(model: MatFormer) -> None:
+    async with tiny_fleet(model) as tiny:
+        replica = await tiny.add("a", slots=4)
+        await tiny.has("a")
+        steps: list[int] = []
+        run = replica.runtime.run
+
+        def counted(segments: Sequence[Segment]) -> Tensor:
+            steps.append(len(segments))
+            return run(segments)
+
+        replica.runtime.run = counted  # type: ignore[method-assign]
+        with tiny.fleet.hold, tiny.fleet.hold:
+            responses = [tiny.fleet.submit(replace(LONG, max_tokens=2)) for _ in range(4)]
+            gone = responses.pop()
+            gone.cancel()
+        assert await asyncio.gather(*map(collect, responses)) == [alone(model, replace(LONG, max_tokens=2), ())] * 3
+        assert steps == [3, 3]
+        await tiny.until(lambda: tiny.fleet._replicas["a"].mirror.numbers == ())
+        assert gone.progress.tokens == 0

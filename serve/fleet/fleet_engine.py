@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from time import monotonic, perf_counter
 from typing import Any
@@ -21,11 +20,12 @@ from lts_ray.timing import Clock
 from serve.engine.engine_errors import BudgetInfeasibleError, EngineFailedError, QueueFullError
 from serve.engine.fleet_observer import FleetLoad, FleetObserver, MigrationReason
 from serve.engine.response import Admitted, Ended, LeaveReason, Placed, Response, ResponseFailed, Token
-from serve.fleet.frames import LOST, frame, read_event
+from serve.fleet.frames import BUSY, LOST, frame, read_event
 from serve.fleet.replica_link import ReplicaLink
 from serve.fleet.replica_registry import Registry
 from serve.fleet.replicas import Replicas
 from serve.fleet.routed_request import RoutedRequest
+from serve.fleet.submissions import Submissions
 from serve.policies.admission import drain_s
 from serve.policies.capacity import Capacity
 from serve.policies.menu import Menu
@@ -64,7 +64,7 @@ class Fleet:
         self.config, self.menu, self.capacity, self.clock = config, menu, capacity, clock
         self._router, self._observer = router, FleetObserver() if observer is None else observer
         self._max_migrations, self._wake, self._woke_s = max_migrations, wake, float("-inf")
-        self._prefixes = PrefixIndex()
+        self._prefixes, self._submissions = PrefixIndex(), Submissions()
         self._replicas = Replicas(
             registry,
             fingerprint=fingerprint,
@@ -81,8 +81,8 @@ class Fleet:
     # What the routes ask of an engine.
 
     @property
-    def hold(self) -> AbstractContextManager[object]:
-        return nullcontext()
+    def hold(self) -> Submissions:
+        return self._submissions
 
     @property
     def costs(self) -> StepCosts:
@@ -186,7 +186,7 @@ class Fleet:
             first_ms=None if routed.first_s is None else routed.first_s * 1e3,
         )
         self._prefixes.note(link.address.id, routed.request.prompt, routed.submodel(self.menu))
-        link.send(routed.submit_frame(link.offset_s))
+        self._submissions.add(routed, link)
         self._observer.placed(link.address.kind)
         routed.response.receive(Placed(link.address.kind, link.address.id))
 
@@ -196,10 +196,11 @@ class Fleet:
         for values in events:
             number = values[0]
             routed = self._placed.get(number)
-            if values[1] == LOST:
+            if values[1] in (LOST, BUSY):
                 if link.mirror is not None:
                     link.mirror.remove(number)
                 if routed is not None:
+                    routed.placed -= values[1] == BUSY
                     self._move(routed, link, "died")
                 continue
             event = read_event(values, offset_s)
@@ -284,6 +285,7 @@ class Fleet:
 
     def _forget(self, routed: RoutedRequest) -> None:
         self._placed.pop(routed.number, None)
+        routed.link = None
         if routed in self._pending:
             self._pending.remove(routed)
 
