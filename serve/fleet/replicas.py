@@ -104,10 +104,7 @@ class Replicas:
 
     async def _keep(self, link: ReplicaLink) -> None:
         """From its connection to its end; it is looked for again while it says that it lives."""
-        try:
-            await link.run()
-        except Exception:  # of ours: its requests go on elsewhere all the same
-            logger.exception("the connection to replica %s failed", link.address.id)
+        await link.run()
         del self._links[link.address.id]
         if link.mirror is not None:
             logger.info("replica %s of kind %s is gone", link.address.id, link.address.kind)

@@ -54,6 +54,8 @@ def test_what_is_right_becomes_rays_command_with_our_package_first(model_dir: Pa
         ({"args": {"threads": "many"}}, "threads must be a whole number; got 'many'"),
         ({"args": {"model": "/nowhere"}}, "/nowhere is not a folder"),
         ({"args": {"policy": "best"}}, "unknown policy 'best'"),
+        ({"args": {"kinds": "a,b"}}, "kinds=a,b needs frontier=FILE"),
+        ({"args": {"fleet": "/nowhere/fleet.yaml"}}, "fleet file /nowhere/fleet.yaml does not exist"),
         ({"args": ["model"]}, "applications.0.args: Input should be a valid dictionary"),
         ({"import_pat": "x"}, "applications[0] has unknown keys import_pat; known: "),
         ({"import_path": "serve.ap:build"}, "import_path must be serve.app:build; got 'serve.ap:build'"),

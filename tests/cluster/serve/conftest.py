@@ -26,7 +26,7 @@ def ray_serve() -> Iterator[Running]:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         with haproxy_here():
-            context = ray.init(address="local", num_cpus=5, include_dashboard=True, log_to_driver=False)
+            context = ray.init(address="local", num_cpus=8, include_dashboard=True, log_to_driver=False)
             try:
                 serve.start(http_options={"host": "127.0.0.1", "port": port})
                 yield Running(f"http://127.0.0.1:{port}", f"http://{context.dashboard_url}")

@@ -1,0 +1,36 @@
+"""What an ingress knows of the model: all but its weights. No Ray: where its replicas are comes in."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+from lts_ray.checkpoints.universal import read_universal, universal_fingerprint, vouched
+from serve.engine.fleet_observer import FleetObserver
+from serve.fleet.fleet_engine import Fleet
+from serve.fleet.replica_registry import Registry
+from serve.policies.menu import menu_of_frontier
+from serve.routing.budget_router import BudgetRouter
+from serve.serve_args import ServeArgs
+
+
+def fleet_fingerprint(args: ServeArgs) -> str:
+    """SHA-256 of the model and the frontier: replicas that share it give the same tokens under the same names."""
+    frontier = b"" if args.frontier is None else args.frontier.read_bytes()
+    return sha256(universal_fingerprint(args.model).encode() + frontier).hexdigest()
+
+
+def build_fleet(args: ServeArgs, fingerprint: str, registry: Registry, observer: FleetObserver) -> Fleet:
+    """Not started. fingerprint: of `args`. Raises LtsRayError for files that do not fit."""
+    config, losses = read_universal(args.model)
+    frontier = args.read_frontier()
+    assert frontier is not None, "kinds need one"
+    return Fleet(
+        config=config,
+        menu=menu_of_frontier(config, frontier, None, vouched=vouched(config, losses)),
+        capacity=args.capacity,
+        router=BudgetRouter(),
+        registry=registry,
+        fingerprint=fingerprint,
+        max_migrations=args.max_migrations,
+        observer=observer,
+    )
