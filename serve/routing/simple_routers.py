@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Annotated, ClassVar
 
 import numpy as np
+from pydantic import Field
 
+from lts_ray.record import record
 from serve.policies.budget import Budget
 from serve.policies.request import Request
 from serve.routing.replica_view import ReplicaView
@@ -49,12 +52,13 @@ class PowerOfTwo:
         return Route(replica=min((replicas[place] for place in drawn), key=lambda view: view.load).id)
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(what="prefix-aware")
 class PrefixAware:
-    """Where most of the prompt is known already, as long as no other replica has `spread` requests less to do."""
+    """Where most of the prompt is known already, among those that have not much more to do than the least loaded."""
 
-    spread: int = 4
-    name: str = "prefix-aware"
+    name: ClassVar[str] = "prefix-aware"
+    spread: Annotated[int, Field(ge=0)] = 4
+    """By so many requests more at most."""
 
     def route(
         self, request: Request, replicas: Sequence[ReplicaView], *, shared: Mapping[str, int], now_ms: float
@@ -64,13 +68,13 @@ class PrefixAware:
         return Route(replica=min(level, key=lambda view: (-shared.get(view.id, 0), view.load)).id)
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(what="static-grid")
 class StaticGrid:
     """A kind of node for each class of budgets; within the kind the least loaded."""
 
-    kinds: Sequence[tuple[float, str]]
+    name: ClassVar[str] = "static-grid"
+    kinds: Annotated[Sequence[tuple[Annotated[float, Field(gt=0, allow_inf_nan=True)], str]], Field(min_length=1)]
     """Up to so many milliseconds a token, the kind; growing. Above the last, and without a budget, the last."""
-    name: str = "static-grid"
 
     def route(
         self, request: Request, replicas: Sequence[ReplicaView], *, shared: Mapping[str, int], now_ms: float
