@@ -6,6 +6,7 @@ import pytest
 
 from lts_ray.errors import LtsRayError
 from serve.fleet.node_kind import NodeKind, load_kinds, named_kinds
+from tests.conftest import ROOT
 
 FLEET = """
 kinds:
@@ -76,3 +77,13 @@ def test_a_fleet_file_that_is_missing_is_one_line(tmp_path: Path) -> None:
 def test_names_on_a_command_line_are_kinds_too(names: tuple[str, ...], message: str) -> None:
     with pytest.raises(LtsRayError, match=message):
         named_kinds(names)
+
+
+def test_the_example_is_a_fleet_and_the_page_shows_it() -> None:
+    assert [(kind.name, kind.target_name, kind.most) for kind in load_kinds(ROOT / "configs" / "fleet.yaml")] == [
+        ("cpu-small", "cpu-small", 1),
+        ("cpu-large", "cpu-large", 3),
+        ("spot", "cpu-large", 1),
+    ]
+    example = (ROOT / "configs" / "fleet.yaml").read_text().partition("kinds:")[2]
+    assert example in (ROOT / "docs" / "fleet.md").read_text()
