@@ -76,6 +76,16 @@ def _as_limit(text: str) -> float:
     return limit
 
 
+def _as_priority(text: str) -> int:
+    try:
+        priority = int(text)
+    except ValueError:
+        priority = MAX_PRIORITY + 1
+    if abs(priority) > MAX_PRIORITY:
+        raise ValueError(f"must be a whole number from {-MAX_PRIORITY} to {MAX_PRIORITY}")
+    return priority
+
+
 def _as_switch(text: str) -> bool:
     switch = text.strip().lower()
     if switch not in ("true", "false", "1", "0"):
@@ -130,8 +140,11 @@ class RefusalPart(BaseModel):
 
 MAX_BUDGET_MS = 1e9
 """Eleven days: no client means more, and what is computed from it stays far from a float's end."""
+MAX_PRIORITY = 2**53 - 1
+"""What every JSON parser keeps as it is."""
 
 Milliseconds = Annotated[float, Field(gt=0, le=MAX_BUDGET_MS)]
+Priority = Annotated[int, Field(ge=-MAX_PRIORITY, le=MAX_PRIORITY)]
 Count = Annotated[int, Field(ge=1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Repetition = Annotated[float, Field(ge=MIN_REPETITION_PENALTY, le=2)]
@@ -158,4 +171,5 @@ Variables = Annotated[
     dict[str, Any] | None, BeforeValidator(_as_variables, json_schema_input_type=dict[str, Any] | None)
 ]
 HeaderMilliseconds = Annotated[float | None, BeforeValidator(_as_limit, json_schema_input_type=Milliseconds)]
+HeaderPriority = Annotated[int | None, BeforeValidator(_as_priority, json_schema_input_type=Priority)]
 HeaderSwitch = Annotated[bool, BeforeValidator(_as_switch, json_schema_input_type=Literal["true", "false"])]

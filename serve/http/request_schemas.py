@@ -15,11 +15,13 @@ from serve.http.fields import (
     Content,
     Count,
     HeaderMilliseconds,
+    HeaderPriority,
     HeaderSwitch,
     Milliseconds,
     Nothing,
     Penalty,
     PlainText,
+    Priority,
     Prompts,
     Repetition,
     Stops,
@@ -44,6 +46,8 @@ class RequestHeaders(BaseModel):
     """llm-d's name of `x-slo-ttft-ms`; of both the tighter one holds"""
     x_llm_d_slo_tpot_ms: HeaderMilliseconds = None
     """llm-d's name of `x-slo-tpot-ms`; of both the tighter one holds"""
+    x_priority: HeaderPriority = None
+    """As the body's `priority`"""
     x_slo_strict: HeaderSwitch = False
     """Refuse the request with 429 rather than miss its budget"""
     x_lts_trace: HeaderSwitch = False
@@ -92,6 +96,8 @@ class GenerationRequest(UnusedFields):
     """Those that the tokenizer puts around a text; null: for completions, since chat templates write them themselves"""
     latency_budget_ms: Milliseconds | None = None
     """For the whole response"""
+    priority: Priority | None = None
+    """Of requests that cannot all be in time the lowest number goes first; null: 0"""
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> GenerationRequest:
@@ -113,6 +119,13 @@ class GenerationRequest(UnusedFields):
             tpot_ms=_tighter(headers.x_slo_tpot_ms, headers.x_llm_d_slo_tpot_ms),
             e2e_ms=_tighter(headers.x_slo_e2e_ms, self.latency_budget_ms),
         )
+
+    def priority_with(self, headers: RequestHeaders) -> int:
+        """Raises ApiError where body and headers differ."""
+        given = {self.priority, headers.x_priority} - {None}
+        if len(given) == 2:
+            raise ApiError("priority and the header x-priority differ: give one", param="priority")
+        return next((each for each in given if each is not None), 0)
 
     @property
     def wants_usage(self) -> bool:

@@ -122,6 +122,7 @@ class Service:
                 asked=asked,
                 delivery=self.deliveries.likely(whole=not body.stream),
                 pinned=None if body.model == self.name else option,
+                priority=body.priority_with(headers),
                 strict=headers.x_slo_strict,
                 whole=not (body.stream or body.stop),
                 label=request_id,

@@ -26,6 +26,8 @@ class Request:
     """What is likely to pass after the engine's tokens, which counts for `asked`."""
     pinned: Option | None = None
     """The submodel that the client names, never changed."""
+    priority: int = 0
+    """Of requests that cannot all be in time the lowest number goes first."""
     strict: bool = False
     """Refuse it rather than miss its budget."""
     ignore_eos: bool = False

@@ -18,6 +18,7 @@ class Arrival:
     budget: Budget
     klass: str
     """The class that the budget was drawn from: "tight", "medium", "loose" or "none"."""
+    priority: int = 0
 
     def request(self, prompt: tuple[int, ...] | None = None) -> Request:
         """prompt: None where no model reads it."""
@@ -25,5 +26,6 @@ class Arrival:
             prompt=(0,) * self.prompt_tokens if prompt is None else prompt,
             max_tokens=self.output_tokens,
             budget=self.budget,
+            priority=self.priority,
             ignore_eos=True,
         )

@@ -231,6 +231,32 @@ def test_llm_ds_names_of_the_budgets_mean_what_ours_do_and_the_tighter_holds(cli
     assert (refused.status_code, kind in refused.json()["error"]["smallest_feasible_budget_ms"]) == (429, True)
 
 
+@pytest.mark.parametrize(
+    ("fields", "headers", "priority"),
+    [
+        ({}, {}, 0),
+        ({"priority": None}, {}, 0),
+        ({"priority": 5}, {}, 5),
+        ({}, {"x-priority": "-5"}, -5),
+        ({"priority": 5}, {"x-priority": "5"}, 5),
+        ({"priority": 0}, {"x-priority": "0"}, 0),
+    ],
+    ids=str,
+)
+def test_a_priority_comes_by_body_or_header(
+    client: TestClient,
+    service: Service,
+    monkeypatch: pytest.MonkeyPatch,
+    fields: dict[str, Any],
+    headers: dict[str, str],
+    priority: int,
+) -> None:
+    submit, asked = service.engine.submit, []
+    monkeypatch.setattr(service.engine, "submit", lambda request, **at: asked.append(request) or submit(request, **at))
+    assert complete(client, headers, n=2, **fields).status_code == 200
+    assert [request.priority for request in asked] == [priority, priority]
+
+
 def test_an_impossible_budget_is_served_by_the_smallest_unless_it_is_strict(client: TestClient) -> None:
     assert complete(client, latency_budget_ms=0.5).json()["lts"]["submodel"] == "S"
     refused = complete(client, {"x-slo-strict": "true"}, latency_budget_ms=0.5)
@@ -320,6 +346,12 @@ REFUSED: list[tuple[str, dict[str, Any] | bytes, dict[str, str], int, str | None
     ("zero header", {}, {"x-slo-ttft-ms": "0"}, 400, "x-slo-ttft-ms"),
     ("zero header of llm-d", {}, {"x-llm-d-slo-ttft-ms": "0"}, 400, "x-llm-d-slo-ttft-ms"),
     ("header of llm-d as text", {}, {"x-llm-d-slo-tpot-ms": "fast"}, 400, "x-llm-d-slo-tpot-ms"),
+    ("priority as text", {"priority": "high"}, {}, 400, "priority"),
+    ("priority beyond what JSON keeps", {"priority": 2**53}, {}, 400, "priority"),
+    ("two priorities", {"priority": 1}, {"x-priority": "2"}, 400, "priority"),
+    ("header of a priority as text", {}, {"x-priority": "high"}, 400, "x-priority"),
+    ("half a priority", {}, {"x-priority": "0.5"}, 400, "x-priority"),
+    ("header of a priority beyond what JSON keeps", {}, {"x-priority": str(2**53)}, 400, "x-priority"),
     ("NaN header", {}, {"x-slo-tpot-ms": "nan"}, 400, "x-slo-tpot-ms"),
     ("header as text", {}, {"x-slo-e2e-ms": "soon"}, 400, "x-slo-e2e-ms"),
     ("strictness", {}, {"x-slo-strict": "perhaps"}, 400, "x-slo-strict"),

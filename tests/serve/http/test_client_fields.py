@@ -101,7 +101,7 @@ VLLM: dict[str, Field] = {
     "length_penalty": Field(taken=(1, 1.0), refused=(2.0,)),
     "min_p": Field(taken=(0, 0.0), served=True),
     "min_tokens": Field(taken=(0,), served=True),
-    "priority": Field(taken=(0,), refused=(1,)),
+    "priority": Field(taken=(0, 3, -1), refused=(0.5, "high", True), served=True),
     "prompt_logprobs": Field(refused=(1,)),
     "repetition_penalty": Field(taken=(1, 1.0), served=True),
     "return_token_ids": Field(taken=(False,), refused=(True,)),

@@ -102,7 +102,7 @@ def test_every_field_that_is_read_or_refused_by_name_is_described(client: TestCl
     assert None in fields["properties"]["web_search_options"]["enum"]
     names = {each["name"] for each in described["paths"][path]["post"]["parameters"]}
     ours = {"x-slo-ttft-ms", "x-slo-tpot-ms", "x-slo-e2e-ms", "x-slo-strict", "x-lts-trace"}
-    assert names == ours | {"x-llm-d-slo-ttft-ms", "x-llm-d-slo-tpot-ms"}
+    assert names == ours | {"x-llm-d-slo-ttft-ms", "x-llm-d-slo-tpot-ms", "x-priority"}
 
 
 def test_all_references_have_what_they_refer_to(client: TestClient) -> None:

@@ -41,10 +41,12 @@ def waiting_job(
     prompt_tokens: int = 4,
     max_tokens: int = 10,
     pinned: Option | None = None,
+    priority: int = 0,
 ) -> Job:
+    prompt = (0,) * prompt_tokens
     return Job(
         id=id,
-        request=Request(prompt=(0,) * prompt_tokens, max_tokens=max_tokens, budget=budget, pinned=pinned),
+        request=Request(prompt=prompt, max_tokens=max_tokens, budget=budget, pinned=pinned, priority=priority),
         arrived_ms=arrived_ms,
     )
 
@@ -79,6 +81,10 @@ def situation_of(
     return Situation(
         now_ms=now_ms, running=running, waiting=waiting, capacity=Capacity(slots=slots, chunk_tokens=chunk)
     )
+
+
+def with_priority(job: Job, priority: int) -> Job:
+    return replace(job, request=replace(job.request, priority=priority))
 
 
 def later(job: Job, *, now_ms: float, option: Option) -> Job:
