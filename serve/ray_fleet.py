@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from time import monotonic, sleep, time
 from typing import Any
@@ -143,14 +143,8 @@ class FleetIngress:
             _wait_for_replica(registry, fingerprint, args, kinds)  # until then an older version goes on
         self._metrics = RaySharedMetrics.of_this_replica(metrics, fleet.load, args.served_name)
         self._metrics.start()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._waking: set[str] = set()
-        self._spawn(self._run())
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._waking: dict[str, asyncio.Task[None]] = {}
+        self._running = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:
         """Kinds that have no replica get one while there is more to do than all others have room for."""
@@ -160,16 +154,15 @@ class FleetIngress:
             await asyncio.sleep(WAKE_S)
             there = self._fleet.load().replicas
             if sum(self._fleet.counts()) > self._slots * sum(there.values()):
-                for name in set(asleep) - {kind for kind, _ in there} - self._waking:
-                    self._waking.add(name)
-                    self._spawn(self._wake(name))
+                for name in set(asleep) - {kind for kind, _ in there} - self._waking.keys():
+                    self._waking[name] = asyncio.create_task(self._wake(name))
 
     async def _wake(self, kind: str) -> None:
         try:
             await self._handles[kind].wake.remote()  # Ray begins from none where a call waits
         except Exception as error:
             logger.warning("kind %s could not be woken: %s", kind, error)
-        self._waking.discard(kind)
+        del self._waking[kind]
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Ray's proxy adds the request's id to every answer."""
@@ -187,13 +180,15 @@ class FleetIngress:
 
     async def check_health(self) -> None:
         """It lives where no replica does, too: those come up again."""
+        if self._running.done():
+            self._running.result()
         await mend_proxies()
 
     async def __del__(self) -> None:
         """Its requests have ended, or had the time to."""
         if (metrics := getattr(self, "_metrics", None)) is None:  # the constructor failed
             return
-        for task in list(self._tasks):
+        for task in (self._running, *self._waking.values()):
             task.cancel()
         await self._fleet.stop()
         await asyncio.to_thread(metrics.stop)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from time import monotonic, perf_counter
 from typing import Any
@@ -56,14 +56,13 @@ class Fleet:
         max_migrations: int = 2,
         observer: FleetObserver | None = None,
         clock: Clock = monotonic,
-        wake: Callable[[], None] | None = None,
     ) -> None:
         """capacity: of a replica. fingerprint: of the model and the frontier that are served; other replicas are none
-        of this fleet. wake: called about once a second while requests wait for a replica and there is none.
+        of this fleet.
         """
         self.config, self.menu, self.capacity, self.clock = config, menu, capacity, clock
         self._router, self._observer = router, FleetObserver() if observer is None else observer
-        self._max_migrations, self._wake, self._woke_s = max_migrations, wake, float("-inf")
+        self._max_migrations = max_migrations
         self._prefixes, self._submissions = PrefixIndex(), Submissions()
         self._replicas = Replicas(
             registry,
@@ -260,9 +259,6 @@ class Fleet:
         now_s = self.clock()
         for routed in [each for each in self._pending if now_s - each.waits_since_s > PENDING_S]:
             self._end(routed, f"no replica has come up in {PENDING_S:.0f} s; see `serve status`")
-        if self._pending and self._wake is not None and now_s - self._woke_s > 1:
-            self._woke_s = now_s
-            self._wake()
 
     def _place_pending(self, *, but: ReplicaLink | None = None) -> None:
         """but: a replica to which they do not go now."""

@@ -245,13 +245,11 @@ async def test_a_step_that_fails_is_the_request_s_own_affair(model: MatFormer) -
         assert replica.server.failure() is None
 
 
-async def test_without_a_replica_requests_wait_and_one_is_asked_for(model: MatFormer) -> None:
-    woken: list[int] = []
-    async with tiny_fleet(model, wake=lambda: woken.append(1)) as tiny:
+async def test_without_a_replica_requests_wait_for_one(model: MatFormer) -> None:
+    async with tiny_fleet(model) as tiny:
         response = tiny.fleet.submit(LONG)
         whole = tiny.fleet.submit(replace(LONG, whole=True))
         assert tiny.fleet.counts() == (0, 2)
-        await tiny.until(lambda: woken)
         await tiny.add("late")
         assert await asyncio.gather(collect(response), collect(whole)) == [alone(model, LONG, ())] * 2
 
