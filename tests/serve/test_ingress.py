@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from collections import Counter
+from functools import partial
 from pathlib import Path
+from time import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,10 +13,11 @@ import pytest
 
 from lts_ray.models.matformer.hugging_face.checkpoint import fingerprint
 from lts_ray.record import read_record
-from serve.engine.fleet_observer import FleetObserver
+from serve.engine.fleet_observer import FleetLoad, FleetObserver
+from serve.fleet.node_kind import NodeKind
 from serve.fleet.replica_registry import ReplicaAddress
 from serve.ingress import build_fleet, fleet_fingerprint
-from serve.ray_fleet import FleetIngress
+from serve.ray_fleet import FleetIngress, _wait_for_replica
 from serve.ray_registry import FORGOTTEN_S, RayRegistry
 from serve.ray_scaling import JOBS, follow_jobs
 from serve.serve_args import ServeArgs
@@ -79,3 +84,74 @@ def test_an_ingress_passes_on_a_user_config_that_fits(caplog: pytest.LogCaptureF
     assert "unknown policy 'best'" in caplog.text
     asyncio.run(FleetIngress.reconfigure(ingress, {"policy": "fixed", "thresholds": {"submodel": "S"}}))
     assert taken == [{"policy": "fixed", "thresholds": {"submodel": "S"}}]
+
+
+class Known(MemoryRegistry):
+    """One replica, which is found at the third look."""
+
+    looks = 0
+
+    def read(self) -> list[ReplicaAddress]:
+        self.looks += 1
+        return [address("one", time())] if self.looks == 3 else []
+
+
+def test_an_ingress_comes_up_with_its_first_replica_and_says_what_it_waits_for(
+    args: ServeArgs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As under Ray's own `serve run`, which builds before it knows the nodes."""
+    node = {"Alive": True, "Labels": {"role": "small"}, "Resources": {"CPU": 2.0}}
+    monkeypatch.setattr("serve.ray_fleet.SAY_S", -1.0)
+    monkeypatch.setattr("serve.ray_fleet.sleep", lambda seconds: None)
+    monkeypatch.setattr("serve.ray_deployment.ray.is_initialized", lambda: True)
+    monkeypatch.setattr("lts_ray.ray_session.ray.nodes", lambda: [node])
+    monkeypatch.setattr("lts_ray.ray_session.state.get_max_resources_from_cluster_config", lambda: None)
+    registry = Known()
+    with caplog.at_level("ERROR", logger="serve.ray_fleet"):
+        _wait_for_replica(registry, "f", args, args.node_kinds())
+    assert registry.looks == 3
+    (said,) = caplog.messages
+    assert re.search(r"kind 'large' on nodes with {'role': 'large'} .* 0 have room .*{'role': 'small'}", said)
+
+
+def test_a_kind_without_replicas_is_woken_once_all_others_are_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve.ray_fleet.WAKE_S", 0.0)
+    called: list[str] = []
+
+    def handle(name: str) -> Any:
+        async def call() -> None:
+            called.append(name)
+
+        return SimpleNamespace(wake=SimpleNamespace(remote=call))
+
+    class Busy:
+        jobs, replicas = 2, Counter({("small", "ready"): 1})
+
+        async def start(self) -> None: ...
+
+        def load(self) -> FleetLoad:
+            return FleetLoad(replicas=self.replicas)
+
+        def counts(self) -> tuple[int, int]:
+            return self.jobs, 0
+
+    async def watched() -> None:
+        fleet, kinds = Busy(), (NodeKind(name="small"), NodeKind(name="spot", min_replicas=0))
+        ingress: Any = SimpleNamespace(
+            _fleet=fleet, _kinds=kinds, _slots=2, _waking={}, _handles={"spot": handle("spot")}
+        )
+        ingress._wake = partial(FleetIngress._wake, ingress)
+        running = asyncio.create_task(FleetIngress._run(ingress))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert called == [], "the one replica has room for both"
+        fleet.jobs = 3
+        while not called:
+            await asyncio.sleep(0)
+        fleet.replicas = Counter({("small", "ready"): 1, ("spot", "ready"): 1})
+        for _ in range(20):
+            await asyncio.sleep(0)
+        running.cancel()
+        assert set(called) == {"spot"}
+
+    asyncio.run(watched())
