@@ -262,7 +262,7 @@ class Fleet:
 
     def _place_pending(self, *, but: ReplicaLink | None = None) -> None:
         """but: a replica to which they do not go now."""
-        for routed in sorted(self._pending, key=lambda each: each.arrived_s):
+        for routed in sorted(self._pending, key=lambda each: (each.request.priority, each.arrived_s)):
             views = [view for view in self._views(but=but) if view.fits(routed.request)]
             free = [view for view in views if view.has_place]
             if free:

@@ -431,3 +431,18 @@ async def test_requests_that_are_read_together_start_together(model: MatFormer) 
         assert steps == [3, 3]
         await tiny.until(lambda: tiny.fleet._replicas["a"].mirror.numbers == ())
         assert gone.progress.tokens == 0
+
+
+async def test_those_that_wait_for_a_place_get_it_by_priority(model: MatFormer) -> None:
+    async with tiny_fleet(model) as tiny:
+        responses = [tiny.fleet.submit(replace(LONG, priority=priority)) for priority in (5, 0, -1, 0)]
+        ended: list[int] = []
+
+        async def read(number: int) -> None:
+            await collect(responses[number])
+            ended.append(number)
+
+        reading_all = [asyncio.create_task(read(number)) for number in range(4)]
+        await tiny.add("a", slots=1, max_queue=1)
+        await asyncio.gather(*reading_all)
+        assert ended == [2, 1, 3, 0]

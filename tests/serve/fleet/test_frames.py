@@ -46,6 +46,7 @@ requests = st.builds(
     ignore_eos=st.booleans(),
     top_logprobs=st.none() | st.integers(0, 20),
     whole=st.booleans(),
+    priority=st.integers(-5, 5),
     label=st.text(),
 )
 events = st.one_of(
