@@ -13,8 +13,8 @@ from serve.engine.engine_errors import EngineFailedError
 from serve.policies.budget import Timing
 from serve.policies.expectation import Expectation
 
-FinishReason = Literal["stop", "length", "cancelled"]
-LeaveReason = Literal["stop", "cancelled", "failed"]
+FinishReason = Literal["stop", "length", "cancelled", "moved"]
+LeaveReason = Literal["stop", "cancelled", "failed", "moved"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,8 @@ class Response:
         """Free the request's place at the next step boundary. No effect on a response that has ended.
 
         reason: "stop" where its reader has all that was asked for, because a stop string came. "failed" where what came
-        could not be made an answer: that is counted, once, even if the response has ended.
+        could not be made an answer: that is counted, once, even if the response has ended. "moved" where another engine
+        goes on with it: that one counts its end.
         """
         if self._failed or (self.finish_reason is not None and reason != "failed"):
             return

@@ -229,7 +229,7 @@ class Fleet:
         self._prefixes.forget(link.address.id)
         for number in link.mirror.numbers:
             link.mirror.remove(number)
-            link.send(frame("cancel", number, reason="cancelled"))
+            link.send(frame("cancel", number, reason="moved"))
             if (routed := self._placed.get(number)) is not None:
                 self._move(routed, link, reason)
 

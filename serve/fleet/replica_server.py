@@ -177,7 +177,7 @@ class _Ingress:
 
     def leave(self) -> None:
         for response in list(self.responses.values()):
-            response.cancel()
+            response.cancel("moved" if self._server.draining else "cancelled")
         self.responses.clear()
 
     async def _keep_reporting(self) -> None:

@@ -9,7 +9,7 @@ from serve.policies.budget import Timing
 from serve.policies.request import Request
 
 REASONS: dict[FinishReason | None, str] = {"stop": "stop", "length": "length", "cancelled": "abort", None: "error"}
-"""vLLM's words for ours."""
+"""vLLM's words for ours. What goes on elsewhere has not ended."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,11 @@ class EndedRequest:
     def attainment(self) -> dict[str, bool]:
         """Whether each bound of the budget was kept, by kind; `all`: every one at once.
 
-        Empty for a request without a budget, and for one whose client left. A failed request has kept none.
+        Empty for a request without a budget, and for one whose client left, or that goes on elsewhere. A failed request
+        has kept none.
         """
         limits, timing = self.request.wanted.items(), self.progress.measured()
-        if not limits or self.reason == "cancelled":
+        if not limits or self.reason in ("cancelled", "moved"):
             return {}
         kept = dict.fromkeys(limits, False) if self.reason is None or timing is None else self.request.kept(timing)
         return {str(kind): met for kind, met in kept.items()} | {"all": all(kept.values())}

@@ -91,7 +91,7 @@ ENDED = Metric(
     series=tuple((reason,) for reason in REASONS.values()),
     help="Requests that have ended: stop, length, abort (the client left) or error (a step failed, or the answer could"
     " not be written; one that had ended before counts twice).",
-    of_request=lambda ended: {(REASONS[ended.reason],): 1},
+    of_request=lambda ended: {(REASONS[ended.reason],): 1} if ended.reason in REASONS else {},
     at_ingress=True,
     in_ray=True,
 )

@@ -21,7 +21,7 @@ from serve.fleet import replica_link, replica_server, replicas
 from serve.policies.budget import Budget
 from serve.policies.request import Request
 from tests.serve.fleet.fleets import TinyReplica, tiny_fleet
-from tests.serve.models import COSTS, alone, collect, tiny_engine, tiny_menu, tiny_model, tiny_runtime
+from tests.serve.models import COSTS, Notes, alone, collect, tiny_engine, tiny_menu, tiny_model, tiny_runtime
 
 pytestmark = pytest.mark.anyio
 MENU = tiny_menu()
@@ -180,7 +180,8 @@ async def test_what_a_lost_replica_had_goes_on_elsewhere_token_by_token(model: M
 
 async def test_a_replica_that_speaks_again_is_used_again_and_says_nothing_twice(model: MatFormer) -> None:
     async with tiny_fleet(model) as tiny:
-        first = await tiny.add("first", pace_s=0.01)
+        notes = Notes()
+        first = await tiny.add("first", pace_s=0.01, observers=[notes])
         await tiny.has("first")
         response = tiny.fleet.submit(LONG)
         _, task = await reading(response, 5)
@@ -193,6 +194,10 @@ async def test_a_replica_that_speaks_again_is_used_again_and_says_nothing_twice(
         await tiny.has("first", "second")
         await tiny.until(lambda: first.engine.counts() == (0, 0))  # it was told that its request has left
         assert len(response.progress.places) == 2
+        await tiny.until(lambda: notes.ends)
+        assert [reason for _, _, reason in notes.ends] in (["moved"], ["length"]), (
+            "its end is counted elsewhere, if it can"
+        )
         again = [tiny.fleet.submit(LONG) for _ in range(4)]
         assert await asyncio.gather(*map(collect, again)) == [alone(model, LONG, ())] * 4
         assert {name for each in again for name in where(each)} == {"first", "second"}
@@ -274,16 +279,19 @@ async def test_a_replica_that_is_to_leave_gets_nothing_new_and_ends_what_it_has(
 
 async def test_what_does_not_drain_in_time_goes_on_elsewhere(model: MatFormer) -> None:
     async with tiny_fleet(model) as tiny:
-        leaving = await tiny.add("leaving", pace_s=0.02)
+        left, stayed = Notes(), Notes()
+        leaving = await tiny.add("leaving", pace_s=0.02, observers=[left])
         await tiny.has("leaving")
         response = tiny.fleet.submit(LONG)
         _, task = await reading(response, 2)
-        await tiny.add("staying")
+        await tiny.add("staying", observers=[stayed])
         await tiny.has("leaving", "staying")
         await leaving.server.drain(0.1)
         await leaving.server.stop()
         assert await task == alone(model, LONG, ())
         assert where(response) == ["leaving", "staying"]
+        await tiny.until(lambda: left.ends and stayed.ends)
+        assert [reason for _, _, reason in (*left.ends, *stayed.ends)] == ["moved", "length"], "it ended once"
 
 
 async def test_a_client_that_leaves_frees_its_row_and_so_does_an_ingress(model: MatFormer) -> None:

@@ -176,6 +176,13 @@ def test_tokens_of_a_response_that_did_not_come_to_its_end_count_and_its_times_d
     assert seen['lts:budget_slack_seconds_bucket{kind="ttft",le="+Inf"}'] == 0
 
 
+def test_a_request_that_goes_on_elsewhere_has_not_ended_here(metrics: PrometheusMetrics) -> None:
+    """Its tokens were made here all the same."""
+    metrics.ended(asked(Budget(e2e_ms=1)), progress(XL=4), "moved")
+    seen = {name: value for name, value in scraped(metrics).items() if value}
+    assert seen == {"vllm:generation_tokens_total": 4, 'lts:submodel_tokens_total{submodel="XL"}': 4}
+
+
 def test_budgets_are_counted_by_what_they_bound(metrics: PrometheusMetrics) -> None:
     metrics.ended(asked(Budget(ttft_ms=60, e2e_ms=100)), progress(), "stop")
     metrics.ended(asked(Budget(e2e_ms=150)), progress(), "length")
@@ -211,8 +218,9 @@ def test_slack_is_the_budget_less_the_time_and_negative_when_it_was_missed(metri
         (Budget(ttft_ms=49.9, tpot_ms=20.1), "length", {"ttft": False, "tpot": True, "all": False}),
         (Budget(ttft_ms=1000), None, {"ttft": False, "all": False}),
         (Budget(ttft_ms=1), "cancelled", {}),
+        (Budget(ttft_ms=1), "moved", {}),
     ],
-    ids=["none", "all met", "one missed", "a failed request has missed", "the client left"],
+    ids=["none", "all met", "one missed", "a failed request has missed", "the client left", "it goes on elsewhere"],
 )
 def test_attainment_is_of_each_budget_and_of_all(
     budget: Budget, reason: FinishReason | None, expected: dict[str, bool]
