@@ -46,15 +46,13 @@ def judge_answer(answer: ChaosAnswer, strikes: Sequence[Strike], wanted: Mapping
 
 
 def pause_s(answer: ChaosAnswer, strikes: Sequence[Strike]) -> float | None:
-    """From the fault to the stream's next token, for a stream that moved to another replica once it had begun.
-
-    Of several faults, that after which it stood still longest: the others were elsewhere.
-    """
+    """The longest that a stream stood still after a fault, if it moved to another replica once it had begun: from the
+    fault, or a token after it that was on its way already, to the next one."""
     if not answer.lts.get("migrations") or not answer.token_s:
         return None
     times = np.array(answer.token_s)
     during = [strike.at_s for strike in strikes if times[0] < strike.at_s < times[-1]]
-    return max((float(times[times > at_s][0] - at_s) for at_s in during), default=None)
+    return float(np.diff([min(during), *times[times > min(during)]]).max()) if during else None
 
 
 @dataclass(kw_only=True)

@@ -17,7 +17,7 @@ from lts_ray.errors import LtsRayError
 from lts_ray.models.decoder_config import DecoderConfig
 from lts_ray.runtime.step_costs import Group, StepCosts
 from lts_ray.timing import Clock
-from serve.engine.engine_errors import BudgetInfeasibleError, EngineFailedError, QueueFullError
+from serve.engine.engine_errors import BudgetInfeasibleError, EngineFailedError, QueueFullError, one_line
 from serve.engine.fleet_observer import FleetLoad, FleetObserver, MigrationReason
 from serve.engine.response import Admitted, Ended, LeaveReason, Placed, Response, ResponseFailed, Token
 from serve.fleet.frames import BUSY, LOST, frame, read_event
@@ -265,9 +265,16 @@ class Fleet:
         for routed in sorted(self._pending, key=lambda each: (each.request.priority, each.arrived_s)):
             views = [view for view in self._views(but=but) if view.fits(routed.request)]
             free = [view for view in views if view.has_place]
-            if free:
-                self._pending.remove(routed)
-                self._place(routed, self._replicas[self._route(routed, free).replica])
+            if not free:
+                continue
+            try:
+                link = self._replicas[self._route(routed, free).replica]
+            except Exception as error:  # it is one request's: the others are still to be placed
+                logger.exception("request %s finds no replica", routed.request.label)
+                self._end(routed, f"choosing a replica failed: {one_line(error)}")
+                continue
+            self._pending.remove(routed)
+            self._place(routed, link)
 
     def _cancel(self, routed: RoutedRequest, reason: LeaveReason) -> None:
         if routed.link is not None and routed.number in self._placed:

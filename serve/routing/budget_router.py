@@ -38,6 +38,8 @@ EVEN = 0.5
 """The odds from which on a budget counts as one that is kept."""
 THRESHOLDS = Thresholds()
 ROUNDING = 1 + 1e-9
+LEAST_MS = 1e-3
+"""What counts as the bound where none is left: delivery alone may take it all."""
 """So little beyond a bound is none."""
 Rank = tuple[float, ...]
 
@@ -138,8 +140,9 @@ def _widest(request: Request, least: Least, view: ReplicaView) -> float | None:
 
 
 def _excess(budget: Budget, timing: Timing) -> float:
-    """By how much the bound that is missed most is missed."""
-    shares: list[float] = [getattr(timing, f"{kind}_ms") / limit for kind, limit in budget.items().items()]
+    """By how much the bound that is missed most is missed: of one with no time left, too."""
+    limits = budget.items().items()
+    shares: list[float] = [getattr(timing, f"{kind}_ms") / max(limit, LEAST_MS) for kind, limit in limits]
     return max(shares)
 
 

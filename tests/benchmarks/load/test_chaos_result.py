@@ -50,8 +50,9 @@ def test_a_connection_may_break_where_its_own_other_end_was_killed(at_s: float, 
 
 
 def test_a_stream_that_moved_stood_still_from_the_fault_to_its_next_token() -> None:
-    moved = answer(lts={"migrations": 1}, token_s=[11.0, 11.1, 12.0, 12.1])
-    assert pause_s(moved, [strike(5.0), strike(11.05), strike(11.25), strike(12.05), strike(13.0)]) == 0.75
+    moved = answer(lts={"migrations": 1}, token_s=[9.0, 11.0, 11.125, 12.0, 12.125])
+    assert pause_s(moved, [strike(5.0), strike(11.5), strike(13.0)]) == 0.5
+    assert pause_s(moved, [strike(5.0), strike(11.0625), strike(12.0625)]) == 0.875  # one was on its way already
     assert pause_s(moved, [strike(5.0), strike(13.0)]) is None
     assert pause_s(answer(lts={"migrations": 0}), [strike(11.5)]) is None
 

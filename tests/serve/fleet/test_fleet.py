@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from torch import Tensor
@@ -20,6 +21,8 @@ from serve.engine.response import Response
 from serve.fleet import replica_link, replica_server, replicas
 from serve.policies.budget import Budget
 from serve.policies.request import Request
+from serve.routing.budget_router import BudgetRouter
+from serve.routing.router import Route
 from tests.serve.fleet.fleets import TinyReplica, tiny_fleet
 from tests.serve.models import COSTS, Notes, alone, collect, tiny_engine, tiny_menu, tiny_model, tiny_runtime
 
@@ -248,6 +251,21 @@ async def test_a_step_that_fails_is_the_request_s_own_affair(model: MatFormer) -
             await task
         assert len(where(response)) == 1
         assert replica.server.failure() is None
+
+
+async def test_a_request_for_which_no_replica_can_be_chosen_fails_alone(model: MatFormer) -> None:
+    class Picky(BudgetRouter):
+        def route(self, request: Request, *given: Any, **named: Any) -> Route:
+            if request.label == "odd":
+                raise ZeroDivisionError("float division by zero")
+            return super().route(request, *given, **named)
+
+    async with tiny_fleet(model, router=Picky()) as tiny:
+        odd, even = tiny.fleet.submit(replace(LONG, label="odd")), tiny.fleet.submit(LONG)
+        await tiny.add("late")
+        with pytest.raises(EngineFailedError, match="choosing a replica failed: ZeroDivisionError"):
+            await collect(odd)
+        assert await collect(even) == alone(model, LONG, ())
 
 
 async def test_without_a_replica_requests_wait_for_one(model: MatFormer) -> None:

@@ -56,6 +56,10 @@ def test_among_equals_the_cheapest_then_the_warmest_then_the_idlest() -> None:
     assert chosen(asking(1e6), view("busy", running=2), view("idle"))[0] == "idle"
 
 
+def test_a_budget_of_which_nothing_is_left_goes_where_it_ends_soonest() -> None:
+    assert chosen(asking(0.0), view("slow", slowness=3), view("fast"))[0] == "fast"
+
+
 def test_a_budget_that_nothing_keeps_goes_where_it_ends_soonest() -> None:
     route = BudgetRouter().route(asking(1), [view("slow", slowness=3), view("fast")], shared={}, now_ms=0.0)
     assert (route.replica, route.met) == ("fast", False)
