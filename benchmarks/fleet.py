@@ -1,15 +1,13 @@
 """Routers over replicas of several kinds of node: budgets kept, and at which quality, side by side at equal loads.
 
-Replicas are engines in processes of their own, each with a share of a core, behind the endpoint's own fleet in this
-process; or they are simulated, and there may be many.
+The replicas are simulated, with the step costs of this machine, so there may be many.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from math import inf
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,9 +18,10 @@ from benchmarks.common.command import names_of, run_benchmark, shown_progress
 from benchmarks.common.machine import Machine
 from benchmarks.common.turns import Progress
 from benchmarks.load import load_options as options
-from benchmarks.load.fleet_folder import FleetFolder, FleetKind, FleetSettings, FleetSetup, kinds_given
+from benchmarks.load.fleet_folder import FleetFolder, FleetSettings, FleetSetup, kinds_given
 from benchmarks.load.load import make_load
 from benchmarks.load.local_model import LoadCapacity, LocalModel
+from benchmarks.load.played_fleets import ORACLE, SimulatedFleet
 from benchmarks.load.policies_folder import Cell, CellResult
 from benchmarks.load.policy_rows import PolicyRow, mean_text, rows_of
 from benchmarks.load.recorded_trace import RecordedTrace, read_recorded
@@ -34,30 +33,12 @@ from lts_ray.errors import LtsRayError
 from lts_ray.files import write_json
 from lts_ray.pretrained import DEFAULT_MODEL
 from lts_ray.record import read_record, record_json
-from lts_ray.runtime.step_costs import Group, StepCosts
-from serve.policies.deadline import DeadlinePolicy
-from serve.policies.menu import Option
-from serve.routing.budget_router import BudgetRouter
-from serve.routing.router import Router
-from serve.routing.simple_routers import LeastOutstanding, PowerOfTwo, PrefixAware, RoundRobin, StaticGrid
+from lts_ray.runtime.step_costs import StepCosts
+from serve.routing.named_routers import ROUTERS
 from serve.simulate.arrival import Arrival
 from serve.simulate.attainment_score import score
 from serve.simulate.request_outcome import Outcome
-from serve.simulate.simulate import SimulatedReplica
-from serve.simulate.simulate_fleet import FleetReplica, simulate_fleet
 
-ROUTERS: Mapping[str, Callable[[], Router]] = {
-    "budget": BudgetRouter,
-    "power-of-two": PowerOfTwo,
-    "round-robin": RoundRobin,
-    "least-outstanding": LeastOutstanding,
-    "prefix-aware": PrefixAware,
-    "static-grid": lambda: StaticGrid(kinds=()),
-}
-LEARNED = 0.99
-"""The attainment for which simulated replicas learn their reserves of time, as engines do by default."""
-NOISE = 13
-"""The stream of random numbers of simulated steps; see benchmarks.load.load for others."""
 Play = Callable[[Cell, Sequence[Arrival]], Awaitable[Sequence[Outcome]]]
 
 
@@ -69,9 +50,9 @@ class FleetBench:
     recorded: RecordedTrace | None = None
 
     def __post_init__(self) -> None:
-        for name in self.settings.routers:
-            if name not in ROUTERS:
-                raise LtsRayError(f"unknown router {name!r}; known: {', '.join(ROUTERS)}")
+        known = (*ROUTERS, ORACLE) if self.settings.mode == "simulated" else tuple(ROUTERS)
+        if unknown := [name for name in self.settings.routers if name not in known]:
+            raise LtsRayError(f"unknown router {unknown[0]!r}; known: {', '.join(known)}")
         for name in self.settings.traces:
             if self.recorded is None or name != self.recorded.name:
                 trace_named(name)
@@ -147,30 +128,6 @@ class FleetBench:
         return rows_of(cells, by_trace=by_trace)
 
 
-@dataclass(frozen=True, kw_only=True)
-class SimulatedFleet:
-    setup: FleetSetup
-    model: LocalModel
-
-    @property
-    def replicas(self) -> list[FleetReplica]:
-        def node(kind: FleetKind) -> SimulatedReplica:
-            of_kind = self.model.replica(self.setup.costs[kind.name])
-            return replace(of_kind, noise=self.setup.settings.noise, attainment=LEARNED)
-
-        return [
-            FleetReplica(id=id, kind=kind.name, cost=kind.speed, node=node(kind))
-            for kind in self.setup.settings.kinds
-            for id in kind.ids
-        ]
-
-    async def play(self, cell: Cell, arrivals: Sequence[Arrival]) -> Sequence[Outcome]:
-        rng = np.random.default_rng([cell.seed, NOISE])
-        router = router_for(cell.policy, self.setup, self.model.menu.universal)
-        run = simulate_fleet(arrivals, replicas=self.replicas, router=router, policy=DeadlinePolicy, rng=rng)
-        return run.outcomes
-
-
 def columns(row: PolicyRow) -> dict[str, str]:
     return {
         "load": f"{row.load:g}",
@@ -184,16 +141,6 @@ def columns(row: PolicyRow) -> dict[str, str]:
     }
 
 
-def router_for(name: str, setup: FleetSetup, universal: Option) -> Router:
-    """The grid of the static one: a kind gets what the next slower one could not keep with the universal model."""
-    if name != "static-grid":
-        return ROUTERS[name]()
-    kinds = sorted(setup.settings.kinds, key=lambda kind: -kind.speed)
-    step = Group(universal.neurons, setup.capacity.slots, 0, setup.capacity.slots)
-    most_ms = [setup.costs[kind.name].step_ms([step]) for kind in kinds[1:]]
-    return StaticGrid(kinds=[(ms, kind.name) for ms, kind in zip([*most_ms, inf], kinds, strict=True)])
-
-
 def fleet(
     model: Model = DEFAULT_MODEL,
     output: Output = Path("runs/fleet"),
@@ -205,10 +152,11 @@ def fleet(
     recorded: Annotated[
         Path | None, typer.Option(help="CSV of a service's requests, as Azure publishes them: one trace more.")
     ] = None,
-    routers: Annotated[str, typer.Option(help="Which to compare.")] = ",".join(ROUTERS),
+    routers: Annotated[str, typer.Option(help="Which to compare; oracle, too.")] = ",".join(ROUTERS),
     seconds: Annotated[float, typer.Option(min=0.5, help="How long each load lasts.")] = 20.0,
     rounds: Annotated[int, typer.Option(min=1, help="In each, every router gets every load once.")] = 3,
-    simulated: Annotated[bool, typer.Option("--simulate", help="Simulate the replicas; there may be many.")] = False,
+    replays: Annotated[int, typer.Option(min=1, help="Of a load, by which the oracle finds its way.")] = 60,
+    decisions: Annotated[bool, typer.Option(help="Instead: what a decision takes, at load 1.")] = False,
     frontier: options.Frontier = None,
     target: options.TargetName = None,
     calibration: options.Calibration = options.CALIBRATION_S,
@@ -216,11 +164,12 @@ def fleet(
     seed: Seed = 0,
 ) -> None:
     """Routers over kinds of node: budgets kept by class, quality, time to first tokens. Run again, it goes on."""
-    capacity = LoadCapacity(context_length=options.CONTEXT)
-    local = LocalModel(model, capacity=capacity, threads=1, frontier=frontier, target=target)
+    local = LocalModel(
+        model, capacity=LoadCapacity(context_length=options.CONTEXT), threads=1, frontier=frontier, target=target
+    )
     trace = None if recorded is None else read_recorded(recorded)
     given = {
-        "mode": "simulated" if simulated else "engine",
+        "mode": "simulated",
         "kinds": kinds_given(kinds),
         "traces": [*names_of(traces), *([] if trace is None else [trace.name])],
         "loads": names_of(loads),
@@ -228,6 +177,7 @@ def fleet(
         "rounds": rounds,
         "seed": seed,
         "seconds": seconds,
+        "replays": replays,
     }
     settings = read_record(FleetSettings, given, what="settings")
     bench = FleetBench(settings=settings, model=local, folder=FleetFolder(output), recorded=trace)
@@ -236,9 +186,24 @@ def fleet(
         base = options.read_costs(costs) or local.calibrate(calibration)
         known = {kind.name: base.scaled(1 / kind.speed) for kind in settings.kinds}
     setup = bench.set_up(known)
+    played = SimulatedFleet(setup=setup, model=local)
+    if decisions:
+        print_rows(decision_rows(bench, played), as_json=False, title="What a decision takes, in milliseconds")
+        return
     with shown_progress("loads") as progress:
-        asyncio.run(bench.run(setup, SimulatedFleet(setup=setup, model=local).play, progress))
+        asyncio.run(bench.run(setup, played.play, progress))
     show(bench, setup)
+
+
+def decision_rows(bench: FleetBench, played: SimulatedFleet) -> list[dict[str, str]]:
+    rows = []
+    for router in bench.settings.routers:
+        cell = Cell("simulated", bench.settings.traces[0], 1.0, bench.settings.seed, router)
+        times_ms = played.decisions_ms(cell, bench.load_of(cell, played.setup))
+        p50, p99 = np.percentile(times_ms, (50, 99))
+        replicas = len(played.replicas)
+        rows.append({"router": router, "replicas": f"{replicas}", "p50": f"{p50:.3f}", "p99": f"{p99:.3f}"})
+    return rows
 
 
 def show(bench: FleetBench, setup: FleetSetup) -> None:

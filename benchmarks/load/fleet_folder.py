@@ -69,6 +69,9 @@ class FleetSettings:
     noise: Annotated[float, Ge(0)] = 0.1
     """Of simulated steps' times, the standard deviation of the logarithm."""
 
+    replays: Whole = 60
+    """Of a load, by which the oracle finds where each request goes."""
+
     def __post_init__(self) -> None:
         for name in ("traces", "loads", "routers"):
             check_different(name, getattr(self, name))
@@ -119,7 +122,7 @@ class FleetFolder(CellsFolder):
         }
         setup = read_record(FleetSetup, found, what=str(self.setup_file))
         pairs = [("model", setup.model, model), ("capacity", setup.capacity, capacity)]
-        names = ("mode", "kinds", "seconds", "classes", "noise", "seed")
+        names = ("mode", "kinds", "seconds", "classes", "noise", "replays", "seed")
         pairs += [(name, getattr(setup.settings, name), getattr(settings, name)) for name in names]
         for name, theirs, ours in pairs:
             if theirs != ours:

@@ -13,10 +13,11 @@ import typer
 from typer.testing import CliRunner
 
 from benchmarks import fleet
-from benchmarks.fleet import FleetBench, SimulatedFleet, router_for
+from benchmarks.fleet import FleetBench
 from benchmarks.load.budget_classes import BudgetClasses, Need
 from benchmarks.load.fleet_folder import FleetFolder, FleetKind, FleetSettings
 from benchmarks.load.local_model import LoadCapacity, LocalModel
+from benchmarks.load.played_fleets import SimulatedFleet, router_for
 from benchmarks.load.recorded_trace import read_recorded
 from lts_ray.errors import LtsRayError
 from serve.routing.simple_routers import StaticGrid
@@ -32,6 +33,7 @@ SETTINGS = FleetSettings(
     routers=("budget", "round-robin"),
     rounds=2,
     seconds=2.0,
+    replays=8,
 )
 COSTS_BY_KIND = {kind.name: COSTS.scaled(1 / kind.speed) for kind in KINDS}
 
@@ -94,6 +96,25 @@ def test_the_static_grid_gives_the_slow_kind_what_it_can_keep(model_dir: Path, t
     assert most_ms > 4 * 8
 
 
+def test_the_oracle_keeps_what_the_best_router_keeps_where_steps_take_what_they_should(
+    model_dir: Path, tmp_path: Path
+) -> None:
+    settings = replace(SETTINGS, loads=(1.0,), routers=("budget", "least-outstanding", "oracle"), rounds=1, noise=0.0)
+    one = bench(model_dir, tmp_path, settings)
+    run(one)
+    kept = {result.cell.policy: result.score.attainment or 0.0 for result in one.folder.read_cells().values()}
+    assert kept["oracle"] >= max(kept.values()) - 0.05  # quality counts for it, too
+    with pytest.raises(LtsRayError, match="unknown router 'oracle'"):
+        bench(model_dir, tmp_path, replace(settings, mode="engine"))
+
+
+def test_decisions_are_timed_in_the_midst_of_a_load(model_dir: Path, tmp_path: Path) -> None:
+    one = bench(model_dir, tmp_path)
+    rows = fleet.decision_rows(one, SimulatedFleet(setup=one.set_up(COSTS_BY_KIND), model=one.model))
+    assert [(row["router"], row["replicas"]) for row in rows] == [("budget", "3"), ("round-robin", "3")]
+    assert all(0 < float(row["p50"]) <= float(row["p99"]) for row in rows)
+
+
 def write_trace(path: Path, rows: list[tuple[str, object, object]]) -> Path:
     lines = ["TIMESTAMP,ContextTokens,GeneratedTokens", *(f"{at},{prompt},{output}" for at, prompt, output in rows)]
     path.write_text("\n".join(lines), encoding="utf-8")
@@ -151,7 +172,7 @@ def test_bad_arguments_are_told_in_one_line(
     arguments: tuple[str, ...], message: str, model_dir: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(LtsRayError, match=message):
-        invoke("--model", model_dir, "--output", tmp_path / "out", "--simulate", *arguments)
+        invoke("--model", model_dir, "--output", tmp_path / "out", *arguments)
     assert not (tmp_path / "out").exists()
 
 
@@ -165,12 +186,12 @@ def test_the_command_goes_on_with_what_the_folder_has(
     model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fleet.options, "CONTEXT", 48)
-    settings = replace(SETTINGS, traces=("ramp",), loads=(0.5,), routers=("budget",), rounds=1, seconds=1.0)
+    settings = replace(SETTINGS, replays=60, traces=("ramp",), loads=(0.5,), routers=("budget",), rounds=1, seconds=1.0)
     model = LocalModel(model_dir, capacity=LoadCapacity(context_length=48), threads=1)
     FleetBench(settings=settings, model=model, folder=FleetFolder(tmp_path)).set_up(
         COSTS_BY_KIND
     )  # nothing is measured
-    command = ("--model", model_dir, "--output", tmp_path, "--simulate", "--kinds", "slow:2:0.25,fast:1:1")
+    command = ("--model", model_dir, "--output", tmp_path, "--kinds", "slow:2:0.25,fast:1:1")
     command += ("--loads", 0.5, "--seconds", 1, "--rounds", 1, "--traces", "ramp")
     assert "budget" in invoke(*command, "--routers", "budget")
     assert "round-robin" in invoke(*command, "--routers", "budget,round-robin")

@@ -1,0 +1,103 @@
+"""The fleets that a benchmark sends its loads to, behind one router after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from math import inf
+from time import thread_time
+
+import numpy as np
+
+from benchmarks.load.fleet_folder import FleetKind, FleetSetup
+from benchmarks.load.local_model import LocalModel
+from benchmarks.load.policies_folder import Cell
+from lts_ray.runtime.step_costs import Group
+from serve.policies.deadline import DeadlinePolicy
+from serve.policies.menu import Option
+from serve.policies.request import Request
+from serve.routing.named_routers import ROUTERS, router_named
+from serve.routing.replica_view import ReplicaView
+from serve.routing.router import Route, Router
+from serve.simulate.arrival import Arrival
+from serve.simulate.fleet_oracle import find_fleet_oracle
+from serve.simulate.request_outcome import Outcome
+from serve.simulate.simulate import SimulatedReplica
+from serve.simulate.simulate_fleet import FleetReplica, simulate_fleet
+
+ORACLE = "oracle"
+LEARNED = 0.99
+"""The attainment for which simulated replicas learn their reserves of time, as engines do by default."""
+NOISE, SEARCH = 13, 14
+"""The streams of random numbers of simulated steps and the oracle's search; see benchmarks.load.load for others."""
+
+
+def router_for(name: str, setup: FleetSetup, universal: Option) -> Router:
+    """The grid of the static one: a kind gets what the next slower one could not keep with the universal model."""
+    if name != "static-grid":
+        return router_named(name)
+    kinds = sorted(setup.settings.kinds, key=lambda kind: -kind.speed)
+    step = Group(universal.neurons, setup.capacity.slots, 0, setup.capacity.slots)
+    most_ms = [setup.costs[kind.name].step_ms([step]) for kind in kinds[1:]]
+    return router_named(name, kinds=[(ms, kind.name) for ms, kind in zip([*most_ms, inf], kinds, strict=True)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulatedFleet:
+    setup: FleetSetup
+    model: LocalModel
+
+    @property
+    def replicas(self) -> list[FleetReplica]:
+        def node(kind: FleetKind) -> SimulatedReplica:
+            of_kind = self.model.replica(self.setup.costs[kind.name])
+            return replace(of_kind, noise=self.setup.settings.noise, attainment=LEARNED)
+
+        return [
+            FleetReplica(id=id, kind=kind.name, cost=kind.speed, node=node(kind))
+            for kind in self.setup.settings.kinds
+            for id in kind.ids
+        ]
+
+    async def play(self, cell: Cell, arrivals: Sequence[Arrival]) -> Sequence[Outcome]:
+        return self._run(self._router(cell, arrivals), cell, arrivals)
+
+    def decisions_ms(self, cell: Cell, arrivals: Sequence[Arrival]) -> list[float]:
+        """What each decision took of a core, in the midst of a load, as an ingress of all replicas would have it."""
+        timed = TimedRouter(self._router(cell, arrivals))
+        self._run(timed, cell, arrivals)
+        return timed.times_ms
+
+    def _router(self, cell: Cell, arrivals: Sequence[Arrival]) -> Router:
+        known = partial(router_for, setup=self.setup, universal=self.model.menu.universal)
+        if cell.policy != ORACLE:
+            return known(cell.policy)
+        return find_fleet_oracle(
+            arrivals,
+            replicas=self.replicas,
+            starts=[partial(known, name) for name in ROUTERS],
+            policy=DeadlinePolicy,
+            rng=np.random.default_rng([cell.seed, SEARCH]),
+            replays=self.setup.settings.replays,
+        )
+
+    def _run(self, router: Router, cell: Cell, arrivals: Sequence[Arrival]) -> Sequence[Outcome]:
+        rng = np.random.default_rng([cell.seed, NOISE])
+        return simulate_fleet(arrivals, replicas=self.replicas, router=router, policy=DeadlinePolicy, rng=rng).outcomes
+
+
+class TimedRouter:
+    name = "timed"
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        self.times_ms: list[float] = []
+
+    def route(
+        self, request: Request, replicas: Sequence[ReplicaView], *, shared: Mapping[str, int], now_ms: float
+    ) -> Route:
+        begin_s = thread_time()
+        route = self._router.route(request, replicas, shared=shared, now_ms=now_ms)
+        self.times_ms.append(1e3 * (thread_time() - begin_s))
+        return route
