@@ -10,12 +10,16 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from serve.metrics.metrics_table import METRICS
+from serve.engine.fleet_observer import FleetLoad
+from serve.engine.observer import Load
+from serve.metrics.fleet_metrics import FleetMetrics
+from serve.metrics.metrics_table import FLEET_METRICS, METRICS
 from serve.metrics.prometheus_metrics import PrometheusMetrics
 from tests.conftest import ROOT
 from tests.serve.metrics.test_prometheus_metrics import sample_names
 
 DASHBOARD: dict[str, Any] = json.loads((ROOT / "docs" / "grafana" / "lts-ray.json").read_text(encoding="utf-8"))
+ALL = (*METRICS, *FLEET_METRICS)
 SERIES = re.compile(r"((?:vllm|lts):\w+)(?:\{([^}]*)\})?")
 
 
@@ -28,10 +32,11 @@ def expressions() -> list[str]:
 def exported() -> dict[str, list[dict[str, str]]]:
     """Labels of each series of a scrape, by the name of its samples."""
     found: dict[str, list[dict[str, str]]] = {}
-    scrape = PrometheusMetrics(model_name="sotu", submodels=["XL"]).exposition()[0].decode()
-    for family in text_string_to_metric_families(scrape):
-        for sample in family.samples:
-            found.setdefault(sample.name, []).append(sample.labels)
+    fleet = FleetMetrics(model_name="sotu", kinds=["cpu"])
+    for metrics, load in ((PrometheusMetrics(model_name="sotu", submodels=["XL"]), Load()), (fleet, FleetLoad())):
+        for family in text_string_to_metric_families(metrics.exposition(load)[0].decode()):
+            for sample in family.samples:
+                found.setdefault(sample.name, []).append(sample.labels)
     return found
 
 
@@ -57,7 +62,7 @@ def test_a_legend_names_labels_that_its_query_keeps() -> None:
 
 def test_every_query_is_closed_and_takes_rates_of_counters_and_of_nothing_else() -> None:
     """A rate of a gauge, or a counter without one, is the usual mistake of a dashboard."""
-    counted = {name for metric in METRICS if metric.kind != "gauge" for name in sample_names(metric)}
+    counted = {name for metric in ALL if metric.kind != "gauge" for name in sample_names(metric)}
     for expression in expressions():
         assert all(expression.count(left) == expression.count(right) for left, right in ("()", "{}", "[]"))
         for name, _ in SERIES.findall(expression):
@@ -66,7 +71,7 @@ def test_every_query_is_closed_and_takes_rates_of_counters_and_of_nothing_else()
 
 def test_every_metric_is_on_the_dashboard() -> None:
     asked = {name for expression in expressions() for name, _ in SERIES.findall(expression)}
-    assert not [metric.name for metric in METRICS if not asked & set(sample_names(metric))]
+    assert not [metric.name for metric in ALL if not asked & set(sample_names(metric))]
 
 
 def test_panels_cover_no_other_and_stay_within_the_grid() -> None:
