@@ -17,6 +17,7 @@ from typing import Any
 import ray
 from fastapi import FastAPI
 from ray import serve
+from ray._common.constants import HEAD_NODE_RESOURCE_NAME
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.handle import DeploymentHandle
@@ -238,7 +239,8 @@ def fleet_application(args: ServeArgs, kinds: Sequence[NodeKind]) -> Application
         FleetIngress,
         name=INGRESS,
         max_ongoing_requests=MAX_ONGOING_REQUESTS,
-        ray_actor_options={"num_cpus": 0},
+        # Where the head is: without that all is lost anyhow, and so no other node's loss takes the ingress.
+        ray_actor_options={"num_cpus": 0, "resources": {HEAD_NODE_RESOURCE_NAME: 0.001}},
         user_config=record_json(UserConfig(policy=args.policy)),
         max_surge_percent=100,
         graceful_shutdown_timeout_s=args.drain_s,

@@ -157,6 +157,13 @@ def test_one_kind_alone_is_the_deployment_that_there_is_without_kinds(
     assert built.ray_actor_options["num_cpus"] == 4
 
 
+def test_the_ingress_of_a_fleet_is_with_the_head(two_kinds: dict[str, Any]) -> None:
+    """No other node's loss takes it; it needs no CPU of the head's, which may have none to give."""
+    built = application(read_record(ServeArgs, two_kinds))._bound_deployment
+    assert built.name == "elastic"
+    assert built.ray_actor_options == {"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}}
+
+
 @pytest.mark.parametrize(
     ("kinds", "message"),
     [
