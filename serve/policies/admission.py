@@ -10,7 +10,7 @@ from math import ceil
 import numpy as np
 
 from lts_ray.runtime.step_costs import StepCosts
-from serve.policies.budget import KINDS, Budget, Kind, Timing
+from serve.policies.budget import Budget, Kind, Timing
 from serve.policies.deviation import Deviation
 from serve.policies.forecast import Forecast, Foreseeing, forecast
 from serve.policies.menu import Menu, Option
@@ -38,7 +38,7 @@ def judge(situation: Situation, job: Job, menu: Menu, costs: StepCosts, policy: 
     joined = replace(situation, waiting=(*situation.waiting, job))
     plan, predicted = _foresee(copy(policy), joined, menu, costs)
     budget, timing, narrowest = job.request.budget, predicted.timing(job.id, 0), predicted.timing(job.id, -1)
-    met = budget.holds(timing) and budget.holds(_safely(narrowest, situation.deviation)) if budget else None
+    met = budget.holds(timing) and budget.holds(_safely(narrowest, budget, situation.deviation)) if budget else None
     return Choice(option=plan.options[job.id], predicted=timing, met=met, forecast=predicted)
 
 
@@ -99,13 +99,13 @@ def _foresee(policy: Policy, situation: Situation, menu: Menu, costs: StepCosts)
     return plan, forecast(situation, order=plan.order, widths=widths, caps=[0], costs=costs)
 
 
-def _safely(timing: Timing, deviation: Deviation) -> Timing:
-    """What it comes to as often as budgets are to be kept."""
+def _safely(timing: Timing, budget: Budget, deviation: Deviation) -> Timing:
+    """What it comes to as often as budgets are to be kept, of the kinds that the budget has."""
     ahead: dict[Kind, float] = {"ttft": timing.ttft_ms, "tpot": timing.e2e_ms - timing.ttft_ms, "e2e": timing.e2e_ms}
-    safe = {kind: float(deviation.at(kind, np.array(ahead[kind]))[1]) for kind in KINDS}
-    return Timing(**{f"{kind}_ms": getattr(timing, f"{kind}_ms") * safe[kind] for kind in KINDS})
+    safe = {kind: float(deviation.at(kind, np.array(ahead[kind]))[1]) for kind in budget.items()}
+    return replace(timing, **{f"{kind}_ms": getattr(timing, f"{kind}_ms") * safe[kind] for kind in safe})
 
 
 def _bounds(job: Job, timing: Timing, deviation: Deviation) -> dict[str, float]:
-    safe = _safely(timing, deviation)
+    safe = _safely(timing, job.request.budget, deviation)
     return {kind: ceil(getattr(safe, f"{kind}_ms") * 10) / 10 for kind in job.request.budget.items()}

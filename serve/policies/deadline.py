@@ -113,7 +113,9 @@ class DeadlinePolicy:
 
     def _decide(self, situation: Situation, menu: Menu, costs: StepCosts) -> _Decision:
         jobs = situation.jobs
-        order = queue_order(situation, pace(situation, menu, costs), self.thresholds)
+        order = tuple([job.id for job in situation.waiting])
+        if len(order) > 1:
+            order = queue_order(situation, pace(situation, menu, costs), self.thresholds)
         holding, predicted, odds = self._hold(situation, order, menu, costs)
         kept = odds.sum(axis=1).tolist()
         options = menu.elastic[slice(*self.span)]

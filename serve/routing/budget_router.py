@@ -1,10 +1,14 @@
 """The best quality that keeps the budget, over all replicas; among equals the cheapest, then what is warm, then idle.
 
-A search from the best on, by what is known of each replica: at first that none is better than its menu, then the least
-that the request would take there (see Outlook), at last what its own policy foresees. Only what leads is looked into
-further, and what leads when it has been asked is chosen. So a budget is kept wherever any of up to MOST_ASKED replicas
-would keep it, with the best quality that any has for it, unless ASKED are not enough to find it. What a replica could
-do by letting other rows sit out steps is looked for only where no other way may keep the budget.
+A search from the best on, by what is known of each replica: at first that none is better than its menu, then what the
+request would take there about (see Outlook), at last what its own policy foresees. Only what leads is looked into
+further, and what leads when it has been asked is chosen. What is certain:
+
+- What a route says is what the replica's own policy foresees.
+- It keeps the budget wherever any of up to MOST_ASKED replicas says so; of more, those are asked that are likeliest to.
+- Its quality is the best that any policy has for the budget, unless what runs on a replica leaves it more room than it
+  seems to (rows may sit out steps, others may make way), or ASKED replicas have disappointed.
+- Without a budget it ends within a tenth of the soonest among those that lose no admitted budget by it.
 """
 
 from __future__ import annotations
@@ -24,10 +28,10 @@ from serve.routing.outlook import Least
 from serve.routing.replica_view import ReplicaView
 from serve.routing.router import Route
 
-ASKED = 4
+ASKED = 3
 """So many replicas are asked at most once one of them keeps the budget. Nearly always the first one holds."""
-MOST_ASKED = 16
-"""And so many while none does."""
+MOST_ASKED = 8
+"""And so many while none does, of a request that has a budget."""
 KEPT, IF_HELD, MISSED = 0, 1, 2
 """What the first part of a rank says: lower is better."""
 FORESEEN, BOUNDED, UNKNOWN = 0, 1, 2
@@ -37,6 +41,8 @@ NEW = -1
 EVEN = 0.5
 """The odds from which on a budget counts as one that is kept."""
 THRESHOLDS = Thresholds()
+SOON = 1.1
+"""A request without a budget may take so much longer than where it would end soonest."""
 ROUNDING = 1 + 1e-9
 LEAST_MS = 1e-3
 """What counts as the bound where none is left: delivery alone may take it all."""
@@ -62,11 +68,11 @@ class BudgetRouter:
         kept = False
         while True:
             _, known, place = heap[0]
-            if known == FORESEEN or len(asked) >= (ASKED if kept else MOST_ASKED):
+            if known == FORESEEN or len(asked) >= (ASKED if kept or not request.budget else MOST_ASKED):
                 break
             view = replicas[place]
             if known == UNKNOWN:
-                heapreplace(heap, ((*_best(request, view, -ties[place][1]), *ties[place]), BOUNDED, place))
+                heapreplace(heap, ((*_best(request, view, -ties[place][1], now_ms), *ties[place]), BOUNDED, place))
                 continue
             first, asked[place] = self._asked(view, request, -ties[place][1], now_ms)
             kept = kept or first[0] == KEPT
@@ -106,14 +112,17 @@ def _shortfall(request: Request, view: ReplicaView) -> float:
     return view.menu.elastic[0].shortfall if request.pinned is None else request.pinned.shortfall
 
 
-def _best(request: Request, view: ReplicaView, shared: int) -> tuple[float, float]:
+def _best(request: Request, view: ReplicaView, shared: int, now_ms: float) -> tuple[float, float]:
     outlook = view.outlook
     option = None if request.elastic else request.pinned or view.menu.universal
     least = outlook.least(request, shared=0 if option is None else shared, option=option)
     if not request.budget:
-        return KEPT, least.e2e[0]
+        lost = bool(outlook.dues) and _admitted(least, view, now_ms) < 0
+        return IF_HELD if lost else KEPT, least.e2e[0] * SOON
     widest = _widest(request, least, view)
     if widest is not None:
+        if option is None and view.outlook.dues:
+            widest = min(widest, _admitted(least, view, now_ms))
         options = view.menu.elastic if option is None else (option,)
         return KEPT, next((one.shortfall for one in options if one.neurons <= widest), options[-1].shortfall)
     if outlook.may_hold and _widest(request, outlook.least(request, option=option, alone=True), view) is not None:
@@ -139,6 +148,23 @@ def _widest(request: Request, least: Least, view: ReplicaView) -> float | None:
     return most
 
 
+def _admitted(least: Least, view: ReplicaView, now_ms: float) -> float:
+    """The most neurons with which those that run keep their budgets, too, as far as they can be kept at all; below 0
+    where the new one's are too many, and are given."""
+    outlook, deviation, most = view.outlook, view.situation.deviation, inf
+    waits = len(outlook.rows) >= outlook.capacity.slots
+    read, read_slope = (0.0, 0.0) if waits else least.ttft
+    token, token_slope = least.tpot
+    for due_ms, steps in outlook.dues:
+        start, slope, left_ms = read + steps * token, read_slope + steps * token_slope, due_ms - now_ms
+        likely, safe = deviation.least("e2e", left_ms)
+        if slope == 0:
+            most = most if start * safe <= left_ms else -1
+        elif left_ms > (start + slope * outlook.narrowest) * THRESHOLDS.hopeless * likely:
+            most = min(most, (left_ms / safe - start) / slope)
+    return most
+
+
 def _excess(budget: Budget, timing: Timing) -> float:
     """By how much the bound that is missed most is missed: of one with no time left, too."""
     limits = budget.items().items()
@@ -159,7 +185,7 @@ def smallest_feasible(request: Request, replicas: Sequence[ReplicaView], *, now_
         smallest_feasible_budget_ms(
             replace(view.situation, now_ms=now_ms), job, view.menu, view.costs, DeadlinePolicy()
         )
-        for view in sorted(replicas, key=lambda view: _best(request, view, 0))[:ASKED]
+        for view in sorted(replicas, key=lambda view: _best(request, view, 0, now_ms))[:ASKED]
     ]
     asked = request.budget.items()
     return min(found, key=lambda feasible: max(feasible[kind] / limit for kind, limit in asked.items()))

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from math import ceil
+from math import ceil, inf
 
 from lts_ray.runtime.step_costs import StepCosts
 from serve.policies.budget import Timing
@@ -97,11 +97,13 @@ class Outlook:
     """Whether the policy may let rows sit out steps for the sake of others."""
     bounded: int
     """Jobs with a budget, waiting ones included."""
+    dues: list[tuple[float, int]]
+    """Of the elastic ones that run: when the last token is due, if that is their next bound, and how many come yet."""
 
     @classmethod
     def of(cls, situation: Situation, menu: Menu, costs: StepCosts) -> Outlook:
         capacity, narrowest, widest = situation.capacity, menu.narrowest.neurons, menu.elastic[0].neurons
-        rows = []
+        rows, dues = [], []
         decoding = ahead = bounded = wide = fixed_end = fixed = 0
         for job in situation.running:  # without the properties of jobs: this is done for each job whenever one changes
             request, produced = job.request, job.produced
@@ -117,6 +119,8 @@ class Outlook:
                     fixed = min(fixed, neurons) or neurons
                     fixed_end = max(fixed_end, end)
                 wide += decodes and not request.bounded and neurons > narrowest
+            elif (job.first_ms is not None or request.budget.ttft_ms is None) and (due_ms := job.due_ms) < inf:
+                dues.append((due_ms, end))
             bounded += request.bounded
             rows.append((end, length, counts))
         return cls(
@@ -131,6 +135,7 @@ class Outlook:
             fixed_end=fixed_end,
             may_hold=0 < wide < len(rows),
             bounded=bounded + sum([job.request.bounded for job in situation.waiting]),
+            dues=dues,
         )
 
     def least(self, request: Request, *, shared: int = 0, option: Option | None = None, alone: bool = False) -> Least:

@@ -8,10 +8,11 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serve.policies.admission import Choice, judge
+from serve.policies.admission import Choice, judge, on_admission
 from serve.policies.budget import Budget
 from serve.policies.deadline import DeadlinePolicy
-from serve.policies.policy import Job
+from serve.policies.forecast import Forecast
+from serve.policies.policy import Job, Situation
 from serve.policies.request import Request
 from serve.routing.budget_router import ASKED, BudgetRouter, smallest_feasible
 from serve.routing.replica_view import ReplicaView
@@ -135,8 +136,31 @@ def test_whatever_the_replicas_do_a_budget_is_kept_where_any_policy_keeps_it(
     route = BudgetRouter().route(request, views, shared={}, now_ms=1000.0)
     kept = [choice.option.shortfall for choice in said if choice.met]
     assert route.met == bool(kept)
-    if kept and len(views) <= ASKED and not any(one.outlook.may_hold for one in views):
-        assert route.loss == min(kept)
+    asked = [one.loss for one in (route, *route.others) if one.met and one.loss is not None]
+    assert not kept or route.loss == min(asked)
+
+
+def kept_of(forecast: Forecast, situation: Situation) -> set[int]:
+    """The admitted jobs whose budgets the policy is likelier to keep than not."""
+    odds = forecast.odds(situation.deviation, hopeless=DeadlinePolicy().thresholds.hopeless)[-1]
+    admitted = {job.id for job in situation.jobs if job.bounded}
+    return {job.id for job, chance in zip(forecast.jobs, odds, strict=True) if job.id in admitted and chance >= 0.5}
+
+
+@settings(max_examples=60, deadline=None)
+@given(fleets().filter(lambda views: len(views) <= ASKED), st.integers(1, 60), st.integers(1, 30))
+def test_without_a_budget_no_admitted_one_is_lost_where_a_replica_loses_none(
+    views: list[ReplicaView], prompt: int, max_tokens: int
+) -> None:
+    request = Request(prompt=(1,) * prompt, max_tokens=max_tokens)
+    harmless = set()
+    for one, said in zip(views, said_by(views, request, 1000.0), strict=True):
+        before = on_admission(one.situation, {}, MENU, one.costs, DeadlinePolicy())
+        if kept_of(before, one.situation) <= kept_of(said.forecast, one.situation):
+            harmless.add(one.id)
+    route = BudgetRouter().route(request, views, shared={}, now_ms=1000.0)
+    assert (route.submodel, route.met) == ("XL", None)
+    assert not harmless or route.replica in harmless
 
 
 def test_the_smallest_feasible_budget_is_that_of_the_best_replica_and_is_kept_there() -> None:
