@@ -44,9 +44,9 @@ THRESHOLDS = Thresholds()
 SOON = 1.1
 """A request without a budget may take so much longer than where it would end soonest."""
 ROUNDING = 1 + 1e-9
+"""So little beyond a bound is none."""
 LEAST_MS = 1e-3
 """What counts as the bound where none is left: delivery alone may take it all."""
-"""So little beyond a bound is none."""
 Rank = tuple[float, ...]
 
 
@@ -188,4 +188,4 @@ def smallest_feasible(request: Request, replicas: Sequence[ReplicaView], *, now_
         for view in sorted(replicas, key=lambda view: _best(request, view, 0, now_ms))[:ASKED]
     ]
     asked = request.budget.items()
-    return min(found, key=lambda feasible: max(feasible[kind] / limit for kind, limit in asked.items()))
+    return min(found, key=lambda feasible: max(feasible[kind] / max(limit, LEAST_MS) for kind, limit in asked.items()))

@@ -167,6 +167,7 @@ def test_the_smallest_feasible_budget_is_that_of_the_best_replica_and_is_kept_th
     slow, fast = view("slow", slowness=3), view("fast", slowness=2)
     request = asking(1.0, strict=True)
     bounds = smallest_feasible(request, [slow, fast], now_ms=0.0)
+    assert smallest_feasible(asking(0.0, strict=True), [slow, fast], now_ms=0.0) == bounds
     assert list(bounds) == ["e2e"]
     again = BudgetRouter().route(asking(bounds["e2e"]), [slow, fast], shared={}, now_ms=0.0)
     assert (again.replica, again.met) == ("fast", True)
