@@ -111,6 +111,8 @@ class Fleet:
         routed = RoutedRequest(request=request, arrived_s=arrived_s)
         response = Response(arrived_s=arrived_s, cancel=partial(self._cancel, routed), whole=request.whole)
         routed.response = response
+        if self._pending:
+            self._place_pending()  # a place that has become free is theirs
         views = self._views()
         if not views:
             if len(self._pending) >= self.capacity.max_queue:

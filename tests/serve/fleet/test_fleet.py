@@ -472,3 +472,17 @@ async def test_those_that_wait_for_a_place_get_it_by_priority(model: MatFormer) 
         await tiny.add("a", slots=1, max_queue=1)
         await asyncio.gather(*reading_all)
         assert ended == [2, 1, 3, 0]
+
+
+async def test_none_that_comes_goes_before_those_that_wait_for_a_place(
+    model: MatFormer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replicas, "TICK_S", 60)  # only what comes makes the fleet look
+    monkeypatch.setattr(replica_link, "SUSPECT_S", 60)
+    async with tiny_fleet(model) as tiny:
+        waiting = [tiny.fleet.submit(LONG) for _ in range(3)]
+        await tiny.add("a", pace_s=0.2, slots=1, max_queue=1)
+        await tiny.until(lambda: tiny.fleet.counts() == (1, 2))
+        with pytest.raises(QueueFullError):
+            tiny.fleet.submit(LONG)
+        assert [routed.response for routed in tiny.fleet._placed.values()] == waiting[:2]
