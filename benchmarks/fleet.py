@@ -1,6 +1,7 @@
 """Routers over replicas of several kinds of node: budgets kept, and at which quality, side by side at equal loads.
 
-The replicas are simulated, with the step costs of this machine, so there may be many.
+Replicas are engines in processes of their own, each with a share of a core, behind the endpoint's own fleet in this
+process; or they are simulated, and there may be many.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,10 +23,12 @@ from benchmarks.load import load_options as options
 from benchmarks.load.fleet_folder import FleetFolder, FleetSettings, FleetSetup, kinds_given
 from benchmarks.load.load import make_load
 from benchmarks.load.local_model import LoadCapacity, LocalModel
-from benchmarks.load.played_fleets import ORACLE, SimulatedFleet
+from benchmarks.load.migration_pauses import migration_pauses
+from benchmarks.load.played_fleets import ORACLE, RealFleet, SimulatedFleet
 from benchmarks.load.policies_folder import Cell, CellResult
 from benchmarks.load.policy_rows import PolicyRow, mean_text, rows_of
 from benchmarks.load.recorded_trace import RecordedTrace, read_recorded
+from benchmarks.load.replica_processes import ReplicaOrder, replica_processes
 from benchmarks.load.saturation import REQUESTS, saturation_rate
 from benchmarks.load.traces import trace_named
 from lts_ray.cli.options import Model, Output, Seed
@@ -152,11 +156,15 @@ def fleet(
     recorded: Annotated[
         Path | None, typer.Option(help="CSV of a service's requests, as Azure publishes them: one trace more.")
     ] = None,
-    routers: Annotated[str, typer.Option(help="Which to compare; oracle, too.")] = ",".join(ROUTERS),
+    routers: Annotated[
+        str, typer.Option(help="Which to compare; oracle, too, where replicas are simulated.")
+    ] = ",".join(ROUTERS),
     seconds: Annotated[float, typer.Option(min=0.5, help="How long each load lasts.")] = 20.0,
     rounds: Annotated[int, typer.Option(min=1, help="In each, every router gets every load once.")] = 3,
+    simulated: Annotated[bool, typer.Option("--simulate", help="Simulate the replicas; there may be many.")] = False,
     replays: Annotated[int, typer.Option(min=1, help="Of a load, by which the oracle finds its way.")] = 60,
-    decisions: Annotated[bool, typer.Option(help="Instead: what a decision takes, at load 1.")] = False,
+    decisions: Annotated[bool, typer.Option(help="Instead: what a decision takes, at load 1, simulated.")] = False,
+    kills: Annotated[int, typer.Option(min=0, help="Instead: kill replicas under streams so often.")] = 0,
     frontier: options.Frontier = None,
     target: options.TargetName = None,
     calibration: options.Calibration = options.CALIBRATION_S,
@@ -169,7 +177,7 @@ def fleet(
     )
     trace = None if recorded is None else read_recorded(recorded)
     given = {
-        "mode": "simulated",
+        "mode": "simulated" if simulated or decisions else "engine",
         "kinds": kinds_given(kinds),
         "traces": [*names_of(traces), *([] if trace is None else [trace.name])],
         "loads": names_of(loads),
@@ -182,17 +190,36 @@ def fleet(
     settings = read_record(FleetSettings, given, what="settings")
     bench = FleetBench(settings=settings, model=local, folder=FleetFolder(output), recorded=trace)
     known = None if (old := bench.setup) is None else old.costs
-    if known is None:
-        base = options.read_costs(costs) or local.calibrate(calibration)
-        known = {kind.name: base.scaled(1 / kind.speed) for kind in settings.kinds}
-    setup = bench.set_up(known)
-    played = SimulatedFleet(setup=setup, model=local)
-    if decisions:
-        print_rows(decision_rows(bench, played), as_json=False, title="What a decision takes, in milliseconds")
+    if settings.mode == "simulated":
+        if known is None:
+            base = options.read_costs(costs) or local.calibrate(calibration)
+            known = {kind.name: base.scaled(1 / kind.speed) for kind in settings.kinds}
+        setup = bench.set_up(known)
+        played = SimulatedFleet(setup=setup, model=local)
+        if decisions:
+            print_rows(decision_rows(bench, played), as_json=False, title="What a decision takes, in milliseconds")
+            return
+        with shown_progress("loads") as progress:
+            asyncio.run(bench.run(setup, played.play, progress))
+        show(bench, setup)
         return
-    with shown_progress("loads") as progress:
-        asyncio.run(bench.run(setup, played.play, progress))
-    show(bench, setup)
+    common: dict[str, Any] = {"model": model, "frontier": frontier, "target": target, "capacity": local.capacity}
+    orders = [
+        ReplicaOrder(id=id, kind=kind, calibration_s=calibration, **common)
+        for kind in settings.kinds
+        for id in kind.ids
+    ]
+    with replica_processes(orders) as processes, shown_progress("kills" if kills else "loads") as progress:
+        if kills:
+            getLogger("serve").setLevel(ERROR)  # each stream that moves is a warning
+            pauses_ms = asyncio.run(migration_pauses(processes, local, kills=kills, seed=seed, progress=progress))
+        else:
+            setup = bench.set_up(known or processes.costs)
+            asyncio.run(bench.run(setup, RealFleet(setup=setup, model=local, processes=processes).play, progress))
+    if kills:
+        show_pauses(pauses_ms, kills, output)
+    else:
+        show(bench, setup)
 
 
 def decision_rows(bench: FleetBench, played: SimulatedFleet) -> list[dict[str, str]]:
@@ -204,6 +231,13 @@ def decision_rows(bench: FleetBench, played: SimulatedFleet) -> list[dict[str, s
         replicas = len(played.replicas)
         rows.append({"router": router, "replicas": f"{replicas}", "p50": f"{p50:.3f}", "p99": f"{p99:.3f}"})
     return rows
+
+
+def show_pauses(pauses_ms: Sequence[float], kills: int, output: Path) -> None:
+    p50, p99 = np.percentile(pauses_ms, (50, 99))
+    print(f"{len(pauses_ms)} streams of {kills} killed replicas went on after {p50:.0f} ms (p50), {p99:.0f} ms (p99)")
+    found = {"kills": kills, "p50_ms": p50, "p99_ms": p99, "pauses_ms": pauses_ms, "machine": asdict(Machine.here())}
+    write_json(output / "kills.json", found)
 
 
 def show(bench: FleetBench, setup: FleetSetup) -> None:

@@ -18,8 +18,8 @@ import httpx
 from benchmarks.load.served_outcome import ServedOutcome
 from lts_ray.errors import LtsRayError
 from lts_ray.timing import Clock
-from serve.engine.engine import Engine
 from serve.engine.engine_errors import BudgetInfeasibleError, EngineFailedError, QueueFullError
+from serve.engine.serving import Serving
 from serve.policies.budget import KINDS, Timing
 from serve.simulate.arrival import Arrival
 from serve.simulate.request_outcome import Outcome, refused
@@ -61,8 +61,11 @@ async def replay_load(
         raise errors.exceptions[0] from None  # an LtsRayError is for the user, who has no use for a group of them
 
 
-def engine_client(engine: Engine) -> Ask:
-    """Its clock is the engine's, which must have been started."""
+def engine_client(engine: Serving, *, by_client: bool = False) -> Ask:
+    """Of an engine or a fleet, whose clock is the client's, and which must have been started.
+
+    by_client: times are of when tokens reach the client, not of when they were made.
+    """
 
     async def ask(arrival: Arrival, prompt: Prompt, due_s: float) -> Outcome:
         try:
@@ -71,18 +74,19 @@ def engine_client(engine: Engine) -> Ask:
             return refused(arrival, "rejected", {})
         except EngineFailedError:
             return refused(arrival, "failed", {})
-        progress = response.progress
+        progress, times_s = response.progress, []
         try:
             async for _ in response:
-                pass
+                times_s.append(engine.clock())
         except EngineFailedError:
             return refused(arrival, "failed", progress.submodels)
         finally:
             response.cancel()
+        seen = _timing_of(due_s, times_s[0], times_s[-1], progress.tokens) if by_client else progress.measured()
         return Outcome(
             arrival=arrival,
             status="done",
-            timing=progress.measured(),
+            timing=seen,
             submodels=dict(progress.submodels),
             predicted=None if progress.predicted is None else progress.predicted.likely,
         )
@@ -163,16 +167,20 @@ async def _ask_server(
     return ServedOutcome(
         arrival=arrival,
         status="done",
-        timing=Timing(
-            ttft_ms=1e3 * (first_s - due_s),
-            tpot_ms=1e3 * (last_s - first_s) / max(1, sum(submodels.values()) - 1),
-            e2e_ms=1e3 * (last_s - due_s),
-        ),
+        timing=_timing_of(due_s, first_s, last_s, sum(submodels.values())),
         submodels=submodels,
         predicted=_timing(report["predicted_ms"]),
         reported=_timing(report["measured_ms"]),
         interval=None if interval is None else (float(interval[0]), float(interval[1])),
         streamed=streamed,
+    )
+
+
+def _timing_of(due_s: float, first_s: float, last_s: float, tokens: int) -> Timing:
+    return Timing(
+        ttft_ms=1e3 * (first_s - due_s),
+        tpot_ms=1e3 * (last_s - first_s) / max(1, tokens - 1),
+        e2e_ms=1e3 * (last_s - due_s),
     )
 
 

@@ -104,14 +104,21 @@ class LocalModel:
         return SimulatedReplica(menu=self.menu, costs=costs, capacity=self.capacity, n_blocks=self.capacity.n_blocks)
 
     def engine(
-        self, *, costs: StepCosts, policy: Policy, menu: Menu | None = None, observer: Observer | None = None
+        self,
+        *,
+        costs: StepCosts | LearnedTimes,
+        policy: Policy,
+        menu: Menu | None = None,
+        observer: Observer | None = None,
     ) -> Engine:
-        """Not started. menu: another one than the model's. Its clock starts at 0: an oracle goes by it."""
+        """Not started. costs: with those alone its clock starts at 0, which an oracle goes by. menu: another one than
+        the model's.
+        """
         origin_s = monotonic()
         return Engine(
             self.runtime,
             menu=self.menu if menu is None else menu,
-            times=LearnedTimes(costs, clock=lambda: monotonic() - origin_s),
+            times=LearnedTimes(costs, clock=lambda: monotonic() - origin_s) if isinstance(costs, StepCosts) else costs,
             policy=policy,
             eos_ids=frozenset(),
             capacity=self.capacity,

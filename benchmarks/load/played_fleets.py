@@ -1,4 +1,4 @@
-"""The fleets that a benchmark sends its loads to, behind one router after the other."""
+"""The fleets that a benchmark sends its loads to, behind one router after the other: simulated, or in processes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from time import thread_time
 
 import numpy as np
 
+from benchmarks.load.clients import engine_client, replay_load
 from benchmarks.load.fleet_folder import FleetKind, FleetSetup
+from benchmarks.load.load import make_prompts
 from benchmarks.load.local_model import LocalModel
 from benchmarks.load.policies_folder import Cell
+from benchmarks.load.replica_processes import ReplicaProcesses
 from lts_ray.runtime.step_costs import Group
 from serve.policies.deadline import DeadlinePolicy
 from serve.policies.menu import Option
@@ -101,3 +104,20 @@ class TimedRouter:
         route = self._router.route(request, replicas, shared=shared, now_ms=now_ms)
         self.times_ms.append(1e3 * (thread_time() - begin_s))
         return route
+
+
+@dataclass(frozen=True, kw_only=True)
+class RealFleet:
+    setup: FleetSetup
+    model: LocalModel
+    processes: ReplicaProcesses
+
+    async def play(self, cell: Cell, arrivals: Sequence[Arrival]) -> Sequence[Outcome]:
+        """By the client's clock."""
+        router = router_for(cell.policy, self.setup, self.model.menu.universal)
+        prompts = list(make_prompts(arrivals, seed=cell.seed, vocab_size=self.model.config.vocab_size))
+        outcomes: dict[int, Outcome] = {}
+        async with self.processes.fleet(router, self.model) as fleet:
+            ask = engine_client(fleet, by_client=True)
+            await replay_load(ask, arrivals, prompts, clock=fleet.clock, ended=outcomes.__setitem__)
+        return [outcomes[number] for number in range(len(arrivals))]

@@ -172,7 +172,7 @@ def test_bad_arguments_are_told_in_one_line(
     arguments: tuple[str, ...], message: str, model_dir: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(LtsRayError, match=message):
-        invoke("--model", model_dir, "--output", tmp_path / "out", *arguments)
+        invoke("--model", model_dir, "--output", tmp_path / "out", "--simulate", *arguments)
     assert not (tmp_path / "out").exists()
 
 
@@ -191,7 +191,7 @@ def test_the_command_goes_on_with_what_the_folder_has(
     FleetBench(settings=settings, model=model, folder=FleetFolder(tmp_path)).set_up(
         COSTS_BY_KIND
     )  # nothing is measured
-    command = ("--model", model_dir, "--output", tmp_path, "--kinds", "slow:2:0.25,fast:1:1")
+    command = ("--model", model_dir, "--output", tmp_path, "--simulate", "--kinds", "slow:2:0.25,fast:1:1")
     command += ("--loads", 0.5, "--seconds", 1, "--rounds", 1, "--traces", "ramp")
     assert "budget" in invoke(*command, "--routers", "budget")
     assert "round-robin" in invoke(*command, "--routers", "budget,round-robin")

@@ -1,0 +1,195 @@
+"""Replicas of a fleet without Ray: an engine in each of some processes, which have their shares of a core."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import signal
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from time import time
+
+from benchmarks.load.fleet_folder import FleetKind
+from benchmarks.load.local_model import LoadCapacity, LocalModel, running
+from benchmarks.load.slowed_process import slowed
+from lts_ray.errors import LtsRayError
+from lts_ray.runtime.step_costs import StepCosts
+from serve.engine.learned_times import LearnedTimes
+from serve.engine.rehearsal import rehearse
+from serve.fleet.fleet_engine import Fleet
+from serve.fleet.replica_card import ReplicaCard
+from serve.fleet.replica_registry import ReplicaAddress
+from serve.fleet.replica_server import ReplicaServer
+from serve.policies.deadline import DeadlinePolicy
+from serve.routing.router import Router
+
+REHEARSAL_S = 2.0
+CONNECT_S = 60.0
+"""Only a hang reaches it."""
+END_S = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplicaOrder:
+    id: str
+    kind: FleetKind
+    model: Path
+    frontier: Path | None
+    target: str | None
+    capacity: LoadCapacity
+    calibration_s: float
+    costs: StepCosts | None = None
+    """Of its steps; None: to be measured."""
+
+
+class ReplicaProcess:
+    """Begins at once; `wait` for it. Its share of a core counts from when the model is loaded."""
+
+    def __init__(self, order: ReplicaOrder) -> None:
+        self.order = order
+        self._stack = ExitStack()
+        spawning = multiprocessing.get_context("spawn")
+        self._pipe, theirs = spawning.Pipe()
+        self._process = spawning.Process(target=run_replica, args=(order, theirs), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def wait(self) -> tuple[ReplicaAddress, StepCosts]:
+        """Where it is, and what its steps cost, serving included. Raises LtsRayError where it has ended."""
+        try:
+            self._pipe.recv()
+            assert self._process.pid is not None
+            self._stack.enter_context(slowed(self._process.pid, self.order.kind.speed))
+            self._pipe.send(None)
+            address, costs = self._pipe.recv()
+        except (EOFError, OSError):
+            raise LtsRayError(f"the process of replica {self.order.id} has ended; see what it printed") from None
+        return address, costs
+
+    def end(self, *, at_once: bool = False) -> None:
+        """at_once: SIGKILL."""
+        if at_once:
+            self._process.kill()
+        self._pipe.close()  # by which it knows
+        self._process.join(END_S)
+        self._process.kill()
+        self._process.join()
+        self._stack.close()
+
+
+class ReplicaProcesses:
+    """The fleet's registry, too."""
+
+    def __init__(self, orders: Sequence[ReplicaOrder]) -> None:
+        self.costs: dict[str, StepCosts] = {}
+        """By kind, as its first replica has learned them."""
+        self._known: dict[str, ReplicaAddress] = {}
+        self._processes = {order.id: ReplicaProcess(order) for order in orders}
+
+    def wait(self) -> None:
+        """One after the other is measured."""
+        for process in self._processes.values():
+            address, costs = process.wait()
+            self.put(address)
+            self.costs.setdefault(address.kind, costs)
+
+    def kill(self, id: str) -> None:
+        """What it has on its way is gone."""
+        self.remove(id)
+        self._processes[id].end(at_once=True)
+
+    def restart(self, id: str) -> None:
+        """Takes some seconds."""
+        order = self._processes[id].order
+        self._processes[id] = ReplicaProcess(replace(order, costs=self.costs[order.kind.name]))
+        self.put(self._processes[id].wait()[0])
+
+    def end(self) -> None:
+        for process in self._processes.values():
+            process.end()
+
+    def put(self, address: ReplicaAddress) -> None:
+        self._known[address.id] = address
+
+    def remove(self, id: str) -> None:
+        self._known.pop(id, None)
+
+    def read(self) -> Sequence[ReplicaAddress]:
+        return [replace(address, at_s=time()) for address in list(self._known.values())]
+
+    @asynccontextmanager
+    async def fleet(self, router: Router, model: LocalModel) -> AsyncIterator[Fleet]:
+        """An ingress of its own, connected to all."""
+        fleet = Fleet(
+            config=model.config,
+            menu=model.menu,
+            capacity=model.capacity,
+            router=router,
+            registry=self,
+            fingerprint=model.fingerprint,
+        )
+        await fleet.start()
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                while sum(fleet.load().replicas.values()) < len(self._known):
+                    await asyncio.sleep(0.02)
+            yield fleet
+        finally:
+            await fleet.stop()
+
+
+@contextmanager
+def replica_processes(orders: Sequence[ReplicaOrder]) -> Iterator[ReplicaProcesses]:
+    processes = ReplicaProcesses(orders)
+    try:
+        processes.wait()
+        yield processes
+    finally:
+        processes.end()
+
+
+def run_replica(order: ReplicaOrder, pipe: Connection) -> None:
+    """In the replica's process, until the other end of the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # which a terminal sends to all
+    model = LocalModel(order.model, capacity=order.capacity, threads=1, frontier=order.frontier, target=order.target)
+    model.runtime  # noqa: B018  (at full speed)
+    pipe.send(None)
+    pipe.recv()
+    costs = model.calibrate(order.calibration_s) if order.costs is None else order.costs
+    times = LearnedTimes(costs)
+    if order.costs is None:
+        rehearse(model.engine(costs=times, policy=DeadlinePolicy()), seconds=REHEARSAL_S)
+    asyncio.run(_serve(order, pipe, model, times))
+
+
+async def _serve(order: ReplicaOrder, pipe: Connection, model: LocalModel, times: LearnedTimes) -> None:
+    menu = model.menu
+    card = ReplicaCard(
+        id=order.id,
+        kind=order.kind.name,
+        cost=order.kind.speed,
+        costs=times.costs,
+        universal=menu.universal,
+        named=menu.named,
+        elastic=menu.elastic,
+        capacity=model.capacity,
+        n_blocks=model.capacity.n_blocks,
+    )
+    with running(model.engine(costs=times, policy=DeadlinePolicy())) as engine:
+        server = ReplicaServer(engine, card, times=times)
+        address = ReplicaAddress(
+            id=order.id,
+            kind=order.kind.name,
+            fingerprint=model.fingerprint,
+            host="127.0.0.1",
+            port=await server.start("127.0.0.1"),
+            secret=server.secret,
+            at_s=time(),
+        )
+        pipe.send((address, times.costs))
+        await asyncio.to_thread(pipe.poll, None)  # there is nothing to read but its end
+        await server.stop()
+        await asyncio.sleep(0.05)  # its connections' tasks see their ends

@@ -1,0 +1,95 @@
+"""Replicas in processes of their own: served, killed under streams, slowed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.fleet import FleetBench
+from benchmarks.load.fleet_folder import FleetFolder, FleetKind, FleetSettings
+from benchmarks.load.migration_pauses import migration_pauses
+from benchmarks.load.played_fleets import RealFleet
+from benchmarks.load.replica_processes import ReplicaOrder, ReplicaProcess, replica_processes
+from benchmarks.load.slowed_process import slowed
+from lts_ray.errors import LtsRayError
+from tests.benchmarks.load.loads import COSTS, local_model
+
+KINDS = (FleetKind(name="fast"), FleetKind(name="slow", speed=0.5))
+
+
+def order(model_dir: Path, kind: FleetKind) -> ReplicaOrder:
+    return ReplicaOrder(
+        id=kind.ids[0],
+        kind=kind,
+        model=model_dir,
+        frontier=None,
+        target=None,
+        capacity=local_model(model_dir, max_queue=64).capacity,
+        calibration_s=0.1,
+        costs=COSTS,
+    )
+
+
+def test_processes_serve_a_load_and_streams_go_on_when_one_is_killed(model_dir: Path, tmp_path: Path) -> None:
+    settings = FleetSettings(
+        mode="engine", kinds=KINDS, traces=("gamma-4",), loads=(0.5,), routers=("budget",), rounds=1, seconds=1.0
+    )
+    model = local_model(model_dir, max_queue=64)
+    bench = FleetBench(settings=settings, model=model, folder=FleetFolder(tmp_path))
+    with replica_processes([order(model_dir, kind) for kind in KINDS]) as processes:
+        assert processes.costs.keys() == {"fast", "slow"}
+        setup = bench.set_up(processes.costs)
+        played = RealFleet(setup=setup, model=model, processes=processes)
+        asyncio.run(bench.run(setup, played.play, lambda done, total: None))
+        pauses = asyncio.run(migration_pauses(processes, model, kills=1, seed=0, progress=lambda done, total: None))
+        assert len(processes.read()) == 1
+    (result,) = bench.folder.read_cells().values()
+    assert result.score.requests > 0
+    assert (result.score.failed, result.score.rejected) == (0, 0)
+    assert pauses
+    assert all(pause > 0 for pause in pauses)
+
+
+def test_a_replica_that_cannot_start_is_told_in_one_line(model_dir: Path) -> None:
+    process = ReplicaProcess(order(model_dir, KINDS[0]))
+    process.end(at_once=True)
+    with pytest.raises(LtsRayError, match="the process of replica fast-0 has ended; see what it printed"):
+        process.wait()
+
+
+BUSY = "import time\nprint(flush=True)\nwhile True: sum(range(1000))"
+
+
+def test_a_slowed_process_gets_no_more_than_its_share() -> None:
+    """Its time on a core, not what it gets done: other programs only make that less."""
+    with subprocess.Popen([sys.executable, "-S", "-c", BUSY], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            with slowed(process.pid, 0.2):
+                began, used = time.monotonic(), cpu_s(process.pid)
+                time.sleep(1.0)
+                assert (cpu_s(process.pid) - used) / (time.monotonic() - began) < 0.5
+        finally:
+            process.kill()
+
+
+def test_a_process_that_outlives_its_slowing_is_left_running() -> None:
+    with subprocess.Popen([sys.executable, "-S", "-c", BUSY], stdout=subprocess.DEVNULL) as process:
+        with slowed(process.pid, 0.5):
+            pass
+        state = Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0]
+        process.send_signal(signal.SIGKILL)
+    assert state in {"R", "S"}
+
+
+def cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
