@@ -41,9 +41,10 @@ async def migration_pauses(
                     streams.create_task(_read(fleet, request, log))
                 while any(len(log) < BEGUN for log in logs):
                     await asyncio.sleep(0.002)
-                victim, _ = Counter(log[-1][1] for log in logs if len(log) < new).most_common(1)[0]
-                killed_s = fleet.clock()
-                await asyncio.to_thread(processes.kill, victim)
+                going = Counter(log[-1][1] for log in logs if len(log) < new)
+                victim, killed_s = max(going, key=going.__getitem__, default=""), fleet.clock()
+                if victim:  # else all have ended before
+                    await asyncio.to_thread(processes.kill, victim)
         for log in logs:
             if log[0][1] == victim != log[-1][1]:
                 pauses.append(1e3 * (next(at_s for at_s, replica in log if replica != victim) - killed_s))

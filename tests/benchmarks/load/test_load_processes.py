@@ -21,7 +21,8 @@ from benchmarks.load.slowed_process import slowed
 from lts_ray.errors import LtsRayError
 from tests.benchmarks.load.loads import COSTS, local_model
 
-KINDS = (FleetKind(name="fast"), FleetKind(name="slow", speed=0.5))
+KINDS = (FleetKind(name="fast", speed=0.1), FleetKind(name="slow", speed=0.05))
+"""A tiny model's streams would end before anything could happen to them."""
 
 
 def order(model_dir: Path, kind: FleetKind) -> ReplicaOrder:
