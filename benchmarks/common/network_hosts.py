@@ -37,7 +37,7 @@ class NetworkHost:
         self._link, self._boot_id = link, folder / "boot_id"
 
     def boot(self) -> None:
-        """Empty, and connected; another boot than any before."""
+        """Connected, and another boot than before."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._boot_id.write_text(f"{uuid4()}\n", encoding="ascii")
         self.mend()
