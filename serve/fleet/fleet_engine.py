@@ -260,13 +260,13 @@ class Fleet:
         self._place_pending()
         now_s = self.clock()
         for routed in [each for each in self._pending if now_s - each.waits_since_s > PENDING_S]:
-            self._end(routed, f"no replica has come up in {PENDING_S:.0f} s; see `serve status`")
+            self._end(routed, f"no replica has had room for it in {PENDING_S:.0f} s; see `serve status`")
 
     def _place_pending(self, *, but: ReplicaLink | None = None) -> None:
         """but: a replica to which they do not go now."""
         for routed in sorted(self._pending, key=lambda each: (each.request.priority, each.arrived_s)):
             views = [view for view in self._views(but=but) if view.fits(routed.request)]
-            free = [view for view in views if view.has_place]
+            free = [view for view in views if view.has_place or routed.placed]  # what was taken on is refused by none
             if not free:
                 continue
             try:

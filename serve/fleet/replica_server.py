@@ -49,6 +49,8 @@ HELLO_S = 5.0
 STUCK_S = 2.0
 """A step that has lasted so long, and STUCK_STEPS times what the longest should, does not end."""
 STUCK_STEPS = 5
+STALL_S = 3 * REPORT_S
+"""Without a report for so long the whole process stood still: that says nothing of a step."""
 
 
 class ReplicaServer:
@@ -65,7 +67,8 @@ class ReplicaServer:
         """times: the engine's. reconfigure: takes an ingress' `user_config`; raises LtsRayError for a wrong one."""
         self.engine, self.card, self.times, self.reconfigure = engine, card, times, reconfigure
         self.secret = token_hex()
-        self.draining, self._idle_s = False, engine.clock()
+        self.draining = False
+        self._idle_s = self._asked_s = engine.clock()
         self._ingresses: set[_Ingress] = set()
         self._server: asyncio.Server | None = None
         costs, capacity, widest = card.costs, card.capacity, card.universal.neurons
@@ -101,8 +104,9 @@ class ReplicaServer:
         except EngineFailedError as error:
             return str(error)
         now_s = self.engine.clock()
-        if self.engine.counts() == (0, 0):
+        if self.engine.counts() == (0, 0) or now_s - self._asked_s > STALL_S:
             self._idle_s = now_s
+        self._asked_s = now_s
         passed_s = min(self.times.passed_s, now_s - self._idle_s)
         if passed_s > self._stuck_s:
             return f"its engine has been in one step for {passed_s:.0f} s"

@@ -38,8 +38,8 @@ class RoutedRequest:
     def to_json(self, offset_s: float) -> dict[str, object]:
         """For the replica that has it now. offset_s: of this clock before the replica's."""
         resumed: dict[str, object] = {}
-        if self.tokens and self.first_s is not None:
-            resumed = {"resumed": self.tokens, "first_s": self.first_s - offset_s}
+        if self.placed > 1:
+            resumed = {"resumed": self.tokens, "first_s": None if self.first_s is None else self.first_s - offset_s}
         request, arrived_s = adapted(REQUESTS, self.request), self.arrived_s - offset_s
         return {"number": self.number, "request": request, "arrived_s": arrived_s} | resumed
 
@@ -53,7 +53,7 @@ class RoutedRequest:
         return replace(
             request,
             prompt=(*request.prompt, *self.tokens),
-            max_tokens=request.max_tokens - done,
+            max_tokens=max(1, request.max_tokens - done),  # all may have come, but for the word that it has ended
             budget=Budget(
                 ttft_ms=None if done or budget.ttft_ms is None else max(0.0, budget.ttft_ms - passed_ms),
                 tpot_ms=budget.tpot_ms,

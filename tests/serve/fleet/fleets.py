@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -45,9 +46,12 @@ class Paced:
 
     def __init__(self, runtime: Runtime, seconds: float) -> None:
         self._runtime, self.seconds = runtime, seconds
+        self.goes = threading.Event()
+        self.goes.set()
         self.n_blocks, self.config, self.kept_bytes = runtime.n_blocks, runtime.config, runtime.kept_bytes
 
     def run(self, segments: Sequence[Segment]) -> Tensor:
+        self.goes.wait()
         time.sleep(self.seconds)
         return self._runtime.run(segments)
 
@@ -108,6 +112,7 @@ class TinyReplica:
     async def die(self) -> None:
         """As if its process were killed: connections break, and nobody says goodbye."""
         self.wire.close()
+        self.runtime.goes.set()
         await self.server.stop()
         await asyncio.to_thread(self.engine.stop)
 

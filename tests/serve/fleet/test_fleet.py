@@ -418,22 +418,22 @@ async def test_nonsense_ends_a_connection_and_nothing_else(model: MatFormer) -> 
 async def test_an_engine_that_ends_no_step_takes_nothing_and_an_idle_one_is_not_taken_for_it(
     model: MatFormer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replica_server, "STUCK_S", 0.6)
+    monkeypatch.setattr(replica_server, "STUCK_S", 1.5)
     monkeypatch.setattr(replica_server, "STUCK_STEPS", 0)
     async with tiny_fleet(model) as tiny:
         first = await tiny.add("first")
         await tiny.has("first")
-        await asyncio.sleep(0.8)
+        await asyncio.sleep(1.6)
         response = tiny.fleet.submit(LONG)
         assert await collect(response) == alone(model, LONG, ())
         assert where(response) == ["first"]
-        first.runtime.seconds = 3.0
+        first.runtime.goes.clear()
         response = tiny.fleet.submit(LONG)
         await tiny.until(lambda: first.engine.counts() != (0, 0))
         await tiny.add("second")
         assert await collect(response) == alone(model, LONG, ())
         assert where(response) == ["first", "second"]
-        first.runtime.seconds = 0.0
+        first.runtime.goes.set()
         await tiny.has("first", "second")
 
 
@@ -486,3 +486,22 @@ async def test_none_that_comes_goes_before_those_that_wait_for_a_place(
         with pytest.raises(QueueFullError):
             tiny.fleet.submit(LONG)
         assert [routed.response for routed in tiny.fleet._placed.values()] == waiting[:2]
+
+
+async def test_what_was_taken_on_is_not_kept_waiting_by_a_full_queue(model: MatFormer) -> None:
+    async with tiny_fleet(model) as tiny:
+        first = await tiny.add("first", pace_s=0.01)
+        await tiny.has("first")
+        response = tiny.fleet.submit(LONG)
+        _, task = await reading(response, 3)
+        second = await tiny.add("second", slots=1, max_queue=1)
+        await tiny.has("first", "second")
+        second.runtime.goes.clear()
+        full = [second.engine.submit(LONG) for _ in range(2)]
+        await tiny.until(lambda: not tiny.fleet._replicas["second"].mirror.view(0.0).has_place)
+        await first.die()
+        await tiny.until(lambda: where(response) == ["first", "second"])
+        second.runtime.goes.set()
+        assert await task == alone(model, LONG, ())
+        for each in full:
+            assert await collect(each) == alone(model, LONG, ())
