@@ -1,13 +1,15 @@
 """What HTTP and Ray Serve add to the engine: the same requests to a server's URL and to an engine in this process.
 
 Both hold the same model with the same settings, on the same node, and take turns: the one idles while the other works.
-First single requests, for the time to the first token, then as many streams at once as run together.
+First single requests, for the time to the first token, then as many streams at once as run together. In the engine's
+place another server may stand: then it is what one adds to the other, as an ingress does to a single deployment.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from statistics import median
 from time import monotonic
@@ -46,6 +48,8 @@ class OverheadResult:
     tokens_s: dict[str, list[float]]
     """Of each round of streams."""
     streams: int
+    base: str = "the engine"
+    """What stands under "engine"."""
 
     @property
     def added_ms(self) -> tuple[float, ...]:
@@ -63,10 +67,10 @@ class OverheadResult:
         ttft_ms = {way: median(values) for way, values in self.ttft_ms.items()}
         tokens_s = {way: median(values) for way, values in self.tokens_s.items()}
         return [
-            f"the first token comes {self.added_ms[0]:.2f} ms later over HTTP (p50 {ttft_ms[HTTP]:.2f} ms, engine "
+            f"the first token comes {self.added_ms[0]:.2f} ms later over HTTP (p50 {ttft_ms[HTTP]:.2f} ms, {self.base} "
             f"{ttft_ms[ENGINE]:.2f} ms, {len(self.ttft_ms[HTTP])} requests), {self.added_ms[1]:.2f} ms of streams",
             f"{self.streams} streams lose {100 * self.lost:.1f} % ({tokens_s[HTTP]:.1f} tokens/s over HTTP, "
-            f"{tokens_s[ENGINE]:.1f} in the engine, {len(self.tokens_s[HTTP])} rounds)",
+            f"{tokens_s[ENGINE]:.1f} of {self.base}, {len(self.tokens_s[HTTP])} rounds)",
         ]
 
     def to_json(self) -> dict[str, Any]:
@@ -77,7 +81,8 @@ def measure_overhead(
     url: str,
     model: LocalModel,
     *,
-    costs: StepCosts,
+    costs: StepCosts | None,
+    beside: str | None = None,
     rounds: int,
     singles: int,
     streams: int,
@@ -86,7 +91,9 @@ def measure_overhead(
     seed: int = 0,
     progress: Progress = lambda done, total: None,
 ) -> OverheadResult:
-    """singles: requests of a round that are sent one after the other. streams: those that are sent at once.
+    """costs: of the engine's steps. beside: a server's URL, in place of the engine, which needs no costs then.
+
+    singles: requests of a round that are sent one after the other. streams: those that are sent at once.
 
     All without budgets, so by the universal model. A round that only warms up comes first.
     """
@@ -94,7 +101,7 @@ def measure_overhead(
         raise LtsRayError(
             f"{prompt_tokens} prompt tokens and {tokens} more do not fit the context of {model.capacity.context_length}"
         )
-    engine = model.engine(costs=costs, policy=FixedPolicy())
+    engine = None if costs is None else model.engine(costs=costs, policy=FixedPolicy())
     rng = np.random.default_rng(seed)
 
     def prompts(count: int) -> list[Prompt]:
@@ -104,11 +111,9 @@ def measure_overhead(
         ttft_ms: dict[str, list[float]] = {ENGINE: [], HTTP: []}
         at_once_ms: dict[str, list[float]] = {ENGINE: [], HTTP: []}
         tokens_s: dict[str, list[float]] = {ENGINE: [], HTTP: []}
-        async with server_client(url) as ask_server:
-            ways: dict[str, tuple[Ask, Clock]] = {
-                ENGINE: (engine_client(engine), engine.clock),
-                HTTP: (ask_server, monotonic),
-            }
+        async with server_client(url) as ask_server, server_client(beside or url) as ask_beside:
+            base = (ask_beside, monotonic) if engine is None else (engine_client(engine), engine.clock)
+            ways: dict[str, tuple[Ask, Clock]] = {ENGINE: base, HTTP: (ask_server, monotonic)}
             for turn in turns(ways, ("singles", "streams"), rounds=rounds, warmup=1, progress=progress):
                 ask, clock = ways[turn.way]
                 if turn.task == "singles":
@@ -120,9 +125,10 @@ def measure_overhead(
                     if turn.counts:
                         tokens_s[turn.way].append(1e3 * tokens * streams / max(timing.e2e_ms for timing in timings))
                         at_once_ms[turn.way] += [timing.ttft_ms for timing in timings]
-        return OverheadResult(ttft_ms=ttft_ms, at_once_ms=at_once_ms, tokens_s=tokens_s, streams=streams)
+        named = {} if beside is None else {"base": beside}
+        return OverheadResult(ttft_ms=ttft_ms, at_once_ms=at_once_ms, tokens_s=tokens_s, streams=streams, **named)
 
-    with running(engine):
+    with nullcontext() if engine is None else running(engine):
         return asyncio.run(measure())
 
 
@@ -136,6 +142,7 @@ async def _timed(ask: Ask, prompt: Prompt, tokens: int, due_s: float) -> Timing:
 
 def serving_overhead(
     url: Annotated[str, typer.Option(help="A server of the same model and settings on this node.")],
+    beside: Annotated[str | None, typer.Option(help="Another server, in place of the engine.")] = None,
     model: Model = DEFAULT_MODEL,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds in which the server and the engine take turns.")] = 5,
     singles: Annotated[int, typer.Option(min=1, help="Requests of a round one by one, for the first token.")] = 10,
@@ -154,12 +161,13 @@ def serving_overhead(
         context_length=options.CONTEXT, slots=slots, max_queue=max(64, streams), chunk_tokens=chunk_tokens
     )
     local = LocalModel(model, capacity=capacity, threads=threads)
-    known = options.read_costs(costs) or local.calibrate(calibration)
+    known = None if beside else options.read_costs(costs) or local.calibrate(calibration)
     with shown_progress("asking") as progress:
         result = measure_overhead(
             url,
             local,
             costs=known,
+            beside=beside,
             rounds=rounds,
             singles=singles,
             streams=streams,

@@ -20,6 +20,8 @@ SUSPECT_S = 1.0
 """After so long without a word a replica gets no new request. It reports four times a second at least."""
 SILENT_S = 2.0
 """After so long its requests go on elsewhere."""
+CUT_S = 5.0
+"""After so long a new connection is made: a network that heals lets an old one wait as long as it was away."""
 CONNECT_S = 2.0
 REPORTS_KEPT = 240
 """From which the clocks' offset is taken: the report that was quickest on its way tells it best."""
@@ -93,6 +95,11 @@ class ReplicaLink:
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
+
+    def cut(self) -> None:
+        """Whatever was still to be sent: `run` ends."""
+        if self._writer is not None:
+            self._writer.transport.abort()
 
     def send(self, data: bytes) -> None:
         if self._writer is not None and not self._writer.is_closing():

@@ -12,7 +12,7 @@ from typing import Any
 from lts_ray.timing import Clock
 from serve.engine.fleet_observer import MigrationReason, ReplicaState
 from serve.fleet.frames import frame
-from serve.fleet.replica_link import SILENT_S, ReplicaLink
+from serve.fleet.replica_link import CUT_S, SILENT_S, ReplicaLink
 from serve.fleet.replica_registry import DEAD_S, Registry
 
 logger = logging.getLogger(__name__)
@@ -135,6 +135,8 @@ class Replicas:
                 if link.mirror is not None and link.mirror.numbers:
                     logger.warning("replica %s %s", link.address.id, link.failure or "says nothing")
                 self._lost(link, "silent" if link.failure is None else "died")
+            if link.silent_s() > CUT_S:
+                link.cut()
             if link.drains:
                 self._let_go(link)
         self._changed()

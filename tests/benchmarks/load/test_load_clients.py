@@ -175,6 +175,13 @@ def test_where_no_server_is_one_line_says_so() -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_the_endpoint_is_compared_with_another_one(server: Server, model_dir: Path) -> None:
+    sizes = {"rounds": 1, "singles": 1, "streams": 2, "prompt_tokens": 4, "tokens": 4}
+    result = measure_overhead(server.url, local_model(model_dir), costs=None, beside=server.url, **sizes)
+    assert {way: len(each) for way, each in result.at_once_ms.items()} == {"engine": 2, "http": 2}
+    assert f"ms, {server.url} " in result.lines[0]
+
+
 def test_the_endpoint_is_compared_with_an_engine_in_turns(server: Server, model_dir: Path) -> None:
     done: list[int] = []
     result = measure_overhead(

@@ -497,7 +497,9 @@ async def test_what_was_taken_on_is_not_kept_waiting_by_a_full_queue(model: MatF
         second = await tiny.add("second", slots=1, max_queue=1)
         await tiny.has("first", "second")
         second.runtime.goes.clear()
-        full = [second.engine.submit(LONG) for _ in range(2)]
+        full = [second.engine.submit(LONG)]
+        await tiny.until(lambda: second.engine.counts() == (1, 0))
+        full.append(second.engine.submit(LONG))
         await tiny.until(lambda: not tiny.fleet._replicas["second"].mirror.view(0.0).has_place)
         await first.die()
         await tiny.until(lambda: where(response) == ["first", "second"])
@@ -505,3 +507,21 @@ async def test_what_was_taken_on_is_not_kept_waiting_by_a_full_queue(model: MatF
         assert await task == alone(model, LONG, ())
         for each in full:
             assert await collect(each) == alone(model, LONG, ())
+
+
+async def test_a_connection_that_stays_silent_is_made_anew(model: MatFormer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replicas, "CUT_S", 1.2)
+    async with tiny_fleet(model) as tiny:
+        first = await tiny.add("first", pace_s=0.01)
+        await tiny.has("first")
+        response = tiny.fleet.submit(LONG)
+        _, task = await reading(response, 3)
+        old = tiny.fleet._replicas["first"]
+        first.wire.flows.clear()
+        await tiny.add("second")
+        await tiny.until(lambda: old not in list(tiny.fleet._replicas))
+        assert await task == alone(model, LONG, ())
+        first.wire.flows.set()
+        await tiny.has("first", "second")
+        assert tiny.fleet._replicas["first"] is not old
+        await tiny.until(lambda: first.engine.counts() == (0, 0))
