@@ -26,16 +26,13 @@ from benchmarks.common.command import names_of, run_benchmark, shown_progress
 from benchmarks.common.machine import Machine
 from benchmarks.common.turns import Progress
 from benchmarks.load import load_options as options
-from benchmarks.load.budget_classes import BudgetClasses
 from benchmarks.load.budgets_folder import BudgetsFolder, BudgetsSettings, BudgetsSetup, BudgetsTurn, TurnKey
 from benchmarks.load.budgets_row import ALONE, QUICKSTART, TOGETHER, BudgetsRow, rows_of_turns
 from benchmarks.load.clients import Ask, replay_load, server_client
-from benchmarks.load.load import make_load, make_prompts
 from benchmarks.load.local_model import LoadCapacity, LocalModel
 from benchmarks.load.ray_endpoint import Endpoint, own_endpoints
 from benchmarks.load.saturation import saturation_rate
 from benchmarks.load.served_outcome import ServedOutcome
-from benchmarks.load.traces import poisson
 from lts_ray.cli.options import Model, Output, Seed
 from lts_ray.console import print_rows
 from lts_ray.errors import LtsRayError
@@ -47,9 +44,12 @@ from lts_ray.runtime.step_costs import StepCosts
 from serve.policies.budget import Budget
 from serve.policies.named_policies import policy_named
 from serve.serve_args import ServeArgs
-from serve.simulate.arrival import Arrival
 from serve.simulate.request_outcome import Outcome
 from serve.simulate.simulate import simulate
+from serve.traffic.arrival import Arrival
+from serve.traffic.budget_classes import BudgetClasses
+from serve.traffic.load import make_load, make_prompts
+from serve.traffic.traces import poisson
 
 PROMPT_TOKENS = 8
 """Of the quickstart's requests, about."""
@@ -57,7 +57,7 @@ WARM_UP = 0.9
 """The load of the round that does not count, in which endpoints learn what their steps take."""
 COMPUTE = "import os, sys\nwhile os.getppid() == int(sys.argv[1]):\n    sum(range(100_000))"
 TURNS, NOISE = 10, 11
-"""Streams of random numbers; see benchmarks.load.load for the others."""
+"""Streams of random numbers; see serve.traffic.load for the others."""
 
 
 def variant_args(name: str, **common: Any) -> ServeArgs:

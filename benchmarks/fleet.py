@@ -21,16 +21,13 @@ from benchmarks.common.machine import Machine
 from benchmarks.common.turns import Progress
 from benchmarks.load import load_options as options
 from benchmarks.load.fleet_folder import FleetFolder, FleetSettings, FleetSetup, kinds_given
-from benchmarks.load.load import make_load
 from benchmarks.load.local_model import LoadCapacity, LocalModel
 from benchmarks.load.migration_pauses import migration_pauses
 from benchmarks.load.played_fleets import ORACLE, RealFleet, SimulatedFleet
 from benchmarks.load.policies_folder import Cell, CellResult
 from benchmarks.load.policy_rows import PolicyRow, mean_text, rows_of
-from benchmarks.load.recorded_trace import RecordedTrace, read_recorded
 from benchmarks.load.replica_processes import ReplicaOrder, replica_processes
 from benchmarks.load.saturation import REQUESTS, saturation_rate
-from benchmarks.load.traces import trace_named
 from lts_ray.cli.options import Model, Output, Seed
 from lts_ray.console import print_rows
 from lts_ray.errors import LtsRayError
@@ -39,9 +36,12 @@ from lts_ray.pretrained import DEFAULT_MODEL
 from lts_ray.record import read_record, record_json
 from lts_ray.runtime.step_costs import StepCosts
 from serve.routing.named_routers import ROUTERS
-from serve.simulate.arrival import Arrival
 from serve.simulate.attainment_score import score
 from serve.simulate.request_outcome import Outcome
+from serve.traffic.arrival import Arrival
+from serve.traffic.load import make_load
+from serve.traffic.recorded_trace import RecordedTrace, read_recorded
+from serve.traffic.traces import trace_named
 
 Play = Callable[[Cell, Sequence[Arrival]], Awaitable[Sequence[Outcome]]]
 

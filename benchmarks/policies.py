@@ -19,9 +19,7 @@ from benchmarks.common.command import run_benchmark, shown_progress
 from benchmarks.common.machine import Machine
 from benchmarks.common.result_page import leave_result
 from benchmarks.load import load_options as options
-from benchmarks.load.budget_classes import BudgetClasses
 from benchmarks.load.contestants import DEFAULT, check_name, contestant
-from benchmarks.load.load import make_load
 from benchmarks.load.local_model import LoadCapacity, LocalModel
 from benchmarks.load.policies_folder import (
     LOADS,
@@ -35,13 +33,15 @@ from benchmarks.load.policies_folder import (
 from benchmarks.load.policies_page import describe, policy_sections
 from benchmarks.load.policy_rows import rows_of
 from benchmarks.load.saturation import engine_slowdown, saturation_rate
-from benchmarks.load.traces import TRACES, trace_named
 from lts_ray.cli.options import Model, Output, Seed
 from lts_ray.errors import LtsRayError
 from lts_ray.pretrained import DEFAULT_MODEL
 from lts_ray.runtime.step_costs import StepCosts
-from serve.simulate.arrival import Arrival
 from serve.simulate.attainment_score import score
+from serve.traffic.arrival import Arrival
+from serve.traffic.budget_classes import BudgetClasses
+from serve.traffic.load import make_load
+from serve.traffic.traces import TRACES, trace_named
 
 DEFAULTS = PolicySettings()
 CellProgress = Callable[[int, int, Cell | None], None]

@@ -21,7 +21,6 @@ import typer
 from benchmarks.common.command import run_benchmark, shown_progress
 from benchmarks.common.turns import Progress, turns
 from benchmarks.load import load_options as options
-from benchmarks.load.budget_classes import NO_CLASS
 from benchmarks.load.clients import Ask, Prompt, engine_client, server_client
 from benchmarks.load.local_model import LoadCapacity, LocalModel, running
 from lts_ray.cli.options import Model, Seed
@@ -31,7 +30,8 @@ from lts_ray.runtime.step_costs import StepCosts
 from lts_ray.timing import Clock
 from serve.policies.budget import NO_BUDGET, Timing
 from serve.policies.fixed import FixedPolicy
-from serve.simulate.arrival import Arrival
+from serve.traffic.arrival import Arrival
+from serve.traffic.budget_classes import NO_CLASS
 
 SCHEMA = 1
 ENGINE, HTTP = "engine", "http"

@@ -20,13 +20,10 @@ import typer
 from benchmarks.common.command import run_benchmark, shown_progress
 from benchmarks.common.turns import Progress
 from benchmarks.load import load_options as options
-from benchmarks.load.budget_classes import BudgetClasses
 from benchmarks.load.clients import Ask, engine_client, replay_load, server_client
-from benchmarks.load.load import make_load, make_prompts
 from benchmarks.load.local_model import LoadCapacity, LocalModel, running
 from benchmarks.load.saturation import engine_slowdown, saturation_rate
 from benchmarks.load.step_log import StepLog
-from benchmarks.load.traces import poisson
 from lts_ray.cli.options import Model, Seed
 from lts_ray.errors import LtsRayError
 from lts_ray.pretrained import DEFAULT_MODEL
@@ -34,6 +31,9 @@ from lts_ray.runtime.step_costs import StepCosts
 from lts_ray.timing import Clock
 from serve.policies.named_policies import policy_named
 from serve.simulate.request_outcome import Outcome
+from serve.traffic.budget_classes import BudgetClasses
+from serve.traffic.load import make_load, make_prompts
+from serve.traffic.traces import poisson
 
 SCHEMA = 1
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from benchmarks.load.budget_classes import Need
 from benchmarks.load.budgets_folder import BudgetsTurn
 from benchmarks.load.policy_rows import Mean, mean_of, mean_text
 from benchmarks.load.served_outcome import ServedOutcome
 from serve.policies.menu import Menu
 from serve.simulate.attainment_score import mean_loss
+from serve.traffic.budget_classes import Need
 
 QUICKSTART, ALONE, TOGETHER = "quickstart", "asked alone", "eight at once"
 """The load of the quickstart's requests, and its groups: classes, and rows, of their own."""

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from benchmarks.load.load import draw_lengths
+from serve.traffic.load import draw_lengths
 
 STYLES = ("greedy", "pinned", "seeded", "budget")
 """By turns. Only with a budget may the load choose the width, and with it the text."""

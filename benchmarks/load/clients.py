@@ -21,8 +21,8 @@ from lts_ray.timing import Clock
 from serve.engine.engine_errors import BudgetInfeasibleError, EngineFailedError, QueueFullError
 from serve.engine.serving import Serving
 from serve.policies.budget import KINDS, Timing
-from serve.simulate.arrival import Arrival
 from serve.simulate.request_outcome import Outcome, refused
+from serve.traffic.arrival import Arrival
 
 Prompt = tuple[int, ...]
 Ask = Callable[[Arrival, Prompt, float], Awaitable[Outcome]]

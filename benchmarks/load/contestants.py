@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from benchmarks.load.clients import engine_client, replay_load
-from benchmarks.load.load import make_prompts
 from benchmarks.load.local_model import LocalModel, running
 from benchmarks.load.step_log import StepLog
 from lts_ray.errors import LtsRayError
@@ -19,16 +18,17 @@ from serve.policies.fixed import FixedPolicy
 from serve.policies.menu import Menu
 from serve.policies.named_policies import policy_named
 from serve.policies.policy import Policy
-from serve.simulate.arrival import Arrival
 from serve.simulate.oracle import find_oracle
 from serve.simulate.request_outcome import Outcome
 from serve.simulate.simulate import SimulatedReplica, simulate
+from serve.traffic.arrival import Arrival
+from serve.traffic.load import make_prompts
 
 FIXED = "fixed-"
 UNIVERSAL, NARROWEST = "fixed-universal", "fixed-narrowest"
 ORACLE = "oracle"
 NOISE, SEARCH = 4, 5
-"""The streams of random numbers of simulated steps and the oracle's search; see benchmarks.load.load for the others."""
+"""The streams of random numbers of simulated steps and the oracle's search; see serve.traffic.load for the others."""
 DEFAULT = ("deadline", "slackfit", "idle-feasible", "smallest", NARROWEST, UNIVERSAL, ORACLE)
 
 

@@ -11,17 +11,17 @@ from annotated_types import Ge, Gt, Le, MinLen
 
 from benchmarks.common.command import names_of
 from benchmarks.common.machine import Machine
-from benchmarks.load.budget_classes import BudgetClasses
 from benchmarks.load.local_model import LoadCapacity
 from benchmarks.load.policies_folder import Cell, CellsFolder, Mode, check_different
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json, write_json
 from lts_ray.record import Text, Whole, read_record, record, record_json
 from lts_ray.runtime.step_costs import StepCosts
+from serve.traffic.budget_classes import BudgetClasses
 
 SCHEMA = 1
 ORDER = 12
-"""The stream of random numbers of who comes after whom; see benchmarks.load.load for others."""
+"""The stream of random numbers of who comes after whom; see serve.traffic.load for others."""
 
 
 @record(what="kind", strict=False)

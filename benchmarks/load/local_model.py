@@ -13,7 +13,6 @@ from functools import cached_property
 from pathlib import Path
 from time import monotonic
 
-from benchmarks.load.budget_classes import Need
 from lts_ray.checkpoints.universal import load_universal, read_universal, universal_fingerprint
 from lts_ray.errors import LtsRayError
 from lts_ray.frontier import read_frontier
@@ -30,6 +29,7 @@ from serve.policies.capacity import Capacity, Count
 from serve.policies.menu import Menu, menu_of_frontier, menu_of_granularities
 from serve.policies.policy import Policy
 from serve.simulate.simulate import SimulatedReplica
+from serve.traffic.budget_classes import Need
 
 
 @record(what="capacity")

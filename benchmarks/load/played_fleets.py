@@ -12,7 +12,6 @@ import numpy as np
 
 from benchmarks.load.clients import engine_client, replay_load
 from benchmarks.load.fleet_folder import FleetKind, FleetSetup
-from benchmarks.load.load import make_prompts
 from benchmarks.load.local_model import LocalModel
 from benchmarks.load.policies_folder import Cell
 from benchmarks.load.replica_processes import ReplicaProcesses
@@ -23,17 +22,18 @@ from serve.policies.request import Request
 from serve.routing.named_routers import ROUTERS, router_named
 from serve.routing.replica_view import ReplicaView
 from serve.routing.router import Route, Router
-from serve.simulate.arrival import Arrival
 from serve.simulate.fleet_oracle import find_fleet_oracle
 from serve.simulate.request_outcome import Outcome
 from serve.simulate.simulate import SimulatedReplica
 from serve.simulate.simulate_fleet import FleetReplica, simulate_fleet
+from serve.traffic.arrival import Arrival
+from serve.traffic.load import make_prompts
 
 ORACLE = "oracle"
 LEARNED = 0.99
 """The attainment for which simulated replicas learn their reserves of time, as engines do by default."""
 NOISE, SEARCH = 13, 14
-"""The streams of random numbers of simulated steps and the oracle's search; see benchmarks.load.load for others."""
+"""The streams of random numbers of simulated steps and the oracle's search; see serve.traffic.load for others."""
 
 
 def router_for(name: str, setup: FleetSetup, universal: Option) -> Router:

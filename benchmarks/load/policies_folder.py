@@ -14,15 +14,15 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt
 
 from benchmarks.common.machine import Machine
-from benchmarks.load.budget_classes import BudgetClasses
 from benchmarks.load.contestants import DEFAULT
 from benchmarks.load.local_model import LoadCapacity
-from benchmarks.load.traces import TRACES, trace_named
 from lts_ray.errors import LtsRayError
 from lts_ray.files import append_json_line, read_json, read_json_lines, write_json, write_json_lines
 from lts_ray.record import read_record, record, record_json
 from lts_ray.runtime.step_costs import StepCosts
 from serve.simulate.attainment_score import AttainmentScore
+from serve.traffic.budget_classes import BudgetClasses
+from serve.traffic.traces import TRACES, trace_named
 
 Mode = Literal["simulated", "engine"]
 MODES: tuple[Mode, ...] = ("simulated", "engine")

@@ -13,9 +13,7 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.load.budget_classes import NO_CLASS
 from benchmarks.load.contestants import UNIVERSAL, contestant
-from benchmarks.load.load import draw_lengths
 from benchmarks.load.local_model import LoadCapacity, LocalModel
 from lts_ray.errors import LtsRayError
 from lts_ray.runtime.step_costs import StepCosts
@@ -23,8 +21,10 @@ from serve.policies.budget import NO_BUDGET
 from serve.policies.fixed import FixedPolicy
 from serve.policies.menu import Menu
 from serve.policies.request import Request
-from serve.simulate.arrival import Arrival
 from serve.simulate.simulate import SimulatedEngine, SimulatedReplica
+from serve.traffic.arrival import Arrival
+from serve.traffic.budget_classes import NO_CLASS
+from serve.traffic.load import draw_lengths
 
 REQUESTS = 400
 """The mean of so many lengths is within 3 %."""

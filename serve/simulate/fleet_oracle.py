@@ -17,9 +17,10 @@ from serve.policies.policy import Policy
 from serve.policies.request import Request
 from serve.routing.replica_view import ReplicaView
 from serve.routing.router import Route, Router
-from serve.simulate.arrival import Arrival
+from serve.simulate.fleet_run import FleetRun
 from serve.simulate.oracle import worth
-from serve.simulate.simulate_fleet import FleetReplica, FleetRun, simulate_fleet
+from serve.simulate.simulate_fleet import FleetReplica, simulate_fleet
+from serve.traffic.arrival import Arrival
 
 NEAR = 8
 """A request that misses its budget may be helped by moving one of so many that came before it to the same replica."""

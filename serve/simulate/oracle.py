@@ -16,10 +16,10 @@ from lts_ray.runtime.step_costs import StepCosts
 from serve.policies.deadline import ALL, DeadlinePolicy, Span
 from serve.policies.menu import Menu
 from serve.policies.policy import Plan, Situation
-from serve.simulate.arrival import Arrival
 from serve.simulate.attainment_score import mean_loss
 from serve.simulate.request_outcome import Outcome
 from serve.simulate.simulate import SimulatedReplica, simulate
+from serve.traffic.arrival import Arrival
 
 QUALITY = 0.2
 """What all tokens at the widest instead of the narrowest are worth, where all budgets kept are worth 1."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from serve.policies.budget import Budget, Kind, Timing
-from serve.simulate.arrival import Arrival
+from serve.traffic.arrival import Arrival
 
 Status = Literal["done", "rejected", "failed"]
 

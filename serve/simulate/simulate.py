@@ -24,8 +24,8 @@ from serve.policies.deviation import Deviation
 from serve.policies.menu import Menu
 from serve.policies.policy import Job, Policy
 from serve.policies.request import Request
-from serve.simulate.arrival import Arrival
 from serve.simulate.request_outcome import Outcome, refused
+from serve.traffic.arrival import Arrival
 
 RUN = 100
 """Steps whose recorded noise is drawn together."""

@@ -15,9 +15,9 @@ from serve.policies.policy import Policy
 from serve.policies.request import Request
 from serve.routing.replica_view import ReplicaView
 from serve.routing.router import Router
-from serve.simulate.arrival import Arrival
-from serve.simulate.request_outcome import Outcome
+from serve.simulate.fleet_run import FleetRun
 from serve.simulate.simulate import SimulatedEngine, SimulatedReplica, longest_of, replay
+from serve.traffic.arrival import Arrival
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,15 +38,6 @@ class FleetReplica:
             costs=engine.costs,
             situation=engine.scheduler.situation(now_ms, engine.deviation),
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class FleetRun:
-    """In the order of the arrivals."""
-
-    outcomes: tuple[Outcome, ...]
-    places: tuple[str | None, ...]
-    """The id of the replica that each request went to; None: it was refused, all queues being full."""
 
 
 def simulate_fleet(

@@ -19,7 +19,6 @@ from typer.testing import CliRunner
 from benchmarks import budgets
 from benchmarks.budgets import BudgetsBench, busy_processes, quickstart_load, variant_args
 from benchmarks.load import ray_endpoint
-from benchmarks.load.budget_classes import Need
 from benchmarks.load.budgets_folder import BudgetsFolder, BudgetsSettings, BudgetsTurn
 from benchmarks.load.budgets_row import rows_of_turns
 from benchmarks.load.local_model import running
@@ -33,7 +32,8 @@ from serve.engine.observer import StepRecord
 from serve.policies.budget import NO_BUDGET, Budget, Timing
 from serve.policies.named_policies import policy_named
 from serve.serve_args import ServeArgs
-from serve.simulate.arrival import Arrival
+from serve.traffic.arrival import Arrival
+from serve.traffic.budget_classes import Need
 from tests.benchmarks.load.loads import COSTS, local_model
 from tests.serve.conftest import Server
 from tests.serve.models import tiny_menu

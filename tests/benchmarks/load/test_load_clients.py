@@ -14,8 +14,8 @@ from lts_ray.timing import Clock
 from serve.engine.engine import Engine
 from serve.policies.budget import NO_BUDGET, Budget
 from serve.policies.named_policies import policy_named
-from serve.simulate.arrival import Arrival
 from serve.simulate.request_outcome import Outcome, refused
+from serve.traffic.arrival import Arrival
 from tests.benchmarks.load.loads import COSTS, local_model
 from tests.serve.conftest import Server
 

@@ -14,13 +14,13 @@ from typer.testing import CliRunner
 
 from benchmarks import fleet
 from benchmarks.fleet import FleetBench
-from benchmarks.load.budget_classes import BudgetClasses, Need
 from benchmarks.load.fleet_folder import FleetFolder, FleetKind, FleetSettings
 from benchmarks.load.local_model import LoadCapacity, LocalModel
 from benchmarks.load.played_fleets import SimulatedFleet, router_for
-from benchmarks.load.recorded_trace import read_recorded
 from lts_ray.errors import LtsRayError
 from serve.routing.simple_routers import StaticGrid
+from serve.traffic.budget_classes import BudgetClasses, Need
+from serve.traffic.recorded_trace import read_recorded
 from tests.benchmarks.load.loads import COSTS, local_model
 from tests.serve.models import tiny_menu
 

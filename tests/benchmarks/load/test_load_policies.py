@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.load.budget_classes import BudgetClasses
 from benchmarks.load.contestants import contestant
 from benchmarks.load.policies_folder import Cell, PoliciesFolder, PolicySettings, read_setup
 from benchmarks.load.policy_rows import PolicyRow
@@ -17,6 +16,7 @@ from benchmarks.policies import PoliciesResult, compare_policies
 from lts_ray.errors import LtsRayError
 from lts_ray.record import read_record, record_json
 from serve.simulate.oracle import QUALITY
+from serve.traffic.budget_classes import BudgetClasses
 from tests.benchmarks.load.loads import COSTS, local_model
 from tests.conftest import ROOT
 from tests.serve.models import tiny_menu

@@ -5,15 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.load.budget_classes import BudgetClasses, Need
-from benchmarks.load.load import draw_lengths, make_load
 from benchmarks.load.local_model import LoadCapacity
 from benchmarks.load.saturation import saturation_rate
-from benchmarks.load.traces import poisson
 from lts_ray.errors import LtsRayError
 from lts_ray.runtime.step_costs import StepCosts
 from serve.policies.fixed import FixedPolicy
 from serve.simulate.simulate import SimulatedReplica, simulate
+from serve.traffic.budget_classes import BudgetClasses, Need
+from serve.traffic.load import draw_lengths, make_load
+from serve.traffic.traces import poisson
 from tests.serve.models import tiny_menu
 
 A_MILLISECOND = StepCosts(grid=(1, 2), base=(1.0, 1.0), neuron=(0.0, 0.0), head=(0.0, 0.0), attended=0.0)

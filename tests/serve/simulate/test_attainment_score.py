@@ -7,9 +7,9 @@ from dataclasses import asdict
 import pytest
 
 from serve.policies.budget import NO_BUDGET, Budget, Timing
-from serve.simulate.arrival import Arrival
 from serve.simulate.attainment_score import AttainmentScore, score
 from serve.simulate.request_outcome import Outcome, refused
+from serve.traffic.arrival import Arrival
 
 LOSSES = {"S": 4.0, "XL": 3.0}
 

@@ -13,10 +13,10 @@ from serve.policies.policy import Policy
 from serve.routing.budget_router import BudgetRouter
 from serve.routing.router import Router
 from serve.routing.simple_routers import LeastOutstanding, RoundRobin
-from serve.simulate.arrival import Arrival
 from serve.simulate.fleet_oracle import FleetOracle, find_fleet_oracle
 from serve.simulate.oracle import worth
 from serve.simulate.simulate_fleet import FleetReplica, FleetRun, simulate_fleet
+from serve.traffic.arrival import Arrival
 from tests.serve.policies.situations import FLAT, MENU
 from tests.serve.simulate.test_oracle import NODE, arrival
 

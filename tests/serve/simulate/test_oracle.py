@@ -10,10 +10,10 @@ import pytest
 from serve.policies.budget import NO_BUDGET, Budget, Timing
 from serve.policies.capacity import Capacity
 from serve.policies.deadline import ALL, DeadlinePolicy
-from serve.simulate.arrival import Arrival
 from serve.simulate.oracle import QUALITY, OraclePolicy, find_oracle, worth
 from serve.simulate.request_outcome import Outcome
 from serve.simulate.simulate import SimulatedReplica, simulate
+from serve.traffic.arrival import Arrival
 from tests.serve.policies.situations import FLAT, MENU, XL, L, M, S, running_job, situation_of
 
 NODE = SimulatedReplica(menu=MENU, costs=FLAT, capacity=Capacity(slots=2, max_queue=8, chunk_tokens=16))

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from serve.policies.budget import NO_BUDGET, Budget
 from serve.policies.capacity import Capacity
 from serve.policies.deadline import DeadlinePolicy, Thresholds
-from serve.simulate.arrival import Arrival
 from serve.simulate.request_outcome import Outcome
 from serve.simulate.simulate import SimulatedReplica, simulate
+from serve.traffic.arrival import Arrival
 from tests.serve.simulate.test_simulate import FLAT, MENU
 
 SLOTS, QUEUE, TOKENS = 2, 4, 3

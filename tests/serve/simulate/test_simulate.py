@@ -14,9 +14,9 @@ from serve.policies.budget import NO_BUDGET, Budget, Timing
 from serve.policies.capacity import Capacity
 from serve.policies.named_policies import POLICIES, policy_named
 from serve.policies.policy import Policy
-from serve.simulate.arrival import Arrival
 from serve.simulate.request_outcome import Outcome
 from serve.simulate.simulate import SimulatedReplica, simulate
+from serve.traffic.arrival import Arrival
 from tests.serve.models import tiny_menu
 
 MENU = tiny_menu()

@@ -17,9 +17,9 @@ from serve.routing.budget_router import BudgetRouter
 from serve.routing.replica_view import ReplicaView
 from serve.routing.router import Route, Router
 from serve.routing.simple_routers import LeastOutstanding, PowerOfTwo, PrefixAware, RoundRobin, StaticGrid
-from serve.simulate.arrival import Arrival
 from serve.simulate.simulate import SimulatedReplica, simulate
 from serve.simulate.simulate_fleet import FleetReplica, FleetRun, simulate_fleet
+from serve.traffic.arrival import Arrival
 from tests.serve.simulate.test_simulate import FLAT, NODE, arrival, loads
 
 SLOW = replace(NODE, costs=FLAT.scaled(4))

@@ -3,12 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.load.budget_classes import BudgetClasses, Need, draw_budgets
-from benchmarks.load.load import MIXTURE, draw_lengths, make_load, make_prompts
-from benchmarks.load.traces import gamma, poisson
 from lts_ray.errors import LtsRayError
 from lts_ray.runtime.step_costs import StepCosts
 from serve.policies.budget import NO_BUDGET
+from serve.traffic.budget_classes import BudgetClasses, Need, draw_budgets
+from serve.traffic.load import MIXTURE, draw_lengths, make_load, make_prompts
+from serve.traffic.traces import gamma, poisson
 
 COSTS = StepCosts(grid=(1, 101), base=(1.0, 2.0), neuron=(0.01, 0.02), head=(0.5, 0.5), attended=0.001)
 NEED = Need(costs=COSTS, neurons=100, chunk_tokens=4)

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.load.traces import TRACES, azure_day, gamma, poisson, ramp, trace_named
 from lts_ray.errors import LtsRayError
+from serve.traffic.traces import TRACES, azure_day, gamma, poisson, ramp, trace_named
 
 
 @pytest.mark.parametrize("name", TRACES)

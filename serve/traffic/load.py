@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from benchmarks.load.budget_classes import BudgetClasses, Need, draw_budgets
-from benchmarks.load.traces import Times, Trace
 from lts_ray.errors import LtsRayError
-from serve.simulate.arrival import Arrival
+from serve.traffic.arrival import Arrival
+from serve.traffic.budget_classes import BudgetClasses, Need, draw_budgets
+from serve.traffic.traces import Times, Trace
 
 TIMES, LENGTHS, BUDGETS, PROMPTS = range(4)
 """Streams of random numbers of one seed, so that the n-th request has the same lengths at every rate."""

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.load.budget_classes import BudgetClasses, Need
-from benchmarks.load.load import LENGTHS, TIMES, load_of
-from benchmarks.load.traces import Times
 from lts_ray.errors import LtsRayError
-from serve.simulate.arrival import Arrival
+from serve.traffic.arrival import Arrival
+from serve.traffic.budget_classes import BudgetClasses, Need
+from serve.traffic.load import LENGTHS, TIMES, load_of
+from serve.traffic.traces import Times
 
 COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 """As Azure's traces have them."""
