@@ -75,11 +75,18 @@ def mean_loss(outcomes: Sequence[Outcome], *, losses: Mapping[str, float], narro
     """Per token that was asked for. A policy must not look better for refusing what it would have served narrowly."""
     total = tokens = 0.0
     for outcome in outcomes:
-        total += sum(count * losses[name] for name, count in outcome.submodels.items())
-        missing = max(0, outcome.arrival.output_tokens - _tokens(outcome))
-        total += missing * losses[narrowest]
-        tokens += _tokens(outcome) + missing
+        its_total, its_tokens = loss_of(outcome, losses=losses, narrowest=narrowest)
+        total += its_total
+        tokens += its_tokens
     return total / tokens if tokens else losses[narrowest]
+
+
+def loss_of(outcome: Outcome, *, losses: Mapping[str, float], narrowest: str) -> tuple[float, int]:
+    """The sum over all tokens that the request asked for, those that never came too, and how many these are."""
+    made = _tokens(outcome)
+    missing = max(0, outcome.arrival.output_tokens - made)
+    total = sum(count * losses[name] for name, count in outcome.submodels.items())
+    return total + missing * losses[narrowest], made + missing
 
 
 def _tokens(outcome: Outcome) -> int:

@@ -25,6 +25,8 @@ class FleetSample:
     at_s: float
     """After the load's start."""
     kinds: Mapping[str, KindSample]
+    cost: float = 0.0
+    """So far, of all replicas, in the fleet file's unit."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
