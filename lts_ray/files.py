@@ -10,6 +10,7 @@ import codecs
 import json
 import math
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -54,6 +55,11 @@ def check_output(path: Path) -> None:
 
     Tried in the nearest folder that there is, which it leaves as it was.
     """
+    if re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]+:", path.parts[0] if path.parts else ""):  # a Path has one slash of two
+        raise LtsRayError(
+            f"{path} is a URL, and results are written into a folder, with locks and records added to files: give "
+            "--output a folder, which may be on a disk that the nodes share"
+        )
     with writing(path):
         nearest = next(place for place in (path, *path.parents) if place.exists())
         if not nearest.is_dir():

@@ -62,6 +62,7 @@ def search(
     from lts_ray.report.search_page import REPORT
     from lts_ray.search.on_ray.search_run import run_search
     from lts_ray.search.search_job import SearchJob
+    from lts_ray.search.search_log import LOG
     from lts_ray.spaces.limits import Limits
     from lts_ray.spaces.named_spaces import BACKBONE_SPACES
     from lts_ray.target import load_targets
@@ -83,6 +84,8 @@ def search(
         ),
     )
     chosen = load_targets(targets)
+    if resume and not (output / LOG).exists():
+        print(f"there is no search in {output} to go on with: it begins", file=sys.stderr)
     if not (simulate or resume):  # a search that is finished needs no cluster
         check_cluster(address)
     job: SearchJob[Any]

@@ -18,19 +18,22 @@ LOG = "evaluations.jsonl"
 def open_log(folder: Path, plan: Mapping[str, Any], *, resume: bool) -> list[dict[str, Any]]:
     """The records behind the header of `folder`'s log, which is begun unless it is there to `resume`.
 
-    Raises LtsRayError for a folder in use without `resume`, none to resume, or the log of another plan.
+    So one command with `resume` is right the first time and ever after, as a job that is tried again needs it.
+    Raises LtsRayError for a folder in use without `resume` or without a search, or the log of another plan.
     """
-    if not resume and not is_vacant(folder):
-        raise LtsRayError(f"{folder} is not empty: continue its search with --resume, or name another folder")
     log = folder / LOG
+    if not is_vacant(folder):
+        if not resume:
+            raise LtsRayError(f"{folder} is not empty: continue its search with --resume, or name another folder")
+        if not log.exists():
+            raise LtsRayError(f"{folder} is not empty and holds no search to resume: name another folder")
     records = read_json_lines(log, what="search log")
     header = {"kind": "search", "schema": SCHEMA, **plan}
     if records:
         check_same(records[0], json.loads(json.dumps(header)), log)
-    elif resume:
-        raise LtsRayError(f"{folder} holds no search to resume: leave --resume out to start one")
     else:
         make_folder(folder)
+        log.unlink(missing_ok=True)  # a header that a kill cut off
         append_json_line(log, header)
     return records[1:]
 

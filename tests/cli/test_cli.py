@@ -186,8 +186,12 @@ BAD = {
     "no training to resume": (["train", "-o", "{out}", "--resume"], "holds no run to resume"),
     "no elasticizing to resume": (["elasticize", "-o", "{out}", "--resume"], "holds no run to resume"),
     "no vision run to resume": (["vit", "train", "-o", "{out}", "--resume"], "holds no run to resume"),
-    "no search to resume": (["search", "-m", "{model}", "-t", "{targets}", "-o", "{out}", "--resume", "--quality",
-                             "decoder_params"], "holds no search to resume"),
+    "a URL to search into": (["search", "-m", "{model}", "-t", "{targets}", "-o", "s3://bucket/search", "--resume"],
+                             "s3:/bucket/search is a URL"),
+    "a URL to train into": (["train", "-o", "gs://bucket/run"], "gs:/bucket/run is a URL"),
+    "a URL to elasticize into": (["elasticize", "-m", "{model}", "-o", "memory://run"], "memory:/run is a URL"),
+    "a URL to extract into": (["extract", "-m", "{model}", "-s", "S", "-o", "hdfs://host/model"], "hdfs:/host/model"),
+    "a URL to train vision into": (["vit", "train", "-o", "abfs://a@b/run"], "abfs:/a@b/run is a URL"),
 }  # fmt: skip
 
 

@@ -114,14 +114,26 @@ def test_a_folder_in_use_is_refused_without_resume(tmp_path: Path) -> None:
         session(tmp_path)
 
 
-@pytest.mark.parametrize("made", [False, True], ids=["none", "empty"])
-def test_there_is_nothing_to_resume_in_a_folder_without_a_search(tmp_path: Path, made: bool) -> None:
-    if made:
-        (tmp_path / "out").mkdir()
-    with pytest.raises(LtsRayError, match="holds no search to resume: leave --resume out to start one"):
-        session(tmp_path / "out", resume=True)
-    assert (tmp_path / "out").exists() == made
-    session(tmp_path / "out")
+@pytest.mark.parametrize("made", ["none", "empty", "header cut off"])
+def test_what_cannot_be_resumed_yet_begins_and_is_resumed_by_the_same_command(tmp_path: Path, made: str) -> None:
+    """A job that is tried again has one command, wherever it was killed."""
+    output = tmp_path / "out"
+    if made != "none":
+        output.mkdir()
+    if made == "header cut off":
+        (output / LOG).write_text('{"kind": "search", "sch')
+    begun = session(output, resume=True)
+    first = begun.ask()
+    assert first is not None
+    begun.record(first, FakeEvaluator(TARGETS).evaluate(first))
+    assert list(session(output, resume=True).outcomes) == [first]
+
+
+def test_a_folder_with_other_things_is_not_resumed(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(LtsRayError, match="is not empty and holds no search to resume: name another folder"):
+        session(tmp_path, resume=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_who_looks_on_leaves_the_line_alone_that_is_being_written(tmp_path: Path) -> None:
