@@ -228,7 +228,7 @@ def decision_rows(bench: FleetBench, played: SimulatedFleet) -> list[dict[str, s
         cell = Cell("simulated", bench.settings.traces[0], 1.0, bench.settings.seed, router)
         times_ms = played.decisions_ms(cell, bench.load_of(cell, played.setup))
         p50, p99 = np.percentile(times_ms, (50, 99))
-        replicas = len(played.replicas)
+        replicas = sum(kind.replicas for kind in played.kinds)
         rows.append({"router": router, "replicas": f"{replicas}", "p50": f"{p50:.3f}", "p99": f"{p99:.3f}"})
     return rows
 

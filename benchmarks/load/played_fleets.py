@@ -24,8 +24,8 @@ from serve.routing.replica_view import ReplicaView
 from serve.routing.router import Route, Router
 from serve.simulate.fleet_oracle import find_fleet_oracle
 from serve.simulate.request_outcome import Outcome
-from serve.simulate.simulate import SimulatedReplica
-from serve.simulate.simulate_fleet import FleetReplica, simulate_fleet
+from serve.simulate.simulate_fleet import simulate_fleet
+from serve.simulate.simulated_kind import SimulatedKind
 from serve.traffic.arrival import Arrival
 from serve.traffic.load import make_prompts
 
@@ -52,16 +52,19 @@ class SimulatedFleet:
     model: LocalModel
 
     @property
-    def replicas(self) -> list[FleetReplica]:
-        def node(kind: FleetKind) -> SimulatedReplica:
+    def kinds(self) -> list[SimulatedKind]:
+        def simulated(kind: FleetKind) -> SimulatedKind:
             of_kind = self.model.replica(self.setup.costs[kind.name])
-            return replace(of_kind, noise=self.setup.settings.noise, attainment=LEARNED)
+            return SimulatedKind(
+                name=kind.name,
+                cost_per_hour=kind.speed,
+                node=replace(of_kind, noise=self.setup.settings.noise, attainment=LEARNED),
+                replicas=kind.replicas,
+                min_replicas=kind.replicas,
+                max_replicas=kind.replicas,
+            )
 
-        return [
-            FleetReplica(id=id, kind=kind.name, cost=kind.speed, node=node(kind))
-            for kind in self.setup.settings.kinds
-            for id in kind.ids
-        ]
+        return [simulated(kind) for kind in self.setup.settings.kinds]
 
     async def play(self, cell: Cell, arrivals: Sequence[Arrival]) -> Sequence[Outcome]:
         return self._run(self._router(cell, arrivals), cell, arrivals)
@@ -78,7 +81,7 @@ class SimulatedFleet:
             return known(cell.policy)
         return find_fleet_oracle(
             arrivals,
-            replicas=self.replicas,
+            kinds=self.kinds,
             starts=[partial(known, name) for name in ROUTERS],
             policy=DeadlinePolicy,
             rng=np.random.default_rng([cell.seed, SEARCH]),
@@ -87,7 +90,7 @@ class SimulatedFleet:
 
     def _run(self, router: Router, cell: Cell, arrivals: Sequence[Arrival]) -> Sequence[Outcome]:
         rng = np.random.default_rng([cell.seed, NOISE])
-        return simulate_fleet(arrivals, replicas=self.replicas, router=router, policy=DeadlinePolicy, rng=rng).outcomes
+        return simulate_fleet(arrivals, kinds=self.kinds, router=router, policy=DeadlinePolicy, rng=rng).outcomes
 
 
 class TimedRouter:

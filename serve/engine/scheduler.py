@@ -85,6 +85,11 @@ class Scheduler:
         return tuple(self._waiting)
 
     @property
+    def counts(self) -> tuple[int, int]:
+        """Requests that run, and that wait."""
+        return len(self._running), len(self._waiting)
+
+    @property
     def has_work(self) -> bool:
         return bool(self._running or self._waiting)
 
@@ -93,6 +98,10 @@ class Scheduler:
         """The share of the blocks that running requests hold."""
         return 1 - self._blocks.available / self._blocks.n_blocks
 
+    def fits(self, request: Request) -> bool:
+        """Whether the cache could hold it alone."""
+        return _most_blocks(request) <= self._blocks.n_blocks
+
     def add(self, job: Job, resumed: Resumed | None = None) -> bool:
         """Queue a request that has not run here; False, and nothing kept, when the queue is full.
 
@@ -100,8 +109,8 @@ class Scheduler:
         Raises LtsRayError for a request that the cache could not hold even alone.
         """
         prompt, max_tokens = job.request.prompt, job.request.max_tokens
-        needed = blocks_needed(len(prompt) + max_tokens - 1)  # the last token is never run
-        if needed > self._blocks.n_blocks:
+        if not self.fits(job.request):
+            needed = _most_blocks(job.request)
             raise LtsRayError(
                 f"{len(prompt)} prompt tokens and max_tokens {max_tokens} need {needed} blocks of {BLOCK_TOKENS} "
                 f"places, but the KV cache has {self._blocks.n_blocks}: ask for fewer tokens"
@@ -260,6 +269,10 @@ class Scheduler:
         self._running[id] = self._waiting.pop(id)
         self._plan = None
         return cached
+
+
+def _most_blocks(request: Request) -> int:
+    return blocks_needed(len(request.prompt) + request.max_tokens - 1)  # the last token is never run
 
 
 def _arrival(entry: _Entry) -> tuple[float, int]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from lts_ray.submodel import Submodel
 from serve.engine.response import Response
 from serve.fleet.frames import REQUESTS, adapted
 from serve.fleet.replica_link import ReplicaLink
-from serve.policies.budget import Budget
 from serve.policies.menu import Menu
 from serve.policies.request import Request
 
@@ -45,18 +44,4 @@ class RoutedRequest:
 
     def left(self, now_s: float) -> Request:
         """What is to be done yet, as a request that comes now: for the choice of a replica."""
-        request, passed_ms = self.request, (now_s - self.arrived_s) * 1e3
-        if not self.placed and passed_ms < 1:
-            return request
-        budget = request.budget
-        done = len(self.tokens)
-        return replace(
-            request,
-            prompt=(*request.prompt, *self.tokens),
-            max_tokens=max(1, request.max_tokens - done),  # all may have come, but for the word that it has ended
-            budget=Budget(
-                ttft_ms=None if done or budget.ttft_ms is None else max(0.0, budget.ttft_ms - passed_ms),
-                tpot_ms=budget.tpot_ms,
-                e2e_ms=None if budget.e2e_ms is None else max(0.0, budget.e2e_ms - passed_ms),
-            ),
-        )
+        return self.request.left((now_s - self.arrived_s) * 1e3, self.tokens, moved=self.placed > 0)

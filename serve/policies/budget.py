@@ -9,7 +9,7 @@ Kind = Literal["ttft", "tpot", "e2e"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Timing:
     ttft_ms: float
     """Arrival to first token."""
@@ -22,7 +22,7 @@ class Timing:
         return {kind: round(getattr(self, f"{kind}_ms"), 2) for kind in KINDS}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Budget:
     """Upper bounds of a Timing; None where the request asks for nothing."""
 

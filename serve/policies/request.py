@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from lts_ray.decoding.sampling import GREEDY, Sampling
@@ -52,6 +53,25 @@ class Request:
     @property
     def wanted(self) -> Budget:
         return self.budget if self.asked is None else self.asked
+
+    def left(self, passed_ms: float, tokens: Sequence[int], *, moved: bool) -> Request:
+        """What is to be done yet, as a request that comes now. passed_ms: since it came. tokens: that it has got.
+
+        moved: whether a replica has had it.
+        """
+        if not moved and passed_ms < 1:
+            return self
+        budget, done = self.budget, len(tokens)
+        return replace(
+            self,
+            prompt=(*self.prompt, *tokens),
+            max_tokens=max(1, self.max_tokens - done),  # all may have come, but for the word that it has ended
+            budget=Budget(
+                ttft_ms=None if done or budget.ttft_ms is None else max(0.0, budget.ttft_ms - passed_ms),
+                tpot_ms=budget.tpot_ms,
+                e2e_ms=None if budget.e2e_ms is None else max(0.0, budget.e2e_ms - passed_ms),
+            ),
+        )
 
     def kept(self, timing: Timing) -> dict[Kind, bool]:
         """Of each bound that the client asks for, whether it is kept. timing: of the engine's tokens."""

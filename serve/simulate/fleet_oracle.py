@@ -19,7 +19,8 @@ from serve.routing.replica_view import ReplicaView
 from serve.routing.router import Route, Router
 from serve.simulate.fleet_run import FleetRun
 from serve.simulate.oracle import worth
-from serve.simulate.simulate_fleet import FleetReplica, simulate_fleet
+from serve.simulate.simulate_fleet import simulate_fleet
+from serve.simulate.simulated_kind import SimulatedKind
 from serve.traffic.arrival import Arrival
 
 NEAR = 8
@@ -46,21 +47,19 @@ class FleetOracle:
 def find_fleet_oracle(
     arrivals: Sequence[Arrival],
     *,
-    replicas: Sequence[FleetReplica],
+    kinds: Sequence[SimulatedKind],
     starts: Sequence[Callable[[], Router]],
     policy: Callable[[], Policy],
     rng: np.random.Generator,
     replays: int = 200,
 ) -> FleetOracle:
     """starts: routers, at least one. replays: the most of the load. It is right about the costs, too: no noise."""
-    certain = [
-        replace(replica, node=replace(replica.node, believed=None, noise=0.0, recorded=())) for replica in replicas
-    ]
-    ids = [replica.id for replica in replicas]
+    certain = [replace(kind, node=replace(kind.node, believed=None, noise=0.0, recorded=())) for kind in kinds]
+    ids = [id for kind in kinds for id in kind.ids]
 
     def played(router: Router) -> tuple[float, FleetRun]:
-        run = simulate_fleet(arrivals, replicas=certain, router=router, policy=policy, rng=rng)
-        return worth(run.outcomes, replicas[0].node.menu), run
+        run = simulate_fleet(arrivals, kinds=certain, router=router, policy=policy, rng=rng)
+        return worth(run.outcomes, kinds[0].node.menu), run
 
     reached, run = max((played(start()) for start in starts), key=lambda found: found[0])
     for _ in range(replays - len(starts) if len(ids) > 1 and arrivals else 0):

@@ -12,7 +12,7 @@ from serve.traffic.arrival import Arrival
 Status = Literal["done", "rejected", "failed"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
     arrival: Arrival
     status: Status

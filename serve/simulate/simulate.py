@@ -6,10 +6,10 @@ replayed in seconds, and the same seed gives the same steps.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from math import exp, inf
+from itertools import repeat
+from math import inf
 
 import numpy as np
 
@@ -18,19 +18,17 @@ from serve.engine.blocks import blocks_for_batch
 from serve.engine.learned_times import LearnedTimes
 from serve.engine.scheduler import Scheduler
 from serve.engine.step import Part, Step
-from serve.policies.budget import Timing
 from serve.policies.capacity import Capacity
 from serve.policies.deviation import Deviation
 from serve.policies.menu import Menu
 from serve.policies.policy import Job, Policy
-from serve.policies.request import Request
+from serve.policies.request import Request, Resumed
 from serve.simulate.request_outcome import Outcome, refused
+from serve.simulate.served_request import ServedRequest
 from serve.traffic.arrival import Arrival
 
 RUN = 100
 """Steps whose recorded noise is drawn together."""
-Choose = Callable[[Request, float], int | None]
-"""Which engine, by its place, a request gets that comes at a time of the virtual clock; None: it is refused."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,16 +55,20 @@ class SimulatedEngine:
     def __init__(
         self, node: SimulatedReplica, policy: Policy, *, longest: int, rng: np.random.Generator | None = None
     ) -> None:
-        """longest: the most tokens of a request, its prompt's included. rng: for the noise, if there is any."""
+        """longest: the most tokens of a request, its prompt's included. rng: what seeds the noise, if there is any."""
         self.now_ms, self.ends_ms = 0.0, inf
+        self.factor = 1.0
+        """Of the time of steps that begin from now on, beside noise."""
         self.changes = 0
         """Counts what changes its requests: their coming, and steps that begin and end."""
-        self._node, self._rng = node, rng
+        self._node = node
         self._step: Step | None = None
         self._left: dict[int, int] = {}
         believed = node.costs if node.believed is None else node.believed
         self._times = LearnedTimes(believed, attainment=node.attainment, clock=lambda: self.now_ms / 1e3)
-        self._noise = _recorded_noise(node.recorded, rng)
+        # A stream of the engine's own: what others do does not change it.
+        own = None if rng is None else np.random.default_rng(int(rng.integers(2**63)))
+        self._noise = repeat(1.0) if own is None else _noise(node, own)
         self.scheduler = Scheduler(
             menu=node.menu,
             policy=policy,
@@ -75,18 +77,13 @@ class SimulatedEngine:
             prefix_cache=False,  # prompts are made up: what they have in common is chance
         )
 
-    def submit(self, id: int, request: Request, *, arrived_ms: float) -> bool:
-        """False where the queue is full."""
-        if not self.scheduler.add(Job(id=id, request=request, arrived_ms=arrived_ms)):
+    def submit(self, id: int, request: Request, *, arrived_ms: float, resumed: Resumed | None = None) -> bool:
+        """False where the queue is full. resumed: what it has got from another engine."""
+        if not self.scheduler.add(Job(id=id, request=request, arrived_ms=arrived_ms), resumed):
             return False
-        self._left[id] = request.max_tokens
+        self._left[id] = request.max_tokens - (0 if resumed is None else len(resumed.tokens))
         self.changes += 1
         return True
-
-    @property
-    def has_room(self) -> bool:
-        """Whether one more may wait."""
-        return len(self.scheduler.waiting) < self._node.capacity.max_queue
 
     def step(self) -> list[tuple[Part, bool]]:
         """Run the next step, if there is one. Returns the parts that made a token, and whether it was the last one."""
@@ -97,17 +94,11 @@ class SimulatedEngine:
         """Start the next step, if there is one and none runs; others may come and go until it ends, at `ends_ms`."""
         if self._step is not None or not self.scheduler.has_work:
             return
-        node, self.now_ms, self.changes = self._node, now_ms, self.changes + 1
+        self.now_ms, self.changes = now_ms, self.changes + 1
         self._times.begin()
         self._step = step = self.scheduler.step(now_ms, self.costs, self.deviation)
         assert step is not None
-        duration_ms = node.costs.step_ms(step.groups)
-        if node.noise:
-            assert self._rng is not None
-            duration_ms *= exp(node.noise * self._rng.standard_normal())
-        if node.recorded:
-            duration_ms *= next(self._noise)
-        self.ends_ms = now_ms + duration_ms
+        self.ends_ms = now_ms + self._node.costs.step_ms(step.groups) * next(self._noise) * self.factor
 
     def finish(self) -> list[tuple[Part, bool]]:
         """The step that runs is over, and it is `ends_ms`. Returns what `step` does."""
@@ -137,75 +128,48 @@ class SimulatedEngine:
         return True
 
 
-def _recorded_noise(recorded: Sequence[float], rng: np.random.Generator | None) -> Iterator[float]:
-    """Runs of RUN steps, each from a moment drawn at random: a node is slow for a while, not for a step."""
+def _noise(node: SimulatedReplica, rng: np.random.Generator) -> Iterator[float]:
+    """What each step takes over what it costs.
+
+    Recorded noise comes in runs of RUN steps, each from a moment drawn at random: a node is slow for a while, not for
+    a step.
+    """
+    recorded = np.array(node.recorded or (1.0,) * RUN)
     while True:
-        assert rng is not None
         begin = int(rng.integers(max(1, len(recorded) - RUN)))
-        yield from recorded[begin : begin + RUN]
-
-
-@dataclass(kw_only=True, slots=True)
-class _Served:
-    """A request while it runs."""
-
-    arrival: Arrival
-    first_ms: float = 0.0
-    submodels: Counter[str] = field(default_factory=Counter)
-
-    def outcome(self, last_ms: float) -> Outcome:
-        arrival, later = self.arrival, self.arrival.output_tokens - 1
-        timing = Timing(
-            ttft_ms=self.first_ms - arrival.at_ms,
-            tpot_ms=(last_ms - self.first_ms) / later if later else 0.0,
-            e2e_ms=last_ms - arrival.at_ms,
-        )
-        return Outcome(arrival=arrival, status="done", timing=timing, submodels=dict(self.submodels))
+        run = recorded[begin : begin + RUN]
+        yield from (np.exp(node.noise * rng.standard_normal(len(run))) * run if node.noise else run).tolist()
 
 
 def simulate(
     arrivals: Sequence[Arrival], *, node: SimulatedReplica, policy: Policy, rng: np.random.Generator
 ) -> tuple[Outcome, ...]:
-    """What becomes of each request, in the order of `arrivals`, which must be that of their times."""
-    engine = SimulatedEngine(node, policy, longest=longest_of(arrivals), rng=rng)
-    return replay(arrivals, [engine], lambda request, now_ms: 0)
-
-
-def longest_of(arrivals: Sequence[Arrival]) -> int:
-    """The most tokens of a request, its prompt's included."""
-    return max((arrival.prompt_tokens + arrival.output_tokens for arrival in arrivals), default=1)
-
-
-def replay(arrivals: Sequence[Arrival], engines: Sequence[SimulatedEngine], choose: Choose) -> tuple[Outcome, ...]:
     """What becomes of each request, in the order of `arrivals`, which must be that of their times.
 
     What happens at one moment: steps end, requests come, steps begin.
     """
+    engine = SimulatedEngine(node, policy, longest=longest_of(arrivals), rng=rng)
     outcomes: dict[int, Outcome] = {}
-    served: dict[int, _Served] = {}
+    served: dict[int, ServedRequest] = {}
     arrived, now_ms = 0, 0.0
     while len(outcomes) < len(arrivals):
-        next_ms = min(engine.ends_ms for engine in engines)
-        if arrived < len(arrivals):
-            next_ms = min(next_ms, arrivals[arrived].at_ms)
-        now_ms = max(now_ms, next_ms)
-        for engine in engines:
-            for part, ended in engine.finish() if engine.ends_ms <= now_ms else ():
-                request = served[part.id]
-                if not request.submodels:
-                    request.first_ms = now_ms
-                request.submodels[part.option.name] += 1
-                if ended:
-                    outcomes[part.id] = served.pop(part.id).outcome(now_ms)
+        now_ms = max(now_ms, min(engine.ends_ms, arrivals[arrived].at_ms if arrived < len(arrivals) else inf))
+        for part, ended in engine.finish() if engine.ends_ms <= now_ms else ():
+            served[part.id].note(part.option.name, 1, now_ms)
+            if ended:
+                outcomes[part.id] = served.pop(part.id).outcome(now_ms)
         while arrived < len(arrivals) and arrivals[arrived].at_ms <= now_ms:
             arrival = arrivals[arrived]
-            asked = arrival.request()
-            place = choose(asked, now_ms)
-            if place is not None and engines[place].submit(arrived, asked, arrived_ms=arrival.at_ms):
-                served[arrived] = _Served(arrival=arrival)
+            request = ServedRequest(arrived, arrival, arrival.request())
+            if engine.submit(arrived, request.request, arrived_ms=arrival.at_ms):
+                served[arrived] = request
             else:
                 outcomes[arrived] = refused(arrival, "rejected", {})
             arrived += 1
-        for engine in engines:
-            engine.begin(now_ms)
+        engine.begin(now_ms)
     return tuple(outcomes[index] for index in range(len(arrivals)))
+
+
+def longest_of(arrivals: Sequence[Arrival]) -> int:
+    """The most tokens of a request, its prompt included."""
+    return max((arrival.prompt_tokens + arrival.output_tokens for arrival in arrivals), default=1)

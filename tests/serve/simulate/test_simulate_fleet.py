@@ -17,9 +17,11 @@ from serve.routing.budget_router import BudgetRouter
 from serve.routing.replica_view import ReplicaView
 from serve.routing.router import Route, Router
 from serve.routing.simple_routers import LeastOutstanding, PowerOfTwo, PrefixAware, RoundRobin, StaticGrid
+from serve.simulate.fleet_run import FleetRun
 from serve.simulate.simulate import SimulatedReplica, simulate
-from serve.simulate.simulate_fleet import FleetReplica, FleetRun, simulate_fleet
+from serve.simulate.simulate_fleet import simulate_fleet
 from serve.traffic.arrival import Arrival
+from tests.serve.simulate.kinds import kind_of
 from tests.serve.simulate.test_simulate import FLAT, NODE, arrival, loads
 
 SLOW = replace(NODE, costs=FLAT.scaled(4))
@@ -29,14 +31,14 @@ ROUTERS: tuple[Callable[[], Router], ...] = (
     LeastOutstanding,
     PowerOfTwo,
     PrefixAware,
-    lambda: StaticGrid(kinds=[(10.0, "fast"), (1e9, "slow")]),
+    lambda: StaticGrid(kinds=[(10.0, "r0"), (1e9, "r1")]),
 )
 
 
 def run(arrivals: list[Arrival], router: Router, *nodes: SimulatedReplica, policy: str = "deadline") -> FleetRun:
-    replicas = [FleetReplica(id=f"r{n}", kind="fast", cost=1.0, node=node) for n, node in enumerate(nodes)]
+    kinds = [kind_of(f"r{n}", node) for n, node in enumerate(nodes)]
     rng = np.random.default_rng(3)
-    return simulate_fleet(arrivals, replicas=replicas, router=router, policy=lambda: policy_named(policy), rng=rng)
+    return simulate_fleet(arrivals, kinds=kinds, router=router, policy=lambda: policy_named(policy), rng=rng)
 
 
 @settings(max_examples=30)
@@ -66,10 +68,10 @@ def test_nothing_is_lost_and_only_full_queues_refuse(router: Callable[[], Router
 def test_a_budget_that_only_the_fast_node_keeps_goes_there() -> None:
     tight = [arrival(1000.0 * n, output=5, budget=Budget(e2e_ms=5 * 3.4 * 2)) for n in range(4)]
     played = run(tight, BudgetRouter(), SLOW, NODE)
-    assert played.places == ("r1",) * 4
+    assert played.places == ("r1-0",) * 4
     assert all(outcome.met for outcome in played.outcomes)
     in_turns = run(tight, RoundRobin(), SLOW, NODE)
-    assert in_turns.places == ("r0", "r1") * 2
+    assert in_turns.places == ("r0-0", "r1-0") * 2
     assert [outcome.met for outcome in in_turns.outcomes] == [False, True] * 2
 
 

@@ -1,0 +1,133 @@
+"""One replica of a simulated fleet, from the moment it is asked for until it is gone."""
+
+from __future__ import annotations
+
+from math import inf
+
+import numpy as np
+
+from serve.autoscaling.fleet_state import ReplicaLoad
+from serve.autoscaling.recent_load import RecentLoad
+from serve.policies.policy import Policy
+from serve.policies.request import Request
+from serve.routing.replica_view import ReplicaView
+from serve.simulate.served_request import ServedRequest
+from serve.simulate.simulate import SimulatedEngine
+from serve.simulate.simulated_kind import SimulatedKind
+
+
+class SimulatedLife:
+    """Moments are in milliseconds after the load's start."""
+
+    def __init__(
+        self,
+        kind: SimulatedKind,
+        number: int,
+        policy: Policy,
+        *,
+        asked_ms: float,
+        longest: int,
+        rng: np.random.Generator,
+    ) -> None:
+        """number: of the kind's, ever. longest: the most tokens of a request. rng: what the noise is drawn from."""
+        self.id, self.kind, self.asked_ms = f"{kind.name}-{number}", kind, asked_ms
+        self.up = self.drains = self.gone = False
+        self.engine = SimulatedEngine(kind.node, policy, longest=longest, rng=rng)
+        self.factors: list[float] = []
+        """By which it alone is slow now."""
+        self._served: dict[int, ServedRequest] = {}
+        self._losses = {name: option.loss or 0.0 for name, option in kind.node.menu.named.items()}
+        self._view: tuple[int, ReplicaView] | None = None
+        self._recent = RecentLoad(asked_ms / 1e3)
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._served)
+
+    @property
+    def has_place(self) -> bool:
+        """Whether its queue takes one request more."""
+        return self.counts()[1] < self.kind.node.capacity.max_queue
+
+    def fits(self, request: Request) -> bool:
+        """Whether it could run the request if it had nothing else to do."""
+        return self.engine.scheduler.fits(request)
+
+    @property
+    def ends_ms(self) -> float:
+        """When something of it is to be looked at next."""
+        return inf if self.gone else self.engine.ends_ms
+
+    def serve(self, now_ms: float) -> None:
+        """From now on."""
+        self.up, self.engine.now_ms, self._recent = True, now_ms, RecentLoad(now_ms / 1e3)
+
+    def submit(self, served: ServedRequest, now_ms: float) -> bool:
+        """False where the queue is full."""
+        if not self.engine.submit(
+            served.number, served.request, arrived_ms=served.arrival.at_ms, resumed=served.resumed
+        ):
+            return False
+        served.placed += 1
+        self._served[served.number] = served
+        self._recent.came(now_ms / 1e3, served.request)
+        return True
+
+    def begin(self, now_ms: float) -> None:
+        """Start a step, if there is something to do and none runs."""
+        if not self.gone:
+            self.engine.begin(now_ms)
+
+    def finish(self) -> list[ServedRequest]:
+        """The step that runs is over, and it is `ends_ms`. Returns the requests that have ended with it."""
+        done, made, loss = [], self.engine.finish(), 0.0
+        now_ms = self.engine.now_ms
+        for part, ended in made:
+            name, served = part.option.name, self._served[part.id]
+            served.note(name, 1, now_ms)
+            loss += self._losses[name]
+            if ended:
+                done.append(self._served.pop(part.id))
+        self._recent.made(now_ms / 1e3, len(made), loss)
+        return done
+
+    def ended(self, served: ServedRequest, *, met: bool) -> None:
+        if served.request.bounded:
+            self._recent.ended(self.engine.now_ms / 1e3, kept=met)
+
+    def end(self) -> list[ServedRequest]:
+        """It is gone. Returns the requests that it had."""
+        self.gone, lost, self._served = True, list(self._served.values()), {}
+        return lost
+
+    def slow(self, factor: float) -> None:
+        """Steps that begin from now on take so many times as long as they would."""
+        self.engine.factor = factor
+
+    def view(self, now_ms: float) -> ReplicaView:
+        """Made anew once its jobs have changed, as an ingress does."""
+        changes = self.engine.changes
+        if self._view is None or self._view[0] != changes:
+            engine, node = self.engine, self.kind.node
+            view = ReplicaView(
+                id=self.id,
+                kind=self.kind.name,
+                cost=self.kind.cost_per_hour,
+                menu=node.menu,
+                costs=engine.costs,
+                situation=engine.scheduler.situation(now_ms, engine.deviation),
+                n_blocks=node.n_blocks,
+            )
+            self._view = changes, view
+        return self._view[1]
+
+    def counts(self) -> tuple[int, int]:
+        """Requests that run, and that wait."""
+        return self.engine.scheduler.counts
+
+    def load(self, now_ms: float) -> ReplicaLoad:
+        running, waiting = self.counts()
+        return self._recent.load(now_ms / 1e3, running=running, waiting=waiting, sustained=self._sustained())
+
+    def _sustained(self) -> float:
+        return 0.0  # until replicas say what they could bear
