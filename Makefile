@@ -13,8 +13,9 @@ quickstart: .venv/installed
 serve: .venv/installed
 	$(BIN)/lts-ray serve $(wildcard runs/quickstart/serve.yaml)
 
+# In two processes, for two cores; what shares a simulated cluster stays in one of them, and begins first.
 test: .venv/installed-dev
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

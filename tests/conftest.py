@@ -116,3 +116,16 @@ def browser() -> Iterator[Browser]:
         launched = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
         yield launched
         launched.close()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """In several processes a file's tests run in one, for what they share is made once; so do all that start Ray.
+
+    Those take longest, most of it waiting: they begin first. For their proxies they pick ports, which another's might
+    take meanwhile.
+    """
+    for item in items:
+        file = item.path.relative_to(ROOT).as_posix()
+        starts_ray = file.startswith("tests/cluster/") or item.path.stem in ("test_ray_haproxy", "test_ray_proxies")
+        item.add_marker(pytest.mark.xdist_group("cluster" if starts_ray else file))
+    items.sort(key=lambda item: not item.path.is_relative_to(ROOT / "tests" / "cluster"))
