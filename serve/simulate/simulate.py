@@ -64,6 +64,7 @@ class SimulatedEngine:
         self._node = node
         self._step: Step | None = None
         self._left: dict[int, int] = {}
+        self._begun: set[int] = set()
         believed = node.costs if node.believed is None else node.believed
         self._times = LearnedTimes(believed, attainment=node.attainment, clock=lambda: self.now_ms / 1e3)
         # A stream of the engine's own: what others do does not change it.
@@ -106,9 +107,15 @@ class SimulatedEngine:
         step, self._step = self._step, None
         self.now_ms, self.ends_ms, self.changes = self.ends_ms, inf, self.changes + 1
         self._times.end(step)
+        self._begun.update([part.id for part in step.parts[step.decoded :]])
         made = [part for part in step.parts if part.segment.wants_logits]
         self.scheduler.took(step, {part.id: 0 for part in made}, self.now_ms)
         return [(part, self._ends(part.id)) for part in made]
+
+    @property
+    def not_begun(self) -> int:
+        """Requests whose first step is not over: an ingress takes them to be waiting."""
+        return len(self._left) - len(self._begun)
 
     @property
     def costs(self) -> StepCosts:
@@ -124,6 +131,7 @@ class SimulatedEngine:
         if self._left[id]:
             return False
         del self._left[id]
+        self._begun.discard(id)
         self.scheduler.remove(id)
         return True
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf
 
 import numpy as np
 
 from serve.autoscaling.fleet_state import ReplicaLoad
 from serve.autoscaling.recent_load import RecentLoad
-from serve.policies.policy import Policy
+from serve.policies.policy import Job, Policy, Situation
 from serve.policies.request import Request
 from serve.routing.replica_view import ReplicaView
 from serve.simulate.served_request import ServedRequest
@@ -46,8 +47,8 @@ class SimulatedLife:
 
     @property
     def has_place(self) -> bool:
-        """Whether its queue takes one request more."""
-        return self.counts()[1] < self.kind.node.capacity.max_queue
+        """Whether its queue takes one request more, as far as an ingress knows."""
+        return max(self.engine.not_begun, self.counts()[1]) < self.kind.node.capacity.max_queue
 
     def fits(self, request: Request) -> bool:
         """Whether it could run the request if it had nothing else to do."""
@@ -115,7 +116,7 @@ class SimulatedLife:
                 cost=self.kind.cost_per_hour,
                 menu=node.menu,
                 costs=engine.costs,
-                situation=engine.scheduler.situation(now_ms, engine.deviation),
+                situation=_seen(engine.scheduler.situation(now_ms, engine.deviation)),
                 n_blocks=node.n_blocks,
             )
             self._view = changes, view
@@ -131,3 +132,22 @@ class SimulatedLife:
 
     def _sustained(self) -> float:
         return 0.0  # until replicas say what they could bear
+
+
+def _seen(situation: Situation) -> Situation:
+    """As an ingress knows it, by what has come back: neither how far prompts are, nor whether a first step runs."""
+    jobs = sorted(situation.jobs, key=_number)
+    return replace(
+        situation,
+        running=tuple([_seen_job(job) for job in jobs if job.option is not None]),
+        waiting=tuple([_seen_job(job) for job in jobs if job.option is None]),
+    )
+
+
+def _seen_job(job: Job) -> Job:
+    cached = len(job.request.prompt) + job.produced - 1 if job.produced and job.option is not None else 0
+    return job if job.cached == cached else replace(job, cached=cached)
+
+
+def _number(job: Job) -> int:
+    return job.id

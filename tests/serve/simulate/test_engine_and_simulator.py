@@ -81,10 +81,10 @@ class TimedRuntime:
                 self.engine._times.begin()
             self.engine._step()
         await asyncio.sleep(0)
-        return [await _outcome(*pair) for pair in zip(self._arrivals, self.responses, strict=True)]
+        return [await outcome_of(*pair) for pair in zip(self._arrivals, self.responses, strict=True)]
 
 
-async def _outcome(arrival: Arrival, response: Response | None) -> Outcome:
+async def outcome_of(arrival: Arrival, response: Response | None) -> Outcome:
     if response is None:
         return refused(arrival, "rejected", {})
     async for _ in response:
@@ -93,8 +93,8 @@ async def _outcome(arrival: Arrival, response: Response | None) -> Outcome:
     return Outcome(arrival=arrival, status="done", timing=progress.measured(), submodels=dict(progress.submodels))
 
 
-def load(trace: str, rate: float) -> Sequence[Arrival]:
-    need = Need(costs=COSTS, neurons=MENU.universal.neurons, chunk_tokens=CAPACITY.chunk_tokens)
+def load(trace: str, rate: float, *, costs: StepCosts = COSTS) -> Sequence[Arrival]:
+    need = Need(costs=costs, neurons=MENU.universal.neurons, chunk_tokens=CAPACITY.chunk_tokens)
     common = {"seconds": 6.0, "seed": 3, "need": need, "context_length": CONFIG.context_length}
     return make_load(trace_named(trace), rate=rate, classes=BudgetClasses(), **common)  # type: ignore[arg-type]
 
