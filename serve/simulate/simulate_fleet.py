@@ -84,7 +84,6 @@ class _Simulation:
         self._outcomes: list[Outcome | None] = [None] * len(arrivals)
         self._places: list[str | None] = [None] * len(arrivals)
         self._done = self._migrations = 0
-        self._prices = {kind.name: kind.cost_per_hour for kind in kinds}
         self.replicas = SimulatedReplicas(kinds, self.agenda, start=self._start, lost=self._move)
 
     def played(self, progress: Callable[[float], None] | None) -> FleetRun:
@@ -180,13 +179,12 @@ class _Simulation:
         self._done += 1
 
     def _run(self) -> FleetRun:
-        hours = self.replicas.hours
         return FleetRun(
             outcomes=tuple([outcome for outcome in self._outcomes if outcome is not None]),
             places=tuple(self._places),
             samples=tuple(self.replicas.samples),
             decisions=tuple(self.replicas.decisions),
-            replica_hours=hours,
-            cost=sum(hours[name] * price for name, price in self._prices.items()),
+            replica_hours=self.replicas.hours,
+            cost=self.replicas.cost,
             migrations=self._migrations,
         )

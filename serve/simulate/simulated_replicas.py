@@ -80,6 +80,11 @@ class SimulatedReplicas:
             for name, fleet in self._fleets.items()
         }
 
+    @property
+    def cost(self) -> float:
+        """Of these hours."""
+        return sum(hours * self._fleets[name].kind.cost_per_hour for name, hours in self.hours.items())
+
     def expect(self, fault: InjectedFault) -> None:
         """Raises LtsRayError where there is no such kind."""
         if fault.kind not in self._fleets:
@@ -102,7 +107,9 @@ class SimulatedReplicas:
     def sample(self) -> None:
         self.samples.append(
             FleetSample(
-                at_s=self._agenda.now_ms / 1e3, kinds={name: fleet.sample() for name, fleet in self._fleets.items()}
+                at_s=self._agenda.now_ms / 1e3,
+                kinds={name: fleet.sample() for name, fleet in self._fleets.items()},
+                cost=self.cost,
             )
         )
 

@@ -122,6 +122,7 @@ def test_an_autoscaler_is_asked_in_turns_and_a_replica_that_leaves_ends_what_it_
     assert (third.target, list(third.replicas)) == (1, ["a-0"])  # the newest drains
     assert [sample.kinds["a"].up for sample in played.samples[:4]] == [1, 1, 2, 2]
     assert [sample.kinds["a"].running for sample in played.samples[:4]] == [0, 1, 2, 2]
+    assert [sample.cost for sample in played.samples[:4]] == pytest.approx([2 * hours(s * 1e3) for s in (0, 1, 3, 5)])
     ends_ms = 1500 + 100 * STEP_MS  # of the one that drains, which then is gone
     last_ms = max(outcome.end_ms for outcome in played.outcomes)
     assert played.replica_hours == {"a": pytest.approx(hours(last_ms + ends_ms - 1000), rel=0.02)}
