@@ -37,8 +37,8 @@ class ServedRequest:
 
     @property
     def resumed(self) -> Resumed | None:
-        """What it has got from another replica than the next one, if another has had it."""
-        if not self.placed:
+        """What it has got from other replicas than the one where it is, if others have had it."""
+        if self.placed <= 1:
             return None
         return Resumed(tokens=(0,) * self.produced, first_s=None if self.first_ms is None else self.first_ms / 1e3)
 

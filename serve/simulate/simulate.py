@@ -44,6 +44,12 @@ class SimulatedReplica:
     """What an engine's steps took over what they cost, one after the other: drawn from in runs, beside `noise`."""
     attainment: float | None = None
     """Costs are corrected and deviations learned as the engine does; None: neither."""
+    lived: tuple[tuple[Step, float], ...] = ()
+    """Steps that its engine has learned from before, each with the milliseconds that it took."""
+    hand_over_ms: float = 0.0
+    """In a fleet: from when a request comes until its engine knows of it."""
+    delivery_ms: float = 0.0
+    """In a fleet: from a step's end until its tokens are with the client."""
     capacity: Capacity = field(default_factory=Capacity)
     n_blocks: int | None = None
     """Of the KV cache; None: enough for every load."""
@@ -67,6 +73,11 @@ class SimulatedEngine:
         self._begun: set[int] = set()
         believed = node.costs if node.believed is None else node.believed
         self._times = LearnedTimes(believed, attainment=node.attainment, clock=lambda: self.now_ms / 1e3)
+        for lived, took_ms in node.lived:
+            self._times.begin()
+            self.now_ms += took_ms
+            self._times.end(lived)
+        self.now_ms = 0.0
         # A stream of the engine's own: what others do does not change it.
         own = None if rng is None else np.random.default_rng(int(rng.integers(2**63)))
         self._noise = repeat(1.0) if own is None else _noise(node, own)

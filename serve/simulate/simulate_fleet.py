@@ -115,7 +115,7 @@ class _Simulation:
         if life.ends_ms > self.agenda.now_ms:
             return  # it is gone meanwhile
         for served in life.finish():
-            outcome = served.outcome(self.agenda.now_ms)
+            outcome = served.outcome(self.agenda.now_ms + life.kind.node.delivery_ms)
             life.ended(served, met=outcome.met)
             self._end(served, outcome)
         self._begun[life] = None
@@ -139,11 +139,21 @@ class _Simulation:
         if served.request.strict and route.met is False and not taken_on:
             return False
         life = self.replicas.usable[route.replica]
-        life.submit(served, now_ms)
+        life.expect(served, now_ms)
         if not taken_on:
             self._places[served.number] = life.id
-        self._begun[life] = None
+        if life.kind.node.hand_over_ms:
+            self.agenda.at(now_ms + life.kind.node.hand_over_ms, partial(self._hand_over, life, served))
+        else:
+            self._hand_over(life, served)
         return True
+
+    def _hand_over(self, life: SimulatedLife, served: ServedRequest) -> None:
+        if life.gone:
+            return  # it goes on elsewhere
+        if not life.take(served):
+            self._wait([served])
+        self._begun[life] = None
 
     def _wait(self, requests: Iterable[ServedRequest]) -> None:
         """For a replica."""

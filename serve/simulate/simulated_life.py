@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from math import inf
 
@@ -37,6 +38,7 @@ class SimulatedLife:
         self.factors: list[float] = []
         """By which it alone is slow now."""
         self._served: dict[int, ServedRequest] = {}
+        self._coming: dict[int, ServedRequest] = {}
         self._losses = {name: option.loss or 0.0 for name, option in kind.node.menu.named.items()}
         self._view: tuple[int, ReplicaView] | None = None
         self._recent = RecentLoad(asked_ms / 1e3)
@@ -48,7 +50,8 @@ class SimulatedLife:
     @property
     def has_place(self) -> bool:
         """Whether its queue takes one request more, as far as an ingress knows."""
-        return max(self.engine.not_begun, self.counts()[1]) < self.kind.node.capacity.max_queue
+        waiting = max(self.engine.not_begun, self.counts()[1])
+        return waiting + len(self._coming) < self.kind.node.capacity.max_queue
 
     def fits(self, request: Request) -> bool:
         """Whether it could run the request if it had nothing else to do."""
@@ -63,16 +66,22 @@ class SimulatedLife:
         """From now on."""
         self.up, self.engine.now_ms, self._recent = True, now_ms, RecentLoad(now_ms / 1e3)
 
-    def submit(self, served: ServedRequest, now_ms: float) -> bool:
-        """False where the queue is full."""
-        if not self.engine.submit(
-            served.number, served.request, arrived_ms=served.arrival.at_ms, resumed=served.resumed
-        ):
-            return False
+    def expect(self, served: ServedRequest, now_ms: float) -> None:
+        """It is on its way here: `take` it when it has come."""
         served.placed += 1
-        self._served[served.number] = served
+        self._served[served.number] = self._coming[served.number] = served
         self._recent.came(now_ms / 1e3, served.request)
-        return True
+        self._view = None
+
+    def take(self, served: ServedRequest) -> bool:
+        """False where the queue is full after all."""
+        del self._coming[served.number]
+        self._view, arrived_ms = None, served.arrival.at_ms
+        if self.engine.submit(served.number, served.request, arrived_ms=arrived_ms, resumed=served.resumed):
+            return True
+        del self._served[served.number]
+        served.placed -= 1
+        return False
 
     def begin(self, now_ms: float) -> None:
         """Start a step, if there is something to do and none runs."""
@@ -83,9 +92,10 @@ class SimulatedLife:
         """The step that runs is over, and it is `ends_ms`. Returns the requests that have ended with it."""
         done, made, loss = [], self.engine.finish(), 0.0
         now_ms = self.engine.now_ms
+        come_ms = now_ms + self.kind.node.delivery_ms
         for part, ended in made:
             name, served = part.option.name, self._served[part.id]
-            served.note(name, 1, now_ms)
+            served.note(name, 1, come_ms)
             loss += self._losses[name]
             if ended:
                 done.append(self._served.pop(part.id))
@@ -98,7 +108,7 @@ class SimulatedLife:
 
     def end(self) -> list[ServedRequest]:
         """It is gone. Returns the requests that it had."""
-        self.gone, lost, self._served = True, list(self._served.values()), {}
+        self.gone, lost, self._served, self._coming = True, list(self._served.values()), {}, {}
         return lost
 
     def slow(self, factor: float) -> None:
@@ -116,7 +126,7 @@ class SimulatedLife:
                 cost=self.kind.cost_per_hour,
                 menu=node.menu,
                 costs=engine.costs,
-                situation=_seen(engine.scheduler.situation(now_ms, engine.deviation)),
+                situation=_seen(engine.scheduler.situation(now_ms, engine.deviation), self._coming.values()),
                 n_blocks=node.n_blocks,
             )
             self._view = changes, view
@@ -134,9 +144,9 @@ class SimulatedLife:
         return 0.0  # until replicas say what they could bear
 
 
-def _seen(situation: Situation) -> Situation:
+def _seen(situation: Situation, coming: Iterable[ServedRequest]) -> Situation:
     """As an ingress knows it, by what has come back: neither how far prompts are, nor whether a first step runs."""
-    jobs = sorted(situation.jobs, key=_number)
+    jobs = sorted([*situation.jobs, *(served.job for served in coming)], key=_number)
     return replace(
         situation,
         running=tuple([_seen_job(job) for job in jobs if job.option is not None]),

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from serve.engine.step import Step
 from serve.policies.budget import Budget
 from serve.policies.named_policies import policy_named
 from serve.policies.request import Request
@@ -46,7 +47,8 @@ def run(arrivals: list[Arrival], router: Router, *nodes: SimulatedReplica, polic
 def test_one_replica_behind_any_router_is_as_without_one(
     arrivals: list[Arrival], router: Callable[[], Router], policy: str, n_blocks: int | None
 ) -> None:
-    node = replace(NODE, n_blocks=n_blocks, noise=0.1, attainment=0.9)
+    roomy = replace(NODE.capacity, max_queue=20)  # an ingress takes those in their first step for waiting
+    node = replace(NODE, n_blocks=n_blocks, noise=0.1, attainment=0.9, capacity=roomy)
     rng = np.random.default_rng(3)
     alone = simulate(arrivals, node=node, policy=policy_named(policy), rng=rng)
     assert run(arrivals, router(), node, policy=policy).outcomes == alone
@@ -95,3 +97,41 @@ def test_a_router_sees_the_tokens_of_ended_steps_and_what_it_sent_before() -> No
     assert [now_ms for now_ms, _ in looking.seen] == [0.0, 1.0, 21.0]
     produced = [[job.produced for job in view.situation.jobs] for _, view in looking.seen]
     assert produced == [[], [0], [1, 0]]
+
+
+def test_the_way_to_an_engine_and_back_is_on_top_of_the_steps() -> None:
+    """The second comes before the first has begun, and is there too late for its first step. Two run at once."""
+    node = replace(NODE, hand_over_ms=3.0, delivery_ms=2.0)
+    requests = [arrival(0.0, output=2), arrival(2.0, output=1), arrival(5.5, output=1)]
+    for outcome, steps in zip(run(requests, RoundRobin(), node, policy="fixed").outcomes, (2, 2, 3), strict=True):
+        assert outcome.end_ms == pytest.approx(3.0 + steps * 20.2 + 2.0)
+
+
+def test_a_router_counts_what_is_still_on_its_way() -> None:
+    node = replace(NODE, hand_over_ms=3.0)
+    assert run([arrival(0.0), arrival(1.0)], LeastOutstanding(), node, node).places == ("r0-0", "r1-0")
+    full = replace(node, capacity=replace(node.capacity, max_queue=1))
+    assert [each.status for each in run([arrival(0.0), arrival(1.0)], RoundRobin(), full).outcomes] == [
+        "done",
+        "rejected",
+    ]
+
+
+def test_an_engine_that_has_lived_believes_what_its_steps_took() -> None:
+    """By the calibration 4 more tokens fit; its steps took four times as long, and a narrower one is chosen."""
+    lived = Step(
+        parts=(),
+        groups=(),
+        quiet_ms=20.2,
+        predicted_ms=20.2,
+        preempted=(),
+        reused_tokens=0,
+        switches=0,
+        decoded=1,
+        reads_prompt=False,
+    )
+    new = replace(NODE, costs=FLAT.scaled(4), believed=FLAT, attainment=0.99)
+    old = replace(new, lived=((lived, 4 * 20.2),) * 50)
+    tight = [arrival(output=4, budget=Budget(e2e_ms=4 * 20.2 * 1.2))]
+    assert run(tight, RoundRobin(), new).outcomes[0].submodels["XL"] >= 1
+    assert "XL" not in run(tight, RoundRobin(), old).outcomes[0].submodels
