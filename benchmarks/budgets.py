@@ -31,7 +31,6 @@ from benchmarks.load.budgets_row import ALONE, QUICKSTART, TOGETHER, BudgetsRow,
 from benchmarks.load.clients import Ask, replay_load, server_client
 from benchmarks.load.local_model import LoadCapacity, LocalModel
 from benchmarks.load.ray_endpoint import Endpoint, own_endpoints
-from benchmarks.load.saturation import saturation_rate
 from benchmarks.load.served_outcome import ServedOutcome
 from lts_ray.cli.options import Model, Output, Seed
 from lts_ray.console import print_rows
@@ -143,7 +142,7 @@ class BudgetsBench:
         return tuple(ServedOutcome.of(outcomes[number]) for number in range(len(arrivals)))
 
     def _rate(self, costs: StepCosts) -> float:
-        return saturation_rate(self.model.menu, costs, capacity=self.model.capacity)
+        return self.model.saturation(costs)
 
     def _poisson(self, load: float, round: int, costs: StepCosts) -> Sequence[Arrival]:
         return make_load(

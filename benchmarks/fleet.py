@@ -27,7 +27,6 @@ from benchmarks.load.played_fleets import ORACLE, RealFleet, SimulatedFleet
 from benchmarks.load.policies_folder import Cell, CellResult
 from benchmarks.load.policy_rows import PolicyRow, mean_text, rows_of
 from benchmarks.load.replica_processes import ReplicaOrder, replica_processes
-from benchmarks.load.saturation import REQUESTS, saturation_rate
 from lts_ray.cli.options import Model, Output, Seed
 from lts_ray.console import print_rows
 from lts_ray.errors import LtsRayError
@@ -38,6 +37,7 @@ from lts_ray.runtime.step_costs import StepCosts
 from serve.routing.named_routers import ROUTERS
 from serve.simulate.attainment_score import score
 from serve.simulate.request_outcome import Outcome
+from serve.simulate.saturation import REQUESTS
 from serve.traffic.arrival import Arrival
 from serve.traffic.load import make_load
 from serve.traffic.recorded_trace import RecordedTrace, read_recorded
@@ -86,13 +86,11 @@ class FleetBench:
         return setup
 
     def _rate(self, trace: str, costs: Mapping[str, StepCosts]) -> float:
-        capacity, lengths = self.model.capacity, None
+        lengths = None
         if self.recorded is not None and trace == self.recorded.name:
-            lengths = self.recorded.sample(REQUESTS, context_length=capacity.context_length)
-        return sum(
-            kind.replicas * saturation_rate(self.model.menu, costs[kind.name], capacity=capacity, lengths=lengths)
-            for kind in self.settings.kinds
-        )
+            lengths = self.recorded.sample(REQUESTS, context_length=self.model.capacity.context_length)
+        each = {name: self.model.saturation(of_kind, lengths=lengths) for name, of_kind in costs.items()}
+        return sum(kind.replicas * each[kind.name] for kind in self.settings.kinds)
 
     def load_of(self, cell: Cell, setup: FleetSetup) -> tuple[Arrival, ...]:
         """The same for all routers. Budgets are multiples of what the fastest kind needs."""

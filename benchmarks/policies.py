@@ -20,6 +20,7 @@ from benchmarks.common.machine import Machine
 from benchmarks.common.result_page import leave_result
 from benchmarks.load import load_options as options
 from benchmarks.load.contestants import DEFAULT, check_name, contestant
+from benchmarks.load.engine_slowdown import engine_slowdown
 from benchmarks.load.local_model import LoadCapacity, LocalModel
 from benchmarks.load.policies_folder import (
     LOADS,
@@ -32,7 +33,6 @@ from benchmarks.load.policies_folder import (
 )
 from benchmarks.load.policies_page import describe, policy_sections
 from benchmarks.load.policy_rows import rows_of
-from benchmarks.load.saturation import engine_slowdown, saturation_rate
 from lts_ray.cli.options import Model, Output, Seed
 from lts_ray.errors import LtsRayError
 from lts_ray.pretrained import DEFAULT_MODEL
@@ -129,7 +129,7 @@ def _set_up(
         capacity=model.capacity,
         threads=model.threads,
         costs=costs,
-        rate=saturation_rate(model.menu, costs, capacity=model.capacity),
+        rate=model.saturation(costs),
         losses=losses,
         machine=Machine.here(),
         slowdown=None if old is None else old.slowdown,

@@ -21,8 +21,8 @@ from benchmarks.common.command import run_benchmark, shown_progress
 from benchmarks.common.turns import Progress
 from benchmarks.load import load_options as options
 from benchmarks.load.clients import Ask, engine_client, replay_load, server_client
+from benchmarks.load.engine_slowdown import engine_slowdown
 from benchmarks.load.local_model import LoadCapacity, LocalModel, running
-from benchmarks.load.saturation import engine_slowdown, saturation_rate
 from benchmarks.load.step_log import StepLog
 from lts_ray.cli.options import Model, Seed
 from lts_ray.errors import LtsRayError
@@ -118,7 +118,7 @@ def measure_soak(
         raise LtsRayError("give the server's process with --pid: the memory that counts is its, not this one's")
     chosen = policy_named(policy)
     slowdown = engine_slowdown(model, costs)
-    rate = load * saturation_rate(model.menu, costs, capacity=model.capacity) / slowdown
+    rate = load * model.saturation(costs) / slowdown
     arrivals = make_load(
         poisson,
         rate=rate,

@@ -16,7 +16,15 @@ import typer
 
 from benchmarks.common import command as bench
 from lts_ray.cli import main as cli
+from serve import simulate_command
 from tests.conftest import ROOT
+
+
+def command_line() -> Any:
+    """With the options of verbs whose words another process reads."""
+    command: Any = typer.main.get_command(cli.app)
+    command.commands["simulate"] = typer.main.get_command(simulate_command.command())
+    return command
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -57,7 +65,7 @@ def test_the_example_of_params_prints_what_is_shown() -> None:
 
 def test_every_verb_and_option_in_the_documentation_exists() -> None:
     """All `lts-ray VERB --option` of README and docs, against the command line's own parameters."""
-    verbs = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+    verbs = command_line().commands
     groups = {name: each.commands for name, each in verbs.items() if hasattr(each, "commands")}
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     text = "\n".join(page.read_text(encoding="utf-8") for page in pages).replace("\\\n", " ")
@@ -110,9 +118,15 @@ def benchmark(module: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_the_pages_have_command_lines() -> None:
     assert len(command_lines()) > 50
-    for wrong in (["search", "--output", "a"], ["search", "--targtes", "a"], ["serch"], ["measure", "--threads", "0"]):
-        with pytest.raises(Exception, match=r"targets|targtes|serch|at least|or equal to 1"):
-            parsed(typer.main.get_command(cli.app), wrong)
+    for wrong in (
+        ["search", "--output", "a"],
+        ["search", "--targtes", "a"],
+        ["serch"],
+        ["measure", "--threads", "0"],
+        ["simulate", "--flet", "a"],
+    ):
+        with pytest.raises(Exception, match=r"targets|targtes|serch|at least|or equal to 1|flet"):
+            parsed(command_line(), wrong)
 
 
 @pytest.mark.parametrize("line", command_lines())
@@ -122,7 +136,7 @@ def test_every_command_line_of_the_pages_is_one(line: str, monkeypatch: pytest.M
     words = shlex.split(plain, comments=True)
     words = [word for word in words if word not in {";", "done"}]
     if words[0] == "lts-ray":
-        command, arguments = typer.main.get_command(cli.app), words[1:]
+        command, arguments = command_line(), words[1:]
     else:
         command, arguments = benchmark(words[2], monkeypatch), words[3:]
     if "--help" in arguments:

@@ -13,6 +13,9 @@ from functools import cached_property
 from pathlib import Path
 from time import monotonic
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lts_ray.checkpoints.universal import load_universal, read_universal, universal_fingerprint
 from lts_ray.errors import LtsRayError
 from lts_ray.frontier import read_frontier
@@ -28,6 +31,7 @@ from serve.engine.observer import Observer
 from serve.policies.capacity import Capacity, Count
 from serve.policies.menu import Menu, menu_of_frontier, menu_of_granularities
 from serve.policies.policy import Policy
+from serve.simulate.saturation import saturation_rate
 from serve.simulate.simulate import SimulatedReplica
 from serve.traffic.budget_classes import Need
 
@@ -98,6 +102,12 @@ class LocalModel:
     def need(self, costs: StepCosts) -> Need:
         """What budgets are multiples of."""
         return Need(costs=costs, neurons=self.menu.universal.neurons, chunk_tokens=self.capacity.chunk_tokens)
+
+    def saturation(self, costs: StepCosts, *, lengths: NDArray[np.int64] | None = None) -> float:
+        """Requests per second at load 1. lengths: as `saturation_rate` has them."""
+        capacity = self.capacity
+        context = capacity.context_length
+        return saturation_rate(self.menu, costs, capacity=capacity, context_length=context, lengths=lengths)
 
     def replica(self, costs: StepCosts) -> SimulatedReplica:
         """The same engine for the simulator."""

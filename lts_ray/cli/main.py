@@ -40,6 +40,7 @@ VERBS = (  # the way in, then the order of the data's way
     search.search,
     search.report,
     serve.serve,
+    serve.simulate,
     evaluate.evaluate,
     measure.measure,
     extract.extract,
@@ -50,7 +51,7 @@ VERBS = (  # the way in, then the order of the data's way
     doctor.doctor,
 )
 for verb in VERBS:
-    app.command()(verb)
+    app.command(context_settings=serve.HANDED_OVER if verb is serve.simulate else None)(verb)
 for command in (*app.registered_commands, *vit.app.registered_commands):
     assert command.callback is not None, "a verb is a function"
     paragraphs = cleandoc(command.callback.__doc__ or "").split("\n\n")

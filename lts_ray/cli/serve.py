@@ -1,12 +1,16 @@
-"""`lts-ray serve`."""
+"""`lts-ray serve` and `lts-ray simulate`, which hand over to the endpoint's package."""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
 
 import typer
+
+HANDED_OVER = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+"""All words go to the process that knows them, `--help` among them."""
 
 
 def serve(
@@ -20,4 +24,13 @@ def serve(
     docs/serve.md has the arguments.
     """
     # In a process that is Ray's command in the end, and in which a serve.py of the current folder is not in the way.
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "serve.ray_command", *(arguments or [])])
+    _become("serve.ray_command", arguments or [])
+
+
+def simulate(context: typer.Context) -> None:
+    """Simulate a fleet under a load in virtual time: budgets kept, quality, replicas and what they cost."""
+    _become("serve.simulate_command", context.args)
+
+
+def _become(module: str, words: Sequence[str]) -> NoReturn:
+    os.execv(sys.executable, [sys.executable, "-P", "-m", module, *words])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,10 @@ from pydantic import AfterValidator, Field
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_yaml
 from lts_ray.record import Positive, Text, Whole, read_record, record
+from serve.fleet.node_simulation import NodeSimulation
 
+KEYS = ("kinds", "faults")
+"""Of a fleet file; `lts-ray simulate` alone reads the faults."""
 INGRESS = "elastic"
 """The deployment that has the routes, beside those that are called as their kinds."""
 
@@ -39,6 +43,8 @@ class NodeKind:
     """Of one replica, in any unit: among replicas that do equally well the cheapest serves."""
     threads: Whole | None = None
     """Of a replica's steps; None: the target's."""
+    simulated: NodeSimulation = field(default_factory=NodeSimulation)
+    """How `lts-ray simulate` has it."""
 
     def __post_init__(self) -> None:
         if self.most < self.min_replicas:
@@ -68,8 +74,8 @@ def load_kinds(path: Path) -> tuple[NodeKind, ...]:
     entries = raw.get("kinds") if isinstance(raw, Mapping) else None
     if not isinstance(raw, Mapping) or not isinstance(entries, list) or not entries:
         raise LtsRayError(f"{what} needs a list `kinds:` with at least one entry")
-    if unknown := sorted(str(key) for key in raw if key != "kinds"):
-        raise LtsRayError(f"{what} has unknown keys {', '.join(unknown)}; known: kinds")
+    if unknown := sorted(str(key) for key in raw if key not in KEYS):
+        raise LtsRayError(f"{what} has unknown keys {', '.join(unknown)}; known: {', '.join(KEYS)}")
     return _distinct(tuple(_read_kind(entry, what) for entry in entries), what)
 
 

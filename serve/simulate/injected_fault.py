@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from lts_ray.record import Positive, Text, record
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record(what="fault")
 class InjectedFault:
-    at_s: float
+    at_s: Annotated[float, Field(ge=0)]
     """After the load's start."""
-    kind: str
+    kind: Text
     """Of node."""
-    replica: int | None = None
+    replica: Annotated[int, Field(ge=0)] | None = None
     """Its number among those of the kind that serve then, from 0 on; None: all of them, and those that come later."""
     what: Literal["kill", "slow"] = "kill"
     """A killed replica's requests go on elsewhere; one more comes up in its place, as Ray has it. A slow one's steps
     take `factor` times as long."""
-    factor: float = 1.0
-    for_s: float | None = None
+    factor: Positive = 1.0
+    """Of a slow one."""
+    for_s: Positive | None = None
     """How long it is slow; None: to the end."""

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import csv
+import json
+from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lts_ray.errors import LtsRayError
+from lts_ray.files import json_value, read_text
 from serve.traffic.arrival import Arrival
 from serve.traffic.budget_classes import BudgetClasses, Need
 from serve.traffic.load import LENGTHS, TIMES, load_of
@@ -18,9 +23,13 @@ from serve.traffic.traces import Times
 
 COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 """As Azure's traces have them."""
+KEYS = ("timestamp", "input_length", "output_length")
+"""As Mooncake's have them; the first in milliseconds."""
 FITTING = 99
 """Percent of the requests that fit the context once scaled; longer ones are cut."""
-LEAST = 100
+LEAST, MOST_TOKENS, MOST_MS = 2, 10**9, 1e15
+Row = tuple[float, int, int]
+"""Milliseconds, and the tokens of prompt and response."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,11 @@ class RecordedTrace:
     """[N], milliseconds from the first request, growing."""
     lengths: NDArray[np.int64]
     """[N, 2]: prompt and response."""
+
+    @property
+    def rate(self) -> float:
+        """Requests per second, as recorded."""
+        return 1e3 * len(self.times) / float(self.times[-1])
 
     def scaled(self, context_length: int) -> NDArray[np.int64]:
         """The lengths times one factor, by which nearly all fit the context."""
@@ -49,26 +63,87 @@ class RecordedTrace:
         """A part of the record that begins anywhere, so stretched that `rate` is the mean over all parts."""
         whole_ms = float(self.times[-1])
         part_ms = whole_ms * rate * seconds / len(self.times)
-        if part_ms > whole_ms:
+        if part_ms > whole_ms * (1 + 1e-9):
             raise LtsRayError(f"{self.name} has {len(self.times)} requests, fewer than {seconds:g} s of {rate:.1f}/s")
-        begin_ms = np.random.default_rng([seed, TIMES]).uniform(0, whole_ms - part_ms)
+        begin_ms = np.random.default_rng([seed, TIMES]).uniform(0, max(0.0, whole_ms - part_ms))
         rows = slice(*np.searchsorted(self.times, [begin_ms, begin_ms + part_ms]))
+        if part_ms >= whole_ms * (1 - 1e-9):
+            begin_ms, rows = 0.0, slice(None)
         times = (self.times[rows] - begin_ms) * (1e3 * seconds / part_ms)
         return load_of(times, self.scaled(context_length)[rows], seed=seed, need=need, classes=classes)
 
 
 def read_recorded(path: Path) -> RecordedTrace:
-    """Of a CSV file with a header and the columns COLUMNS. Raises LtsRayError for another."""
+    """Of a CSV file with the columns COLUMNS, or of JSON Lines with the keys KEYS. Raises LtsRayError for another."""
+    text = read_text(path, what="trace")
+    rows = _json_rows(text, path) if text.lstrip().startswith("{") else _csv_rows(text, path)
+    times, lengths = array("d"), array("q")
+    for number, (at_ms, prompt, output) in rows:
+        if times and at_ms < times[-1]:
+            raise LtsRayError(f"trace {path}, line {number}: a request comes before the one above it; sort them")
+        if not 0 <= min(prompt, output) <= max(prompt, output) <= MOST_TOKENS:
+            raise LtsRayError(
+                f"trace {path}, line {number}: tokens must be 0 to {MOST_TOKENS:,}; got {prompt}, {output}"
+            )
+        times.append(at_ms)
+        lengths.extend((prompt, output))
+    if len(times) < LEAST or times[-1] <= times[0]:
+        raise LtsRayError(f"trace {path} has too little to replay: it needs {LEAST} requests that come one by one")
+    since = np.frombuffer(times) - times[0]
+    return RecordedTrace(path.stem, since, np.frombuffer(lengths, dtype=np.int64).reshape(-1, 2))
+
+
+def _csv_rows(text: str, path: Path) -> Iterator[tuple[int, Row]]:
+    """Azure's. Names of columns count in any case, and others may stand beside them."""
+    table = csv.reader(text.splitlines(), strict=True)
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [[row[name] for name in COLUMNS] for row in csv.DictReader(file)]
-        moments = [datetime.fromisoformat(at[:26]).timestamp() for at, _, _ in rows]  # to microseconds
-        lengths = np.array([[int(prompt), int(output)] for _, prompt, output in rows], dtype=np.int64).reshape(-1, 2)
-    except (OSError, UnicodeDecodeError) as error:
-        raise LtsRayError(f"cannot read the trace {path}: {error}") from None
-    except (KeyError, ValueError, TypeError, csv.Error):
-        raise LtsRayError(f"{path} is no trace: it needs a header and the columns {', '.join(COLUMNS)}") from None
-    times = 1e3 * (np.array(moments) - moments[0]) if moments else np.zeros(0)
-    if len(times) < LEAST or np.any(np.diff(times) < 0) or times[-1] <= 0:
-        raise LtsRayError(f"{path} is no trace: it needs at least {LEAST} requests in the order of their times")
-    return RecordedTrace(path.stem, times, lengths)
+        header = [name.strip().lower() for name in next(table, [])]
+        if missing := [name for name in COLUMNS if name.lower() not in header]:
+            raise LtsRayError(
+                f"trace {path} has no column {missing[0]}: it needs a header with {', '.join(COLUMNS)}, or JSON Lines "
+                f"with {', '.join(KEYS)}"
+            )
+        places = [header.index(name.lower()) for name in COLUMNS]
+        for row in filter(None, table):
+            try:
+                at, prompt, output = (row[place] for place in places)
+                yield table.line_num, (_milliseconds(at), int(prompt), int(output))
+            except (IndexError, ValueError, OverflowError):
+                raise LtsRayError(
+                    f"trace {path}, line {table.line_num}: needs a date with a time and two whole numbers; got "
+                    f"{','.join(row)[:100]!r}"
+                ) from None
+    except csv.Error as error:
+        raise LtsRayError(f"trace {path}, line {table.line_num}: {error}") from None
+
+
+def _milliseconds(at: str) -> float:
+    """Since 1970. Azure's 2023 traces have seven digits of a second and no zone, those of 2024 +00:00, or no digits."""
+    moment = datetime.fromisoformat(at.strip())
+    return 1e3 * (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _json_rows(text: str, path: Path) -> Iterator[tuple[int, Row]]:
+    """Mooncake's. Other keys may stand beside them: prompts are made up, so what they share is not looked at."""
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json_value(line)
+        except json.JSONDecodeError as error:
+            raise LtsRayError(f"trace {path}, line {number}: not JSON: {error}") from None
+        found: list[Any] = [value.get(name) for name in KEYS] if isinstance(value, dict) else [None] * 3
+        at_ms, prompt, output = found
+        if (
+            isinstance(at_ms, bool)
+            or not isinstance(at_ms, int | float)
+            or type(prompt) is not int
+            or type(output) is not int
+        ):
+            raise LtsRayError(
+                f"trace {path}, line {number}: needs {KEYS[0]}, a number of milliseconds, and the whole numbers "
+                f"{KEYS[1]} and {KEYS[2]}"
+            )
+        if not 0 <= at_ms <= MOST_MS:
+            raise LtsRayError(f"trace {path}, line {number}: {KEYS[0]} must be 0 to {MOST_MS:g}; got {at_ms}")
+        yield number, (float(at_ms), prompt, output)

@@ -86,7 +86,14 @@ TRACES: Mapping[str, Trace] = {
 }
 
 
+ALIASES = {"day": "azure-day"}
+
+
+def is_trace(name: str) -> bool:
+    return ALIASES.get(name, name) in TRACES
+
+
 def trace_named(name: str) -> Trace:
-    if name not in TRACES:
+    if not is_trace(name):
         raise LtsRayError(f"unknown trace {name!r}; known: {', '.join(TRACES)}")
-    return TRACES[name]
+    return TRACES[ALIASES.get(name, name)]

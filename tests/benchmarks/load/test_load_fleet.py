@@ -144,9 +144,9 @@ def test_a_recorded_load_keeps_its_order_and_proportions_at_another_rate(tmp_pat
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a,b\n1,2\n", "is no trace: it needs a header and the columns"),
-        ("TIMESTAMP,ContextTokens,GeneratedTokens\nnow,1,2\n", "is no trace: it needs a header and the columns"),
-        ("TIMESTAMP,ContextTokens,GeneratedTokens\n", "is no trace: it needs at least 100 requests"),
+        ("a,b\n1,2\n", "has no column TIMESTAMP"),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\nnow,1,2\n", "line 2: needs a date"),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\n", "has too little to replay"),
     ],
 )
 def test_what_is_no_recorded_load_is_told_in_one_line(text: str, message: str, tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_what_is_no_recorded_load_is_told_in_one_line(text: str, message: str, t
         (("--loads", "0"), "settings.loads.0 must be above 0"),
         (("--routers", "best"), "unknown router 'best'; known: budget, "),
         (("--traces", "storm"), "unknown trace 'storm'"),
-        (("--recorded", "nowhere.csv"), "cannot read the trace nowhere.csv"),
+        (("--recorded", "nowhere.csv"), "trace nowhere.csv does not exist"),
     ],
 )
 def test_bad_arguments_are_told_in_one_line(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.load.contestants import contestant
+from benchmarks.load.local_model import LoadCapacity
 from benchmarks.load.policies_folder import Cell, PoliciesFolder, PolicySettings, read_setup
 from benchmarks.load.policy_rows import PolicyRow
 from benchmarks.policies import PoliciesResult, compare_policies
@@ -194,3 +195,11 @@ def test_the_results_that_docs_keep_can_still_be_read(name: str) -> None:
     for key, value in json.loads(json.dumps(setup.to_json())).items():
         assert value == saved[key]
     assert set(saved["rows"][0]) | {"trace"} == {column.name for column in fields(PolicyRow)}
+
+
+def test_limits_that_no_engine_can_have_are_refused() -> None:
+    with pytest.raises(LtsRayError, match=r"capacity\.max_queue must be at least 1; got 0"):
+        LoadCapacity(context_length=64, max_queue=0)
+    with pytest.raises(LtsRayError, match=r"chunk_tokens must be at least the 8 requests .*; got 7"):
+        LoadCapacity(context_length=64, chunk_tokens=7)
+    assert LoadCapacity(context_length=65, slots=3).n_blocks == 18

@@ -39,7 +39,7 @@ def test_a_fleet_file_names_kinds_and_leaves_out_what_is_as_a_rule(tmp_path: Pat
         ("kinds: []", "needs a list `kinds:`"),
         ("kinds: {name: a}", "needs a list `kinds:`"),
         ("kinds: [", "cannot be read as YAML"),
-        ("{kinds: [{name: a}], knids: 1}", "has unknown keys knids; known: kinds"),
+        ("{kinds: [{name: a}], knids: 1}", "has unknown keys knids; known: kinds, faults"),
         ("kinds: [a]", "a kind must be a mapping; got 'a'"),
         ("kinds: [{target: a}]", "a kind needs name"),
         ("kinds: [{name: a b}]", "kind 'a b'.name must be letters, digits, dots, dashes; got 'a b'"),

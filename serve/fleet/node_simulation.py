@@ -1,0 +1,29 @@
+"""How a kind of node is simulated, as `fleet.yaml` says under `simulated`. Serving does not look at it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from lts_ray.record import Positive, Text, record
+
+Seconds = Annotated[float, Field(ge=0)]
+
+
+@record(what="simulated")
+class NodeSimulation:
+    step_costs: Text | None = None
+    """File of `lts-ray measure --step-costs`, beside the fleet file; None: it is named on the command line."""
+    slower: Positive = 1.0
+    """By which factor steps take longer than the file says; below 1 they are faster."""
+    noise: Annotated[float, Field(ge=0)] = 0.0
+    """Of a step's time, beside what was recorded: the standard deviation of its logarithm."""
+    node_s: Seconds = 0.0
+    """From asking for a replica until there is a node for it; 0: there is one."""
+    process_s: Seconds | None = None
+    """What its process takes to start; None: as the file says, like the following."""
+    load_s: Seconds | None = None
+    """What the model takes to load."""
+    calibration_s: Seconds | None = None
+    """What it takes until steps are measured."""

@@ -1,0 +1,108 @@
+"""A simulation that can be run: the kinds of node, the requests that come to them, and what goes wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lts_ray.checkpoints.universal import read_universal
+from lts_ray.errors import LtsRayError
+from lts_ray.record import record_json
+from serve.policies.named_policies import policy_named
+from serve.routing.named_routers import router_named
+from serve.routing.router import Router
+from serve.simulate.attainment_score import AttainmentScore, score
+from serve.simulate.fleet_kinds import batch_ms, read_faults, read_kinds
+from serve.simulate.fleet_run import FleetRun
+from serve.simulate.fleet_series import fleet_series
+from serve.simulate.injected_fault import InjectedFault
+from serve.simulate.offered_load import OfferedLoad, offered_load
+from serve.simulate.simulate_fleet import simulate_fleet
+from serve.simulate.simulated_kind import SimulatedKind
+from serve.simulate.simulation_settings import SimulationSettings
+
+SCHEMA, NOISE = 1, 15
+"""Of what `to_json` gives, and the stream of random numbers of simulated steps; see serve.traffic.load for others."""
+SAMPLES = 240
+"""Of the replicas, while requests come."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    settings: SimulationSettings
+    kinds: tuple[SimulatedKind, ...]
+    load: OfferedLoad
+    faults: tuple[InjectedFault, ...] = ()
+
+    @classmethod
+    def read(cls, settings: SimulationSettings) -> Scenario:
+        """Raises LtsRayError for names that are unknown, and for files that are wrong or do not fit."""
+        policy_named(settings.policy)
+        if settings.autoscaling != "fixed":
+            raise LtsRayError(f"unknown autoscaling {settings.autoscaling!r}; known: fixed")
+        kinds = read_kinds(settings)
+        _router(settings.router, kinds)
+        faults = read_faults(Path(settings.fleet), kinds)
+        config, _ = read_universal(Path(settings.model))
+        load = offered_load(settings, kinds, context_length=config.context_length)
+        return cls(settings=settings, kinds=kinds, load=load, faults=faults)
+
+    def run(self, progress: Callable[[float], None] | None = None) -> FleetRun:
+        """The same every time."""
+        return simulate_fleet(
+            self.load.arrivals,
+            kinds=self.kinds,
+            router=_router(self.settings.router, self.kinds),
+            policy=partial(policy_named, self.settings.policy),
+            rng=np.random.default_rng([self.settings.seed, NOISE]),
+            faults=self.faults,
+            sample_s=self.load.seconds / SAMPLES,
+            progress=progress,
+        )
+
+    @property
+    def losses(self) -> dict[str, float]:
+        """By submodel; 0 where none was measured."""
+        return {name: option.loss or 0.0 for name, option in self.kinds[0].node.menu.named.items()}
+
+    @property
+    def narrowest(self) -> str:
+        """The submodel that tokens count as which never came."""
+        return max((kind.node.menu.narrowest for kind in self.kinds), key=lambda option: option.shortfall).name
+
+    def score(self, run: FleetRun) -> AttainmentScore:
+        universal, seconds = self.kinds[0].node.menu.universal.name, self.load.seconds
+        return score(run.outcomes, universal=universal, seconds=seconds, losses=self.losses, narrowest=self.narrowest)
+
+    def to_json(self, run: FleetRun) -> dict[str, Any]:
+        """What a report keeps of a run: nothing that another one of the same settings would not have."""
+        hours, result = run.replica_hours or {}, asdict(self.score(run))
+        if any(option.loss is None for option in self.kinds[0].node.menu.named.values()):
+            result["loss"] = None
+        kinds = {
+            kind.name: {"replica_hours": hours[kind.name], "cost": hours[kind.name] * kind.cost_per_hour}
+            for kind in self.kinds
+        }
+        return {
+            "schema": SCHEMA,
+            "settings": record_json(self.settings),
+            "load": {"rate": self.load.rate, "seconds": self.load.seconds},
+            "result": result | {"migrations": run.migrations, "cost": run.cost, "kinds": kinds},
+            "series": asdict(fleet_series(run, losses=self.losses, narrowest=self.narrowest)),
+            "decisions": list(map(asdict, run.decisions)),
+        }
+
+
+def _router(name: str, kinds: Sequence[SimulatedKind]) -> Router:
+    """The grid of the static one: a kind gets what the next slower one could not keep with the universal model."""
+    if name != "static-grid":
+        return router_named(name)
+    ordered = sorted(kinds, key=batch_ms)
+    most_ms = [*map(batch_ms, ordered[1:]), inf]
+    return router_named(name, kinds=[(ms, kind.name) for ms, kind in zip(most_ms, ordered, strict=True)])
