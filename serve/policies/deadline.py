@@ -17,6 +17,7 @@ from pydantic import Field
 
 from lts_ray.record import record
 from lts_ray.runtime.step_costs import Group, StepCosts
+from serve.policies import compiled
 from serve.policies.fixed import own_option
 from serve.policies.forecast import Array, Forecast, forecast
 from serve.policies.menu import Menu, Option
@@ -55,7 +56,7 @@ class Thresholds(Patience):
     """It is kept for so long times the number of requests at least, and while some queue, even if more come."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, slots=True)
 class _Decision:
     at_ms: float
     """When it was made."""
@@ -75,8 +76,14 @@ class _Decision:
     late: frozenset[int]
     """Requests that will miss their budgets even at the narrowest."""
     holding: Holding
-    predicted: Forecast
-    """Of two caps: its own, and the narrowest for all."""
+    jobs_ahead: tuple[Job, ...]
+    """As its forecast has them."""
+    tables: tuple[bytes, bytes]
+    """Of that forecast, of two caps: its own, and the narrowest for all."""
+
+    @property
+    def predicted(self) -> Forecast:
+        return Forecast(now_ms=self.at_ms, jobs=self.jobs_ahead, caps=2, tables=self.tables)
 
 
 @dataclass(kw_only=True)
@@ -94,8 +101,7 @@ class DeadlinePolicy:
             self.last = last = self._decide(situation, menu, costs)
         elif last.holding.ids:
             self.last = last = replace(last, holding=_next(last.holding))
-        plan = _plan(last, situation, menu)
-        return plan if last.holding.ids else replace(plan, until_ms=last.until_ms)
+        return _plan(last, situation, menu, -inf if last.holding.ids else last.until_ms)
 
     def foresee(self, situation: Situation, menu: Menu, costs: StepCosts) -> tuple[Plan, Forecast]:
         """The plan, and the forecast of two caps: its own, and the narrowest for all. As decided last if that holds."""
@@ -112,10 +118,59 @@ class DeadlinePolicy:
         return jobs > situation.capacity.slots and 0 <= passed_ms < self.thresholds.spacing_ms * jobs
 
     def _decide(self, situation: Situation, menu: Menu, costs: StepCosts) -> _Decision:
-        jobs = situation.jobs
-        order = tuple([job.id for job in situation.waiting])
-        if len(order) > 1:
-            order = queue_order(situation, pace(situation, menu, costs), self.thresholds)
+        waiting = situation.waiting
+        if len(waiting) > 1:
+            by_id = {job.id: job for job in waiting}
+            waiting = tuple([by_id[id] for id in queue_order(situation, pace(situation, menu, costs), self.thresholds)])
+        decide = self._decide_slowly if compiled.decision is None else self._decide_compiled
+        return decide(situation, waiting, menu, costs)
+
+    def _decide_compiled(
+        self, situation: Situation, waiting: tuple[Job, ...], menu: Menu, costs: StepCosts
+    ) -> _Decision:
+        assert compiled.decision is not None
+        start, stop, _ = slice(*self.span).indices(len(menu.elastic))
+        running, now_ms = situation.running, situation.now_ms
+        jobs, fixed, late, held, every, wait, cap, alone, together, nearest_ms, *tables = compiled.decision.decide(
+            running,
+            waiting,
+            now_ms,
+            situation.capacity,
+            menu,
+            start,
+            stop,
+            costs,
+            situation.deviation,
+            self.thresholds,
+            self._wait,
+        )
+        return _Decision(
+            at_ms=now_ms,
+            until_ms=self._until_ms(now_ms, nearest_ms, len(jobs)),
+            jobs=jobs,
+            fixed=fixed,
+            order=tuple([job.id for job in waiting]),
+            cap=menu.elastic[cap],
+            alone=menu.elastic[alone],
+            together=menu.elastic[together],
+            late=late,
+            holding=Holding(ids=held, every=every, wait=wait) if held else NONE_HELD,
+            jobs_ahead=(*running, *waiting),
+            tables=(tables[0], tables[1]),
+        )
+
+    @property
+    def _wait(self) -> int:
+        """Until held rows run again, if there are any."""
+        return 0 if self.last is None else _next(self.last.holding).wait
+
+    def _until_ms(self, now_ms: float, nearest_ms: float, jobs: int) -> float:
+        left_ms = self.thresholds.renewed * (nearest_ms - now_ms)
+        return now_ms + min(STALE_MS, max(left_ms, self.thresholds.spacing_ms * jobs))
+
+    def _decide_slowly(self, situation: Situation, waiting: tuple[Job, ...], menu: Menu, costs: StepCosts) -> _Decision:
+        """The same in Python, where nothing was compiled."""
+        jobs, order = situation.jobs, tuple([job.id for job in waiting])
         holding, predicted, odds = self._hold(situation, order, menu, costs)
         kept = odds.sum(axis=1).tolist()
         options = menu.elastic[slice(*self.span)]
@@ -128,10 +183,9 @@ class DeadlinePolicy:
             cap = options[-1]
         free = [job for job in situation.running if job.id not in holding.ids]
         nearest_ms = min([job.due_ms for job in jobs if job.elastic and job.id not in late], default=inf)
-        left_ms = self.thresholds.renewed * (nearest_ms - situation.now_ms)
         return _Decision(
             at_ms=situation.now_ms,
-            until_ms=situation.now_ms + min(STALE_MS, max(left_ms, self.thresholds.spacing_ms * len(jobs))),
+            until_ms=self._until_ms(situation.now_ms, nearest_ms, len(jobs)),
             jobs=frozenset([job.id for job in jobs]),
             fixed=_fixed(situation),
             order=order,
@@ -140,7 +194,8 @@ class DeadlinePolicy:
             together=self._widened(cap, situation.running, situation, menu, costs),
             late=late,
             holding=holding,
-            predicted=predicted.under((options.index(cap), len(options) - 1)),
+            jobs_ahead=predicted.jobs,
+            tables=predicted.under((options.index(cap), len(options) - 1)).tables,
         )
 
     def _hold(
@@ -160,7 +215,7 @@ class DeadlinePolicy:
         ids = frozenset(job.id for job in wide if job.decodes)
         if not ids or len(ids) == len(situation.running):
             return best
-        wait = 0 if self.last is None else _next(self.last.holding).wait
+        wait = self._wait
         for every in self.thresholds.hold_every:
             saved = float(best[2].sum(axis=1).max())
             if saved > sum(job.bounded for job in jobs) - self.thresholds.hold_worth:
@@ -193,11 +248,10 @@ def _fixed(situation: Situation) -> frozenset[int]:
 
 def _holds(decision: _Decision, situation: Situation) -> bool:
     """Whether it is about what would be decided now: no request has come, and none left that keeps steps wide."""
-    return (
-        decision.at_ms <= situation.now_ms < decision.until_ms
-        and decision.jobs.issuperset([job.id for job in situation.jobs])
-        and decision.fixed == _fixed(situation)
-    )
+    if not decision.at_ms <= situation.now_ms < decision.until_ms:
+        return False
+    there = [job.id for job in situation.jobs]
+    return decision.jobs.issuperset(there) and (not decision.fixed or decision.fixed.issubset(there))
 
 
 def _next(holding: Holding) -> Holding:
@@ -211,14 +265,24 @@ def _group(job: Job, menu: Menu, chunk_tokens: int) -> Group:
     return Group(own_option(job, menu).neurons, rows, 0, int(rows == job.pending))
 
 
-def _plan(decision: _Decision, situation: Situation, menu: Menu) -> Plan:
-    held = decision.holding.ids if decision.holding.wait else frozenset()
-    if held.issuperset([job.id for job in situation.running]):
-        held = frozenset()  # those that they made way for have ended
-    waiting = [job.id for job in situation.waiting]
-    order = [id for id in decision.order if id in waiting]
-    order += [id for id in waiting if id not in order]
+def _plan(decision: _Decision, situation: Situation, menu: Menu, until_ms: float = -inf) -> Plan:
+    held = decision.holding.ids if decision.holding.wait else NONE_HELD.ids
+    if held and held.issuperset([job.id for job in situation.running]):
+        held = NONE_HELD.ids  # those that they made way for have ended
+    order = tuple([job.id for job in situation.waiting])
+    if len(order) > 1 and order != decision.order:
+        there, known = frozenset(order), frozenset(decision.order)
+        order = (*[id for id in decision.order if id in there], *[id for id in order if id not in known])
     decoding = decision.alone if held else decision.together
+    if compiled.decision is None:
+        options = _options(decision, decoding, situation, menu)
+    else:
+        running, waiting, cap, late = situation.running, situation.waiting, decision.cap, decision.late
+        options = compiled.decision.assign(running, waiting, menu, cap, decoding, late)
+    return Plan(options=options, order=order, held=held, until_ms=until_ms)
+
+
+def _options(decision: _Decision, decoding: Option, situation: Situation, menu: Menu) -> dict[int, Option]:
     options = {}
     for job in situation.jobs:
         if not job.elastic:
@@ -227,4 +291,4 @@ def _plan(decision: _Decision, situation: Situation, menu: Menu) -> Plan:
             options[job.id] = menu.narrowest
         else:
             options[job.id] = decoding if job.decodes else decision.cap
-    return Plan(options=options, order=tuple(order), held=held)
+    return options

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from struct import Struct
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lts_ray.runtime.step_costs import StepCosts
+from serve.policies import compiled
 from serve.policies.budget import Kind, Timing
 from serve.policies.deviation import Deviation
 from serve.policies.menu import Menu
@@ -22,6 +24,7 @@ from serve.policies.policy import Job, Plan, Situation
 from serve.policies.rollout import NONE_HELD, Holding, Rollout, RolloutRow
 
 Array = NDArray[np.float64]
+NUMBER = Struct("d")
 NEVER = 1e15
 """Milliseconds. A bound that no prediction reaches; finite, so that a share of it is one."""
 
@@ -31,24 +34,36 @@ class Forecast:
     now_ms: float
     jobs: tuple[Job, ...]
     """Running, then waiting in their order."""
-    first_ms: Array
-    """When first tokens come, on the clock: [caps, jobs]."""
-    last_ms: Array
-    """When last tokens come: [caps, jobs]."""
+    caps: int
+    """Of how many it is."""
+    tables: tuple[bytes, bytes]
+    """`first_ms` and `last_ms`, packed."""
+
+    @cached_property
+    def first_ms(self) -> Array:
+        """When first tokens come, on the clock: [caps, jobs]."""
+        return self._unpacked(self.tables[0])
+
+    @cached_property
+    def last_ms(self) -> Array:
+        """When last tokens come: [caps, jobs]."""
+        return self._unpacked(self.tables[1])
 
     def timing(self, job_id: int, cap: int = 0) -> Timing:
         """What the job gets, from its arrival on, under the cap with index `cap`."""
         column = next(index for index, job in enumerate(self.jobs) if job.id == job_id)
-        job, first, last = self.jobs[column], self.first_ms[cap, column], self.last_ms[cap, column]
+        job, place = self.jobs[column], NUMBER.size * (cap % self.caps * len(self.jobs) + column)
+        (first,), (last,) = [NUMBER.unpack_from(table, place) for table in self.tables]
         return Timing(
-            ttft_ms=float(first - job.arrived_ms),
-            tpot_ms=float(last - first) / max(1, job.request.max_tokens - 1),
-            e2e_ms=float(last - job.arrived_ms),
+            ttft_ms=first - job.arrived_ms,
+            tpot_ms=(last - first) / max(1, job.request.max_tokens - 1),
+            e2e_ms=last - job.arrived_ms,
         )
 
     def under(self, caps: Sequence[int]) -> Forecast:
         """The same for these caps alone, given by their indices."""
-        return replace(self, first_ms=self.first_ms[list(caps)], last_ms=self.last_ms[list(caps)])
+        first, last = [values[list(caps)].tobytes() for values in (self.first_ms, self.last_ms)]
+        return replace(self, caps=len(caps), tables=(first, last))
 
     def odds(self, deviation: Deviation, *, hopeless: float) -> Array:
         """[caps, jobs]: how likely each budget is to hold, by the time left for it over the time predicted for it.
@@ -57,6 +72,8 @@ class Forecast:
         come can turn out otherwise, so a reserve is one of the future alone. 0 for a bound that is missed already, and
         for jobs without a budget.
         """
+        if compiled.decision is not None:
+            return self._unpacked(compiled.decision.odds(self.jobs, self.now_ms, *self.tables, deviation, hopeless))
         jobs, now, budgets = self.jobs, self.now_ms, [job.request.budget for job in self.jobs]
         odds = np.zeros(self.last_ms.shape)
         odds += [job.bounded for job in jobs]
@@ -86,6 +103,9 @@ class Forecast:
             take("tpot", self.first_ms + between - begun, self.last_ms - begun)
         return odds
 
+    def _unpacked(self, table: bytes) -> Array:
+        return np.frombuffer(table).reshape(self.caps, -1) if table else np.zeros((self.caps, 0))
+
 
 @runtime_checkable
 class Foreseeing(Protocol):
@@ -110,7 +130,14 @@ def forecast(
     order: ids of the waiting jobs, as in a Plan.
     """
     by_id = {job.id: job for job in situation.waiting}
-    jobs = (*situation.running, *(by_id[id] for id in order))
+    waiting = tuple([by_id[id] for id in order])
+    jobs, now_ms = (*situation.running, *waiting), situation.now_ms
+    if compiled.decision is not None:
+        held, every, wait = holding.ids, holding.every, holding.wait
+        tables = compiled.decision.forecast(
+            situation.running, waiting, now_ms, situation.capacity, dict(widths), caps, costs, held, every, wait
+        )
+        return Forecast(now_ms=now_ms, jobs=jobs, caps=len(caps), tables=tables)
     fixed = sorted({widths[job.id] for job in jobs if job.id in widths})
     kinds = {neurons: kind for kind, neurons in enumerate(fixed)}
     rows = [RolloutRow(job, kinds.get(widths.get(job.id, -1), len(fixed)), job.id in holding.ids) for job in jobs]
@@ -122,12 +149,13 @@ def forecast(
         most_rows = max(situation.capacity.chunk_tokens, situation.capacity.slots, begun) + 1
         prices = _prices(rollout, fixed=fixed, caps=caps, costs=costs, most_rows=most_rows)
         np.cumsum(prices, axis=1, out=ends[:, 1:])
-    ends += situation.now_ms
+    ends += now_ms
     first_ms = ends[:, [row.first for row in rows]]
     for index, job in enumerate(jobs):
         if job.first_ms is not None:
             first_ms[:, index] = job.first_ms
-    return Forecast(now_ms=situation.now_ms, jobs=jobs, first_ms=first_ms, last_ms=ends[:, [row.last for row in rows]])
+    tables = first_ms.tobytes(), ends[:, [row.last for row in rows]].tobytes()
+    return Forecast(now_ms=now_ms, jobs=jobs, caps=len(caps), tables=tables)
 
 
 def _prices(rollout: Rollout, *, fixed: Sequence[int], caps: Sequence[int], costs: StepCosts, most_rows: int) -> Array:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import nan
+from struct import pack
 
 from lts_ray.decoding.sampling import GREEDY, Sampling
 from serve.policies.budget import NO_BUDGET, Budget, Kind, Timing
@@ -49,6 +51,14 @@ class Request:
     def elastic(self) -> bool:
         """Whether its width may be chosen: a request without a budget, or one that names its submodel, is served so."""
         return self.pinned is None and self.bounded
+
+    @cached_property
+    def terms(self) -> bytes:
+        """As decision.c reads what never changes."""
+        budget = self.budget
+        bounds = [nan if bound is None else bound for bound in (budget.ttft_ms, budget.tpot_ms, budget.e2e_ms)]
+        pinned = -1 if self.pinned is None else self.pinned.neurons
+        return pack("7d", len(self.prompt), self.max_tokens, *bounds, pinned, self.priority)
 
     @property
     def wanted(self) -> Budget:

@@ -169,7 +169,8 @@ def odds_of(
     hopeless: float = 0.0,
 ) -> float:
     """With `hopeless` 0 and NO_DEVIATION 1.15 times the odds are the time left over the time needed, up to 1.15."""
-    predicted = Forecast(now_ms=now_ms, jobs=(job,), first_ms=np.array([[first_ms]]), last_ms=np.array([[last_ms]]))
+    tables = np.array([first_ms], dtype=float).tobytes(), np.array([last_ms], dtype=float).tobytes()
+    predicted = Forecast(now_ms=now_ms, jobs=(job,), caps=1, tables=tables)
     return float(predicted.odds(deviation, hopeless=hopeless)[0, 0])
 
 
@@ -199,8 +200,8 @@ def test_the_odds_of_a_job_do_not_depend_on_the_kinds_of_bounds_that_others_have
         alone = Forecast(
             now_ms=predicted.now_ms,
             jobs=(job,),
-            first_ms=predicted.first_ms[:, [place]],
-            last_ms=predicted.last_ms[:, [place]],
+            caps=predicted.caps,
+            tables=(predicted.first_ms[:, [place]].tobytes(), predicted.last_ms[:, [place]].tobytes()),
         )
         assert (alone.odds(SPREAD, hopeless=0.9)[:, 0] == together[:, place]).all()
 
