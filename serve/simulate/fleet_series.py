@@ -63,11 +63,6 @@ class FleetSeries:
     cost: Line
     """Of all replicas until the stretch's end."""
 
-    @property
-    def edges_s(self) -> list[float]:
-        """Where stretches begin, and where the last one ends."""
-        return [round(place * self.stretch_s, DIGITS) for place in range(len(self.came_s) + 1)]
-
 
 def fleet_series(run: FleetRun, *, losses: Mapping[str, float], narrowest: str) -> FleetSeries:
     """losses: measured, by submodel."""
