@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,14 +18,17 @@ from lts_ray.errors import LtsRayError
 from lts_ray.files import check_output, json_text, write_json
 from lts_ray.interrupt import interruptible
 from lts_ray.pretrained import DEFAULT_MODEL
-from lts_ray.record import read_record
+from lts_ray.record import read_record, record_json
 from serve.policies.named_policies import POLICIES
 from serve.routing.named_routers import ROUTERS
+from serve.simulate.capacity_plan import CapacityPlan
+from serve.simulate.fleet_page import summary_row, write_fleet_page
+from serve.simulate.plan_page import answer_text, plan_rows, tried_text, write_plan_page
 from serve.simulate.scenario import Scenario
 from serve.simulate.simulation_settings import SimulationSettings
 from serve.traffic.traces import TRACES
 
-RUN_FILE = "run.json"
+RUN_FILE, PAGE = "run.json", "index.html"
 CLASSES = ("tight", "medium", "loose")
 TRACE = f"{', '.join(TRACES)}, or a file of requests: Azure's CSV, Mooncake's JSON Lines."
 
@@ -30,8 +36,8 @@ TRACE = f"{', '.join(TRACES)}, or a file of requests: Azure's CSV, Mooncake's JS
 def simulate(
     fleet: Annotated[Path, Option("--fleet", "-f", help="fleet.yaml: kinds of node and, if any, faults.")],
     trace: Annotated[str, Option("--trace", "-t", help=TRACE)] = "gamma-4",
-    router: Annotated[str, Option(help=f"Where a request goes: {', '.join(ROUTERS)}.")] = "budget",
-    autoscaling: Annotated[str, Option(help="How many replicas there are: fixed.")] = "fixed",
+    router: Annotated[str, Option(help=f"Where a request goes: {', '.join(ROUTERS)}; several: a,b.")] = "budget",
+    autoscaling: Annotated[str, Option(help="How many replicas there are: fixed; several: a,b.")] = "fixed",
     policy: Annotated[str, Option(help=f"Which width a request has: {', '.join(POLICIES)}.")] = "deadline",
     load: Annotated[float | None, Option(help="Over what the first replicas bear at full width; else 0.7.")] = None,
     rate: Annotated[float | None, Option(help="Instead: requests per second. A file's: as recorded.")] = None,
@@ -40,7 +46,9 @@ def simulate(
     costs: Annotated[list[str] | None, Option(help="KIND=FILE of `measure --step-costs`, over fleet.yaml's.")] = None,
     model: Annotated[Path, Option("--model", "-m", show_default="the model that ships")] = DEFAULT_MODEL,
     frontier: Annotated[Path | None, Option(help="Of that model, as served; none: its granularities.")] = None,
-    report: Annotated[Path | None, Option(help="Folder for the result: run.json.")] = None,
+    report: Annotated[Path | None, Option(help="Folder for the result: index.html, run.json.")] = None,
+    plan: Annotated[bool, Option("--plan", help="Find how many replicas keep budgets at least cost.")] = False,
+    attainment: Annotated[float, Option(help="The share of budgets to keep.")] = SimulationSettings.attainment,
     as_json: Annotated[bool, Option("--json", help="Print a line of JSON instead of tables.")] = False,
     seed: Annotated[int, Option(min=0, help="Of what is drawn at random.")] = 0,
 ) -> None:
@@ -48,7 +56,7 @@ def simulate(
 
     Scheduler, policies, router and autoscaling are those that serve. The same seed gives the same bytes.
     """
-    names = ("trace", "router", "autoscaling", "policy", "load", "rate", "seconds", "seed")
+    names = ("trace", "router", "autoscaling", "policy", "load", "rate", "seconds", "attainment", "seed")
     given: dict[str, Any] = {name: value for name, value in locals().items() if name in names}
     given |= {"fleet": str(fleet), "model": str(model), "frontier": None if frontier is None else str(frontier)}
     given |= {"costs": dict(map(_named, costs or ())), "budgets": _multiples(budgets)}
@@ -56,13 +64,66 @@ def simulate(
         check_output(report)
     with progress_bars() as show:
         show("reading", 0, 1)
-        scenario = Scenario.read(read_record(SimulationSettings, given, what="settings"))
+        scenarios = _scenarios(given)
         show("reading", 1, 1)
-        run = scenario.run(lambda share: show("simulating", int(100 * share), 100))
-        result = scenario.to_json(run)
+        if plan:
+            scenario = _to_plan(scenarios)
+            found = scenario.plan(partial(show, "planning"))
+        else:
+            runs = {name: each.to_json(each.run(partial(_show, show, name))) for name, each in scenarios.items()}
+    if plan:
+        if report is not None:
+            write_plan_page(report / PAGE, found, settings=record_json(scenario.settings))
+        print_plan(found, as_json=as_json)
+        return
     if report is not None:
-        write_json(report / RUN_FILE, result)
-    print_result(result["result"], as_json=as_json)
+        for name, run in runs.items():
+            write_json(report / (RUN_FILE if len(runs) == 1 else f"run-{name.replace(' ', '-')}.json"), run)
+        write_fleet_page(report / PAGE, runs)
+    results = {name: run["result"] for name, run in runs.items()}
+    if len(results) == 1:
+        print_result(results.popitem()[1], as_json=as_json)
+    else:
+        rows = [{"run": name, **(result if as_json else summary_row(result))} for name, result in results.items()]
+        print_rows(rows, as_json=as_json)
+
+
+def _show(show: Callable[[str, int, int], None], name: str, share: float) -> None:
+    show(f"simulating {name}", int(100 * share), 100)
+
+
+def _scenarios(given: Mapping[str, Any]) -> dict[str, Scenario]:
+    """Each router with each autoscaling, under one load; by what is its own among them."""
+    asked = {key: list(dict.fromkeys(given[key].split(","))) for key in ("router", "autoscaling")}
+    scenarios: dict[str, Scenario] = {}
+    for values in product(*asked.values()):
+        words = dict(zip(asked, values, strict=True))
+        settings = read_record(SimulationSettings, {**given, **words}, what="settings")
+        first = next(iter(scenarios.values()), None)
+        name = " ".join(word for key, word in words.items() if len(asked[key]) > 1) or values[0]
+        scenarios[name] = Scenario.read(settings) if first is None else first.beside(settings)
+    return scenarios
+
+
+def _to_plan(scenarios: Mapping[str, Scenario]) -> Scenario:
+    """Raises LtsRayError where that is no single one of fixed fleets."""
+    (scenario, *others) = scenarios.values()
+    if others or scenario.settings.autoscaling != "fixed":
+        raise LtsRayError("a plan is of one router and of fleets of a fixed size: leave --autoscaling out")
+    return scenario
+
+
+def print_plan(plan: CapacityPlan, *, as_json: bool) -> None:
+    """Raises LtsRayError, after that, where no fleet keeps what is wanted."""
+    if as_json:
+        print_rows([{**asdict(fleet), "cheapest": fleet == plan.cheapest} for fleet in plan.front], as_json=True)
+    else:
+        print_rows(plan_rows(plan), as_json=False, title="Fleets that no other beats in cost, budgets kept and quality")
+        print(tried_text(plan))
+    if plan.cheapest is None:
+        raise LtsRayError(f"{answer_text(plan)} Raise max_replicas, or ask for less with --attainment.")
+    if not as_json:
+        print(answer_text(plan))
 
 
 def print_result(result: dict[str, Any], *, as_json: bool) -> None:

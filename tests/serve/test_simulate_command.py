@@ -75,6 +75,65 @@ def test_the_same_seed_gives_the_same_bytes(fleet: Path, model_dir: Path, tmp_pa
     assert left[0] == left[1]
 
 
+def test_several_routers_are_side_by_side(
+    fleet: Path, model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["-f", fleet, "-m", model_dir, "--seconds", 2, "--json", "--report", tmp_path / "both"]
+    assert simulate(*words, "--router", "budget,round-robin,budget") == 0
+    results = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [result.pop("run") for result in results] == ["budget", "round-robin"]
+    left = [json.loads((tmp_path / "both" / f"run-{name}.json").read_text()) for name in ("budget", "round-robin")]
+    assert [run["result"] for run in left] == results
+    assert left[0]["load"] == left[1]["load"]
+    assert {path.name for path in (tmp_path / "both").iterdir()} == {
+        "index.html",
+        "run-budget.json",
+        "run-round-robin.json",
+    }
+    assert simulate(*words[:-3], "--router", "round-robin", "--report", tmp_path / "one") == 0
+    assert json.loads((tmp_path / "one" / "run.json").read_text()) == left[1]  # as without another one beside it
+
+
+def plan_words(fleet: Path, model_dir: Path, most: int) -> list[object]:
+    raw = yaml.safe_load(fleet.read_text())
+    for kind in raw["kinds"]:
+        kind |= {"min_replicas": 0, "max_replicas": most}
+    fleet.write_text(yaml.safe_dump(raw))
+    return ["-f", fleet, "-m", model_dir, "--seconds", 2, "--rate", 30, "--plan"]
+
+
+def test_a_plan_has_the_front_and_the_cheapest_fleet_that_keeps_what_is_wanted(
+    fleet: Path, model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = plan_words(fleet, model_dir, 2)
+    assert simulate(*words, "--attainment", 0.9, "--report", tmp_path / "plan") == 0
+    out = capsys.readouterr().out
+    assert "Of 8 fleets " in out
+    answer = out.splitlines()[-1]
+    assert answer.startswith("The cheapest fleet that keeps 90 % of the budgets is ")
+    assert answer in (tmp_path / "plan" / "index.html").read_text(encoding="utf-8")
+    assert simulate(*words, "--attainment", 0.9, "--json") == 0
+    front = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    costs = [fleet["cost_per_hour"] for fleet in front]
+    assert costs == sorted(costs)
+    for planned in front:
+        assert planned["cost_per_hour"] == planned["replicas"]["fast"] + 0.5 * planned["replicas"]["slow"]
+        assert max(planned["replicas"].values()) <= 2
+    (cheapest,) = [planned for planned in front if planned["cheapest"]]
+    assert all(planned["attainment"] < 0.9 for planned in front if planned["cost_per_hour"] < cheapest["cost_per_hour"])
+    counts = ", ".join(f"{count} {kind}" for kind, count in cheapest["replicas"].items() if count)
+    assert f" is {counts} ({100 * cheapest['attainment']:.2f} % at {cheapest['cost_per_hour']:g} an hour)" in answer
+
+
+def test_where_no_fleet_keeps_what_is_wanted_one_line_says_how_far_the_best_one_goes(
+    fleet: Path, model_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert simulate(*plan_words(fleet, model_dir, 1), "--budgets", "0.1,0.2,0.3") == 2
+    said = capsys.readouterr()
+    assert "fast" in said.out
+    assert said.err.splitlines()[-1].startswith("lts-ray: No fleet keeps 99 % of the budgets: 1 fast")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -82,6 +141,9 @@ def test_the_same_seed_gives_the_same_bytes(fleet: Path, model_dir: Path, tmp_pa
         (["--router", "best"], "unknown router 'best'; known: budget, "),
         (["--policy", "best"], "unknown policy 'best'; known: deadline, "),
         (["--autoscaling", "best"], "unknown autoscaling 'best'; known: "),
+        (["--router", "budget,best"], "unknown router 'best'; known: budget, "),
+        (["--plan", "--router", "budget,round-robin"], "a plan is of one router"),
+        (["--attainment", "1"], "settings.attainment must be "),
         (["--load", "0"], "settings.load must be above 0; got 0"),
         (["--load", "nan"], "settings.load must be "),
         (["--load", "1", "--rate", "1"], "a rate and a load say two things"),
