@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
-MADE_FROM := pyproject.toml constraints.txt $(wildcard lts_ray/runtime/kernels/*)
+MADE_FROM := pyproject.toml constraints.txt $(wildcard lts_ray/runtime/kernels/*) serve/policies/decision.c
 
 .PHONY: quickstart test lint serve clean
 
