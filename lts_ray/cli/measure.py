@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lts_ray.cli.options import SUBMODEL, Json, Model
+from lts_ray.cli.serve import become
+from lts_ray.files import check_output
 from lts_ray.pretrained import DEFAULT_MODEL
 
 
@@ -22,9 +25,19 @@ def measure(
     ] = 192,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16")] = "float32",
+    step_costs: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead: file for what steps cost here, how they stray and what a replica's start takes, for "
+            "`lts-ray simulate`; of the model with its threads, device and dtype."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Time submodels on this machine: prefill, a decode step, peak memory."""
+    if step_costs is not None:
+        check_output(step_costs.parent)
+        become("serve.calibrate_command", [str(step_costs), str(model), str(threads), device, dtype])
     from lts_ray.checkpoints.model_tokenizer import check_tokenizer
     from lts_ray.checkpoints.universal import load_universal, read_universal
     from lts_ray.console import print_rows, progress_bars

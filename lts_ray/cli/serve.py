@@ -24,13 +24,13 @@ def serve(
     docs/serve.md has the arguments.
     """
     # In a process that is Ray's command in the end, and in which a serve.py of the current folder is not in the way.
-    _become("serve.ray_command", arguments or [])
+    become("serve.ray_command", arguments or [])
 
 
 def simulate(context: typer.Context) -> None:
     """Simulate a fleet under a load in virtual time: budgets kept, quality, replicas and what they cost."""
-    _become("serve.simulate_command", context.args)
+    become("serve.simulate_command", context.args)
 
 
-def _become(module: str, words: Sequence[str]) -> NoReturn:
+def become(module: str, words: Sequence[str]) -> NoReturn:
     os.execv(sys.executable, [sys.executable, "-P", "-m", module, *words])

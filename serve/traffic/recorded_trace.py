@@ -4,32 +4,56 @@ from __future__ import annotations
 
 import csv
 import json
-from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, TypeAdapter, ValidationError
 
 from lts_ray.errors import LtsRayError
 from lts_ray.files import json_value, read_text
+from lts_ray.record import worded
 from serve.traffic.arrival import Arrival
 from serve.traffic.budget_classes import BudgetClasses, Need
 from serve.traffic.load import LENGTHS, TIMES, load_of
 from serve.traffic.traces import Times
 
-COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
-"""As Azure's traces have them."""
-KEYS = ("timestamp", "input_length", "output_length")
-"""As Mooncake's have them; the first in milliseconds."""
 FITTING = 99
 """Percent of the requests that fit the context once scaled; longer ones are cut."""
-LEAST, MOST_TOKENS, MOST_MS = 2, 10**9, 1e15
-Row = tuple[float, int, int]
-"""Milliseconds, and the tokens of prompt and response."""
+LEAST = 2
+Tokens = Annotated[int, Field(ge=0, le=10**9)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AzureRow:
+    timestamp: datetime
+    """Those of 2023 have seven digits of a second and no zone, those of 2024 a zone, and sometimes no digits."""
+    contexttokens: Tokens
+    generatedtokens: Tokens
+
+    @property
+    def columns(self) -> tuple[float, int, int]:
+        """Milliseconds, tokens of the prompt and of the response."""
+        at = self.timestamp if self.timestamp.tzinfo else self.timestamp.replace(tzinfo=UTC)
+        return 1e3 * at.timestamp(), self.contexttokens, self.generatedtokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class MooncakeRow:
+    """Prompts are made up: what they share, which `hash_ids` say, is left out."""
+
+    timestamp: Annotated[float, Field(ge=0, le=1e15)]
+    """Milliseconds."""
+    input_length: Tokens
+    output_length: Tokens
+
+    @property
+    def columns(self) -> tuple[float, int, int]:
+        return self.timestamp, self.input_length, self.output_length
 
 
 @dataclass(frozen=True)
@@ -74,76 +98,45 @@ class RecordedTrace:
 
 
 def read_recorded(path: Path) -> RecordedTrace:
-    """Of a CSV file with the columns COLUMNS, or of JSON Lines with the keys KEYS. Raises LtsRayError for another."""
+    """Of Azure's CSV or of Mooncake's JSON Lines, as its first character says. Raises LtsRayError for another file."""
+    what = f"trace {path}"
     text = read_text(path, what="trace")
-    rows = _json_rows(text, path) if text.lstrip().startswith("{") else _csv_rows(text, path)
-    times, lengths = array("d"), array("q")
-    for number, (at_ms, prompt, output) in rows:
-        if times and at_ms < times[-1]:
-            raise LtsRayError(f"trace {path}, line {number}: a request comes before the one above it; sort them")
-        if not 0 <= min(prompt, output) <= max(prompt, output) <= MOST_TOKENS:
-            raise LtsRayError(
-                f"trace {path}, line {number}: tokens must be 0 to {MOST_TOKENS:,}; got {prompt}, {output}"
-            )
-        times.append(at_ms)
-        lengths.extend((prompt, output))
-    if len(times) < LEAST or times[-1] <= times[0]:
-        raise LtsRayError(f"trace {path} has too little to replay: it needs {LEAST} requests that come one by one")
-    since = np.frombuffer(times) - times[0]
-    return RecordedTrace(path.stem, since, np.frombuffer(lengths, dtype=np.int64).reshape(-1, 2))
-
-
-def _csv_rows(text: str, path: Path) -> Iterator[tuple[int, Row]]:
-    """Azure's. Names of columns count in any case, and others may stand beside them."""
-    table = csv.reader(text.splitlines(), strict=True)
-    try:
-        header = [name.strip().lower() for name in next(table, [])]
-        if missing := [name for name in COLUMNS if name.lower() not in header]:
-            raise LtsRayError(
-                f"trace {path} has no column {missing[0]}: it needs a header with {', '.join(COLUMNS)}, or JSON Lines "
-                f"with {', '.join(KEYS)}"
-            )
-        places = [header.index(name.lower()) for name in COLUMNS]
-        for row in filter(None, table):
-            try:
-                at, prompt, output = (row[place] for place in places)
-                yield table.line_num, (_milliseconds(at), int(prompt), int(output))
-            except (IndexError, ValueError, OverflowError):
-                raise LtsRayError(
-                    f"trace {path}, line {table.line_num}: needs a date with a time and two whole numbers; got "
-                    f"{','.join(row)[:100]!r}"
-                ) from None
-    except csv.Error as error:
-        raise LtsRayError(f"trace {path}, line {table.line_num}: {error}") from None
-
-
-def _milliseconds(at: str) -> float:
-    """Since 1970. Azure's 2023 traces have seven digits of a second and no zone, those of 2024 +00:00, or no digits."""
-    moment = datetime.fromisoformat(at.strip())
-    return 1e3 * (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def _json_rows(text: str, path: Path) -> Iterator[tuple[int, Row]]:
-    """Mooncake's. Other keys may stand beside them: prompts are made up, so what they share is not looked at."""
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
+    rows: list[tuple[float, int, int]] = []
+    is_json = text.lstrip().startswith("{")
+    kind: type[AzureRow | MooncakeRow] = MooncakeRow if is_json else AzureRow
+    adapter: TypeAdapter[AzureRow | MooncakeRow] = TypeAdapter(kind)
+    for number, line in (_json_lines if is_json else _csv_lines)(text, what):
         try:
-            value = json_value(line)
+            row = adapter.validate_json(line, strict=True) if is_json else adapter.validate_python(line)
+        except ValidationError as error:
+            raise LtsRayError(worded(error, kind, f"{what}, line {number}")) from None
+        if rows and row.columns[0] < rows[-1][0]:
+            raise LtsRayError(f"{what}, line {number}: the request comes before the one above it; sort them by time")
+        rows.append(row.columns)
+    if len(rows) < LEAST or rows[-1][0] <= rows[0][0]:
+        raise LtsRayError(f"{what} is too short: it needs {LEAST} requests that come one after the other")
+    columns = np.array(rows)
+    return RecordedTrace(path.stem, columns[:, 0] - columns[0, 0], columns[:, 1:].astype(np.int64))
+
+
+def _csv_lines(text: str, what: str) -> Iterator[tuple[int, Any]]:
+    """Other columns may stand beside Azure's; names count in any case."""
+    head, _, rest = text.partition("\n")
+    names = [name.strip().lower() for name in head.split(",")]
+    if missing := [field.name for field in fields(AzureRow) if field.name not in names]:
+        raise LtsRayError(f"{what} has no column {missing[0]}: it is neither a CSV file of Azure's nor JSON Lines")
+    table = csv.DictReader(rest.split("\n"), names, restkey="more")
+    try:
+        yield from ((table.line_num + 1, row) for row in table)
+    except csv.Error as error:
+        raise LtsRayError(f"{what}, line {table.line_num + 1}: {error}") from None
+
+
+def _json_lines(text: str, what: str) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        try:
+            if line.strip():
+                json_value(line)
+                yield number, line
         except json.JSONDecodeError as error:
-            raise LtsRayError(f"trace {path}, line {number}: not JSON: {error}") from None
-        found: list[Any] = [value.get(name) for name in KEYS] if isinstance(value, dict) else [None] * 3
-        at_ms, prompt, output = found
-        if (
-            isinstance(at_ms, bool)
-            or not isinstance(at_ms, int | float)
-            or type(prompt) is not int
-            or type(output) is not int
-        ):
-            raise LtsRayError(
-                f"trace {path}, line {number}: needs {KEYS[0]}, a number of milliseconds, and the whole numbers "
-                f"{KEYS[1]} and {KEYS[2]}"
-            )
-        if not 0 <= at_ms <= MOST_MS:
-            raise LtsRayError(f"trace {path}, line {number}: {KEYS[0]} must be 0 to {MOST_MS:g}; got {at_ms}")
-        yield number, (float(at_ms), prompt, output)
+            raise LtsRayError(f"{what}, line {number}: not JSON: {error}") from None

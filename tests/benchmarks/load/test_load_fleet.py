@@ -7,7 +7,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -19,8 +18,6 @@ from benchmarks.load.local_model import LoadCapacity, LocalModel
 from benchmarks.load.played_fleets import SimulatedFleet, router_for
 from lts_ray.errors import LtsRayError
 from serve.routing.simple_routers import StaticGrid
-from serve.traffic.budget_classes import BudgetClasses, Need
-from serve.traffic.recorded_trace import read_recorded
 from tests.benchmarks.load.loads import COSTS, local_model
 from tests.serve.models import tiny_menu
 
@@ -113,46 +110,6 @@ def test_decisions_are_timed_in_the_midst_of_a_load(model_dir: Path, tmp_path: P
     rows = fleet.decision_rows(one, SimulatedFleet(setup=one.set_up(COSTS_BY_KIND), model=one.model))
     assert [(row["router"], row["replicas"]) for row in rows] == [("budget", "3"), ("round-robin", "3")]
     assert all(0 < float(row["p50"]) <= float(row["p99"]) for row in rows)
-
-
-def write_trace(path: Path, rows: list[tuple[str, object, object]]) -> Path:
-    lines = ["TIMESTAMP,ContextTokens,GeneratedTokens", *(f"{at},{prompt},{output}" for at, prompt, output in rows)]
-    path.write_text("\n".join(lines), encoding="utf-8")
-    return path
-
-
-def test_a_recorded_load_keeps_its_order_and_proportions_at_another_rate(tmp_path: Path) -> None:
-    """600 requests, one each second, whose prompts grow: a part of them, squeezed into three seconds."""
-    rows = [(f"2023-11-16 18:{n // 60:02}:{n % 60:02}.1234567", n + 1, 600 - n) for n in range(600)]
-    trace = read_recorded(write_trace(tmp_path / "some.csv", rows))
-    assert trace.name == "some"
-    assert trace.times[-1] == pytest.approx(599_000)
-    need = Need(costs=COSTS, neurons=192, chunk_tokens=32)
-    common = {"seconds": 3.0, "need": need, "context_length": 60, "classes": BudgetClasses()}
-    load = trace.load(rate=20.0, seed=1, **common)  # type: ignore[arg-type]
-    assert abs(len(load) - 60) <= 1
-    assert np.diff([each.at_ms for each in load]) == pytest.approx(50, rel=0.01)
-    prompts = [each.prompt_tokens for each in load]
-    assert prompts == sorted(prompts)
-    assert all(each.prompt_tokens <= 45 and each.prompt_tokens + each.output_tokens <= 60 for each in load)
-    assert load == trace.load(rate=20.0, seed=1, **common)  # type: ignore[arg-type]
-    assert load != trace.load(rate=20.0, seed=2, **common)  # type: ignore[arg-type]
-    with pytest.raises(LtsRayError, match=r"some has 600 requests, fewer than 3 s of 300\.0/s"):
-        trace.load(rate=300.0, seed=1, **common)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("a,b\n1,2\n", "has no column TIMESTAMP"),
-        ("TIMESTAMP,ContextTokens,GeneratedTokens\nnow,1,2\n", "line 2: needs a date"),
-        ("TIMESTAMP,ContextTokens,GeneratedTokens\n", "has too little to replay"),
-    ],
-)
-def test_what_is_no_recorded_load_is_told_in_one_line(text: str, message: str, tmp_path: Path) -> None:
-    (tmp_path / "bad.csv").write_text(text, encoding="utf-8")
-    with pytest.raises(LtsRayError, match=message):
-        read_recorded(tmp_path / "bad.csv")
 
 
 @pytest.mark.parametrize(

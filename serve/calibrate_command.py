@@ -1,0 +1,118 @@
+"""`lts-ray measure --step-costs`: what a replica would learn of this node's steps, and what its start takes.
+
+Bare steps are calibrated as at a replica's start, and the engine rehearses. Then it rehearses on, and its steps are
+recorded: what serving adds to them is fitted to all, and how they strayed from that is kept, one after the other.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import nnls
+
+from lts_ray.checkpoints.universal import load_universal, vouched
+from lts_ray.console import progress_bars
+from lts_ray.ending import ending_in_one_line
+from lts_ray.interrupt import interruptible
+from lts_ray.processor import Processor
+from lts_ray.runtime.build_runtime import build_runtime
+from lts_ray.runtime.kernel_library import warn_of_missing_kernels
+from lts_ray.runtime.node_calibration import NodeCalibration
+from lts_ray.runtime.step_calibration import measure_step_costs
+from lts_ray.runtime.step_costs import StepCosts
+from serve.engine.engine import Engine
+from serve.engine.kv_memory import blocks_that_fit
+from serve.engine.learned_times import LearnedTimes
+from serve.engine.rehearsal import rehearse
+from serve.engine.step import Step
+from serve.policies.capacity import Capacity
+from serve.policies.deadline import DeadlinePolicy
+from serve.policies.menu import menu_of_granularities
+from serve.replica import CALIBRATION_S, REHEARSAL_S
+
+RECORDING_S = 6.0
+IMPORTED = "serve.ray_deployment"
+"""What a replica's process imports, the rest with it."""
+TimedStep = tuple[float, bool, float]
+"""Milliseconds on a quiet node, whether the step read a prompt, and the milliseconds that it took."""
+
+
+class RecordedTimes(LearnedTimes):
+    """Keeps the steps, too."""
+
+    def __init__(self, costs: StepCosts) -> None:
+        super().__init__(costs)
+        self.steps: list[TimedStep] = []
+
+    def end(self, step: Step) -> tuple[float, float]:
+        now, took_ms = super().end(step)
+        self.steps.append((step.quiet_ms, step.reads_prompt, took_ms))
+        return now, took_ms
+
+
+def served_costs(costs: StepCosts, steps: Sequence[TimedStep]) -> tuple[StepCosts, tuple[float, ...]]:
+    """The costs with what serving adds, by all of the steps; and what each step took over what it costs then."""
+    kept = [step for step in steps if step[0] > 0 and step[2] > 0]
+    quiet_ms, prompt, took_ms = (np.array(column) for column in zip(*kept, strict=True))
+    terms = np.stack([quiet_ms * ~prompt, quiet_ms * prompt, np.ones(len(kept))], axis=1)
+    (slowdown, with_prompt, overhead_ms), _ = nnls(terms / took_ms[:, None], np.ones(len(kept)))  # stalls count little
+    slowdown, with_prompt = slowdown or with_prompt or 1.0, with_prompt or slowdown or 1.0
+    served = costs.corrected(
+        slowdown=float(slowdown), prompt_slowdown=float(with_prompt / slowdown), overhead_ms=float(overhead_ms)
+    )
+    return served, tuple(round(took / served.served_ms(quiet, reads_prompt=reads), 4) for quiet, reads, took in kept)
+
+
+def calibrate(order: Sequence[str], show: Callable[[str, int, int], None]) -> NodeCalibration:
+    """order: model's folder, threads, device, dtype. show: told what is done, how much of it, and of how much."""
+    folder, threads, device, dtype = order
+    moments_s: list[float] = []
+
+    def over() -> None:
+        show("measuring", len(moments_s), 4)
+        moments_s.append(perf_counter())
+
+    over()
+    subprocess.run([sys.executable, "-c", f"import {IMPORTED}"], check=True)
+    over()
+    checkpoint = load_universal(Path(folder), dtype=getattr(torch, dtype), device=device)
+    config, losses, capacity = checkpoint.model.config, checkpoint.validation_loss, Capacity()
+    n_blocks = blocks_that_fit(config, rows=capacity.slots, budget_mb=None)
+    runtime = build_runtime(checkpoint.model, n_blocks=n_blocks, threads=int(threads))
+    over()
+    times = RecordedTimes(bare := measure_step_costs(runtime, seconds=CALIBRATION_S))
+    menu, eos_ids = menu_of_granularities(config, losses, vouched=vouched(config, losses)), frozenset[int]()
+    make = partial(Engine, runtime, menu=menu, times=times, policy=DeadlinePolicy(), eos_ids=eos_ids)
+    rehearse(make(capacity=capacity), seconds=REHEARSAL_S)
+    over()
+    times.steps.clear()
+    rehearse(make(capacity=capacity), seconds=RECORDING_S)
+    over()
+    costs, ratios = served_costs(bare, times.steps)
+    starts = dict(zip(("process_s", "load_s", "calibration_s"), np.diff(moments_s).round(2).tolist(), strict=False))
+    machine, model = f"{(here := Processor.here()).name}, {here.cores} cores", checkpoint.fingerprint
+    how: dict[str, Any] = {"threads": int(threads), "device": device, "machine": machine, **starts}
+    return NodeCalibration(model=model, costs=costs, ratios=ratios, **how)
+
+
+@interruptible
+def run(file: str, *order: str) -> None:
+    warn_of_missing_kernels()
+    with progress_bars() as show:
+        found = calibrate(order, show)
+    found.write(Path(file))
+    starts = f"process {found.process_s:g} s, model {found.load_s:g} s, calibration {found.calibration_s:g} s"
+    print(f"{file}: {len(found.ratios):,} steps, serving takes {found.costs.slowdown:.2f} times as long; {starts}")
+
+
+if __name__ == "__main__":
+    with ending_in_one_line("lts-ray"):
+        run(*sys.argv[1:])
