@@ -100,8 +100,7 @@ class StepCosts:
             logits += group.logits
             attended += group.attended
             decoded += group.decoded
-        each_ms = self.attended if self.prompt_attended is None else self.prompt_attended
-        total = self._at(self.base, rows) + self.attended * decoded + each_ms * (attended - decoded)
+        total = self._at(self.base, rows)
         if logits:
             total += self._at(self.head, logits)
         left = rows
@@ -110,7 +109,8 @@ class StepCosts:
                 total += (group.neurons - below) * self._at(self.neuron, left)
                 below = group.neurons
             left -= group.rows
-        return total
+        each_ms = self.attended if self.prompt_attended is None else self.prompt_attended
+        return total + self.attended * decoded + each_ms * (attended - decoded)
 
     def corrected(self, *, slowdown: float, prompt_slowdown: float, overhead_ms: float) -> StepCosts:
         """The same node. Unlike `replace` it checks nothing again, for there is a correction after every step."""

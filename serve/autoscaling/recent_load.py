@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from serve.autoscaling.fleet_state import ReplicaLoad
@@ -41,11 +41,12 @@ class RecentLoad:
         self.requests.append(request)
         self._at(at_s).came += 1
 
-    def made(self, at_s: float, tokens: int, loss: float) -> None:
-        """tokens: of one step or several. loss: the sum over them of their submodels' losses."""
-        now = self._at(at_s)
-        now.tokens += tokens
-        now.loss += loss
+    def made(self, ends_s: Sequence[float], tokens: int, loss: float) -> None:
+        """ends_s: of steps. tokens: of each. loss: the sum over these of their submodels' losses."""
+        for at_s in ends_s:
+            now = self._at(at_s)
+            now.tokens += tokens
+            now.loss += loss
 
     def ended(self, at_s: float, *, kept: bool) -> None:
         """A request with a budget."""

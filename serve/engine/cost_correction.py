@@ -11,6 +11,7 @@ much as they are still uncertain. That is much at first; later about the last te
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import sqrt
 
@@ -46,39 +47,44 @@ class CostCorrection:
 
     def note(self, quiet_ms: float, actual_ms: float, *, prompt: bool) -> None:
         """Learn from one step. quiet_ms: by the costs without a correction. prompt: whether it read a piece of one."""
-        if quiet_ms <= 0 or actual_ms <= 0:
-            return
-        # What the step says of the overhead and of what prompts add; of the slowdown, 1.
-        unit, said = self._unit_ms / quiet_ms, float(prompt)
-        c00, c01, c02, c11, c12, c22 = [(1 - FORGETTING) * value for value in self._covariance]
-        c00 += UNCERTAIN[0] * FORGETTING
-        c11 += UNCERTAIN[1] * FORGETTING
-        c22 += UNCERTAIN[2] * FORGETTING
-        shared0 = c00 * unit + c01 + c02 * said
-        shared1 = c01 * unit + c11 + c12 * said
-        shared2 = c02 * unit + c12 + c22 * said
+        self.note_all((quiet_ms,), (actual_ms,), prompt=prompt)
+
+    def note_all(self, quiet_ms: Sequence[float], actual_ms: Sequence[float], *, prompt: bool) -> list[float]:
+        """Learn from steps that ran one after the other. Returns what each was to take, by those before it."""
+        c00, c01, c02, c11, c12, c22 = self._covariance
         overhead, slowdown, added = self._state
-        expected = overhead * unit + slowdown + added * said
-        variance = shared0 * unit + shared1 + shared2 * said + NOISE * expected**2
-        most = STALL * sqrt(variance)
-        surprise = min(max(actual_ms / quiet_ms - expected, -most), most) / variance
-        self._covariance = (
-            c00 - shared0 * shared0 / variance,
-            c01 - shared0 * shared1 / variance,
-            c02 - shared0 * shared2 / variance,
-            c11 - shared1 * shared1 / variance,
-            c12 - shared1 * shared2 / variance,
-            c22 - shared2 * shared2 / variance,
-        )
-        slowdown += shared1 * surprise
-        with_prompt = _within_limits(slowdown + added + shared2 * surprise)
-        slowdown = _within_limits(slowdown)
-        overhead = max(overhead + shared0 * surprise, 0.0)
-        self._state = (overhead, slowdown, with_prompt - slowdown)
-        self.costs = self._nominal.corrected(
-            slowdown=slowdown, prompt_slowdown=with_prompt / slowdown, overhead_ms=overhead * self._unit_ms
-        )
-
-
-def _within_limits(slowdown: float) -> float:
-    return min(max(slowdown, 1 / LIMIT), LIMIT)
+        costs, unit_ms, said, kept = self.costs, self._unit_ms, float(prompt), 1 - FORGETTING
+        now, of_prompts, on_top_ms = costs.slowdown, costs.prompt_slowdown, costs.overhead_ms
+        predicted = []
+        for quiet, actual in zip(quiet_ms, actual_ms, strict=True):
+            predicted.append(now * (quiet * of_prompts if prompt else quiet) + on_top_ms)
+            if quiet <= 0 or actual <= 0:
+                continue
+            # What the step says of the overhead and of what prompts add; of the slowdown, 1.
+            unit = unit_ms / quiet
+            c00, c01, c02 = kept * c00 + UNCERTAIN[0] * FORGETTING, kept * c01, kept * c02
+            c11, c12, c22 = kept * c11 + UNCERTAIN[1] * FORGETTING, kept * c12, kept * c22 + UNCERTAIN[2] * FORGETTING
+            shared0 = c00 * unit + c01 + c02 * said
+            shared1 = c01 * unit + c11 + c12 * said
+            shared2 = c02 * unit + c12 + c22 * said
+            expected = overhead * unit + slowdown + added * said
+            variance = shared0 * unit + shared1 + shared2 * said + NOISE * expected**2
+            most = STALL * sqrt(variance)
+            strays = actual / quiet - expected
+            surprise = (most if strays > most else -most if strays < -most else strays) / variance
+            c00 -= shared0 * shared0 / variance
+            c01 -= shared0 * shared1 / variance
+            c02 -= shared0 * shared2 / variance
+            c11 -= shared1 * shared1 / variance
+            c12 -= shared1 * shared2 / variance
+            c22 -= shared2 * shared2 / variance
+            slowdown += shared1 * surprise
+            with_prompt = slowdown + added + shared2 * surprise
+            with_prompt = LIMIT if with_prompt > LIMIT else max(with_prompt, 1 / LIMIT)
+            slowdown = LIMIT if slowdown > LIMIT else max(slowdown, 1 / LIMIT)
+            overhead = max(overhead + shared0 * surprise, 0.0)
+            added = with_prompt - slowdown
+            now, of_prompts, on_top_ms = slowdown, with_prompt / slowdown, overhead * unit_ms
+        self._covariance, self._state = (c00, c01, c02, c11, c12, c22), (overhead, slowdown, added)
+        self.costs = self._nominal.corrected(slowdown=now, prompt_slowdown=of_prompts, overhead_ms=on_top_ms)
+        return predicted

@@ -8,6 +8,8 @@ Windows that begin with a piece of a prompt are a first token's, others a furthe
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Sequence
 from math import ceil
 
 import numpy as np
@@ -17,6 +19,7 @@ from serve.policies.budget import KINDS, Kind
 from serve.policies.deviation import Array, Deviation
 
 HORIZONS_MS = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0)
+HORIZONS = np.array(HORIZONS_MS)
 STEPS = 2048
 """The last so many count."""
 RENEWED = 128
@@ -33,8 +36,11 @@ class ElapsedTime:
 
     def __init__(self, *, attainment: float) -> None:
         self._attainment = attainment
-        self._predicted, self._passed = np.zeros(STEPS), np.zeros(STEPS)
-        self._prompt = np.zeros(STEPS, dtype=np.bool_)
+        self._predicted, self._passed, self._prompt = (
+            array("d", bytes(8 * STEPS)),
+            array("d", bytes(8 * STEPS)),
+            bytearray(STEPS),
+        )
         self._steps = 0
         self.deviation = self._learned()
 
@@ -46,46 +52,53 @@ class ElapsedTime:
         if self._steps % RENEWED == 0 or self._steps in (8, 16, 32, 64):
             self.deviation = self._learned()
 
+    def note_all(self, predicted_ms: Sequence[float], passed_ms: Sequence[float], *, prompt: bool) -> None:
+        """Of steps one after the other."""
+        for predicted, passed in zip(predicted_ms, passed_ms, strict=True):
+            self.note(predicted, passed, prompt=prompt)
+
     def _learned(self) -> Deviation:
         known, oldest = min(self._steps, STEPS), self._steps % STEPS if self._steps > STEPS else 0
         predicted, passed = (
-            np.concatenate([[0.0], np.cumsum(np.roll(times, -oldest)[:known])])
+            np.concatenate([[0.0], np.cumsum(np.roll(np.frombuffer(times), -oldest)[:known])])
             for times in (self._predicted, self._passed)
         )
-        prompt = np.roll(self._prompt, -oldest)[:known]
-        starts: dict[Kind, NDArray[np.int64]] = {
-            "ttft": np.flatnonzero(prompt),
-            "tpot": np.flatnonzero(~prompt),
-            "e2e": np.arange(known),
+        prompt = np.roll(np.frombuffer(self._prompt, dtype=np.bool_), -oldest)[:known]
+        prior = [(1.0, SPREAD)] * len(HORIZONS_MS)
+        e2e = self._windows(predicted, passed, np.arange(known), prior)
+        rows: dict[Kind, list[tuple[float, float]]] = {
+            "ttft": self._windows(predicted, passed, np.flatnonzero(prompt), e2e),
+            "tpot": self._windows(predicted, passed, np.flatnonzero(~prompt), e2e),
+            "e2e": e2e,
         }
-        rows: dict[Kind, list[tuple[float, float]]] = {kind: [] for kind in KINDS}
-        for horizon_ms in HORIZONS_MS:
-            every = self._window(predicted, passed, starts["e2e"], horizon_ms, (1.0, SPREAD))
-            rows["e2e"].append(every)
-            for kind in ("ttft", "tpot"):
-                rows[kind].append(self._window(predicted, passed, starts[kind], horizon_ms, every))
         return Deviation(
             horizons_ms=HORIZONS_MS,
             likely=tuple(tuple(middle for middle, _ in rows[kind]) for kind in KINDS),
             safe=tuple(tuple(max(upper, 1.02 * middle) for middle, upper in rows[kind]) for kind in KINDS),
         )
 
-    def _window(
-        self, predicted: Array, passed: Array, starts: NDArray[np.int64], horizon_ms: float, prior: tuple[float, float]
-    ) -> tuple[float, float]:
-        """The median and the upper quantile of the windows that begin at `starts`. predicted, passed: sums of steps."""
-        middle, upper = prior
+    def _windows(
+        self, predicted: Array, passed: Array, starts: NDArray[np.int64], prior: list[tuple[float, float]]
+    ) -> list[tuple[float, float]]:
+        """At each horizon the median and the upper quantile of the windows that begin at `starts`.
+
+        predicted, passed: sums of steps.
+        """
         if len(starts) > STARTS:
             starts = starts[np.linspace(0, len(starts) - 1, STARTS).astype(np.int64)]
-        stops = np.searchsorted(predicted, predicted[starts] + horizon_ms)
-        whole = stops < len(predicted)
-        starts, stops = starts[whole], stops[whole]
-        if not (n := len(starts)):
-            return middle, upper
-        spans = predicted[stops] - predicted[starts]
-        ratios = np.sort((passed[stops] - passed[starts]) / spans)
-        news = min(n, predicted[-1] / float(spans.mean()))  # windows that overlap are not all news
-        share = min(1.0, news / PRIOR)
-        middle += share * (float(ratios[n // 2]) - middle)
-        upper += share * (float(ratios[min(n, ceil((n + 1) * self._attainment)) - 1]) - upper)
-        return middle, upper
+        begun, last = predicted[starts], len(predicted) - 1
+        stops = np.searchsorted(predicted, begun + HORIZONS[:, None])
+        counts = (stops <= last).sum(axis=1).tolist()  # later ones are not over yet; at each horizon these are the last
+        stops = np.minimum(stops, last)
+        spans = predicted[stops] - begun
+        ratios = passed[stops] - passed[starts]
+        found = []
+        for n, span, ratio, (middle, upper) in zip(counts, spans, ratios, prior, strict=True):
+            share, low, high = 0.0, middle, upper
+            if n:
+                over = np.sort(ratio[:n] / span[:n])
+                news = min(n, predicted[-1] / float(span[:n].mean()))  # windows that overlap are not all news
+                share = min(1.0, news / PRIOR)
+                low, high = float(over[n // 2]), float(over[min(n, ceil((n + 1) * self._attainment)) - 1])
+            found.append((middle + share * (low - middle), upper + share * (high - upper)))
+        return found

@@ -5,6 +5,7 @@ An engine that rehearses before it serves teaches them what serving adds to the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from time import monotonic
 
 from lts_ray.runtime.step_costs import StepCosts
@@ -56,3 +57,11 @@ class LearnedTimes:
             self._elapsed.note(step.predicted_ms, took_ms, prompt=step.reads_prompt)
             self._correction.note(step.quiet_ms, took_ms, prompt=step.reads_prompt)
         return now, took_ms
+
+    def end_all(self, quiet_ms: Sequence[float], ends_s: Sequence[float], *, prompt: bool) -> None:
+        """Steps have run one after the other. quiet_ms: what each costs on a quiet node. ends_s: by the clock."""
+        begins_s, self._since = (self._since, *ends_s[:-1]), ends_s[-1]
+        if self._elapsed is not None:
+            took_ms = [(end - begin) * 1e3 for begin, end in zip(begins_s, ends_s, strict=True)]
+            predicted_ms = self._correction.note_all(quiet_ms, took_ms, prompt=prompt)
+            self._elapsed.note_all(predicted_ms, took_ms, prompt=prompt)

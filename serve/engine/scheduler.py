@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from math import inf
 
 from lts_ray.errors import LtsRayError
 from lts_ray.runtime.runtime import BLOCK_TOKENS
@@ -18,47 +18,13 @@ from lts_ray.runtime.segment import Segment
 from lts_ray.runtime.step_costs import StepCosts
 from lts_ray.submodel import Submodel
 from serve.engine.blocks import Blocks, blocks_needed
+from serve.engine.scheduled_request import ScheduledRequest
 from serve.engine.step import Part, Step, groups_of
 from serve.policies.capacity import Capacity
 from serve.policies.deviation import NO_DEVIATION, Deviation
 from serve.policies.menu import Menu, Option
 from serve.policies.policy import Job, Plan, Policy, Situation
 from serve.policies.request import Request, Resumed
-
-
-@dataclass(slots=True, eq=False)
-class _Entry:
-    id: int
-    request: Request
-    arrived_ms: float
-    tokens: list[int]
-    """Of its prompt and what it has produced."""
-    cached: int = 0
-    produced: int = 0
-    first_ms: float | None = None
-    option: Option | None = None
-    decodes: bool = False
-    _job: Job | None = None
-
-    @property
-    def job(self) -> Job:
-        """As policies see it: made when one is asked, which is not so in every step."""
-        if self._job is None:
-            self._job = Job(
-                id=self.id,
-                request=self.request,
-                arrived_ms=self.arrived_ms,
-                cached=self.cached,
-                produced=self.produced,
-                first_ms=self.first_ms,
-                option=self.option,
-            )
-        return self._job
-
-    def move(self, cached: int) -> None:
-        """So many of its tokens' places are written now."""
-        self.cached, self._job = cached, None
-        self.decodes = self.produced > 0 and len(self.tokens) - cached == 1
 
 
 class Scheduler:
@@ -71,8 +37,8 @@ class Scheduler:
         self.policy, self.capacity = policy, capacity
         self._menu = menu
         self._blocks = Blocks(n_blocks, prefix_cache=prefix_cache)
-        self._running: dict[int, _Entry] = {}
-        self._waiting: OrderedDict[int, _Entry] = OrderedDict()
+        self._running: dict[int, ScheduledRequest] = {}
+        self._waiting: OrderedDict[int, ScheduledRequest] = OrderedDict()
         # What the policy has said of them, and when; None once a request has come, gone or read a part of its prompt.
         self._plan: tuple[Policy, float, Plan] | None = None
 
@@ -118,7 +84,7 @@ class Scheduler:
         self._plan = None
         if resumed is not None:
             first_ms = None if resumed.first_s is None else resumed.first_s * 1e3
-            entry = _Entry(job.id, job.request, job.arrived_ms, [*prompt, *resumed.tokens], first_ms=first_ms)
+            entry = ScheduledRequest(job.id, job.request, job.arrived_ms, [*prompt, *resumed.tokens], first_ms=first_ms)
             entry.produced = len(resumed.tokens)
             self._waiting[job.id] = entry
             begun = sorted((entry for entry in self._waiting.values() if entry.produced), key=_arrival, reverse=True)
@@ -127,7 +93,7 @@ class Scheduler:
             return True
         if len(self._waiting) >= self.capacity.max_queue:
             return False
-        self._waiting[job.id] = _Entry(job.id, job.request, job.arrived_ms, list(prompt))
+        self._waiting[job.id] = ScheduledRequest(job.id, job.request, job.arrived_ms, list(prompt))
         return True
 
     def remove(self, id: int) -> None:
@@ -185,22 +151,47 @@ class Scheduler:
         self._plan = (self.policy, now_ms, plan)
         return plan
 
-    def took(self, step: Step, tokens: Mapping[int, int], now_ms: float) -> None:
+    def alike(self, step: Step) -> tuple[int, float]:
+        """How many steps right after this one have the same rows at the same widths, each with one token more: as many
+        as begin before the moment that is returned too, if no request comes or goes but at max_tokens.
+
+        Ask before the step is taken. Then it may stand for all of them in `took`.
+        """
+        running = self._running.values()
+        if step.decoded < len(running) or self._plan is None or step.preempted:
+            return 0, -inf
+        if self._waiting and len(running) < self.capacity.slots and step.decoded < self.capacity.chunk_tokens:
+            return 0, -inf  # one of those that wait may join
+        more = min([entry.request.max_tokens - entry.produced for entry in running]) - 1
+        while more and self._missing(more + 1) > self._blocks.available:
+            more //= 2
+        return more, self._plan[2].until_ms
+
+    def _missing(self, places: int) -> int:
+        """Blocks for so many more of every sequence that runs."""
+        entries = self._running.values()
+        return sum([blocks_needed(entry.cached + places) - len(self._blocks.table(entry.id)) for entry in entries])
+
+    def took(self, step: Step, tokens: Mapping[int, int], now_ms: float, *, times: int = 1) -> None:
         """The step has run. tokens: what each part that wanted logits made. Requests that have left are passed over.
 
-        The caller removes those that have ended, at max_tokens or before, ahead of the next step.
+        The caller removes those that have ended, at max_tokens or before, ahead of the next step. times: so many alike
+        steps have run, one after the other, each with these tokens.
         """
         for part in step.parts:
             entry = self._running.get(part.id)
             if entry is None:
                 continue
-            segment, stop = part.segment, part.segment.stop
-            self._blocks.wrote(part.id, entry.tokens, stop, segment.submodel)
+            segment = part.segment
+            stop = entry.cached + len(segment.tokens) + times - 1
             if segment.wants_logits:
-                entry.tokens.append(tokens[part.id])
-                entry.produced += 1
+                entry.tokens += [tokens[part.id]] * times
+                entry.produced += times
                 if entry.first_ms is None:
                     entry.first_ms = now_ms
+            if times > 1 or entry.cached % BLOCK_TOKENS == 0:  # it may be one that was not planned on its own
+                self._blocks.grow(part.id, stop)
+            self._blocks.wrote(part.id, entry.tokens, stop, segment.submodel)
             if not entry.decodes:
                 self._plan = None
             entry.option = part.option
@@ -275,7 +266,7 @@ def _most_blocks(request: Request) -> int:
     return blocks_needed(len(request.prompt) + request.max_tokens - 1)  # the last token is never run
 
 
-def _arrival(entry: _Entry) -> tuple[float, int]:
+def _arrival(entry: ScheduledRequest) -> tuple[float, int]:
     return entry.arrived_ms, entry.id
 
 
@@ -283,7 +274,7 @@ def _switches(before: Option | None, option: Option) -> bool:
     return before is not option and (before is None or before.submodel != option.submodel)
 
 
-def _part(entry: _Entry, option: Option, blocks: Blocks, n: int) -> Part:
+def _part(entry: ScheduledRequest, option: Option, blocks: Blocks, n: int) -> Part:
     """The next n tokens of the request."""
     start, stop = entry.cached, entry.cached + n
     segment = Segment(

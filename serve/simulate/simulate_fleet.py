@@ -16,6 +16,7 @@ from serve.autoscaling.autoscaler import Autoscaler
 from serve.fleet.fleet_engine import PENDING_S
 from serve.policies.policy import Policy
 from serve.routing.router import Router
+from serve.routing.shortlist import Shortlist
 from serve.simulate.agenda import Agenda
 from serve.simulate.fleet_run import FleetRun
 from serve.simulate.injected_fault import InjectedFault
@@ -84,7 +85,10 @@ class _Simulation:
         self._outcomes: list[Outcome | None] = [None] * len(arrivals)
         self._places: list[str | None] = [None] * len(arrivals)
         self._done = self._migrations = 0
-        self.replicas = SimulatedReplicas(kinds, self.agenda, start=self._start, lost=self._move)
+        shortlist = Shortlist(rng.spawn(1)[0])  # what is drawn for steps stays as it is
+        self.replicas = SimulatedReplicas(
+            kinds, self.agenda, shortlist, start=self._start, lost=self._move, changed=self._wake
+        )
 
     def played(self, progress: Callable[[float], None] | None) -> FleetRun:
         agenda, arrivals, count, told = self.agenda, enumerate(self._arrivals), len(self._arrivals), 0
@@ -99,7 +103,8 @@ class _Simulation:
                 coming = next(arrivals, None)
             for life in self._begun:
                 life.begin(now_ms)
-                if life.ends_ms < inf:
+                if life.ends_ms != life.awaited_ms:
+                    life.awaited_ms = life.ends_ms
                     agenda.at(life.ends_ms, partial(self._finish, life), ends_step=True)
             self._begun.clear()
             if progress is not None and self._done >= told:
@@ -111,14 +116,17 @@ class _Simulation:
         asked_ms, longest = self.agenda.now_ms, self._longest
         return SimulatedLife(kind, number, self._policy(), asked_ms=asked_ms, longest=longest, rng=self._rng)
 
+    def _wake(self, life: SimulatedLife) -> None:
+        self._begun[life] = None
+
     def _finish(self, life: SimulatedLife) -> None:
         if life.ends_ms > self.agenda.now_ms:
             return  # it is gone meanwhile
-        for served in life.finish():
+        for served in life.catch_up(self.agenda.now_ms):
             outcome = served.outcome(self.agenda.now_ms + life.kind.node.delivery_ms)
             life.ended(served, met=outcome.met)
             self._end(served, outcome)
-        self._begun[life] = None
+        self._wake(life)
         self.replicas.let_go(life)
 
     def _come(self, served: ServedRequest) -> None:
@@ -130,15 +138,21 @@ class _Simulation:
 
     def _place(self, served: ServedRequest) -> bool:
         """False where no replica has a place for it, or it is strict and none would keep its budget."""
-        taken_on, now_ms = served.placed > 0, self.agenda.now_ms
-        places = [life for life in self.replicas.usable.values() if taken_on or life.has_place]
-        views = [life.view(now_ms) for life in places if life.fits(served.request)]
+        taken_on, now_ms, lives = served.placed > 0, self.agenda.now_ms, self.replicas.usable
+
+        def load(id: str) -> float | None:
+            life = lives[id]
+            return life.load if (taken_on or life.has_place) and life.fits(served.request) else None
+
+        views = [lives[id].view(now_ms) for id in self.replicas.shortlist.draw(load)]
+        if not views and (open_to := [id for id in lives if load(id) is not None]):
+            views = [lives[open_to[0]].view(now_ms)]
         if not views:
             return False
         route = self._router.route(served.left(now_ms), views, shared={}, now_ms=now_ms)
         if served.request.strict and route.met is False and not taken_on:
             return False
-        life = self.replicas.usable[route.replica]
+        life = lives[route.replica]
         life.expect(served, now_ms)
         if not taken_on:
             self._places[served.number] = life.id
@@ -151,9 +165,9 @@ class _Simulation:
     def _hand_over(self, life: SimulatedLife, served: ServedRequest) -> None:
         if life.gone:
             return  # it goes on elsewhere
-        if not life.take(served):
+        if not life.take(served, self.agenda.now_ms):
             self._wait([served])
-        self._begun[life] = None
+        self._wake(life)
 
     def _wait(self, requests: Iterable[ServedRequest]) -> None:
         """For a replica."""

@@ -35,6 +35,8 @@ class SimulatedLife:
         self.id, self.kind, self.asked_ms = f"{kind.name}-{number}", kind, asked_ms
         self.up = self.drains = self.gone = False
         self.engine = SimulatedEngine(kind.node, policy, longest=longest, rng=rng)
+        self.awaited_ms = inf
+        """The last end of steps that was put on the agenda."""
         self.factors: list[float] = []
         """By which it alone is slow now."""
         self._served: dict[int, ServedRequest] = {}
@@ -73,8 +75,10 @@ class SimulatedLife:
         self._recent.came(now_ms / 1e3, served.request)
         self._view = None
 
-    def take(self, served: ServedRequest) -> bool:
+    def take(self, served: ServedRequest, now_ms: float) -> bool:
         """False where the queue is full after all."""
+        self.catch_up(now_ms)
+        self.engine.cut(now_ms)
         del self._coming[served.number]
         self._view, arrived_ms = None, served.arrival.at_ms
         if self.engine.submit(served.number, served.request, arrived_ms=arrived_ms, resumed=served.resumed):
@@ -84,39 +88,42 @@ class SimulatedLife:
         return False
 
     def begin(self, now_ms: float) -> None:
-        """Start a step, if there is something to do and none runs."""
+        """Start steps, if there is something to do and none runs."""
         if not self.gone:
             self.engine.begin(now_ms)
 
-    def finish(self) -> list[ServedRequest]:
-        """The step that runs is over, and it is `ends_ms`. Returns the requests that have ended with it."""
-        done, made, loss = [], self.engine.finish(), 0.0
-        now_ms = self.engine.now_ms
-        come_ms = now_ms + self.kind.node.delivery_ms
-        for part, ended in made:
-            name, served = part.option.name, self._served[part.id]
-            served.note(name, 1, come_ms)
+    def catch_up(self, now_ms: float) -> list[ServedRequest]:
+        """Steps that have ended by now are taken. Returns the requests that have ended with them."""
+        taken = self.engine.take(now_ms)
+        if taken is None:
+            return []
+        count, first_ms = len(taken.ends_ms), taken.ends_ms[0] + self.kind.node.delivery_ms
+        loss, made = 0.0, taken.made
+        for part in made:
+            name = part.option.name
+            self._served[part.id].note(name, count, first_ms)
             loss += self._losses[name]
-            if ended:
-                done.append(self._served.pop(part.id))
-        self._recent.made(now_ms / 1e3, len(made), loss)
-        return done
+        self._recent.made([end_ms / 1e3 for end_ms in taken.ends_ms], len(made), loss)
+        return [self._served.pop(id) for id in taken.ended]
 
     def ended(self, served: ServedRequest, *, met: bool) -> None:
         if served.request.bounded:
             self._recent.ended(self.engine.now_ms / 1e3, kept=met)
 
-    def end(self) -> list[ServedRequest]:
+    def end(self, now_ms: float) -> list[ServedRequest]:
         """It is gone. Returns the requests that it had."""
+        self.catch_up(now_ms)
         self.gone, lost, self._served, self._coming = True, list(self._served.values()), {}, {}
         return lost
 
-    def slow(self, factor: float) -> None:
+    def slow(self, factor: float, now_ms: float) -> None:
         """Steps that begin from now on take so many times as long as they would."""
-        self.engine.factor = factor
+        self.catch_up(now_ms)
+        self.engine.slow(factor, now_ms)
 
     def view(self, now_ms: float) -> ReplicaView:
         """Made anew once its jobs have changed, as an ingress does."""
+        self.catch_up(now_ms)
         changes = self.engine.changes
         if self._view is None or self._view[0] != changes:
             engine, node = self.engine, self.kind.node
@@ -132,11 +139,17 @@ class SimulatedLife:
             self._view = changes, view
         return self._view[1]
 
+    @property
+    def load(self) -> int:
+        """Requests that run and wait."""
+        return len(self._served)
+
     def counts(self) -> tuple[int, int]:
         """Requests that run, and that wait."""
         return self.engine.scheduler.counts
 
-    def load(self, now_ms: float) -> ReplicaLoad:
+    def report(self, now_ms: float) -> ReplicaLoad:
+        self.catch_up(now_ms)
         running, waiting = self.counts()
         return self._recent.load(now_ms / 1e3, running=running, waiting=waiting, sustained=self._sustained())
 

@@ -10,6 +10,7 @@ from math import prod
 from lts_ray.errors import LtsRayError
 from serve.autoscaling.autoscaler import Autoscaler
 from serve.autoscaling.fleet_state import FleetState, KindState
+from serve.routing.shortlist import Shortlist
 from serve.simulate.agenda import Agenda
 from serve.simulate.fleet_run import FleetDecision, FleetSample, KindSample
 from serve.simulate.injected_fault import InjectedFault
@@ -57,16 +58,23 @@ class SimulatedReplicas:
         self,
         kinds: Sequence[SimulatedKind],
         agenda: Agenda,
+        shortlist: Shortlist,
         *,
         start: Callable[[SimulatedKind, int], SimulatedLife],
         lost: Callable[[Sequence[ServedRequest]], None],
+        changed: Callable[[SimulatedLife], None],
     ) -> None:
-        """start: makes the so-many-th replica of a kind, asked for now. lost: gets the requests of one that is gone."""
+        """start: makes the so-many-th replica of a kind, asked for now. lost: gets the requests of one that is gone.
+
+        changed: told of one whose steps end at other times than they would have.
+        """
         self.usable: dict[str, SimulatedLife] = {}
         """By id, those that a request may go to."""
+        self.shortlist = shortlist
+        """Of these."""
         self.samples: list[FleetSample] = []
         self.decisions: list[FleetDecision] = []
-        self._agenda, self._start, self._lost = agenda, start, lost
+        self._agenda, self._start, self._lost, self._changed = agenda, start, lost, changed
         self._fleets = {kind.name: _Fleet(kind, kind.replicas, []) for kind in kinds}
         for fleet in self._fleets.values():
             for _ in range(fleet.target):
@@ -123,7 +131,7 @@ class SimulatedReplicas:
                 cost_per_hour=kind.cost_per_hour,
                 start_s=kind.start_s,
                 target=fleet.target,
-                replicas={life.id: life.load(self._agenda.now_ms) for life in fleet.serving() if not life.drains},
+                replicas={life.id: life.report(self._agenda.now_ms) for life in fleet.serving() if not life.drains},
             )
 
         return FleetState(
@@ -152,7 +160,7 @@ class SimulatedReplicas:
     def _serve(self, fleet: _Fleet, life: SimulatedLife) -> None:
         if not life.gone:
             life.serve(self._agenda.now_ms)
-            life.slow(prod(fleet.factors))
+            life.slow(prod(fleet.factors), self._agenda.now_ms)
             self._count_usable()
 
     def let_go(self, life: SimulatedLife) -> None:
@@ -164,7 +172,7 @@ class SimulatedReplicas:
         fleet = self._fleets[life.kind.name]
         fleet.lives.remove(life)
         fleet.hours += (self._agenda.now_ms - life.asked_ms) / HOUR_MS
-        lost = life.end()
+        lost = life.end(self._agenda.now_ms)
         self._count_usable()
         self._lost(lost)
 
@@ -172,7 +180,12 @@ class SimulatedReplicas:
         """As an ingress has it: those that are to leave only where there is no other."""
         serving = [life for fleet in self._fleets.values() for life in fleet.serving()]
         usable = [life for life in serving if not life.drains] or serving
-        self.usable = {life.id: life for life in usable}
+        before, self.usable = self.usable, {life.id: life for life in usable}
+        for id in before:
+            if id not in self.usable:
+                self.shortlist.leave(id)
+        for life in usable:
+            self.shortlist.join(life.id, life.kind.name)
 
     def _kill(self, fleet: _Fleet, fault: InjectedFault) -> None:
         for life in _meant(fleet, fault):
@@ -184,7 +197,8 @@ class SimulatedReplicas:
 
         def set_all() -> None:
             for life in fleet.serving():
-                life.slow(prod([*fleet.factors, *life.factors]))
+                life.slow(prod([*fleet.factors, *life.factors]), self._agenda.now_ms)
+                self._changed(life)
 
         def pass_by() -> None:
             for factors in lists:
