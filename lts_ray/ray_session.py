@@ -21,7 +21,7 @@ import grpc  # type: ignore[import-untyped]
 import ray
 from ray._private.grpc_utils import init_grpc_channel
 from ray._private.services import canonicalize_bootstrap_address
-from ray._private.state import state
+from ray.autoscaler.v2.utils import is_autoscaler_v2
 from ray.cluster_utils import Cluster
 from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 
@@ -211,26 +211,33 @@ def _check_alive(address: str) -> None:
 
 def check_room(
     count: int, needed: Mapping[str, float], *, what: str, fits: Callable[[Mapping[str, str]], bool] = lambda _: True
-) -> None:
+) -> str | None:
     """Raise LtsRayError where Ray would wait for ever: the nodes, were they idle, have no room for `count` of these.
 
-    needed: resources of each. fits: whether a node with these labels will do. A cluster that adds nodes is not judged.
+    needed: resources of each. fits: whether a node with these labels will do. Where an autoscaler may add nodes, the
+    problem is returned, as one line.
     """
-    if state.get_max_resources_from_cluster_config() is not None:
-        return
     nodes = [node for node in ray.nodes() if node["Alive"]]
     able = [node["Resources"] for node in nodes if fits(node["Labels"])]
-    room = sum(min(int(own.get(name, 0) // amount) for name, amount in needed.items()) for own in able)
-    if room < count:
-        shown = []
-        for node in nodes:
-            labels = {key: value for key, value in node["Labels"].items() if not key.startswith("ray.io/")}
-            own = {name: node["Resources"].get(name, 0) for name in needed}
-            shown.append(f"{labels} with {own}" if labels else str(own))
-        raise LtsRayError(
-            f"{what}: {count} of {dict(needed)} each are asked for, and {room} have room on the cluster's {len(nodes)} "
-            f"nodes: {'; '.join(shown)}"
-        )
+    if (room := sum(min(int(own.get(name, 0) // amount) for name, amount in needed.items()) for own in able)) >= count:
+        return None
+    shown = []
+    for node in nodes:
+        labels = {key: value for key, value in node["Labels"].items() if not key.startswith("ray.io/")}
+        own = {name: node["Resources"].get(name, 0) for name in needed}
+        shown.append(f"{labels} with {own}" if labels else str(own))
+    problem = (
+        f"{what}: {count} of {dict(needed)} each are asked for, and {room} have room on the cluster's {len(nodes)} "
+        f"nodes: {'; '.join(shown)}"
+    )
+    if not has_autoscaler():
+        raise LtsRayError(problem)
+    return problem
+
+
+def has_autoscaler() -> bool:
+    """Whether the cluster may grow for what waits: Ray's autoscaler of version 2, which scales for labels, runs."""
+    return bool(is_autoscaler_v2(fetch_from_server=True))
 
 
 @dataclass(frozen=True, kw_only=True)

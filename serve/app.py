@@ -100,7 +100,8 @@ def application(args: ServeArgs) -> Application:
     args = args.of_kind(kinds[0]) if kinds else args
     target = args.check()
     options, counts = actor_options(args, target), count_options(args)
-    check_placed(args, options)
+    for line in check_placed(args, options):
+        print(f"warning: {line}", file=sys.stderr)
     deployment = serve.deployment(
         ElasticServer,
         name="elastic",

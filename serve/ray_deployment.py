@@ -50,11 +50,15 @@ def count_options(args: ServeArgs) -> dict[str, Any]:
     return {"num_replicas": "auto", "autoscaling_config": given}
 
 
-def check_placed(args: ServeArgs, options: Mapping[str, Any]) -> None:
-    """Raise LtsRayError for replicas that would wait for a node for ever. It does not judge what it cannot know."""
+def check_placed(args: ServeArgs, options: Mapping[str, Any]) -> list[str]:
+    """Raise LtsRayError for replicas that would wait for a node for ever. It does not judge what it cannot know.
+
+    A line where they wait for one that the cluster's autoscaler is to bring.
+    """
     first = (args.autoscaling_config or {}).get("min_replicas", 1) if args.is_autoscaled else args.num_replicas
-    if ray.is_initialized():  # as in `serve deploy` and `lts-ray serve`; `serve run` builds before it connects
-        _check_room(first or 1, options, what="replicas")
+    if not ray.is_initialized():  # `serve run` builds before it connects; `serve deploy` and `lts-ray serve` do not
+        return []
+    return _check_room(first or 1, options, what="replicas")
 
 
 def check_kinds(kinds: Sequence[NodeKind], options: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -64,7 +68,7 @@ def check_kinds(kinds: Sequence[NodeKind], options: Sequence[Mapping[str, Any]])
         return waiting
     for kind, own in zip(kinds, options, strict=True):
         try:
-            _check_room(kind.min_replicas or 1, own, what=f"replicas of kind {kind.name!r}")
+            waiting += _check_room(kind.min_replicas or 1, own, what=f"replicas of kind {kind.name!r}")
         except LtsRayError as error:
             if kind.min_replicas:
                 raise
@@ -74,11 +78,12 @@ def check_kinds(kinds: Sequence[NodeKind], options: Sequence[Mapping[str, Any]])
     return waiting
 
 
-def _check_room(count: int, options: Mapping[str, Any], *, what: str) -> None:
+def _check_room(count: int, options: Mapping[str, Any], *, what: str) -> list[str]:
     needed = {"CPU": float(options["num_cpus"]), **({"GPU": 1.0} if "num_gpus" in options else {})}
     selector = options.get("label_selector", {})
     where = f" on nodes with {selector} (anywhere=true ignores that)" if selector else ""
-    check_room(count, needed, what=what + where, fits=partial(labels_match, selector))
+    lack = check_room(count, needed, what=what + where, fits=partial(labels_match, selector))
+    return [f"the cluster's autoscaler is to bring nodes: {lack}"] if lack else []
 
 
 def log_to_stderr() -> None:

@@ -165,17 +165,17 @@ def test_what_no_node_will_ever_hold_is_told_with_what_there_is(
         return {"Alive": alive, "Labels": labels | {"ray.io/x": "1"}, "Resources": {"CPU": cpus, "memory": 1e9}}
 
     monkeypatch.setattr(ray, "nodes", lambda: [node(2.0, True, role="a"), node(1.0, True), node(64.0, False)])
-    monkeypatch.setattr(ray_session.state, "get_max_resources_from_cluster_config", lambda: None)
+    monkeypatch.setattr(ray_session, "has_autoscaler", lambda: False)
 
-    def check() -> None:
+    def check() -> str | None:
         fits = (lambda own: True) if labels is None else lambda own: labels.items() <= own.items()
-        check_room(count, needed, what="workers", fits=fits)
+        return check_room(count, needed, what="workers", fits=fits)
 
     if message is None:
-        check()
+        assert check() is None
         return
     with pytest.raises(LtsRayError) as refused:
         check()
     assert message in str(refused.value)
-    monkeypatch.setattr(ray_session.state, "get_max_resources_from_cluster_config", lambda: {"CPU": 99})
-    check()  # nodes that are not there yet may come
+    monkeypatch.setattr(ray_session, "has_autoscaler", lambda: True)
+    assert check() == str(refused.value)  # nodes that are not there yet may come

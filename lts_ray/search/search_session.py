@@ -63,10 +63,6 @@ class SearchSession(Generic[Candidate]):
         """The next candidate; None when there is none now (see AskTell.ask)."""
         return self._again.pop(0) if self._again else self._search.ask()
 
-    def claim(self, candidate: Candidate) -> None:
-        """Take a candidate that `ask` would give again after a resume: a trial has it already."""
-        self._again = [asked for asked in self._again if asked != candidate]
-
     def record(self, candidate: Candidate, outcome: Outcome) -> None:
         """Log an outcome, then go on with it. A second one for the same candidate is ignored."""
         if candidate in self.outcomes:

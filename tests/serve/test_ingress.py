@@ -105,7 +105,7 @@ def test_an_ingress_comes_up_with_its_first_replica_and_says_what_it_waits_for(
     monkeypatch.setattr("serve.ray_fleet.sleep", lambda seconds: None)
     monkeypatch.setattr("serve.ray_deployment.ray.is_initialized", lambda: True)
     monkeypatch.setattr("lts_ray.ray_session.ray.nodes", lambda: [node])
-    monkeypatch.setattr("lts_ray.ray_session.state.get_max_resources_from_cluster_config", lambda: None)
+    monkeypatch.setattr("lts_ray.ray_session.has_autoscaler", lambda: False)
     registry = Known()
     with caplog.at_level("ERROR", logger="serve.ray_fleet"):
         _wait_for_replica(registry, "f", args, args.node_kinds())

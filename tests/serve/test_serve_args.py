@@ -89,13 +89,13 @@ def test_a_named_target_places_the_replicas_and_an_unknown_one_is_refused(model_
 
 
 def test_replicas_that_no_node_will_hold_are_refused_where_the_nodes_are_known(
-    model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As in `serve deploy`, which builds on the cluster; Ray would let them wait for ever."""
     node = {"Alive": True, "Labels": {"role": "large"}, "Resources": {"CPU": 2.0}}
     monkeypatch.setattr("serve.app.ray.is_initialized", lambda: True)
     monkeypatch.setattr("lts_ray.ray_session.ray.nodes", lambda: [node])
-    monkeypatch.setattr("lts_ray.ray_session.state.get_max_resources_from_cluster_config", lambda: None)
+    monkeypatch.setattr("lts_ray.ray_session.has_autoscaler", lambda: False)
     few = {"model": model_dir, "num_replicas": "2"}
     assert application(read_record(ServeArgs, few)) is not None
     with pytest.raises(LtsRayError, match=r"2 of {'CPU': 2.0} each are asked for, and 1 have room .*{'CPU': 2.0}"):
@@ -104,6 +104,10 @@ def test_replicas_that_no_node_will_hold_are_refused_where_the_nodes_are_known(
     with pytest.raises(LtsRayError, match=r"with {'role': 'small'} \(anywhere=true ignores that\): .*'role': 'large'"):
         application(read_record(ServeArgs, placed))
     assert application(read_record(ServeArgs, placed | {"anywhere": "true"})) is not None
+    monkeypatch.setattr("lts_ray.ray_session.has_autoscaler", lambda: True)
+    assert application(read_record(ServeArgs, placed)) is not None
+    said = "warning: the cluster's autoscaler is to bring nodes: replicas on nodes with {'role': 'small'}"
+    assert capsys.readouterr().err.startswith(said)
 
 
 @pytest.fixture
@@ -195,12 +199,19 @@ def test_a_kind_without_a_node_is_one_line_unless_it_may_wait(
     monkeypatch.setattr("serve.app.ray.is_initialized", lambda: True)
     monkeypatch.setattr("serve.app.ray.get_runtime_context", lambda: SimpleNamespace(get_task_id=lambda: None))
     monkeypatch.setattr("lts_ray.ray_session.ray.nodes", lambda: [node])
-    monkeypatch.setattr("lts_ray.ray_session.state.get_max_resources_from_cluster_config", lambda: None)
+    monkeypatch.setattr("lts_ray.ray_session.has_autoscaler", lambda: False)
     given = {key: str(value) for key, value in two_kinds.items()} | {"kinds": "", "fleet": fleet_file(tmp_path, *kinds)}
     with nullcontext() if message.startswith("warning") else pytest.raises(SystemExit, match="2"):
         build(given)
     (line,) = capsys.readouterr().err.splitlines()
     assert re.search(message, line)
+    monkeypatch.setattr("lts_ray.ray_session.has_autoscaler", lambda: True)
+    build(given)
+    lines = capsys.readouterr().err.splitlines()
+    assert all(
+        each.startswith("warning: the cluster's autoscaler is to bring nodes: replicas of kind") for each in lines
+    )
+    assert len(lines) == (0 if "together" in message else len(kinds) - ("threads" not in kinds[0]))
 
 
 @pytest.mark.parametrize("name", ["nope", "x" * 5_000], ids=["missing", "too long"])

@@ -27,11 +27,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from lts_ray.errors import LtsRayError
 from lts_ray.measurement.measurement import Failed, Measurement
 from lts_ray.measurement.on_ray.actor import LossActor, MeasurementActor, host_identity
+from lts_ray.measurement.on_ray.asked_nodes import AskedNodes
 from lts_ray.measurement.on_ray.dispatcher import Dispatcher
 from lts_ray.measurement.on_ray.pinned_worker import DiedError, PinnedWorker, PoolStatus
 from lts_ray.measurement.on_ray.selector import ClusterNode, needed_resources, place, vacancies, waiting_message
 from lts_ray.measurement.outcome import Evaluation, outcome_to_json
 from lts_ray.measurement.workload import Workload
+from lts_ray.ray_session import has_autoscaler
 from lts_ray.target import Target
 
 logger = logging.getLogger(__name__)
@@ -72,10 +74,14 @@ class RayProcess:
 
 
 class MeasurementPool:
-    def __init__(self, workload: Workload, targets: tuple[Target, ...], driver_node_id: str) -> None:
+    def __init__(
+        self, workload: Workload, targets: tuple[Target, ...], driver_node_id: str, *, grows: bool = False
+    ) -> None:
+        """grows: whether the cluster's autoscaler is asked for nodes for targets that have none."""
         self._workload, self._targets, self._driver_node_id = workload, targets, driver_node_id
         self._actor = ray.remote(workload.actor_class or MeasurementActor)
         self._dispatcher, self._host = Dispatcher(clock=time.monotonic), host_identity()
+        self._asked, self._grows = AskedNodes(), grows
         self._nodes: list[ClusterNode] = []
         self._watcher: asyncio.Task[None] | None = None
         self._tickets: defaultdict[str, asyncio.Future[tuple[Any, float | None]]] = defaultdict(asyncio.Future)
@@ -87,14 +93,19 @@ class MeasurementPool:
         return self._workload.blocks is not None
 
     async def start(self) -> Failed | None:
-        """Start all actors at once. A target that has none then is a failure; the first, or None."""
+        """Start all actors at once. A target that has none then is a failure; the first, or None.
+
+        Where an autoscaler may bring a node, it is waited for; what it says soon that it cannot is a failure, too.
+        """
         await self._look()
+        if (refused := await self._asked.refused(self._targets, within_s=PLACEMENT_S)) is not None:
+            return refused
         self._watcher = asyncio.create_task(self._watch())
         workers = tuple(self._dispatcher.workers)
         await asyncio.gather(*(worker.tried.wait() for worker in workers))
         for name in (*([LOSS] if self._computes_loss else []), *(target.name for target in self._targets)):
             mine = [worker for worker in workers if worker.target == name]
-            if all(worker.started_s is None for worker in mine):
+            if (mine or not self._grows) and all(worker.started_s is None for worker in mine):
                 problems = [f"{worker.place}: {worker.problem or 'its node left'}" for worker in mine]
                 return Failed(reason=problems[0] if problems else f"target {name!r}: its nodes left")
         return None
@@ -104,6 +115,7 @@ class MeasurementPool:
         placed = {worker.target for worker in workers if worker.state != "lost"}
         without = [
             waiting_message(target, self._nodes, waiting=waiting[target.name], local_node_id=self._driver_node_id)
+            + ("; the cluster's autoscaler is asked for one" if self._asked.waits_for(target) else "")
             for target in self._targets
             if target.name not in placed
         ]
@@ -178,6 +190,9 @@ class MeasurementPool:
         of_targets = {(name, node_id) for name, node_id in taken if name != LOSS}
         for target, node in vacancies(self._targets, self._nodes, taken=of_targets, local_node_id=here):
             self._dispatcher.add(self._worker(target, node))
+        if self._grows:
+            placed = {worker.target for worker in self._dispatcher.workers if worker.state != "lost"}
+            self._asked.ask([each for each in self._targets if not (each.local or each.name in placed)])
         self._dispatcher.dispatch()
 
     def _worker(self, target: Target, node: ClusterNode) -> PinnedWorker:
@@ -196,15 +211,16 @@ class MeasurementPool:
 def start_pool(workload: Workload, targets: tuple[Target, ...]) -> Any:
     """Start the pool on the driver's node and return its handle.
 
-    Raises LtsRayError within ten seconds when a target has no node, and later when an actor cannot start.
+    Raises LtsRayError within ten seconds when a target has no node, and later when an actor cannot start, or when the
+    cluster's autoscaler has no node for a target.
     """
-    here = ray.get_runtime_context().get_node_id()
-    wait_for_nodes(targets, local_node_id=here)
+    here, grows = ray.get_runtime_context().get_node_id(), has_autoscaler()
+    wait_for_nodes([target for target in targets if target.local or not grows], local_node_id=here)
     payload, blocks = (None if value is None else ray.put(value) for value in (workload.payload, workload.blocks))
     pool = (
         ray.remote(MeasurementPool)
         .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False))
-        .remote(replace(workload, payload=payload, blocks=blocks), targets, here)
+        .remote(replace(workload, payload=payload, blocks=blocks), targets, here, grows=grows)
     )
     failure = ray.get(pool.start.remote())
     if failure is not None:

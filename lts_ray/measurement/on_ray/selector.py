@@ -48,6 +48,12 @@ def needed_resources(target: Target) -> dict[str, float]:
     return {**gpu, **target.resources}
 
 
+def needed_node(target: Target) -> dict[str, float]:
+    """What a node must have for it, were all of it free."""
+    needed = {name: float(amount) for name, amount in needed_resources(target).items() if amount}
+    return needed | {"CPU": max(needed.get("CPU", 0.0), float(target.threads))}
+
+
 def vacancies(
     targets: Sequence[Target], nodes: Sequence[ClusterNode], *, taken: Collection[tuple[str, str]], local_node_id: str
 ) -> list[tuple[Target, ClusterNode]]:
@@ -125,9 +131,7 @@ def _fits(target: Target, node: ClusterNode, local_node_id: str) -> bool:
 
 def _is_able(target: Target, node: ClusterNode, local_node_id: str) -> bool:
     """Whether the node would do, were its resources free."""
-    needed = needed_resources(target)
-    needed["CPU"] = max(needed.get("CPU", 0.0), float(target.threads))
-    return _fits(target, node, local_node_id) and _holds(node.resources, needed)
+    return _fits(target, node, local_node_id) and _holds(node.resources, needed_node(target))
 
 
 def _free(node: ClusterNode, held: Sequence[Mapping[str, float]]) -> dict[str, float]:

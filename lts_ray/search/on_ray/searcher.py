@@ -10,18 +10,15 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable, Hashable
-from pathlib import Path
 from typing import Any
 
 from ray.tune.search import Searcher
 
 from lts_ray.errors import LtsRayError
-from lts_ray.files import read_json, write_json
 from lts_ray.measurement.outcome import outcome_from_json
 from lts_ray.search.on_ray.trial import OUTCOME, TICKET
 from lts_ray.search.search_session import SearchSession
 
-SCHEMA = 2
 Offer = Callable[[str, Hashable | None], None]
 """Called with a ticket and its candidate; None: there is nothing left to evaluate, or what it has is given up."""
 
@@ -65,24 +62,7 @@ class LtsSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
         self._hand_out()
 
     def save(self, checkpoint_path: str) -> None:
-        """The book of trials; the outcomes are in the session's log."""
-        trials = {trial_id: self._session.plan.space.to_json(candidate) for trial_id, candidate in self._trials.items()}
-        state = {"schema": SCHEMA, "trials": trials, "waiting": list(self._waiting)}
-        write_json(Path(checkpoint_path), state)
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Into a searcher around the same session, resumed; what has no outcome is offered again."""
-        state = read_json(Path(checkpoint_path), what="searcher state")
-        if state.get("schema") != SCHEMA:
-            raise LtsRayError(f"searcher state {checkpoint_path} has schema {state.get('schema')}; expected {SCHEMA}")
-        space = self._session.plan.space
-        self._trials = {str(trial_id): space.from_json(candidate) for trial_id, candidate in state["trials"].items()}
-        self._waiting = deque(str(trial_id) for trial_id in state["waiting"])
-        for trial_id, candidate in self._trials.items():
-            self._session.claim(candidate)
-            if candidate not in self._session.outcomes:
-                self._offer(trial_id, candidate)
-        self._hand_out()
+        """Nothing: the session's log is the state."""
 
     def _hand_out(self) -> None:
         """Candidates for the tickets that wait, as far as there are any; when it is over, nothing for the rest."""
