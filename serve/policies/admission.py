@@ -7,12 +7,10 @@ from copy import copy
 from dataclasses import dataclass, replace
 from math import ceil
 
-import numpy as np
-
 from lts_ray.runtime.step_costs import StepCosts
 from serve.policies.budget import Budget, Kind, Timing
 from serve.policies.deviation import Deviation
-from serve.policies.forecast import Forecast, Foreseeing, forecast
+from serve.policies.forecast import Forecast, forecast, foresees
 from serve.policies.menu import Menu, Option
 from serve.policies.policy import Job, Plan, Policy, Situation
 
@@ -35,8 +33,14 @@ class Choice:
 
 def judge(situation: Situation, job: Job, menu: Menu, costs: StepCosts, policy: Policy) -> Choice:
     """What `job` gets if it joins the queue now. The policy is left as it is: it may remember what it decided last."""
-    joined = replace(situation, waiting=(*situation.waiting, job))
-    plan, predicted = _foresee(copy(policy), joined, menu, costs)
+    joined = Situation(
+        now_ms=situation.now_ms,
+        running=situation.running,
+        waiting=(*situation.waiting, job),
+        capacity=situation.capacity,
+        deviation=situation.deviation,
+    )
+    plan, predicted = _foresee(policy, joined, menu, costs)
     budget, timing, narrowest = job.request.budget, predicted.timing(job.id, 0), predicted.timing(job.id, -1)
     met = budget.holds(timing) and budget.holds(_safely(narrowest, budget, situation.deviation)) if budget else None
     return Choice(option=plan.options[job.id], predicted=timing, met=met, forecast=predicted)
@@ -50,8 +54,8 @@ def on_admission(
     options: of the jobs in the step that begins; a policy without a forecast of its own is taken to go on so. The
     policy is left as it is.
     """
-    if isinstance(policy, Foreseeing):
-        return copy(policy).foresee(situation, menu, costs)[1]
+    if foresees(policy):
+        return policy.foresee(situation, menu, costs)[1]
     widths = {job.id: options.get(job.id, job.option or menu.universal).neurons for job in situation.jobs}
     order = [job.id for job in situation.waiting]
     return forecast(situation, order=order, widths=widths, caps=[0], costs=costs)
@@ -91,10 +95,12 @@ def drain_s(situation: Situation, costs: StepCosts) -> int:
 
 
 def _foresee(policy: Policy, situation: Situation, menu: Menu, costs: StepCosts) -> tuple[Plan, Forecast]:
-    """The policy's own forecast where it has one; else all go on at the width of the plan, under any cap."""
-    if isinstance(policy, Foreseeing):
+    """The policy's own forecast where it has one; else all go on at the width of the plan, under any cap.
+
+    The policy is left as it is."""
+    if foresees(policy):
         return policy.foresee(situation, menu, costs)
-    plan = policy.plan(situation, menu, costs)
+    plan = copy(policy).plan(situation, menu, costs)
     widths = {job.id: plan.options[job.id].neurons for job in situation.jobs}
     return plan, forecast(situation, order=plan.order, widths=widths, caps=[0], costs=costs)
 
@@ -102,7 +108,7 @@ def _foresee(policy: Policy, situation: Situation, menu: Menu, costs: StepCosts)
 def _safely(timing: Timing, budget: Budget, deviation: Deviation) -> Timing:
     """What it comes to as often as budgets are to be kept, of the kinds that the budget has."""
     ahead: dict[Kind, float] = {"ttft": timing.ttft_ms, "tpot": timing.e2e_ms - timing.ttft_ms, "e2e": timing.e2e_ms}
-    safe = {kind: float(deviation.at(kind, np.array(ahead[kind]))[1]) for kind in budget.items()}
+    safe = {kind: deviation.then(kind, ahead[kind])[1] for kind in budget.items()}
     return replace(timing, **{f"{kind}_ms": getattr(timing, f"{kind}_ms") * safe[kind] for kind in safe})
 
 

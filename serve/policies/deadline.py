@@ -118,31 +118,29 @@ class DeadlinePolicy:
         return jobs > situation.capacity.slots and 0 <= passed_ms < self.thresholds.spacing_ms * jobs
 
     def _decide(self, situation: Situation, menu: Menu, costs: StepCosts) -> _Decision:
-        waiting = situation.waiting
-        if len(waiting) > 1:
-            by_id = {job.id: job for job in waiting}
-            waiting = tuple([by_id[id] for id in queue_order(situation, pace(situation, menu, costs), self.thresholds)])
+        waiting = situation.waiting if len(situation.waiting) < 2 else self._in_order(situation, menu, costs)
         decide = self._decide_slowly if compiled.decision is None else self._decide_compiled
         return decide(situation, waiting, menu, costs)
+
+    def _in_order(self, situation: Situation, menu: Menu, costs: StepCosts) -> tuple[Job, ...]:
+        running, waiting, now_ms = situation.running, situation.waiting, situation.now_ms
+        if compiled.decision is not None:
+            given = running, waiting, now_ms, situation.capacity, menu, costs, self.thresholds
+            ordered: tuple[Job, ...] | None = compiled.decision.order(*given)
+            if ordered is not None:
+                return ordered
+        places = queue_order(situation, pace(situation, menu, costs), self.thresholds)
+        return tuple(sorted(waiting, key=lambda job: places.index(job.id)))
 
     def _decide_compiled(
         self, situation: Situation, waiting: tuple[Job, ...], menu: Menu, costs: StepCosts
     ) -> _Decision:
         assert compiled.decision is not None
         start, stop, _ = slice(*self.span).indices(len(menu.elastic))
-        running, now_ms = situation.running, situation.now_ms
+        running, now_ms, wait = situation.running, situation.now_ms, _wait(self.last)
+        deciding = running, waiting, now_ms, situation.capacity, menu, start, stop, costs, situation.deviation
         jobs, fixed, late, held, every, wait, cap, alone, together, nearest_ms, *tables = compiled.decision.decide(
-            running,
-            waiting,
-            now_ms,
-            situation.capacity,
-            menu,
-            start,
-            stop,
-            costs,
-            situation.deviation,
-            self.thresholds,
-            self._wait,
+            *deciding, self.thresholds, wait
         )
         return _Decision(
             at_ms=now_ms,
@@ -156,13 +154,8 @@ class DeadlinePolicy:
             late=late,
             holding=Holding(ids=held, every=every, wait=wait) if held else NONE_HELD,
             jobs_ahead=(*running, *waiting),
-            tables=(tables[0], tables[1]),
+            tables=tuple(tables),
         )
-
-    @property
-    def _wait(self) -> int:
-        """Until held rows run again, if there are any."""
-        return 0 if self.last is None else _next(self.last.holding).wait
 
     def _until_ms(self, now_ms: float, nearest_ms: float, jobs: int) -> float:
         left_ms = self.thresholds.renewed * (nearest_ms - now_ms)
@@ -215,7 +208,7 @@ class DeadlinePolicy:
         ids = frozenset(job.id for job in wide if job.decodes)
         if not ids or len(ids) == len(situation.running):
             return best
-        wait = self._wait
+        wait = _wait(self.last)
         for every in self.thresholds.hold_every:
             saved = float(best[2].sum(axis=1).max())
             if saved > sum(job.bounded for job in jobs) - self.thresholds.hold_worth:
@@ -257,6 +250,11 @@ def _holds(decision: _Decision, situation: Situation) -> bool:
 def _next(holding: Holding) -> Holding:
     """One step later."""
     return replace(holding, wait=(holding.wait - 1) % holding.every) if holding.ids else NONE_HELD
+
+
+def _wait(last: _Decision | None) -> int:
+    """Until held rows run again, if there are any."""
+    return 0 if last is None else _next(last.holding).wait
 
 
 def _group(job: Job, menu: Menu, chunk_tokens: int) -> Group:

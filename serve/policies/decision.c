@@ -18,7 +18,7 @@ static PyObject *s_id, *s_request, *s_arrived_ms, *s_cached, *s_produced, *s_fir
 static PyObject *s_slots, *s_chunk_tokens, *s_neurons, *s_universal, *s_elastic;
 static PyObject *s_grid, *s_base, *s_neuron, *s_head, *s_attended, *s_prompt_attended, *s_slowdown;
 static PyObject *s_prompt_slowdown, *s_overhead_ms, *s_horizons_ms, *s_likely, *s_safe;
-static PyObject *s_hopeless, *s_worth, *s_worth_most, *s_hold_worth, *s_hold_every, *s_free;
+static PyObject *s_hopeless, *s_worth, *s_worth_most, *s_hold_worth, *s_hold_every, *s_free, *s_unbudgeted_ms, *s_late_ms;
 
 /* Memory of one call, freed as a whole. */
 typedef struct arena {
@@ -144,22 +144,27 @@ static int read_deviation(PyObject *object, arena *a, deviation *d) {
                : 0;
 }
 
-/* Its odds: 0 with less than `hopeless` times what is likely, 1 with what is safe, evenly between, and above. */
-static double chance(const deviation *d, int kind, double left_ms, double needed_ms, double hopeless) {
-    if (needed_ms < 1e-9) needed_ms = 1e-9;
-    const double ahead = log(needed_ms), *likely = d->likely[kind], *safe = d->safe[kind];
+/* What is likely, and safe, that far ahead. */
+static void stray(const deviation *d, int kind, double ahead_ms, double *middle, double *upper) {
+    const double ahead = log(ahead_ms < 1e-9 ? 1e-9 : ahead_ms), *likely = d->likely[kind], *safe = d->safe[kind];
     Py_ssize_t right = 0;
     while (right < d->points && d->horizons[right] <= ahead) right++;
-    double middle, upper;
     if (right == 0 || right == d->points) {
         const Py_ssize_t end = right ? right - 1 : 0;
-        middle = likely[end];
-        upper = safe[end];
+        *middle = likely[end];
+        *upper = safe[end];
     } else {
         const double low = d->horizons[right - 1], share = (ahead - low) / (d->horizons[right] - low);
-        middle = likely[right - 1] + share * (likely[right] - likely[right - 1]);
-        upper = safe[right - 1] + share * (safe[right] - safe[right - 1]);
+        *middle = likely[right - 1] + share * (likely[right] - likely[right - 1]);
+        *upper = safe[right - 1] + share * (safe[right] - safe[right - 1]);
     }
+}
+
+/* Its odds: 0 with less than `hopeless` times what is likely, 1 with what is safe, evenly between, and above. */
+static double chance(const deviation *d, int kind, double left_ms, double needed_ms, double hopeless) {
+    double middle, upper;
+    if (needed_ms < 1e-9) needed_ms = 1e-9;
+    stray(d, kind, needed_ms, &middle, &upper);
     return (left_ms / needed_ms - hopeless * middle) / (upper - hopeless * middle);
 }
 
@@ -571,10 +576,10 @@ static int expect(plan *p, const char *held, int64_t every, int64_t wait) {
     return 0;
 }
 
-/* The step of fixed rows, whose widths grow, and of `rows` that decode at `neurons`. */
+/* The step of fixed rows, whose widths grow, and of `rows` at `neurons`. */
 static double step_ms(const costs *c, const double *widths, const int64_t *counts, Py_ssize_t n, int64_t total,
-                      int64_t logits, double neurons, int64_t rows) {
-    double quiet = at(c, c->base, total + rows) + at(c, c->head, logits + rows), below = 0;
+                      int64_t logits, double neurons, int64_t rows, int64_t own_logits) {
+    double quiet = at(c, c->base, total + rows) + at(c, c->head, logits + own_logits), below = 0;
     int64_t left = total + rows;
     int taken = 0;
     for (Py_ssize_t i = 0; i < n || !taken;) {
@@ -590,7 +595,7 @@ static double step_ms(const costs *c, const double *widths, const int64_t *count
         } else
             left -= counts[i++];
     }
-    return c->slowdown * (total > logits ? quiet * c->prompt_slowdown : quiet) + c->overhead_ms;
+    return c->slowdown * (total + rows > logits + own_logits ? quiet * c->prompt_slowdown : quiet) + c->overhead_ms;
 }
 
 /* As DeadlinePolicy._widened: an option by its place. without: of each job, whether it is left out; or NULL. */
@@ -618,9 +623,9 @@ static Py_ssize_t widened(const plan *p, const costs *c, int64_t chunk, Py_ssize
         logits += counts[place] == j->pending;
     }
     if (!rows || !n || widths[n - 1] <= options[cap]) return cap;
-    const double limit = step_ms(c, widths, counts, n, total, logits, options[cap], rows) * (1 + free);
+    const double limit = step_ms(c, widths, counts, n, total, logits, options[cap], rows, rows) * (1 + free);
     for (Py_ssize_t wide = 0; wide < n_options; wide++)
-        if (step_ms(c, widths, counts, n, total, logits, options[wide], rows) <= limit) return wide;
+        if (step_ms(c, widths, counts, n, total, logits, options[wide], rows, rows) <= limit) return wide;
     return cap;
 }
 
@@ -644,6 +649,110 @@ static int read_menu(PyObject *menu, arena *a, double *universal, double **optio
     Py_XDECREF(full);
     if (failed && !PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "a menu's options come as a tuple");
     return failed ? -1 : 0;
+}
+
+/* A request that waits. */
+typedef struct entry {
+    double moment, arrived_ms, start_by;
+    long long id;
+    Py_ssize_t place;
+} entry;
+
+static int earlier(const void *left, const void *right) {
+    const entry *l = left, *r = right;
+    if (l->moment != r->moment) return l->moment < r->moment ? -1 : 1;
+    if (l->arrived_ms != r->arrived_ms) return l->arrived_ms < r->arrived_ms ? -1 : 1;
+    return l->id < r->id ? -1 : l->id > r->id;
+}
+
+/* The least of a heap becomes `value`. */
+static void replace_least(double *heap, int64_t size, double value) {
+    int64_t place = 0;
+    for (int64_t child = 1; child < size; child = 2 * place + 1) {
+        if (child + 1 < size && heap[child + 1] < heap[child]) child++;
+        if (heap[child] >= value) break;
+        heap[place] = heap[child];
+        place = child;
+    }
+    heap[place] = value;
+}
+
+/* order(running, waiting, now_ms, capacity, menu, costs, patience) -> the waiting jobs, that in front which is to start
+   first: queue_order.py, where all have the same priority; None where they have not. */
+static PyObject *order(PyObject *module, PyObject *args) {
+    PyObject *running, *waiting, *capacity, *menu, *costs_object, *patience, *result = NULL;
+    arena a = {0};
+    costs c;
+    double now_ms, universal, *options, unbudgeted_ms, late_ms;
+    int64_t slots, chunk, size = 0;
+    Py_ssize_t n_options, timely = 0;
+    if (!PyArg_ParseTuple(args, "OOdOOOO", &running, &waiting, &now_ms, &capacity, &menu, &costs_object, &patience))
+        return NULL;
+    if (read_menu(menu, &a, &universal, &options, &n_options) || read_costs(costs_object, &a, &c)) goto end;
+    job *jobs = read_jobs(running, waiting, universal, &a);
+    if (!jobs || whole(capacity, s_slots, &slots) || whole(capacity, s_chunk_tokens, &chunk)) goto end;
+    if (number(patience, s_unbudgeted_ms, &unbudgeted_ms) || number(patience, s_late_ms, &late_ms)) goto end;
+    const Py_ssize_t begun = PyTuple_GET_SIZE(running), n = PyTuple_GET_SIZE(waiting);
+    const double narrowest = options[n_options - 1], step = step_ms(&c, NULL, NULL, 0, 0, 0, narrowest, slots, slots);
+    const double prompt = step_ms(&c, NULL, NULL, 0, 0, 0, narrowest, chunk, 1) / chunk;
+    entry *entries = NEW(&a, entry, n);
+    double *free = NEW(&a, double, slots + begun);
+    if (!entries || !free) goto end;
+    int may_start = 1;
+    while (size < slots - begun) free[size++] = now_ms; /* these are the least: no heap has to be made of them */
+    for (Py_ssize_t i = 0; i < begun; i++) {
+        const job *j = &jobs[i];
+        const double takes = now_ms + ((j->decodes ? 0 : prompt * j->pending) + step * j->left);
+        int64_t place = size++;
+        for (; place && free[(place - 1) / 2] > takes; place = (place - 1) / 2) free[place] = free[(place - 1) / 2];
+        free[place] = takes;
+        may_start &= j->bounded;
+    }
+    for (Py_ssize_t i = 0; i < n; i++) { /* in the order of arrival; those that can be in time to the front */
+        const job *j = &jobs[begun + i];
+        entry each = {.arrived_ms = j->arrived_ms, .id = PyLong_AsLongLong(j->id), .place = i};
+        if (j->t.priority != jobs[begun].t.priority) {
+            result = Py_NewRef(Py_None);
+            goto end;
+        }
+        if (each.id == -1 && PyErr_Occurred()) goto end;
+        if (!j->bounded) {
+            const int aged = may_start && now_ms - j->arrived_ms >= unbudgeted_ms;
+            may_start &= !aged;
+            each.moment = aged ? -INFINITY : INFINITY;
+            entries[i] = each;
+            continue;
+        }
+        const double reading = prompt * j->pending, steps = step * (j->left - 1);
+        if (isnan(j->first_ms)) {
+            each.start_by = fmin(j->arrived_ms + j->t.ttft_ms - reading, j->arrived_ms + j->t.e2e_ms - reading - steps);
+        } else {
+            const double due = fmin(j->t.e2e_ms, j->first_ms - j->arrived_ms + j->t.tpot_ms * (j->t.most - 1));
+            each.start_by = j->arrived_ms + due - reading - steps;
+        }
+        if (isnan(each.start_by)) each.start_by = INFINITY;
+        each.moment = each.start_by < now_ms ? j->arrived_ms + late_ms : fmin(each.start_by, j->arrived_ms + unbudgeted_ms);
+        entries[i] = each;
+        if (each.start_by >= now_ms) {
+            entries[i] = entries[timely];
+            entries[timely++] = each;
+        }
+    }
+    qsort(entries, (size_t)timely, sizeof(entry), earlier);
+    for (Py_ssize_t i = 0; i < timely; i++) { /* one that would be late makes way */
+        const job *j = &jobs[begun + entries[i].place];
+        if (free[0] <= entries[i].start_by)
+            replace_least(free, size, fmax(free[0], now_ms) + ((j->decodes ? 0 : prompt * j->pending) + step * j->left));
+        else
+            entries[i].moment = j->arrived_ms + late_ms;
+    }
+    qsort(entries, (size_t)n, sizeof(entry), earlier);
+    result = PyTuple_New(n);
+    for (Py_ssize_t i = 0; result && i < n; i++)
+        PyTuple_SET_ITEM(result, i, Py_NewRef(PyTuple_GET_ITEM(waiting, entries[i].place)));
+end:
+    release(&a);
+    return result;
 }
 
 /* decide(running, waiting, now_ms, capacity, menu, start, stop, costs, deviation, thresholds, wait)
@@ -773,10 +882,242 @@ static PyObject *assign(PyObject *module, PyObject *args) {
     return options;
 }
 
+/* Milliseconds at no width, and for each neuron of it: Least of serve/routing/outlook.py. By kind of bound. */
+typedef struct least {
+    double start[KINDS], slope[KINDS];
+} least;
+
+/* What a router knows of a replica ahead: Outlook of serve/routing/outlook.py. */
+typedef struct outlook {
+    const costs *c;
+    const deviation *d; /* its least up to each horizon */
+    const job *jobs;
+    Py_ssize_t n; /* that run */
+    const double *decode, *decode_neuron, *read, *read_neuron, *head;
+    Py_ssize_t points; /* of the first two */
+    int64_t slots, chunk;
+    double narrowest, widest;
+    double hopeless, given; /* how much less of the budgets a policy may expect to keep */
+    int64_t fixed_end, decoding, ahead;
+    double fixed;
+    int may_hold;
+} outlook;
+
+static int counts(const outlook *o, const job *j) { return j->elastic || j->own >= o->widest; }
+
+/* Whether its last token is its next bound. */
+static int is_due(const job *j) {
+    return j->elastic && (!isnan(j->first_ms) || isnan(j->t.ttft_ms)) && due_ms(j) < INFINITY;
+}
+
+static void look_ahead(outlook *o) {
+    Py_ssize_t wide = 0;
+    o->decoding = o->ahead = o->fixed_end = 0;
+    o->fixed = 0;
+    for (Py_ssize_t i = 0; i < o->n; i++) {
+        const job *j = &o->jobs[i];
+        if (j->decodes)
+            o->decoding++;
+        else
+            o->ahead += j->pending;
+        if (j->elastic) continue;
+        wide += j->decodes && !j->bounded && j->own > o->narrowest;
+        if (j->own < o->widest) continue;
+        o->fixed = o->fixed && o->fixed < j->own ? o->fixed : j->own;
+        o->fixed_end = o->fixed_end > j->left ? o->fixed_end : j->left;
+    }
+    o->may_hold = 0 < wide && wide < o->n;
+}
+
+static double between(const double *curve, Py_ssize_t points, double rows) {
+    const Py_ssize_t low = (Py_ssize_t)rows < points - 2 ? (Py_ssize_t)rows : points - 2;
+    const double part = rows - low;
+    return curve[low] * (1 - part) + curve[low + 1] * part;
+}
+
+/* Outlook.least. width: what it runs; negative for any. */
+static least least_of(const outlook *o, const terms *t, int64_t shared, double width, int alone) {
+    const costs *c = o->c;
+    const int64_t length = (int64_t)t->prompt, steps = (int64_t)t->most - 1;
+    const int64_t pending = length > shared ? length - shared : 1;
+    int64_t waits = 0, counting = 0;
+    for (Py_ssize_t i = 0; i < o->n; i++) {
+        counting += counts(o, &o->jobs[i]);
+        if (!alone && o->n >= o->slots && (i == 0 || o->jobs[i].left < waits)) waits = o->jobs[i].left;
+    }
+    const int64_t decoding = alone || waits ? 0 : o->decoding, ahead = alone || waits ? 0 : o->ahead;
+    const int64_t rows = pending + (ahead > 0 ? ahead : 0) + decoding, pieces = (rows + o->chunk - 1) / o->chunk;
+    const int64_t last = rows - (pieces - 1) * o->chunk, begin = waits + pieces, until = begin + steps;
+    int64_t together = 0, as_wide = 0;
+    double attended = steps * (length + (steps + 1) / 2.0), fixed = 0;
+    if (!alone) {
+        for (Py_ssize_t i = 0; i < o->n; i++) {
+            const job *j = &o->jobs[i];
+            if (j->left <= begin) continue;
+            const int64_t stop = j->left < until ? j->left : until;
+            together += stop - begin;
+            as_wide += (stop - begin) * counts(o, j);
+            attended += (stop - begin) * ((int64_t)j->t.prompt + j->produced + (begin + stop - 1) / 2.0);
+        }
+        const int64_t ends = o->fixed_end < until ? o->fixed_end : until;
+        fixed = o->fixed * (ends > begin ? ends - begin : 0);
+    }
+    const double slow = c->slowdown, over = c->overhead_ms, slowed = slow * c->prompt_slowdown;
+    const int64_t beside = last - decoding;
+    const double last_slow = (pending < beside ? pending : beside) > 1 ? slowed : fmin(slow, slowed);
+    const double looked = fmin(c->attended, c->prompt_attended) * pending * (length + shared) / 2;
+    double read = slowed * (pieces - 1) * o->read[o->chunk] + last_slow * (o->read[last] + o->head[decoding < o->chunk ? decoding + 1 : o->chunk]);
+    read += fmin(slow, slowed) * looked + over * pieces;
+    const double own_neuron = last_slow * o->read_neuron[pending < last ? pending : last];
+    double read_neuron = own_neuron;
+    if (counting == o->n) read_neuron = slowed * (pieces - 1) * o->read_neuron[o->chunk] + last_slow * o->read_neuron[last];
+    if (waits) {
+        read += waits * (slow * between(o->decode, o->points, o->slots) + over);
+        if (counting) read_neuron += waits * slow * between(o->decode_neuron, o->points, counting);
+    }
+    const double count = steps > 1 ? steps : 1, slots = o->slots;
+    double token = between(o->decode, o->points, fmin(1 + together / count, slots)) + c->attended * attended / count;
+    token = slow * token + over;
+    double token_neuron = slow * between(o->decode_neuron, o->points, fmin(1 + as_wide / count, slots));
+    const double one = o->decode_neuron[1];
+    if (width >= 0) {
+        const double above = fmax(0, width - o->narrowest);
+        read += read_neuron * o->narrowest + own_neuron * above;
+        token += token_neuron * o->narrowest + slow * above * one;
+        read_neuron = token_neuron = 0;
+    } else if (o->fixed && !alone) {
+        token += slow * one * fixed / count;
+        token_neuron -= slow * one * fixed / count / o->fixed;
+    }
+    return (least){{read, token, read + steps * token}, {read_neuron, token_neuron, read_neuron + steps * token_neuron}};
+}
+
+#define ROUNDING (1 + 1e-9) /* as budget_router.py has these */
+#define LEAST_MS 1e-3
+#define SOON 1.1
+
+/* budget_router.py's _widest: negative where the budget is not kept even with the fewest neurons. */
+static double widest(const outlook *o, const terms *t, const least *l) {
+    const double limits[KINDS] = {t->ttft_ms, t->tpot_ms, t->e2e_ms}, steps = t->most - 1;
+    double most = INFINITY;
+    for (int kind = 0; kind < KINDS; kind++) {
+        const double limit = limits[kind] * ROUNDING, start = l->start[kind], slope = l->slope[kind];
+        if (isnan(limit) || (kind == 1 && !steps)) continue;
+        double likely, safe;
+        stray(o->d, kind, kind == 1 ? limits[kind] * steps : limits[kind], &likely, &safe);
+        if ((start + slope * o->narrowest) * safe > limit) return -1;
+        const double needed = safe - o->given * (safe - o->hopeless * likely);
+        if (slope > 0) most = fmin(most, (limit / needed - start) / slope);
+    }
+    return most;
+}
+
+/* budget_router.py's _admitted. */
+static double admitted(const outlook *o, const least *l, double now_ms) {
+    const int waits = o->n >= o->slots;
+    double most = INFINITY;
+    for (Py_ssize_t i = 0; i < o->n; i++) {
+        const job *j = &o->jobs[i];
+        if (!is_due(j)) continue;
+        const double start = (waits ? 0 : l->start[0]) + j->left * l->start[1], left_ms = due_ms(j) - now_ms;
+        const double slope = (waits ? 0 : l->slope[0]) + j->left * l->slope[1];
+        double likely, safe;
+        stray(o->d, 2, left_ms, &likely, &safe);
+        if (slope == 0) {
+            if (start * safe > left_ms) most = -1;
+        } else if (left_ms > (start + slope * o->narrowest) * o->hopeless * likely)
+            most = fmin(most, (left_ms / safe - start) / slope);
+    }
+    return most;
+}
+
+/* rank(request, running, waiting, now_ms, capacity, menu, costs, deviation, thresholds, prices, shared) -> state, value
+   Of budget_router.py's _best: 0 and the most neurons with which the budget is kept, 1 if it is where others are held,
+   2 and the share by which it is missed; without a budget 0 or 1 and when it ends. prices: of outlook.py, as bytes. */
+static PyObject *rank(PyObject *module, PyObject *args) {
+    PyObject *request, *running, *waiting, *capacity, *menu, *costs_object, *deviation_object, *thresholds;
+    PyObject *packed = NULL, *result = NULL;
+    Py_ssize_t n_options, n_prices[5];
+    const char *prices[5];
+    double now_ms, universal, *options, worth, worth_most, value;
+    long long shared;
+    arena a = {0};
+    costs c;
+    deviation d;
+    terms t;
+    outlook o = {.c = &c, .d = &d};
+    if (!PyArg_ParseTuple(args, "OOOdOOOOO(y#y#y#y#y#)L", &request, &running, &waiting, &now_ms, &capacity, &menu,
+                          &costs_object, &deviation_object, &thresholds, &prices[0], &n_prices[0], &prices[1],
+                          &n_prices[1], &prices[2], &n_prices[2], &prices[3], &n_prices[3], &prices[4], &n_prices[4],
+                          &shared))
+        return NULL;
+    if (read_menu(menu, &a, &universal, &options, &n_options) || read_costs(costs_object, &a, &c)) goto end;
+    job *jobs = read_jobs(running, waiting, universal, &a);
+    if (!jobs || read_deviation(deviation_object, &a, &d)) goto end;
+    if (whole(capacity, s_slots, &o.slots) || whole(capacity, s_chunk_tokens, &o.chunk)) goto end;
+    if (number(thresholds, s_hopeless, &o.hopeless) || number(thresholds, s_worth, &worth)) goto end;
+    if (number(thresholds, s_worth_most, &worth_most) || !(packed = PyObject_GetAttr(request, s_terms))) goto end;
+    if (!PyBytes_Check(packed) || PyBytes_GET_SIZE(packed) != sizeof(terms)) goto wrong;
+    memcpy(&t, PyBytes_AS_STRING(packed), sizeof(terms));
+    for (int i = 0; i < 5; i++)
+        if (n_prices[i] != (Py_ssize_t)sizeof(double) * ((i < 2 ? o.slots : o.chunk) + 1)) goto wrong;
+    for (int kind = 0; kind < KINDS; kind++)
+        for (Py_ssize_t i = 1; i < d.points; i++) {
+            d.likely[kind][i] = fmin(d.likely[kind][i], d.likely[kind][i - 1]);
+            d.safe[kind][i] = fmin(d.safe[kind][i], d.safe[kind][i - 1]);
+        }
+    double bounded = 1;
+    const Py_ssize_t all = PyTuple_GET_SIZE(running) + PyTuple_GET_SIZE(waiting);
+    for (Py_ssize_t i = 0; i < all; i++) bounded += jobs[i].bounded;
+    o.jobs = jobs;
+    o.n = PyTuple_GET_SIZE(running);
+    o.decode = (const double *)prices[0];
+    o.decode_neuron = (const double *)prices[1];
+    o.read = (const double *)prices[2];
+    o.read_neuron = (const double *)prices[3];
+    o.head = (const double *)prices[4];
+    o.points = o.slots + 1;
+    o.narrowest = options[n_options - 1];
+    o.widest = options[0];
+    o.given = fmin(worth * bounded, worth_most);
+    look_ahead(&o);
+    const int has_budget = !(isnan(t.ttft_ms) && isnan(t.tpot_ms) && isnan(t.e2e_ms));
+    const double width = has_budget && t.pinned < 0 ? -1 : t.pinned < 0 ? universal : t.pinned;
+    const least l = least_of(&o, &t, width < 0 ? 0 : shared, width, 0);
+    int state = 0;
+    if (!has_budget) {
+        state = admitted(&o, &l, now_ms) < 0;
+        value = l.start[2] * SOON;
+    } else if ((value = widest(&o, &t, &l)) >= 0) {
+        if (width < 0) value = fmin(value, admitted(&o, &l, now_ms));
+    } else {
+        const least apart = least_of(&o, &t, 0, width, 1);
+        state = o.may_hold && widest(&o, &t, &apart) >= 0 ? 1 : 2;
+        value = 0;
+        if (state == 2) {
+            const double limits[KINDS] = {t.ttft_ms, t.tpot_ms, t.e2e_ms};
+            value = -INFINITY;
+            for (int kind = 0; kind < KINDS; kind++)
+                if (!isnan(limits[kind]))
+                    value = fmax(value, (l.start[kind] + l.slope[kind] * o.narrowest) / fmax(limits[kind], LEAST_MS));
+        }
+    }
+    result = Py_BuildValue("id", state, value);
+    goto end;
+wrong:
+    PyErr_SetString(PyExc_ValueError, "the prices, or the request's terms, are of another length");
+end:
+    Py_XDECREF(packed);
+    release(&a);
+    return result;
+}
+
 static PyMethodDef methods[] = {
     {"forecast", forecast, METH_VARARGS, "forecast.py's forecast."},
     {"odds", odds, METH_VARARGS, "forecast.py's Forecast.odds."},
     {"decide", decide, METH_VARARGS, "deadline.py's decision."},
+    {"rank", rank, METH_VARARGS, "budget_router.py's look ahead."},
+    {"order", order, METH_VARARGS, "queue_order.py's order."},
     {"assign", assign, METH_VARARGS, "deadline.py's options."},
     {NULL, NULL, 0, NULL},
 };
@@ -797,10 +1138,11 @@ PyMODINIT_FUNC PyInit__decision(void) {
         {&s_prompt_slowdown, "prompt_slowdown"}, {&s_overhead_ms, "overhead_ms"}, {&s_horizons_ms, "horizons_ms"},
         {&s_likely, "likely"}, {&s_safe, "safe"}, {&s_hopeless, "hopeless"}, {&s_worth, "worth"},
         {&s_worth_most, "worth_most"}, {&s_hold_worth, "hold_worth"}, {&s_hold_every, "hold_every"}, {&s_free, "free"},
+        {&s_unbudgeted_ms, "unbudgeted_ms"}, {&s_late_ms, "late_ms"},
     };
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
         if (!*names[i].at && !(*names[i].at = PyUnicode_InternFromString(names[i].name))) return NULL;
     PyObject *made = PyModule_Create(&module);
-    if (made && PyModule_AddIntConstant(made, "VERSION", 1)) Py_CLEAR(made);
+    if (made && PyModule_AddIntConstant(made, "VERSION", 2)) Py_CLEAR(made);
     return made;
 }

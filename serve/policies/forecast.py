@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from struct import Struct
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from serve.policies import compiled
 from serve.policies.budget import Kind, Timing
 from serve.policies.deviation import Deviation
 from serve.policies.menu import Menu
-from serve.policies.policy import Job, Plan, Situation
+from serve.policies.policy import Job, Plan, Policy, Situation
 from serve.policies.rollout import NONE_HELD, Holding, Rollout, RolloutRow
 
 Array = NDArray[np.float64]
@@ -112,8 +112,19 @@ class Foreseeing(Protocol):
     """A policy that says itself what its plan will come to, because it does not go on as it begins."""
 
     def foresee(self, situation: Situation, menu: Menu, costs: StepCosts) -> tuple[Plan, Forecast]:
-        """The forecast has two caps: what the policy takes for now, and the narrowest that it could take."""
+        """The forecast has two caps: what the policy takes for now, and the narrowest that it could take.
+
+        The policy is left as it is."""
         ...
+
+
+def foresees(policy: Policy) -> TypeGuard[Foreseeing]:
+    return _foresees(type(policy))
+
+
+@cache
+def _foresees(kind: type) -> bool:
+    return issubclass(kind, Foreseeing)
 
 
 def forecast(

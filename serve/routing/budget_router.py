@@ -18,13 +18,14 @@ from dataclasses import dataclass, field, replace
 from heapq import heapify, heapreplace
 from math import inf
 
+from serve.policies import compiled
 from serve.policies.admission import Choice, judge, on_admission, smallest_feasible_budget_ms
 from serve.policies.budget import Budget, Timing
 from serve.policies.deadline import DeadlinePolicy, Thresholds
 from serve.policies.forecast import Forecast
 from serve.policies.policy import Job, Policy, Situation
 from serve.policies.request import Request
-from serve.routing.outlook import Least
+from serve.routing.outlook import Least, Prices
 from serve.routing.replica_view import ReplicaView
 from serve.routing.router import Route
 
@@ -82,7 +83,14 @@ class BudgetRouter:
         return replace(asked[place], others=others) if others else asked[place]
 
     def _asked(self, view: ReplicaView, request: Request, shared: int, now_ms: float) -> tuple[Rank, Route]:
-        situation = replace(view.situation, now_ms=now_ms)
+        seen = view.situation
+        situation = Situation(
+            now_ms=now_ms,
+            running=seen.running,
+            waiting=seen.waiting,
+            capacity=seen.capacity,
+            deviation=seen.deviation,
+        )
         cached = 0 if request.elastic else shared
         job = Job(id=NEW, request=request, arrived_ms=now_ms, cached=cached)
         choice = judge(situation, job, view.menu, view.costs, self.policy)
@@ -113,6 +121,20 @@ def _shortfall(request: Request, view: ReplicaView) -> float:
 
 
 def _best(request: Request, view: ReplicaView, shared: int, now_ms: float) -> tuple[float, float]:
+    if compiled.decision is None:
+        return _best_slowly(request, view, shared, now_ms)
+    situation, menu, costs = view.situation, view.menu, view.costs
+    prices, capacity = Prices.at(costs, situation.capacity).packed, situation.capacity
+    given = request, situation.running, situation.waiting, now_ms, capacity, menu, costs, situation.deviation
+    state, value = compiled.decision.rank(*given, THRESHOLDS, prices, shared)
+    if state != KEPT or not request.bounded:
+        return state, value
+    options = menu.elastic if request.pinned is None else (request.pinned,)
+    return KEPT, next((one.shortfall for one in options if one.neurons <= value), options[-1].shortfall)
+
+
+def _best_slowly(request: Request, view: ReplicaView, shared: int, now_ms: float) -> tuple[float, float]:
+    """The same in Python, where nothing was compiled."""
     outlook = view.outlook
     option = None if request.elastic else request.pinned or view.menu.universal
     least = outlook.least(request, shared=0 if option is None else shared, option=option)

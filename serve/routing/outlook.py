@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from math import ceil, inf
+from struct import pack
 
 from lts_ray.runtime.step_costs import StepCosts
 from serve.policies.budget import Timing
@@ -41,7 +42,7 @@ class Least:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Prices:
+class Prices:
     """What depends on numbers of rows, in milliseconds on a quiet node: at each number from 0 on, and no more than at
     any larger one."""
 
@@ -52,6 +53,12 @@ class _Prices:
     """A step with pieces of prompts, at no width and without logits."""
     read_neuron: list[float]
     head: list[float]
+    packed: tuple[bytes, bytes, bytes, bytes, bytes]
+    """The same, in this order."""
+
+    @classmethod
+    def at(cls, costs: StepCosts, capacity: Capacity) -> Prices:
+        return cls.of(costs.grid, costs.base, costs.neuron, costs.head, capacity.slots, capacity.chunk_tokens)
 
     @classmethod
     @lru_cache(maxsize=64)
@@ -63,21 +70,23 @@ class _Prices:
         head: tuple[float, ...],
         slots: int,
         chunk: int,
-    ) -> _Prices:
+    ) -> Prices:
         bases, neurons, heads = (_growing(curve) for curve in curves(grid, base, neuron, head, most_rows=chunk))
         steps = [one + other for one, other in zip(bases, heads, strict=True)]
+        decode, decode_neuron = _hull(steps[: slots + 1]), _hull(neurons[: slots + 1])
         return cls(
-            decode=_hull(steps[: slots + 1]),
-            decode_neuron=_hull(neurons[: slots + 1]),
+            decode=decode,
+            decode_neuron=decode_neuron,
             read=bases,
             read_neuron=neurons,
             head=heads,
+            packed=(_packed(decode), _packed(decode_neuron), _packed(bases), _packed(neurons), _packed(heads)),
         )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outlook:
-    prices: _Prices
+    prices: Prices
     costs: StepCosts
     capacity: Capacity
     narrowest: int
@@ -124,7 +133,7 @@ class Outlook:
             bounded += request.bounded
             rows.append((end, length, counts))
         return cls(
-            prices=_Prices.of(costs.grid, costs.base, costs.neuron, costs.head, capacity.slots, capacity.chunk_tokens),
+            prices=Prices.at(costs, capacity),
             costs=costs,
             capacity=capacity,
             narrowest=narrowest,
@@ -194,6 +203,10 @@ class Outlook:
             tpot=(token, token_neuron),
             e2e=(read + steps * token, read_neuron + steps * token_neuron),
         )
+
+
+def _packed(values: Sequence[float]) -> bytes:
+    return pack(f"{len(values)}d", *values)
 
 
 def _between(curve: list[float], rows: float) -> float:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -14,85 +11,19 @@ from hypothesis import strategies as st
 
 from lts_ray.runtime.step_costs import StepCosts
 from serve.policies import compiled
-from serve.policies.budget import Budget
 from serve.policies.capacity import Capacity
 from serve.policies.deadline import DeadlinePolicy, Thresholds
-from serve.policies.deviation import Deviation
 from serve.policies.forecast import Forecast, forecast
 from serve.policies.menu import Menu
 from serve.policies.policy import Job, Situation
 from serve.policies.request import Request
 from serve.policies.rollout import Holding
-from tests.serve.policies.situations import FLAT, MENU, RISING, XL, S
+from tests.serve.policies.situations import MENU, RISING, XL, S
+from tests.serve.policies.twins import any_costs, any_situations, both, uncompiled
 
-T = TypeVar("T")
 pytestmark = pytest.mark.skipif(compiled.decision is None, reason="nothing was compiled here")
-
-bounds = st.none() | st.floats(-50, 2000)
-budgets = st.builds(Budget, ttft_ms=bounds, tpot_ms=st.none() | st.floats(0, 60), e2e_ms=bounds)
-narrow = replace(MENU, elastic=MENU.elastic[1:])
-costs = st.sampled_from(
-    [FLAT, RISING, StepCosts(grid=(1,), base=(0.5,), neuron=(0.01,), head=(0.1,), attended=0.001, overhead_ms=1.0)]
-)
-deviations = st.sampled_from(
-    [
-        Deviation(horizons_ms=(1.0,), likely=((1.0,),) * 3, safe=((1.15,),) * 3),
-        Deviation(
-            horizons_ms=(1.0, 16.0, 256.0),
-            likely=((1.0, 1.1, 1.05), (0.9, 1.0, 1.0), (1.2, 1.0, 1.0)),
-            safe=((3.0, 1.5, 1.2), (2.0, 1.4, 1.1), (2.5, 1.2, 1.15)),
-        ),
-    ]
-)
-
-
-@st.composite
-def job(draw: st.DrawFn, id: int, *, runs: bool) -> Job:
-    prompt, most = draw(st.integers(1, 70)), draw(st.integers(1, 40))
-    pinned = draw(st.none() | st.sampled_from(list(MENU.named.values())))
-    request = Request(
-        prompt=(0,) * prompt,
-        max_tokens=most,
-        budget=draw(budgets),
-        pinned=pinned,
-        priority=draw(st.integers(-1, 1)),
-    )
-    arrived_ms = draw(st.floats(0, 1000))
-    produced = draw(st.integers(0, most - 1)) if draw(st.booleans()) else 0
-    length = prompt + produced
-    cached = draw(st.sampled_from([length - 1, draw(st.integers(0, length - 1))])) if runs else 0
-    first_ms = arrived_ms + draw(st.floats(0, 500)) if produced else None
-    return Job(id=id, request=request, arrived_ms=arrived_ms, cached=cached, produced=produced, first_ms=first_ms)
-
-
-@st.composite
-def situations(draw: st.DrawFn) -> Situation:
-    slots = draw(st.integers(1, 6))
-    running = [draw(job(id, runs=True)) for id in range(draw(st.integers(0, slots)))]
-    waiting = [draw(job(id, runs=False)) for id in range(100, 100 + draw(st.integers(0, 6)))]
-    chunk_tokens = draw(st.integers(slots, 60))
-    return Situation(
-        now_ms=1000.0 + draw(st.floats(0, 500)),
-        running=tuple(running),
-        waiting=tuple(sorted(waiting, key=lambda job: job.arrived_ms)),
-        capacity=Capacity(slots=slots, chunk_tokens=chunk_tokens),
-        deviation=draw(deviations),
-    )
-
-
-@contextmanager
-def uncompiled() -> Iterator[None]:
-    decision, compiled.decision = compiled.decision, None
-    try:
-        yield
-    finally:
-        compiled.decision = decision
-
-
-def both(act: Callable[[], T]) -> tuple[T, T]:
-    with uncompiled():
-        slow = act()
-    return act(), slow
+NARROW = replace(MENU, elastic=MENU.elastic[1:])
+SPANS: list[tuple[int, int | None]] = [(0, None), (1, None), (1, 2)]
 
 
 def assert_same(fast: Forecast, slow: Forecast) -> None:
@@ -102,7 +33,7 @@ def assert_same(fast: Forecast, slow: Forecast) -> None:
     assert fast.first_ms.shape == slow.first_ms.shape == (fast.caps, len(fast.jobs))
 
 
-@given(situations(), costs, st.lists(st.integers(1, 200), min_size=1, max_size=9), st.data())
+@given(any_situations(), any_costs, st.lists(st.integers(1, 200), min_size=1, max_size=9), st.data())
 def test_forecasts_and_their_odds_are_the_same(
     situation: Situation, costs: StepCosts, caps: list[int], data: st.DataObject
 ) -> None:
@@ -126,7 +57,13 @@ def test_forecasts_and_their_odds_are_the_same(
         assert ours.e2e_ms == pytest.approx(theirs.e2e_ms, rel=1e-9, abs=1e-9)
 
 
-@given(situations(), costs, st.sampled_from([MENU, narrow]), st.sampled_from([(0, None), (1, None), (1, 2)]), st.data())
+@given(
+    any_situations(),
+    any_costs,
+    st.sampled_from([MENU, NARROW]),
+    st.sampled_from(SPANS),
+    st.data(),
+)
 def test_decisions_are_the_same_one_after_the_other(
     situation: Situation, costs: StepCosts, menu: Menu, span: tuple[int, int | None], data: st.DataObject
 ) -> None:

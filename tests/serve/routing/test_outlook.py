@@ -7,13 +7,17 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lts_ray.runtime.step_costs import StepCosts
+from serve.policies import compiled
 from serve.policies.budget import KINDS, Budget
 from serve.policies.deadline import DeadlinePolicy
 from serve.policies.menu import Option
 from serve.policies.policy import Job, Situation
 from serve.policies.request import Request
+from serve.routing.budget_router import _best
 from serve.routing.outlook import Outlook
+from serve.routing.replica_view import ReplicaView
 from tests.serve.policies.situations import FLAT, MENU, RISING, XL, S, running_job, situation_of, situations
+from tests.serve.policies.twins import any_budgets, any_costs, any_situations, both
 
 EASY = Budget(e2e_ms=1e7)
 
@@ -79,3 +83,23 @@ def test_it_is_nearly_what_a_policy_foresees_while_none_waits(running: int, plac
     timing = foreseen(situation, request, RISING, place)
     assert least.ttft_ms == pytest.approx(timing.ttft_ms, rel=0.03)
     assert least.e2e_ms == pytest.approx(timing.e2e_ms, rel=0.03)
+
+
+def any_request(max_tokens: int, budget: Budget, pinned: Option | None) -> Request:
+    return Request(prompt=(1,) * 30, max_tokens=max_tokens, budget=budget, pinned=pinned)
+
+
+@pytest.mark.skipif(compiled.decision is None, reason="nothing was compiled here")
+@settings(max_examples=300, deadline=None)
+@given(
+    any_situations(),
+    any_costs,
+    st.builds(any_request, st.integers(1, 40), any_budgets, st.sampled_from([None, None, S, XL])),
+    st.integers(0, 29),
+)
+def test_what_was_compiled_ranks_a_replica_as_python_does(
+    situation: Situation, costs: StepCosts, request: Request, shared: int
+) -> None:
+    view = ReplicaView(id="a", kind="cpu", cost=1.0, menu=MENU, costs=costs, situation=situation)
+    fast, slow = both(lambda: _best(request, view, shared, situation.now_ms))
+    assert fast == pytest.approx(slow, rel=1e-9, abs=1e-9)
