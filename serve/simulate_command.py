@@ -19,6 +19,7 @@ from lts_ray.files import check_output, json_text, write_json
 from lts_ray.interrupt import interruptible
 from lts_ray.pretrained import DEFAULT_MODEL
 from lts_ray.record import read_record, record_json
+from serve.autoscaling.named_autoscalers import AUTOSCALERS
 from serve.policies.named_policies import POLICIES
 from serve.routing.named_routers import ROUTERS
 from serve.simulate.capacity_plan import CapacityPlan
@@ -37,7 +38,7 @@ def simulate(
     fleet: Annotated[Path, Option("--fleet", "-f", help="fleet.yaml: kinds of node and, if any, faults.")],
     trace: Annotated[str, Option("--trace", "-t", help=TRACE)] = "gamma-4",
     router: Annotated[str, Option(help=f"Where a request goes: {', '.join(ROUTERS)}; several: a,b.")] = "budget",
-    autoscaling: Annotated[str, Option(help="How many replicas there are: fixed; several: a,b.")] = "fixed",
+    autoscaling: Annotated[str, Option(help=f"How many replicas: {', '.join(AUTOSCALERS)}; several: a,b.")] = "fixed",
     policy: Annotated[str, Option(help=f"Which width a request has: {', '.join(POLICIES)}.")] = "deadline",
     load: Annotated[float | None, Option(help="Over what the first replicas bear at full width; else 0.7.")] = None,
     rate: Annotated[float | None, Option(help="Instead: requests per second. A file's: as recorded.")] = None,

@@ -22,6 +22,8 @@ class ReplicaLoad:
     """Requests with a budget that ended."""
     kept: float = 0.0
     """Of these, those that kept it."""
+    used_p90: float = 0.0
+    """The ninth decile of the share of its nearest bound that each of the last of these took."""
     tokens: float = 0.0
     """That were made."""
     loss: float = 0.0
@@ -29,6 +31,8 @@ class ReplicaLoad:
     sustained: float = 0.0
     """Requests a second, as they were of late, that such a replica could bear while it keeps the wanted share of their
     budgets at no less than the wanted quality; 0: nothing is known yet."""
+    worst_loss: float = 0.0
+    """The mean loss of a token that is the wanted quality; 0: none is wanted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -62,7 +62,7 @@ def sustained_rate(
     """
     if not recent:
         return 0.0
-    replica = LoadedReplica.of(recent[-SAMPLE:], menu, costs, deviation, capacity)
+    replica = LoadedReplica.of(list(recent)[-SAMPLE:], menu, costs, deviation, capacity)
     low, high = 0.0, float(replica.leaves.max())
     while high - low > PRECISE * high:
         rate = (low + high) / 2

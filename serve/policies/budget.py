@@ -37,6 +37,10 @@ class Budget:
         """Whether `timing`, scaled by `margin`, is within every bound."""
         return all(getattr(timing, f"{kind}_ms") * margin <= limit for kind, limit in self.items().items())
 
+    def used(self, timing: Timing) -> float:
+        """The share of its nearest bound that `timing` takes; above 1 it is missed. 0 without any."""
+        return max((getattr(timing, f"{kind}_ms") / limit for kind, limit in self.items().items()), default=0.0)
+
     def items(self) -> dict[Kind, float]:
         """The bounds that were asked for, by kind."""
         return {kind: limit for kind in KINDS if (limit := getattr(self, f"{kind}_ms")) is not None}

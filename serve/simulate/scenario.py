@@ -14,6 +14,7 @@ import numpy as np
 from lts_ray.checkpoints.universal import read_universal
 from lts_ray.errors import LtsRayError
 from lts_ray.record import record_json
+from serve.autoscaling.named_autoscalers import autoscaler_named
 from serve.policies.named_policies import policy_named
 from serve.routing.named_routers import router_named
 from serve.routing.router import Router
@@ -95,6 +96,7 @@ class Scenario:
             policy=partial(policy_named, self.settings.policy),
             rng=np.random.default_rng([self.settings.seed, NOISE]),
             faults=self.faults,
+            autoscaler=None if self.settings.autoscaling == "fixed" else autoscaler_named(self.settings.autoscaling),
             **how,
         )
 
@@ -139,8 +141,7 @@ class Scenario:
 
 def _check_names(settings: SimulationSettings, kinds: Sequence[SimulatedKind]) -> None:
     policy_named(settings.policy)
-    if settings.autoscaling != "fixed":
-        raise LtsRayError(f"unknown autoscaling {settings.autoscaling!r}; known: fixed")
+    autoscaler_named(settings.autoscaling)
     _router(settings.router, kinds)
 
 

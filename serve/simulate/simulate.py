@@ -56,6 +56,8 @@ class SimulatedReplica:
     capacity: Capacity = field(default_factory=Capacity)
     n_blocks: int | None = None
     """Of the KV cache; None: enough for every load."""
+    worst_loss: float | None = None
+    """The mean loss of a token that autoscaling counts as borne; None: any."""
 
 
 @dataclass(slots=True)

@@ -124,7 +124,7 @@ class _Simulation:
             return  # it is gone meanwhile
         for served in life.catch_up(self.agenda.now_ms):
             outcome = served.outcome(self.agenda.now_ms + life.kind.node.delivery_ms)
-            life.ended(served, met=outcome.met)
+            life.ended(served, outcome.timing)
             self._end(served, outcome)
         self._wake(life)
         self.replicas.let_go(life)

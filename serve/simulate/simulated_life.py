@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from math import inf
 
@@ -10,12 +10,17 @@ import numpy as np
 
 from serve.autoscaling.fleet_state import ReplicaLoad
 from serve.autoscaling.recent_load import RecentLoad
+from serve.autoscaling.sustained_rate import RecentRequest, sustained_rate
+from serve.policies.budget import Timing
 from serve.policies.policy import Job, Policy, Situation
 from serve.policies.request import Request
 from serve.routing.replica_view import ReplicaView
 from serve.simulate.served_request import ServedRequest
 from serve.simulate.simulate import SimulatedEngine
 from serve.simulate.simulated_kind import SimulatedKind
+
+ATTAINMENT = 0.99
+"""Of budgets, that a replica is to keep which learns no reserve of time for one."""
 
 
 class SimulatedLife:
@@ -72,7 +77,7 @@ class SimulatedLife:
         """It is on its way here: `take` it when it has come."""
         served.placed += 1
         self._served[served.number] = self._coming[served.number] = served
-        self._recent.came(now_ms / 1e3, served.request)
+        self._recent.came(now_ms / 1e3)
         self._view = None
 
     def take(self, served: ServedRequest, now_ms: float) -> bool:
@@ -106,9 +111,9 @@ class SimulatedLife:
         self._recent.made([end_ms / 1e3 for end_ms in taken.ends_ms], len(made), loss)
         return [self._served.pop(id) for id in taken.ended]
 
-    def ended(self, served: ServedRequest, *, met: bool) -> None:
-        if served.request.bounded:
-            self._recent.ended(self.engine.now_ms / 1e3, kept=met)
+    def ended(self, served: ServedRequest, timing: Timing | None) -> None:
+        if timing is not None:
+            self._recent.ended(self.engine.now_ms / 1e3, served.request, timing, tokens=served.request.max_tokens)
 
     def end(self, now_ms: float) -> list[ServedRequest]:
         """It is gone. Returns the requests that it had."""
@@ -151,10 +156,23 @@ class SimulatedLife:
     def report(self, now_ms: float) -> ReplicaLoad:
         self.catch_up(now_ms)
         running, waiting = self.counts()
-        return self._recent.load(now_ms / 1e3, running=running, waiting=waiting, sustained=self._sustained())
+        node = self.kind.node
+        return self._recent.load(
+            now_ms / 1e3, running=running, waiting=waiting, bears=self._bears, worst_loss=node.worst_loss
+        )
 
-    def _sustained(self) -> float:
-        return 0.0  # until replicas say what they could bear
+    def _bears(self, recent: Sequence[RecentRequest], cv2: float) -> float:
+        node, engine = self.kind.node, self.engine
+        return sustained_rate(
+            recent,
+            menu=node.menu,
+            costs=engine.costs,
+            deviation=engine.deviation,
+            capacity=node.capacity,
+            worst_loss=node.worst_loss,
+            attainment=node.attainment or ATTAINMENT,
+            cv2=cv2,
+        )
 
 
 def _seen(situation: Situation, coming: Iterable[ServedRequest]) -> Situation:

@@ -140,7 +140,7 @@ def test_where_no_fleet_keeps_what_is_wanted_one_line_says_how_far_the_best_one_
         (["--trace", "sunday"], "trace sunday does not exist"),
         (["--router", "best"], "unknown router 'best'; known: budget, "),
         (["--policy", "best"], "unknown policy 'best'; known: deadline, "),
-        (["--autoscaling", "best"], "unknown autoscaling 'best'; known: "),
+        (["--autoscaling", "best"], "unknown autoscaler 'best'; known: "),
         (["--router", "budget,best"], "unknown router 'best'; known: budget, "),
         (["--plan", "--router", "budget,round-robin"], "a plan is of one router"),
         (["--attainment", "1"], "settings.attainment must be "),
