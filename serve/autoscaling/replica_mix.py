@@ -8,7 +8,7 @@ from itertools import product
 from math import ceil, prod
 
 MOST = 2_000
-"""So many mixes are tried one and all; a controller has milliseconds."""
+"""So many mixes are tried, all but for the number of the cheapest kind; a controller has milliseconds."""
 ENOUGH = 1e-9
 """Of a rate, lost to rounding."""
 
@@ -27,15 +27,13 @@ class MixedKind:
 def cheapest_mix(kinds: Sequence[MixedKind], rate: float, *, budget: float | None = None) -> tuple[int, ...]:
     """Replicas of each kind that bear `rate` at the least cost; where none does, those that bear most.
 
-    Exact where there are few kinds or replicas; with more, all but MOST mixes are taken by cost for what they bear.
+    Exact for two kinds, and where there are few replicas; else kinds are taken by cost for what they bear.
     budget: of the cost per hour; None: any. The least of each kind is there even beyond it.
     """
     order = sorted(range(len(kinds)), key=lambda place: (kinds[place].cost / max(kinds[place].bears, ENOUGH), place))
     allowed = float("inf") if budget is None else budget
     greedy = _filled(kinds, order, [kind.least for kind in kinds], rate, allowed)
     ranges = [range(kinds[place].least, kinds[place].most + 1) for place in order]
-    if rate > 0:  # of none more than bear it all, nor by far fewer than the greedy mix has
-        ranges = [_near(kinds[place], greedy[place], each, rate) for place, each in zip(order, ranges, strict=True)]
     if not ranges or prod(map(len, ranges[1:])) > MOST:
         return greedy
     best = greedy
@@ -50,13 +48,6 @@ def cheapest_mix(kinds: Sequence[MixedKind], rate: float, *, budget: float | Non
             continue
         best = min(best, tuple(tried), key=lambda mix: _worth(kinds, mix, rate))
     return best
-
-
-def _near(kind: MixedKind, count: int, counts: range, rate: float) -> range:
-    """Numbers of a kind that may be in the best mix: about as many as the greedy one has, where there are many."""
-    enough = min(counts[-1], max(counts[0], ceil(rate / max(kind.bears, ENOUGH))))
-    wide = 12 if len(counts) > 40 else len(counts)
-    return range(max(counts[0], count - wide), min(enough, count + wide) + 1)
 
 
 def _filled(

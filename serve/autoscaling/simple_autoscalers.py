@@ -122,14 +122,11 @@ class SloRatio:
             serving = len(kind.replicas)
             wanted = kind.target if abs(ratio - 1) <= TOLERANCE else ceil(serving * ratio - 1e-9)
             recent = self._wanted[kind.name]
-            recent.append((state.now_s, _within(kind, wanted)))
+            recent.append((state.now_s, wanted))
             while recent[0][0] < state.now_s - STABLE_S:
                 recent.popleft()
-            targets[kind.name] = _within(kind, max(count for _, count in recent))
-            if wanted > kind.target:
-                targets[kind.name] = _within(kind, wanted)
-            else:  # never more than there are, to go down
-                targets[kind.name] = min(targets[kind.name], max(kind.target, kind.min_replicas))
+            stable = min(kind.target, max(count for _, count in recent))  # never more, to go down
+            targets[kind.name] = _within(kind, max(wanted, stable))
             reasons.append(f"{kind.name}: {100 * ratio:.0f} % of the bounds taken")
         return Scaling(targets=targets, reason=", ".join(reasons))
 
