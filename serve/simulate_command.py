@@ -42,7 +42,7 @@ def simulate(
     policy: Annotated[str, Option(help=f"Which width a request has: {', '.join(POLICIES)}.")] = "deadline",
     load: Annotated[float | None, Option(help="Over what the first replicas bear at full width; else 0.7.")] = None,
     rate: Annotated[float | None, Option(help="Instead: requests per second. A file's: as recorded.")] = None,
-    seconds: Annotated[float | None, Option(help="Of the load: 300, or as long as recorded.")] = None,
+    seconds: Annotated[float | None, Option(help="Of the load: 60, or as long as recorded.")] = None,
     budgets: Annotated[str, Option(help="Tight, medium and loose: multiples of what a request takes alone.")] = "2,4,8",
     costs: Annotated[list[str] | None, Option(help="KIND=FILE of `measure --step-costs`, over fleet.yaml's.")] = None,
     model: Annotated[Path, Option("--model", "-m", show_default="the model that ships")] = DEFAULT_MODEL,
@@ -133,12 +133,12 @@ def print_result(result: dict[str, Any], *, as_json: bool) -> None:
         return
     kept = {"all": result["attainment"], **result["by_class"]}
     rows = [{"class": name, "kept %": None if share is None else 100 * share} for name, share in kept.items()]
-    print_rows(rows, as_json=False, title="Requests with a budget")
+    print_rows(rows, as_json=False, title="Budgets")
     times = [{"time": kind, **{at: result[at][kind] for at in ("p50", "p99")}} for kind in result["p50"]]
-    print_rows(times, as_json=False, title=f"Milliseconds of {result['requests']:,} requests")
+    print_rows(times, as_json=False, title="Milliseconds")
     print_rows([{"kind": name, **each} for name, each in result["kinds"].items()], as_json=False, title="Replicas")
     loss = "unknown" if result["loss"] is None else f"{result['loss']:.4f}"
-    counts = ", ".join(f"{result[name]:,} {name}" for name in ("rejected", "failed", "migrations"))
+    counts = ", ".join(f"{result[name]:,} {name}" for name in ("requests", "rejected", "failed", "migrations"))
     print(f"mean loss {loss}, {counts}, cost {result['cost']:.4g}")
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.load.policies_folder import read_setup
+from lts_ray.runtime.node_calibration import read_calibration
 from lts_ray.runtime.step_costs import StepCosts
 
 CONTEXT, CALIBRATION_S = 512, 5.0
@@ -22,9 +22,9 @@ MaxQueue = Annotated[int, typer.Option(min=1, help="Requests that wait beyond th
 ChunkTokens = Annotated[int, typer.Option(min=2, help="The most tokens of a step.")]
 Calibration = Annotated[float, typer.Option(min=0.1, help="Seconds to measure the engine's steps for.")]
 Costs = Annotated[
-    Path | None, typer.Option(help="setup.json of an earlier run whose step costs to take; default: measure them.")
+    Path | None, typer.Option(help="File of `lts-ray measure --step-costs` to take; default: steps are measured.")
 ]
 
 
-def read_costs(setup: Path | None) -> StepCosts | None:
-    return None if setup is None else read_setup(setup).costs
+def read_costs(file: Path | None) -> StepCosts | None:
+    return None if file is None else read_calibration(file).costs

@@ -19,6 +19,8 @@ class NodeSimulation:
     """By which factor steps take longer than the file says; below 1 they are faster."""
     noise: Annotated[float, Field(ge=0)] = 0.0
     """Of a step's time, beside what was recorded: the standard deviation of its logarithm."""
+    drift: Annotated[float, Field(ge=0)] = 0.0
+    """The same of a factor of all steps that wanders over some thousand of them."""
     node_s: Seconds = 0.0
     """From asking for a replica until there is a node for it; 0: there is one."""
     process_s: Seconds | None = None

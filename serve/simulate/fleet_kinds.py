@@ -66,6 +66,7 @@ def read_kinds(settings: SimulationSettings) -> tuple[SimulatedKind, ...]:
                 menu=menu(kind),
                 costs=measured.costs.scaled(said.slower),
                 noise=said.noise,
+                drift=said.drift,
                 recorded=measured.ratios,
                 attainment=settings.attainment,
                 capacity=settings.capacity,

@@ -54,7 +54,9 @@ def find_fleet_oracle(
     replays: int = 200,
 ) -> FleetOracle:
     """starts: routers, at least one. replays: the most of the load. It is right about the costs, too: no noise."""
-    certain = [replace(kind, node=replace(kind.node, believed=None, noise=0.0, recorded=())) for kind in kinds]
+    certain = [
+        replace(kind, node=replace(kind.node, believed=None, noise=0.0, drift=0.0, recorded=())) for kind in kinds
+    ]
     ids = [id for kind in kinds for id in kind.ids]
 
     def played(router: Router) -> tuple[float, FleetRun]:

@@ -21,7 +21,7 @@ from serve.traffic.load import make_load
 from serve.traffic.recorded_trace import RecordedTrace, read_recorded
 from serve.traffic.traces import is_trace, trace_named
 
-LOAD, SECONDS = 0.7, 300.0
+LOAD, SECONDS = 0.7, 60.0
 """Of an arrival process, where nothing is said."""
 MOST = 10_000_000
 """Requests: more would fill the memory."""

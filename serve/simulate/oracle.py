@@ -57,7 +57,7 @@ def find_oracle(
     rollouts: int = 60,
 ) -> OraclePolicy:
     """rollouts: the most replays of the load. It is right about the costs, too: no noise."""
-    certain = replace(node, believed=None, noise=0.0)
+    certain = replace(node, believed=None, noise=0.0, drift=0.0)
     times = [arrival.at_ms for arrival in arrivals] or [0.0]
     window_ms, first_ms = max(times) / windows + 1.0, min(times)
 

@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
-from math import inf
+from math import exp, inf, sqrt
 
 import numpy as np
 
@@ -30,6 +30,8 @@ from serve.traffic.arrival import Arrival
 
 DRAWN = 100
 """Steps whose recorded noise is drawn together."""
+KEPT = 0.95
+"""Of what all steps have drifted, from one drawing to the next."""
 RUN = 32
 """The most steps that are simulated together: more of them would be in vain where requests come often."""
 
@@ -43,6 +45,8 @@ class SimulatedReplica:
     """What policies think that they take; None: the truth."""
     noise: float = 0.0
     """Of a step's time: the standard deviation of its logarithm."""
+    drift: float = 0.0
+    """The same of a factor of all steps that wanders over some thousand of them."""
     recorded: tuple[float, ...] = ()
     """What an engine's steps took over what they cost, one after the other: drawn from in runs, beside `noise`."""
     attainment: float | None = None
@@ -231,9 +235,13 @@ def _noise(node: SimulatedReplica, rng: np.random.Generator) -> Iterator[float]:
     a step.
     """
     recorded = np.array(node.recorded or (1.0,) * DRAWN)
+    wandered = node.drift * rng.standard_normal() if node.drift else 0.0
     while True:
         begin = int(rng.integers(max(1, len(recorded) - DRAWN)))
         run = recorded[begin : begin + DRAWN]
+        if node.drift:
+            wandered = KEPT * wandered + sqrt(1 - KEPT**2) * node.drift * rng.standard_normal()
+            run = exp(wandered) * run
         yield from (np.exp(node.noise * rng.standard_normal(len(run))) * run if node.noise else run).tolist()
 
 

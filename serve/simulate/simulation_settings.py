@@ -31,7 +31,7 @@ class SimulationSettings:
     load: Positive | None = None
     """In place of the rate: in multiples of what the fleet bears with the universal model, as it is at first."""
     seconds: Positive | None = None
-    """How long requests come; None: as long as recorded, or 300."""
+    """How long requests come; None: as long as recorded, or 60."""
     budgets: BudgetClasses = field(default_factory=BudgetClasses)
     """Classes, in multiples of what the universal model needs on the fastest idle kind."""
     router: Text = "budget"

@@ -148,7 +148,7 @@ def test_where_no_fleet_keeps_what_is_wanted_one_line_says_how_far_the_best_one_
         (["--load", "nan"], "settings.load must be "),
         (["--load", "1", "--rate", "1"], "a rate and a load say two things"),
         (["--seconds", "-1"], "settings.seconds must be above 0; got -1"),
-        (["--rate", "1e9"], "a load of 3e+11 requests is above the 10,000,000"),
+        (["--rate", "1e9"], "a load of 6e+10 requests is above the 10,000,000"),
         (["--rate", "0.0001", "--seconds", "1"], "no request comes in 1 s at 0.0001 a second"),
         (["--budgets", "2,4"], "--budgets are three numbers, such as 2,4,8; got '2,4'"),
         (["--budgets", "4,2,8"], "budgets must be growing multiples above 0; got 4, 2, 8"),

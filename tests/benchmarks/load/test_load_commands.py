@@ -7,14 +7,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from benchmarks.common.machine import Machine
-from benchmarks.load.local_model import LocalModel
-from benchmarks.load.policies_folder import PoliciesFolder, PolicySettings, PolicySetup
 from benchmarks.policies import policies
 from benchmarks.serving_overhead import serving_overhead
 from benchmarks.soak import soak
 from lts_ray.errors import LtsRayError
 from lts_ray.record import record_json
+from lts_ray.runtime.node_calibration import NodeCalibration
 from tests.benchmarks.load.loads import COSTS, local_model
 from tests.serve.conftest import Server
 
@@ -25,22 +23,9 @@ for verb in (policies, soak, serving_overhead):
 
 @pytest.fixture
 def costs(model_dir: Path, tmp_path: Path) -> Path:
-    """A setup.json with the costs of the tests."""
-    model: LocalModel = local_model(model_dir)
-    folder = PoliciesFolder(tmp_path / "earlier")
-    folder.write_setup(
-        PolicySetup(
-            settings=PolicySettings(),
-            model=model.fingerprint,
-            capacity=model.capacity,
-            threads=1,
-            costs=COSTS,
-            rate=1.0,
-            losses={},
-            machine=Machine.here(),
-        )
-    )
-    return folder.setup_file
+    """A file of the tests' step costs, as `lts-ray measure --step-costs` writes it."""
+    NodeCalibration(model=local_model(model_dir).fingerprint, costs=COSTS).write(tmp_path / "costs.json")
+    return tmp_path / "costs.json"
 
 
 def invoke(*arguments: object) -> tuple[int, str]:

@@ -6,6 +6,7 @@ import pytest
 
 from lts_ray.errors import LtsRayError
 from serve.fleet.node_kind import NodeKind, load_kinds, named_kinds
+from serve.serve_args import ServeArgs
 from tests.conftest import ROOT
 
 FLEET = """
@@ -54,6 +55,16 @@ def test_a_fleet_file_names_kinds_and_leaves_out_what_is_as_a_rule(tmp_path: Pat
         ("kinds: [{name: a, cost_per_hour: cheap}]", "kind 'a'.cost_per_hour must be a number; got 'cheap'"),
         ("kinds: [{name: a, cost_per_hour: .nan}]", "kind 'a'.cost_per_hour must be a "),
         ("kinds: [{name: a, cost_per_hour: 0}]", "kind 'a'.cost_per_hour must be above 0; got 0"),
+        ("kinds: [{name: a, simulated: fast}]", "kind 'a'.simulated must be a mapping; got 'fast'"),
+        (
+            "kinds: [{name: a, simulated: {slow: 2}}]",
+            "kind 'a'.simulated has unknown keys slow; known: calibration_s, ",
+        ),
+        ("kinds: [{name: a, simulated: {slower: 0}}]", "kind 'a'.simulated.slower must be above 0; got 0"),
+        ("kinds: [{name: a, simulated: {noise: -1}}]", "kind 'a'.simulated.noise must be at least 0; got -1"),
+        ("kinds: [{name: a, simulated: {drift: .inf}}]", "kind 'a'.simulated.drift must be "),
+        ("kinds: [{name: a, simulated: {node_s: soon}}]", "kind 'a'.simulated.node_s must be a number; got 'soon'"),
+        ("kinds: [{name: a, simulated: {step_costs: 3}}]", "kind 'a'.simulated.step_costs must be text; got 3"),
         ("kinds: [{name: a, threads: 0}]", "kind 'a'.threads must be at least 1; got 0"),
     ],
     ids=str,
@@ -66,6 +77,18 @@ def test_what_is_wrong_with_a_fleet_file_is_one_line_that_names_it(text: str, me
     assert message in str(refused.value)
     assert str(refused.value).startswith(("fleet file", "kind 'a': min_replicas"))
     assert "\n" not in str(refused.value)
+
+
+def test_what_the_simulator_reads_changes_nothing_for_serving(tmp_path: Path) -> None:
+    """Neither how a kind is simulated, nor faults: whatever they say, and whether or not the files are there."""
+    plain, simulated = tmp_path / "plain.yaml", tmp_path / "simulated.yaml"
+    plain.write_text(FLEET)
+    said = "    simulated: {step_costs: none.json, slower: 2, noise: 0.1, drift: 0.1, node_s: 60, load_s: 1}"
+    simulated.write_text(FLEET + said + "\nfaults: [{at_s: 1, kind: spot}]")
+    args = [ServeArgs(fleet=path) for path in (plain, simulated)]
+    served = [[each.of_kind(kind) for kind in each.node_kinds()] for each in args]
+    assert served[0] == served[1]
+    assert load_kinds(simulated)[1].simulated.slower == 2
 
 
 def test_a_fleet_file_that_is_missing_is_one_line(tmp_path: Path) -> None:
