@@ -28,7 +28,7 @@ ASKED = 10
 """Proposals of Optuna for each trial at most: it comes back to fleets that it knows."""
 SWAPPED = 3
 """Replicas of a kind that go together, at most, to make a fleet cheaper."""
-NEAR = 5
+NEAR = 3
 """A fleet whose busiest part alone misses so many times what may be missed is not tried any further."""
 DIGITS = 3
 """Of attainment and loss, where fleets are compared: the rest is noise."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import plotly.graph_objects as go
 
@@ -16,7 +16,7 @@ from serve.simulate.capacity_plan import CapacityPlan, PlannedFleet
 BODY = """\
 <h1>Capacity plan</h1>
 <p>{{ answer }} {{ tried }}</p>
-{{ figure }}
+<div class="two">{% for figure in figures %}<div>{{ figure }}</div>{% endfor %}</div>
 <h2>The front</h2>
 <p>Fleets that no other one beats in cost, budgets kept and quality.</p>
 <div class="tall"><table>
@@ -41,7 +41,7 @@ def write_plan_page(path: Path, plan: CapacityPlan, *, settings: Mapping[str, An
         title="lts-ray capacity plan",
         answer=answer_text(plan),
         tried=tried_text(plan),
-        figure=figure_html(_figure(plan), "plan"),
+        figures=[figure_html(_figure(plan, part), part) for part in ("attainment", "loss")],
         rows=plan_rows(plan),
         settings=settings,
         cell_text=cell_text,
@@ -83,7 +83,7 @@ def _fleet_text(fleet: PlannedFleet) -> str:
     return f"{counts} ({100 * fleet.attainment:.2f} % at {fleet.cost_per_hour:g} an hour)"
 
 
-def _figure(plan: CapacityPlan) -> go.Figure:
+def _figure(plan: CapacityPlan, part: Literal["attainment", "loss"]) -> go.Figure:
     front = plan.front
     groups: Sequence[tuple[str, Sequence[PlannedFleet], str, int]] = (
         ("beaten", [fleet for fleet in plan.tried if fleet not in front], MUTED, 7),
@@ -94,7 +94,7 @@ def _figure(plan: CapacityPlan) -> go.Figure:
         [
             go.Scatter(
                 x=[fleet.cost_per_hour for fleet in fleets],
-                y=[fleet.attainment for fleet in fleets],
+                y=[getattr(fleet, part) for fleet in fleets],
                 name=name,
                 mode="markers",
                 marker={"color": colour, "size": size},
@@ -105,7 +105,10 @@ def _figure(plan: CapacityPlan) -> go.Figure:
             if fleets
         ]
     )
-    figure.add_hline(plan.wanted, line={"color": INK, "width": 1, "dash": "dash"})
+    if part == "attainment":
+        figure.add_hline(plan.wanted, line={"color": INK, "width": 1, "dash": "dash"})
+        figure.update_yaxes(title_text="budgets kept", tickformat=".4~%")
+    else:
+        figure.update_yaxes(title_text="mean loss of a token")
     figure.update_xaxes(title_text="cost per hour", rangemode="tozero")
-    figure.update_yaxes(title_text="budgets kept", tickformat=".1%")
-    return styled(figure, height=430).update_layout(showlegend=True)
+    return styled(figure, height=380).update_layout(showlegend=True)
