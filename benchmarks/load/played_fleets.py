@@ -24,6 +24,7 @@ from serve.routing.replica_view import ReplicaView
 from serve.routing.router import Route, Router
 from serve.simulate.fleet_oracle import find_fleet_oracle
 from serve.simulate.request_outcome import Outcome
+from serve.simulate.simulate import SimulatedReplica
 from serve.simulate.simulate_fleet import simulate_fleet
 from serve.simulate.simulated_kind import SimulatedKind
 from serve.traffic.arrival import Arrival
@@ -46,6 +47,13 @@ def router_for(name: str, setup: FleetSetup, universal: Option) -> Router:
     return router_named(name, kinds=[(ms, kind.name) for ms, kind in zip([*most_ms, inf], kinds, strict=True)])
 
 
+def simulated_kind(kind: FleetKind, node: SimulatedReplica) -> SimulatedKind:
+    count = kind.replicas
+    return SimulatedKind(
+        name=kind.name, cost_per_hour=kind.speed, node=node, replicas=count, min_replicas=count, max_replicas=count
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class SimulatedFleet:
     setup: FleetSetup
@@ -53,18 +61,11 @@ class SimulatedFleet:
 
     @property
     def kinds(self) -> list[SimulatedKind]:
-        def simulated(kind: FleetKind) -> SimulatedKind:
+        def node(kind: FleetKind) -> SimulatedReplica:
             of_kind = self.model.replica(self.setup.costs[kind.name])
-            return SimulatedKind(
-                name=kind.name,
-                cost_per_hour=kind.speed,
-                node=replace(of_kind, noise=self.setup.settings.noise, attainment=LEARNED),
-                replicas=kind.replicas,
-                min_replicas=kind.replicas,
-                max_replicas=kind.replicas,
-            )
+            return replace(of_kind, noise=self.setup.settings.noise, attainment=LEARNED)
 
-        return [simulated(kind) for kind in self.setup.settings.kinds]
+        return [simulated_kind(kind, node(kind)) for kind in self.setup.settings.kinds]
 
     async def play(self, cell: Cell, arrivals: Sequence[Arrival]) -> Sequence[Outcome]:
         return self._run(self._router(cell, arrivals), cell, arrivals)

@@ -6,18 +6,18 @@ import asyncio
 import multiprocessing
 import signal
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from time import time
 
 from benchmarks.load.fleet_folder import FleetKind
+from benchmarks.load.kept_steps import KeptSteps, TakenStep
 from benchmarks.load.local_model import LoadCapacity, LocalModel, running
 from benchmarks.load.slowed_process import slowed
 from lts_ray.errors import LtsRayError
 from lts_ray.runtime.step_costs import StepCosts
-from serve.engine.learned_times import LearnedTimes
 from serve.engine.rehearsal import rehearse
 from serve.fleet.fleet_engine import Fleet
 from serve.fleet.replica_card import ReplicaCard
@@ -69,6 +69,12 @@ class ReplicaProcess:
             raise LtsRayError(f"the process of replica {self.order.id} has ended; see what it printed") from None
         return address, costs
 
+    def steps(self) -> list[TakenStep]:
+        """All that its engine has run, the rehearsal's included."""
+        self._pipe.send(None)
+        found: list[TakenStep] = self._pipe.recv()
+        return found
+
     def end(self, *, at_once: bool = False) -> None:
         """at_once: SIGKILL."""
         if at_once:
@@ -95,6 +101,10 @@ class ReplicaProcesses:
             address, costs = process.wait()
             self.put(address)
             self.costs.setdefault(address.kind, costs)
+
+    def steps(self) -> dict[str, list[TakenStep]]:
+        """By replica."""
+        return {id: process.steps() for id, process in self._processes.items()}
 
     def kill(self, id: str) -> None:
         """What it has on its way is gone."""
@@ -159,13 +169,13 @@ def run_replica(order: ReplicaOrder, pipe: Connection) -> None:
     pipe.send(None)
     pipe.recv()
     costs = model.calibrate(order.calibration_s) if order.costs is None else order.costs
-    times = LearnedTimes(costs)
+    times = KeptSteps(costs)
     if order.costs is None:
         rehearse(model.engine(costs=times, policy=DeadlinePolicy()), seconds=REHEARSAL_S)
     asyncio.run(_serve(order, pipe, model, times))
 
 
-async def _serve(order: ReplicaOrder, pipe: Connection, model: LocalModel, times: LearnedTimes) -> None:
+async def _serve(order: ReplicaOrder, pipe: Connection, model: LocalModel, times: KeptSteps) -> None:
     menu = model.menu
     card = ReplicaCard(
         id=order.id,
@@ -190,6 +200,9 @@ async def _serve(order: ReplicaOrder, pipe: Connection, model: LocalModel, times
             at_s=time(),
         )
         pipe.send((address, times.costs))
-        await asyncio.to_thread(pipe.poll, None)  # there is nothing to read but its end
+        with suppress(EOFError):  # its end
+            while await asyncio.to_thread(pipe.poll, None):
+                pipe.recv()
+                pipe.send(list(times.steps))
         await server.stop()
         await asyncio.sleep(0.05)  # its connections' tasks see their ends

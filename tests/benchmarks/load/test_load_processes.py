@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -11,18 +12,25 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
+from benchmarks import simulator
 from benchmarks.fleet import FleetBench
+from benchmarks.load import load_options as options
 from benchmarks.load.fleet_folder import FleetFolder, FleetKind, FleetSettings
+from benchmarks.load.local_model import LoadCapacity, LocalModel
 from benchmarks.load.migration_pauses import migration_pauses
 from benchmarks.load.played_fleets import RealFleet
 from benchmarks.load.replica_processes import ReplicaOrder, ReplicaProcess, replica_processes
 from benchmarks.load.slowed_process import slowed
+from benchmarks.simulator import SimulatorBench
 from lts_ray.errors import LtsRayError
-from tests.benchmarks.load.loads import COSTS, local_model
+from tests.benchmarks.load.loads import COSTS
 
-KINDS = (FleetKind(name="fast", speed=0.1), FleetKind(name="slow", speed=0.05))
+KINDS = (FleetKind(name="fast", speed=0.4), FleetKind(name="slow", speed=0.3))
 """A tiny model's streams would end before anything could happen to them."""
+CAPACITY = LoadCapacity(context_length=48)
 
 
 def order(model_dir: Path, kind: FleetKind) -> ReplicaOrder:
@@ -32,23 +40,29 @@ def order(model_dir: Path, kind: FleetKind) -> ReplicaOrder:
         model=model_dir,
         frontier=None,
         target=None,
-        capacity=local_model(model_dir, max_queue=64).capacity,
+        capacity=CAPACITY,
         calibration_s=0.1,
         costs=COSTS,
     )
 
 
-def test_processes_serve_a_load_and_streams_go_on_when_one_is_killed(model_dir: Path, tmp_path: Path) -> None:
+def test_processes_serve_loads_beside_the_simulator_and_streams_go_on_when_one_is_killed(
+    model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(simulator, "LONE", 2)
+    monkeypatch.setattr(options, "CONTEXT", 48)
     settings = FleetSettings(
         mode="engine", kinds=KINDS, traces=("gamma-4",), loads=(0.5,), routers=("budget",), rounds=1, seconds=1.0
     )
-    model = local_model(model_dir, max_queue=64)
-    bench = FleetBench(settings=settings, model=model, folder=FleetFolder(tmp_path))
+    model = LocalModel(model_dir, capacity=CAPACITY, threads=1)
+    bench = FleetBench(settings=settings, model=model, folder=FleetFolder(tmp_path / "fast+slow"))
+    beside = SimulatorBench(name="fast+slow", bench=bench, plays=2, replays=2)
     with replica_processes([order(model_dir, kind) for kind in KINDS]) as processes:
         assert processes.costs.keys() == {"fast", "slow"}
         setup = bench.set_up(processes.costs)
         played = RealFleet(setup=setup, model=model, processes=processes)
         asyncio.run(bench.run(setup, played.play, lambda done, total: None))
+        asyncio.run(beside.run(setup, processes, lambda done, total: None))
         pauses = asyncio.run(migration_pauses(processes, model, kills=1, seed=0, progress=lambda done, total: None))
         assert len(processes.read()) == 1
     (result,) = bench.folder.read_cells().values()
@@ -56,6 +70,20 @@ def test_processes_serve_a_load_and_streams_go_on_when_one_is_killed(model_dir: 
     assert (result.score.failed, result.score.rejected) == (0, 0)
     assert pauses
     assert all(pause > 0 for pause in pauses)
+    shown = beside_the_simulator("--model", model_dir, "--output", tmp_path, monkeypatch=monkeypatch)
+    assert "Simulated against real" in shown
+    (load,) = json.loads((tmp_path / "simulator.json").read_text())["loads"]
+    assert load["requests"] == result.score.requests >= load["answered"] > 0
+    assert all(error >= 0 for name in ("error", "error_own", "apart") for error in load[name].values())
+
+
+def beside_the_simulator(*arguments: object, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The command, where the folder has all that it asks for."""
+    monkeypatch.setattr(simulator, "replica_processes", None)
+    app = typer.Typer()
+    app.command()(simulator.simulator)
+    given = ("--fleet", "fast:1:0.4,slow:1:0.3", "--traces", "gamma-4", "--loads", 0.5, "--seconds", 1.0)
+    return CliRunner().invoke(app, [str(each) for each in (*arguments, *given)], catch_exceptions=False).stdout
 
 
 def test_a_replica_that_cannot_start_is_told_in_one_line(model_dir: Path) -> None:
