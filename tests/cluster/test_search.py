@@ -10,22 +10,28 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import ray
 import torch
 
+from lts_ray.architecture import Architecture
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json, read_json_lines
 from lts_ray.frontier import Frontier, read_frontier
+from lts_ray.measurement.outcome import Evaluation
+from lts_ray.ray_session import connected
 from lts_ray.report.search_page import REPORT, write_report
 from lts_ray.search.algorithms.search_settings import SearchSettings
 from lts_ray.search.backbone_search import backbone_job
 from lts_ray.search.on_ray.search_run import run_search
 from lts_ray.search.read_search import read_search
+from lts_ray.search.search_job import SearchJob
 from lts_ray.search.search_log import LOG
+from lts_ray.search.search_session import SearchSession
 from lts_ray.search.submodel_search import SubmodelResults, submodel_job
 from lts_ray.spaces import gpt2_space as gpt2
 from lts_ray.spaces.limits import Limits
 from lts_ray.training.found_architecture import found_architecture
-from tests.cluster.actors import ArchitectureActor
+from tests.cluster.actors import ArchitectureActor, HeldArchitectureActor
 from tests.cluster.conftest import TARGETS
 from tests.conftest import ROOT
 from tests.measurement.brief import BriefActor
@@ -38,10 +44,29 @@ from lts_ray.errors import LtsRayError
 from tests.cluster.test_search import search
 model, output, address = sys.argv[1:]
 try:
-    search(Path(model), Path(output), address, resume=Path(output).exists())
+    search(Path(model), Path(output), address, resume=True)
 except LtsRayError as error:
     sys.exit(str(error))
 """
+JOB = """
+import sys
+from pathlib import Path
+from tests.cluster.test_search import search_architectures
+search_architectures(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+"""
+
+
+def search_architectures(go: Path, output: Path, address: str) -> None:
+    """What a job runs, however often it is tried: it begins, or goes on."""
+    job = held_job(go)
+    session = run_search(job, output, resume=True, address=address, progress=False)
+    job.results.write(session, output)
+
+
+def held_job(go: Path) -> SearchJob[Architecture]:
+    settings = SearchSettings(evaluations=12, in_flight=2, quality="decoder_params")
+    job = backbone_job(space=gpt2.SPACE, targets=TARGETS, settings=settings)
+    return replace(job, workload=replace(job.workload, payload=str(go), actor_class=HeldArchitectureActor))
 
 
 def search(model_dir: Path, output: Path, address: str, *, resume: bool = False) -> Frontier:
@@ -64,15 +89,18 @@ def evaluated(output: Path) -> Counter[tuple[int, ...]]:
 
 def stop_driver(model_dir: Path, output: Path, address: str, *, after: int, how: int) -> str:
     """Run the search in another process, stop it with a signal after some evaluations; what it said."""
-    root = ROOT
+    return stop([DRIVER, str(model_dir), str(output), address], output, after=after, how=how)
+
+
+def stop(script: list[str], output: Path, *, after: int, how: int) -> str:
     driver = subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(model_dir), str(output), address],
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root)},
+        [sys.executable, "-c", *script],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         stderr=subprocess.PIPE,
         text=True,
     )
-    while driver.poll() is None and sum(evaluated(output).values()) < after:
+    while driver.poll() is None and len(read_json_lines(output / LOG, what="log")) <= after:
         time.sleep(0.02)
     driver.send_signal(how)
     return driver.communicate()[1]
@@ -134,3 +162,35 @@ def test_architectures_are_searched_by_each_kind_of_algorithm(cluster: str, tmp_
         reopened, _ = read_search(output, model_dir=output)
         assert reopened.outcomes == session.outcomes
         assert found_architecture(output, points[0]["name"], vocab_size=300, context_length=16).backbone == "gpt2"
+
+
+@ray.remote(num_cpus=0, label_selector={"role": "server"})  # type: ignore[untyped-decorator]
+def try_again_on_the_server(go: Path, output: Path, address: str) -> str:
+    search_architectures(go, output, address)
+    return str(ray.get_runtime_context().get_node_labels()["role"])
+
+
+def test_a_search_whose_driver_is_killed_is_ended_by_the_same_job_on_another_node(cluster: str, tmp_path: Path) -> None:
+    """The folder is the nodes' in common. The result is that of a search which nothing disturbed."""
+    go, output = tmp_path / "go", tmp_path / "shared"
+    assert stop([JOB, str(go), str(output), cluster], output, after=1, how=signal.SIGKILL) == ""
+    done = read_json_lines(output / LOG, what="log")[1:]
+    assert 1 <= len(done) <= 2
+    go.touch()
+    with connected(cluster):
+        assert ray.get(try_again_on_the_server.remote(go, output, cluster)) == "server"
+    records = read_json_lines(output / LOG, what="log")[1:]
+    assert records[: len(done)] == done
+    assert len({str(record["candidate"]) for record in records}) == len(records) == 12
+
+    job = held_job(go)
+    whole = SearchSession(job.plan, tmp_path / "whole", resume=False)
+    actors = {target.name: ArchitectureActor(target, None, None) for target in TARGETS}
+    while (candidate := whole.ask()) is not None:
+        measurements = {name: actor.measure(candidate) for name, actor in actors.items()}
+        assert job.plan.exact_quality is not None
+        whole.record(candidate, Evaluation(loss=job.plan.exact_quality(candidate), measurements=measurements))  # type: ignore[arg-type]
+    job.results.write(whole, tmp_path / "whole")
+    assert read_json(output / "architectures.json", what="") == read_json(
+        tmp_path / "whole/architectures.json", what=""
+    )
