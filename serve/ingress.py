@@ -5,10 +5,11 @@ from __future__ import annotations
 from hashlib import sha256
 
 from lts_ray.checkpoints.universal import read_universal, universal_fingerprint, vouched
+from lts_ray.models.decoder_config import DecoderConfig
 from serve.engine.fleet_observer import FleetObserver
 from serve.fleet.fleet_engine import Fleet
 from serve.fleet.replica_registry import Registry
-from serve.policies.menu import menu_of_frontier
+from serve.policies.menu import Menu, menu_of_frontier
 from serve.routing.budget_router import BudgetRouter
 from serve.serve_args import ServeArgs
 
@@ -19,14 +20,20 @@ def fleet_fingerprint(args: ServeArgs) -> str:
     return sha256(universal_fingerprint(args.model).encode() + frontier).hexdigest()
 
 
-def build_fleet(args: ServeArgs, fingerprint: str, registry: Registry, observer: FleetObserver) -> Fleet:
-    """Not started. fingerprint: of `args`. Raises LtsRayError for files that do not fit."""
+def fleet_menu(args: ServeArgs) -> tuple[DecoderConfig, Menu]:
+    """Of all kinds. Raises LtsRayError for files that do not fit."""
     config, losses = read_universal(args.model)
     frontier = args.read_frontier()
     assert frontier is not None, "kinds need one"
+    return config, menu_of_frontier(config, frontier, None, vouched=vouched(config, losses))
+
+
+def build_fleet(args: ServeArgs, fingerprint: str, registry: Registry, observer: FleetObserver) -> Fleet:
+    """Not started. fingerprint: of `args`. Raises LtsRayError for files that do not fit."""
+    config, menu = fleet_menu(args)
     return Fleet(
         config=config,
-        menu=menu_of_frontier(config, frontier, None, vouched=vouched(config, losses)),
+        menu=menu,
         capacity=args.capacity,
         router=BudgetRouter(),
         registry=registry,

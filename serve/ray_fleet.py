@@ -10,7 +10,8 @@ import asyncio
 import logging
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from time import monotonic, sleep, time
 from typing import Any
 
@@ -26,11 +27,12 @@ from ray.util import get_node_ip_address
 from lts_ray.checkpoints.model_tokenizer import load_model_tokenizer
 from lts_ray.errors import LtsRayError
 from lts_ray.record import read_record, record_json
+from serve.fleet.load_observer import LoadObserver
 from serve.fleet.node_kind import INGRESS, NodeKind
 from serve.fleet.replica_card import ReplicaCard
 from serve.fleet.replica_registry import DEAD_S, REFRESH_S, Registry, ReplicaAddress
 from serve.fleet.replica_server import ReplicaServer
-from serve.ingress import build_fleet, fleet_fingerprint
+from serve.ingress import build_fleet, fleet_fingerprint, fleet_menu
 from serve.metrics.fleet_metrics import FleetMetrics
 from serve.metrics.ray_metrics import RayMetrics
 from serve.metrics.ray_shared_metrics import RaySharedMetrics
@@ -63,9 +65,11 @@ class KindReplica:
         context, labels = serve.get_replica_context(), ray.get_runtime_context().get_node_labels()
         self._drain_s, self._registry = args.drain_s, RayRegistry(context.app_name)
         self._replica = replica = build_replica(
-            args, labels, observer=lambda name: RayMetrics(model_name=name, node=kind)
+            args, labels, observer=lambda name: RayMetrics(model_name=name, node=kind), load=(load := LoadObserver())
         )
         engine, menu = replica.engine, replica.engine.menu
+        worst_loss = None if args.quality_floor is None else menu.floor(args.quality_floor)
+        self._load = partial(load.load, engine, attainment=args.attainment, worst_loss=worst_loss)
         card = ReplicaCard(
             id=context.replica_tag,
             kind=kind,
@@ -106,7 +110,9 @@ class KindReplica:
         """A call waits for a replica of this kind: it is to come up."""
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        return {JOBS: float(sum(self._replica.engine.counts()))}
+        """A number each, without which Ray stops to ask: what autoscaling knows of this replica."""
+        load = asdict(self._load())
+        return {JOBS: load["running"] + load["waiting"], **load}
 
     def check_health(self) -> None:
         self._replica.engine.check()
@@ -219,6 +225,8 @@ def _options(args: ServeArgs, kinds: Sequence[NodeKind]) -> list[dict[str, Any]]
 def fleet_application(args: ServeArgs, kinds: Sequence[NodeKind]) -> Application:
     """Raises LtsRayError for arguments, files or kinds that cannot be served."""
     args.check()
+    if args.quality_floor is not None:
+        fleet_menu(args)[1].floor(args.quality_floor)
     options = _options(args, kinds)
     for line in check_kinds(kinds, options):
         print(f"warning: {line}", file=sys.stderr)

@@ -53,11 +53,15 @@ class Replica:
 
 
 def build_replica(
-    args: ServeArgs, labels: Mapping[str, str], *, observer: Callable[[str], Observer] | None = None
+    args: ServeArgs,
+    labels: Mapping[str, str],
+    *,
+    observer: Callable[[str], Observer] | None = None,
+    load: Observer | None = None,
 ) -> Replica:
     """Load the model, measure what its steps cost here, and start its engine. labels: this node's.
 
-    observer: of the engine, besides the replica's own metrics, made from the model's name.
+    observer: of the engine, besides the replica's own metrics, made from the model's name. load: another one.
     Raises LtsRayError for files that do not fit.
     """
     frontier = args.read_frontier()
@@ -107,7 +111,8 @@ def build_replica(
         prefix_cache=args.prefix_cache,
     )
     rehearse(make_engine(), seconds=REHEARSAL_S)
-    engine = make_engine(observers=[metrics] if observer is None else [metrics, observer(args.served_name)])
+    others = [] if observer is None else [observer(args.served_name)]
+    engine = make_engine(observers=[metrics, *others, *([] if load is None else [load])])
     engine.start()
     return Replica(engine=engine, times=times, n_blocks=n_blocks, tokenizer=tokenizer, metrics=metrics)
 

@@ -17,7 +17,7 @@ from lts_ray.checkpoints.model_tokenizer import load_model_tokenizer
 from lts_ray.checkpoints.universal import read_universal, universal_fingerprint, vouched
 from lts_ray.errors import LtsRayError
 from lts_ray.frontier import Frontier, read_frontier
-from lts_ray.record import record
+from lts_ray.record import Text, record
 from lts_ray.target import Target
 from serve.engine.kv_memory import blocks_that_fit
 from serve.fleet.node_kind import NodeKind, load_kinds, named_kinds
@@ -103,6 +103,8 @@ class ServeArgs:
     """Chooses the widths; its thresholds are changed while it serves, by `user_config`."""
     attainment: Annotated[float, Field(ge=0.5, lt=1)] = 0.99
     """The share of the budgets that can be kept which is to be kept: the reserve of time that counts as safe."""
+    quality_floor: Text | None = None
+    """What autoscaling lets the mean loss of tokens come to: a submodel's, by its name, or nats a token. None: any."""
     keys: AbsolutePath | None = None
     """File of API keys' hashes; None: every client is served."""
     max_n: Count = RequestLimits.max_n

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from lts_ray.errors import LtsRayError
 from lts_ray.frontier import Frontier
 from lts_ray.models.decoder_config import DecoderConfig
 from lts_ray.submodel import Submodel
@@ -64,6 +65,17 @@ class Menu:
     @property
     def narrowest(self) -> Option:
         return self.elastic[-1]
+
+    def floor(self, quality: str) -> float:
+        """The loss that is meant: a submodel's by its name, or a number. Raises LtsRayError for neither."""
+        loss = self.named[quality].loss if quality in self.named else None
+        try:
+            return float(quality) if loss is None else loss
+        except ValueError:
+            known = ", ".join(name for name, option in self.named.items() if option.loss is not None)
+            raise LtsRayError(
+                f"quality_floor must be a loss, or a submodel whose loss is known ({known}); got {quality!r}"
+            ) from None
 
 
 def menu_of_granularities(
