@@ -8,7 +8,7 @@ from pydantic import Field
 
 from lts_ray.record import Positive, Text, record
 
-Seconds = Annotated[float, Field(ge=0)]
+Duration = Annotated[float, Field(ge=0)]
 
 
 @record(what="simulated")
@@ -21,11 +21,15 @@ class NodeSimulation:
     """Of a step's time, beside what was recorded: the standard deviation of its logarithm."""
     drift: Annotated[float, Field(ge=0)] = 0.0
     """The same of a factor of all steps that wanders over some thousand of them."""
-    node_s: Seconds = 0.0
+    hand_over_ms: Duration = 0.0
+    """From when a request comes until a replica's engine knows of it, in milliseconds."""
+    delivery_ms: Duration = 0.0
+    """From a step's end until its tokens are with the client, in milliseconds."""
+    node_s: Duration = 0.0
     """From asking for a replica until there is a node for it; 0: there is one."""
-    process_s: Seconds | None = None
+    process_s: Duration | None = None
     """What its process takes to start; None: as the file says, like the following."""
-    load_s: Seconds | None = None
+    load_s: Duration | None = None
     """What the model takes to load."""
-    calibration_s: Seconds | None = None
+    calibration_s: Duration | None = None
     """What it takes until steps are measured."""

@@ -67,6 +67,8 @@ def read_kinds(settings: SimulationSettings) -> tuple[SimulatedKind, ...]:
                 costs=measured.costs.scaled(said.slower),
                 noise=said.noise,
                 drift=said.drift,
+                hand_over_ms=said.hand_over_ms,
+                delivery_ms=said.delivery_ms,
                 recorded=measured.ratios,
                 attainment=settings.attainment,
                 capacity=settings.capacity,

@@ -14,6 +14,7 @@ import numpy as np
 from lts_ray.checkpoints.universal import read_universal
 from lts_ray.errors import LtsRayError
 from lts_ray.record import record_json
+from serve.autoscaling.autoscaler import Autoscaler
 from serve.autoscaling.named_autoscalers import autoscaler_named
 from serve.policies.named_policies import policy_named
 from serve.routing.named_routers import router_named
@@ -96,7 +97,7 @@ class Scenario:
             policy=partial(policy_named, self.settings.policy),
             rng=np.random.default_rng([self.settings.seed, NOISE]),
             faults=self.faults,
-            autoscaler=None if self.settings.autoscaling == "fixed" else autoscaler_named(self.settings.autoscaling),
+            autoscaler=_autoscaler(self.settings),
             **how,
         )
 
@@ -141,8 +142,15 @@ class Scenario:
 
 def _check_names(settings: SimulationSettings, kinds: Sequence[SimulatedKind]) -> None:
     policy_named(settings.policy)
-    autoscaler_named(settings.autoscaling)
+    _autoscaler(settings)
     _router(settings.router, kinds)
+
+
+def _autoscaler(settings: SimulationSettings) -> Autoscaler | None:
+    if settings.autoscaling == "fixed":
+        return None
+    wanted = {"attainment": settings.attainment} if settings.autoscaling == "attainment" else {}
+    return autoscaler_named(settings.autoscaling, **wanted)
 
 
 def _router(name: str, kinds: Sequence[SimulatedKind]) -> Router:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -132,6 +133,25 @@ def test_where_no_fleet_keeps_what_is_wanted_one_line_says_how_far_the_best_one_
     said = capsys.readouterr()
     assert "fast" in said.out
     assert said.err.splitlines()[-1].startswith("lts-ray: No fleet keeps 99 % of the budgets: 1 fast")
+
+
+def test_ctrl_c_ends_it_in_one_line_and_leaves_nothing(fleet: Path, model_dir: Path, tmp_path: Path) -> None:
+    words = ["-f", fleet, "-m", model_dir, "--seconds", 300, "--report", tmp_path / "out"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "serve.simulate_command", *map(str, words)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        lines = iter(process.stderr.readline, "")
+        assert any(line.startswith("simulating") for line in lines)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    assert (process.returncode, out) == (2, "")
+    assert [line for line in err.splitlines() if not line.startswith("simulating")] == ["lts-ray: interrupted"]
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

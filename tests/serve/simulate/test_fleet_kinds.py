@@ -40,7 +40,7 @@ def test_kinds_have_what_the_files_say_and_what_is_said_beside_them(folder: Path
     text = """
     kinds:
       - {name: plain, cost_per_hour: 3, max_replicas: 4, simulated: {step_costs: one.json}}
-      - {name: said, min_replicas: 0, simulated: {step_costs: one.json, slower: 2, noise: 0.1, drift: 0.2, node_s: 60, load_s: 0}}
+      - {name: said, min_replicas: 0, simulated: {step_costs: one.json, slower: 2, noise: 0.1, drift: 0.2, hand_over_ms: 3, delivery_ms: 1, node_s: 60, load_s: 0}}
       - {name: given}
     """  # noqa: E501
     files = {"given": str(folder / "two.json"), "said": str(folder / "two.json")}
@@ -50,6 +50,7 @@ def test_kinds_have_what_the_files_say_and_what_is_said_beside_them(folder: Path
     )  # fmt: skip
     assert (plain.node.costs, plain.node.recorded, plain.start_s) == (FLAT, (1.5,), 11.0)
     assert (said.node.costs, said.node.noise, said.node.drift) == (FLAT.scaled(6.0), 0.1, 0.2)
+    assert (said.node.hand_over_ms, said.node.delivery_ms) == (3.0, 1.0)
     assert (said.replicas, said.max_replicas, said.start_s) == (0, 1, 69.0)
     assert given.node.costs == FLAT.scaled(3.0)
     assert plain.node.attainment == 0.9
