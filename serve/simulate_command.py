@@ -50,6 +50,9 @@ def simulate(
     report: Annotated[Path | None, Option(help="Folder for the result: index.html, run.json.")] = None,
     plan: Annotated[bool, Option("--plan", help="Find how many replicas keep budgets at least cost.")] = False,
     attainment: Annotated[float, Option(help="The share of budgets to keep.")] = SimulationSettings.attainment,
+    quality_floor: Annotated[
+        str | None, Option(help="Mean loss that autoscaling allows, or a submodel's name.")
+    ] = None,
     as_json: Annotated[bool, Option("--json", help="Print a line of JSON instead of tables.")] = False,
     seed: Annotated[int, Option(min=0, help="Of what is drawn at random.")] = 0,
 ) -> None:
@@ -57,7 +60,18 @@ def simulate(
 
     Scheduler, policies, router and autoscaling are those that serve. The same seed gives the same bytes.
     """
-    names = ("trace", "router", "autoscaling", "policy", "load", "rate", "seconds", "attainment", "seed")
+    names = (
+        "trace",
+        "router",
+        "autoscaling",
+        "policy",
+        "load",
+        "rate",
+        "seconds",
+        "attainment",
+        "quality_floor",
+        "seed",
+    )
     given: dict[str, Any] = {name: value for name, value in locals().items() if name in names}
     given |= {"fleet": str(fleet), "model": str(model), "frontier": None if frontier is None else str(frontier)}
     given |= {"costs": dict(map(_named, costs or ())), "budgets": _multiples(budgets)}

@@ -59,11 +59,12 @@ def read_kinds(settings: SimulationSettings) -> tuple[SimulatedKind, ...]:
             (said.load_s, measured.load_s),
             (said.calibration_s, measured.calibration_s),
         )
+        its_menu, floor = menu(kind), settings.quality_floor
         return SimulatedKind(
             name=kind.name,
             cost_per_hour=kind.cost_per_hour,
             node=SimulatedReplica(
-                menu=menu(kind),
+                menu=its_menu,
                 costs=measured.costs.scaled(said.slower),
                 noise=said.noise,
                 drift=said.drift,
@@ -73,6 +74,7 @@ def read_kinds(settings: SimulationSettings) -> tuple[SimulatedKind, ...]:
                 attainment=settings.attainment,
                 capacity=settings.capacity,
                 n_blocks=n_blocks,
+                worst_loss=None if floor is None else its_menu.floor(floor),
             ),
             replicas=kind.min_replicas,
             min_replicas=kind.min_replicas,

@@ -42,6 +42,8 @@ class SimulationSettings:
     """Which width a request has."""
     attainment: Annotated[float, Field(ge=0.5, lt=1)] = 0.99
     """The share of the budgets that replicas want to keep."""
+    quality_floor: Text | None = None
+    """What autoscaling lets the mean loss of tokens come to: a submodel's name, or nats a token; None: anything."""
     capacity: Capacity = field(default_factory=Capacity)
     """What a replica takes on at once."""
     seed: Seed = 0

@@ -164,6 +164,7 @@ def test_ctrl_c_ends_it_in_one_line_and_leaves_nothing(fleet: Path, model_dir: P
         (["--router", "budget,best"], "unknown router 'best'; known: budget, "),
         (["--plan", "--router", "budget,round-robin"], "a plan is of one router"),
         (["--attainment", "1"], "settings.attainment must be "),
+        (["--quality-floor", "none"], "quality_floor must be a loss, or a submodel whose loss is known (S, M, L, XL)"),
         (["--load", "0"], "settings.load must be above 0; got 0"),
         (["--load", "nan"], "settings.load must be "),
         (["--load", "1", "--rate", "1"], "a rate and a load say two things"),

@@ -44,7 +44,7 @@ def test_kinds_have_what_the_files_say_and_what_is_said_beside_them(folder: Path
       - {name: given}
     """  # noqa: E501
     files = {"given": str(folder / "two.json"), "said": str(folder / "two.json")}
-    plain, said, given = read_kinds(settings(folder, model_dir, text, costs=files, attainment=0.9))
+    plain, said, given = read_kinds(settings(folder, model_dir, text, costs=files, attainment=0.9, quality_floor="5.5"))
     assert (plain.name, plain.cost_per_hour, plain.replicas, plain.min_replicas, plain.max_replicas) == (
         "plain", 3.0, 1, 1, 4,
     )  # fmt: skip
@@ -53,7 +53,7 @@ def test_kinds_have_what_the_files_say_and_what_is_said_beside_them(folder: Path
     assert (said.node.hand_over_ms, said.node.delivery_ms) == (3.0, 1.0)
     assert (said.replicas, said.max_replicas, said.start_s) == (0, 1, 69.0)
     assert given.node.costs == FLAT.scaled(3.0)
-    assert plain.node.attainment == 0.9
+    assert (plain.node.attainment, plain.node.worst_loss) == (0.9, 5.5)
     assert [option.name for option in plain.node.menu.elastic] == ["XL", "L", "M", "S"]
 
 
