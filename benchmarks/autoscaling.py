@@ -1,0 +1,275 @@
+"""Autoscalers side by side on the same simulated loads: budgets kept, quality, replica-hours times cost, decisions.
+
+Replicas are simulated with this machine's step costs, as those of a model so much heavier that one bears BEARS requests
+a second: so an hour of a hundred replicas is some 90,000 requests. Peers are swept over their one setting, to compare
+at equal attainment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from math import ceil
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from benchmarks.common.command import names_of, run_benchmark, shown_progress
+from benchmarks.common.machine import Machine
+from benchmarks.load import load_options as options
+from benchmarks.load.local_model import LoadCapacity, LocalModel
+from lts_ray.cli.options import Model, Output, Seed
+from lts_ray.console import print_rows
+from lts_ray.errors import LtsRayError
+from lts_ray.files import append_json_line, read_json, read_json_lines, write_json
+from lts_ray.pretrained import DEFAULT_MODEL
+from lts_ray.record import read_record, record, record_json
+from lts_ray.runtime.step_costs import StepCosts
+from serve.autoscaling.autoscaler import Autoscaler
+from serve.autoscaling.named_autoscalers import autoscaler_named
+from serve.autoscaling.sustained_rate import RecentRequest, sustained_rate
+from serve.policies.deadline import DeadlinePolicy
+from serve.policies.deviation import NO_DEVIATION
+from serve.routing.budget_router import BudgetRouter
+from serve.simulate.attainment_score import score
+from serve.simulate.scaling_oracle import ScalingOracle
+from serve.simulate.simulate_fleet import simulate_fleet
+from serve.simulate.simulated_kind import SimulatedKind
+from serve.traffic.arrival import Arrival
+from serve.traffic.budget_classes import BudgetClasses
+from serve.traffic.load import load_of, make_load
+from serve.traffic.recorded_trace import RecordedTrace, read_recorded
+from serve.traffic.traces import trace_named
+
+SCHEMA, BEARS, WANTED = 1, 0.25, 0.99
+KINDS = {"large": (1.0, 2.2), "small": (0.5, 1.0)}
+"""Of node: speed, and cost per hour of a replica."""
+SWEPT = {"ray": "target_ongoing_requests", "ray-fast": "target_ongoing_requests", "slo-ratio": "share"}
+"""The setting that `name:value` is of; of a fixed fleet the share of --replicas, of the oracle its headroom."""
+SWEEPS = (
+    *("attainment", "ray", *(f"ray:{target}" for target in (1, 4, 6, 8))),
+    *(f"ray-fast:{target}" for target in (2, 4, 6, 8)),
+    *("slo-ratio:0.4", "slo-ratio:0.6", "slo-ratio:0.8"),
+    *(f"fixed:{share}" for share in (0.6, 0.8, 1, 1.3, 1.6)),
+    *(f"oracle:{headroom}" for headroom in (0.8, 0.9, 1, 1.1)),
+)
+NOISE, SPREAD, NOISE_STREAM = 0.1, 15.0, 16
+"""Of simulated steps' times; seconds around a recorded request in which its copies come; the noise's random stream."""
+
+
+@record(what="settings", strict=False)
+class ScalingSettings:
+    replicas: Annotated[int, typer.Option(min=1)] = 100
+    """What the mean rate needs, of the large kind."""
+    seconds: float = 3600.0
+    """Of a load; a day is squeezed into three times that."""
+    start_s: float = 60.0
+    """What a replica takes to come up."""
+    quality: float = 1.01
+    """The mean loss that autoscaling counts as borne, in multiples of the universal model's."""
+    classes: BudgetClasses = field(default_factory=BudgetClasses)
+    """How tight budgets are, for the large kind."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScalingBench:
+    settings: ScalingSettings
+    model: LocalModel
+    costs: StepCosts
+    """Of the model as it is."""
+    recorded: RecordedTrace | None = None
+
+    def kinds(self) -> tuple[SimulatedKind, ...]:
+        settings, losses = self.settings, self.losses
+        common: dict[str, Any] = {"min_replicas": 1, "max_replicas": 4 * settings.replicas, "start_s": settings.start_s}
+        worst = settings.quality * losses[self.model.menu.universal.name]
+
+        def kind(name: str, speed: float, cost: float) -> SimulatedKind:
+            node = replace(self.model.replica(self.heavy(1 / speed)), noise=NOISE, attainment=WANTED, worst_loss=worst)
+            first = settings.replicas if speed == 1 else 1
+            return SimulatedKind(name=name, cost_per_hour=cost, node=node, replicas=first, **common)
+
+        return tuple(kind(name, *each) for name, each in KINDS.items())
+
+    @property
+    def losses(self) -> dict[str, float]:
+        return {name: option.loss or 0.0 for name, option in self.model.menu.named.items()}
+
+    def heavy(self, slower: float) -> StepCosts:
+        """Of the model that is so much heavier that a replica of speed 1 bears BEARS requests a second."""
+        sample = self._made("poisson", 10.0, 30.0, 0, self.costs)
+        return _times(self.costs, slower * self._bears(self.costs, sample) / BEARS)
+
+    def _bears(self, costs: StepCosts, sample: Sequence[Arrival]) -> float:
+        return sustained_rate(
+            [RecentRequest(each.prompt_tokens, each.output_tokens, each.budget) for each in sample],
+            menu=self.model.menu,
+            costs=costs,
+            deviation=NO_DEVIATION,
+            capacity=self.model.capacity,
+            worst_loss=self.settings.quality * self.losses[self.model.menu.universal.name],
+            attainment=WANTED,
+        )
+
+    def _made(self, trace: str, rate: float, seconds: float, seed: int, costs: StepCosts) -> tuple[Arrival, ...]:
+        return make_load(
+            trace_named(trace),
+            rate=rate,
+            seconds=seconds,
+            seed=seed,
+            need=self.model.need(costs),
+            context_length=self.model.capacity.context_length,
+            classes=self.settings.classes,
+        )
+
+    def load(self, trace: str, seed: int) -> tuple[Arrival, ...]:
+        """A recorded trace is as long as it was: each request comes some times, near its time, to be as many."""
+        rate, seconds, heavy = BEARS * self.settings.replicas, self.settings.seconds, self.heavy(1.0)
+        if self.recorded is None or trace != self.recorded.name:
+            return self._made(trace, rate, seconds * 3 if trace.endswith("day") else seconds, seed, heavy)
+        part_s = min(seconds, float(self.recorded.times[-1]) / 1e3)
+        rng, times = np.random.default_rng([seed, NOISE_STREAM]), self.recorded.times
+        lengths = self.recorded.scaled(self.model.capacity.context_length)[times <= 1e3 * part_s]
+        times = times[times <= 1e3 * part_s]
+        copies = rng.integers(len(times), size=rng.poisson(rate * part_s))
+        near = times[copies] + 1e3 * rng.uniform(-SPREAD, SPREAD, size=len(copies))
+        order = np.argsort(np.clip(near, 0.0, None), kind="stable")
+        return load_of(
+            np.clip(near, 0.0, None)[order],
+            lengths[copies][order],
+            seed=seed,
+            need=self.model.need(heavy),
+            classes=self.settings.classes,
+        )
+
+    def autoscaler(self, word: str, arrivals: Sequence[Arrival]) -> Autoscaler:
+        """Of `name` or `name:value`. Raises LtsRayError."""
+        name, _, value = word.partition(":")
+        number = float(value or 1)
+        if name == "oracle":
+            bears = {kind.name: self._bears(kind.node.costs, arrivals[:300]) for kind in self.kinds()}
+            return ScalingOracle(arrivals, bears=bears, headroom=number)
+        if name == "fixed":
+            return autoscaler_named(name, replicas={"large": ceil(number * self.settings.replicas), "small": 1})
+        return autoscaler_named(name, **({SWEPT[name]: number} if value and name in SWEPT else {}))
+
+    def play(self, trace: str, word: str, seed: int, progress: Any = None) -> dict[str, Any]:
+        arrivals, menu = self.load(trace, seed), self.model.menu
+        run = simulate_fleet(
+            arrivals,
+            kinds=self.kinds(),
+            router=BudgetRouter(),
+            policy=DeadlinePolicy,
+            rng=np.random.default_rng([seed, NOISE_STREAM]),
+            autoscaler=self.autoscaler(word, arrivals),
+            progress=progress,
+        )
+        universal, seconds = menu.universal.name, arrivals[-1].at_ms / 1e3
+        scored = score(
+            run.outcomes, losses=self.losses, narrowest=menu.narrowest.name, universal=universal, seconds=seconds
+        )
+        return {
+            "trace": trace,
+            "autoscaler": word,
+            "seed": seed,
+            "cost": run.cost,
+            "replica_hours": dict(run.replica_hours or {}),
+            "decisions": [asdict(decision) for decision in run.decisions],
+            "score": asdict(scored),
+        }
+
+
+def _times(costs: StepCosts, factor: float) -> StepCosts:
+    """Of a heavier model: a slower node would be taken for a fault from some factor on."""
+    scaled: dict[str, Any] = {
+        name: tuple(factor * ms for ms in getattr(costs, name)) for name in ("base", "neuron", "head")
+    }
+    prompt = None if costs.prompt_attended is None else factor * costs.prompt_attended
+    return replace(costs, **scaled, attended=factor * costs.attended, prompt_attended=prompt)
+
+
+def rows_of(cells: Sequence[Mapping[str, Any]], universal_loss: float) -> list[dict[str, Any]]:
+    """Means over seeds, by trace and autoscaler; and how much less attainment's costs than the peer's, if that keeps
+    what is wanted."""
+    found: list[dict[str, Any]] = []
+    for trace, word in dict.fromkeys((cell["trace"], cell["autoscaler"]) for cell in cells):
+        mine = [cell for cell in cells if (cell["trace"], cell["autoscaler"]) == (trace, word)]
+        mean = partial(np.mean, axis=0)
+        found.append(
+            {
+                "trace": trace,
+                "autoscaler": word,
+                "kept %": 100 * float(mean([cell["score"]["attainment"] for cell in mine])),
+                "loss %": 100 * float(mean([cell["score"]["loss"] for cell in mine]) / universal_loss - 1),
+                "cost": float(mean([cell["cost"] for cell in mine])),
+                "replica-hours": float(mean([sum(cell["replica_hours"].values()) for cell in mine])),
+                "decisions": float(mean([len(cell["decisions"]) for cell in mine])),
+            }
+        )
+    ours = {row["trace"]: row["cost"] for row in found if row["autoscaler"] == "attainment"}
+    for row in found:
+        less = 100 * (1 - ours[row["trace"]] / row["cost"]) if row["trace"] in ours else None
+        row["attainment costs less %"] = less if row["kept %"] >= 100 * WANTED else None
+    return found
+
+
+def autoscaling(
+    model: Model = DEFAULT_MODEL,
+    output: Output = Path("runs/autoscaling"),
+    traces: Annotated[str, typer.Option(help="When requests come: gamma-4, day, ….")] = "gamma-4,day",
+    recorded: Annotated[
+        Path | None, typer.Option(help="CSV of a service's requests, as Azure publishes them: one trace more.")
+    ] = None,
+    autoscalers: Annotated[str, typer.Option(help="Which, each with its setting after a colon.")] = ",".join(SWEEPS),
+    replicas: Annotated[int, typer.Option(min=1, help="Large ones that the mean rate needs.")] = 100,
+    seconds: Annotated[float, typer.Option(min=60, help="Of a load; a day is squeezed into three times that.")] = 3600,
+    rounds: Annotated[int, typer.Option(min=1, help="Loads of each trace.")] = 1,
+    calibration: options.Calibration = options.CALIBRATION_S,
+    costs: options.Costs = None,
+    seed: Seed = 100,
+) -> None:
+    """Autoscalers over simulated kinds of node: budgets kept, quality, cost. Run again, it goes on."""
+    local = LocalModel(model, capacity=LoadCapacity(context_length=options.CONTEXT), threads=1)
+    settings = read_record(ScalingSettings, {"replicas": replicas, "seconds": seconds}, what="settings")
+    setup, cells = output / "setup.json", output / "cells.jsonl"
+    if setup.exists():
+        kept = read_json(setup, what="the set-up")
+        base = read_record(StepCosts, kept["costs"], what=str(setup))
+        if (kept["model"], kept["settings"]) != (local.fingerprint, record_json(settings)):
+            raise LtsRayError(f"{output} holds a bench of another model or other settings; use another --output")
+    else:
+        base = options.read_costs(costs) or local.calibrate(calibration)
+        about = {"model": local.fingerprint, "settings": record_json(settings), "costs": asdict(base)}
+        write_json(setup, {"schema": SCHEMA, **about, "machine": asdict(Machine.here())})
+    trace = None if recorded is None else read_recorded(recorded)
+    bench = ScalingBench(settings=settings, model=local, costs=base, recorded=trace)
+    words = names_of(autoscalers)
+    for word in words:
+        bench.autoscaler(word, bench._made("poisson", 1.0, 10.0, 0, base))  # an unknown one is told at once
+    asked = [
+        (name, word, number)
+        for number in range(seed, seed + rounds)
+        for name in [*([] if trace is None else [trace.name]), *names_of(traces)]
+        for word in words
+    ]
+    done = {_key(cell): cell for cell in read_json_lines(cells, what="the bench's cells")}
+    with shown_progress("loads") as progress:
+        for place, cell in enumerate(asked):
+            progress(place, len(asked))
+            if cell not in done:
+                done[cell] = bench.play(*cell)
+                append_json_line(cells, done[cell])
+    rows = rows_of([done[cell] for cell in asked], bench.losses[local.menu.universal.name])
+    print_rows(rows, as_json=False, title=f"{replicas} replicas of the large kind bear the mean rate")
+    write_json(output / "autoscaling.json", {"schema": SCHEMA, "settings": record_json(settings), "rows": rows})
+
+
+def _key(cell: Mapping[str, Any]) -> tuple[str, str, int]:
+    return cell["trace"], cell["autoscaler"], cell["seed"]
+
+
+if __name__ == "__main__":
+    run_benchmark(autoscaling)
