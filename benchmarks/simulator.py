@@ -162,11 +162,12 @@ class SimulatorBench:
         found = []
         for kind in self.bench.settings.kinds:
             id, calibrated = kind.ids[0], setup.costs[kind.name]
-            costs, ratios = fitted(calibrated, measured[id] or before[id])
+            fit = fitted(calibrated, measured[id] or before[id])
             node = replace(
-                self.model.replica(costs),
+                self.model.replica(fit.costs),
                 believed=replace(calibrated, slowdown=1.0, prompt_slowdown=1.0, overhead_ms=0.0),
-                recorded=ratios,
+                recorded=fit.recorded,
+                recorded_prompts=fit.recorded_prompts,
                 attainment=LEARNED,
                 lived=tuple((taken.step, taken.took_ms) for taken in before[id][-LIVED:]),
                 **asdict(trips[id]),
@@ -177,7 +178,7 @@ class SimulatorBench:
     def _should(self, setup: FleetSetup, before: Steps, during: Steps) -> Iterator[tuple[TakenStep, float]]:
         """Each step of a load, and what it should have taken by those before the load."""
         for id, steps in during.items():
-            costs, _ = fitted(setup.costs[id.rsplit("-", 1)[0]], before[id])
+            costs = fitted(setup.costs[id.rsplit("-", 1)[0]], before[id]).costs
             for taken in steps:
                 yield taken, costs.served_ms(taken.step.quiet_ms, reads_prompt=taken.step.reads_prompt)
 

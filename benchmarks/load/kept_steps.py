@@ -41,8 +41,16 @@ class KeptSteps(LearnedTimes):
         return end_s, took_ms
 
 
-def fitted(costs: StepCosts, steps: Sequence[TakenStep]) -> tuple[StepCosts, tuple[float, ...]]:
-    """The costs with the slowdowns and the overhead that these steps show, and what each took over what it then costs.
+class StepFit(NamedTuple):
+    costs: StepCosts
+    recorded: tuple[float, ...]
+    """What each step took over what it then costs, of those that read no prompt."""
+    recorded_prompts: tuple[float, ...]
+    """Of those that do."""
+
+
+def fitted(costs: StepCosts, steps: Sequence[TakenStep]) -> StepFit:
+    """The costs with the slowdowns and the overhead that these steps show, and the noise around them.
 
     costs: of the calibration. By least squares of the relative errors, so that the mean is true.
     """
@@ -57,5 +65,5 @@ def fitted(costs: StepCosts, steps: Sequence[TakenStep]) -> tuple[StepCosts, tup
     overhead_ms, slowdown, with_prompt = found.x.tolist()
     with_prompt = with_prompt if prompt.any() else slowdown
     corrected = costs.corrected(slowdown=slowdown, prompt_slowdown=with_prompt / slowdown, overhead_ms=overhead_ms)
-    expected = parts @ found.x
-    return corrected, tuple((ratio / expected).tolist())
+    noise = ratio / (parts @ found.x)
+    return StepFit(corrected, tuple(noise[prompt == 0].tolist()), tuple(noise[prompt > 0].tolist()))

@@ -55,7 +55,8 @@ def find_fleet_oracle(
 ) -> FleetOracle:
     """starts: routers, at least one. replays: the most of the load. It is right about the costs, too: no noise."""
     certain = [
-        replace(kind, node=replace(kind.node, believed=None, noise=0.0, drift=0.0, recorded=())) for kind in kinds
+        replace(kind, node=replace(kind.node, believed=None, noise=0.0, drift=0.0, recorded=(), recorded_prompts=()))
+        for kind in kinds
     ]
     ids = [id for kind in kinds for id in kind.ids]
 

@@ -49,6 +49,8 @@ class SimulatedReplica:
     """The same of a factor of all steps that wanders over some thousand of them."""
     recorded: tuple[float, ...] = ()
     """What an engine's steps took over what they cost, one after the other: drawn from in runs, beside `noise`."""
+    recorded_prompts: tuple[float, ...] = ()
+    """The same of steps that read prompts: they are longer, and a stall is less to them. Empty: as `recorded`."""
     attainment: float | None = None
     """Costs are corrected and deviations learned as the engine does; None: neither."""
     lived: tuple[tuple[Step, float], ...] = ()
@@ -112,8 +114,12 @@ class SimulatedEngine:
         self.now_ms = 0.0
         # A stream of the engine's own: what others do does not change it.
         own = None if rng is None else np.random.default_rng(int(rng.integers(2**63)))
-        self._noise = repeat(1.0) if own is None else _noise(node, own)
-        self._unused: list[float] = []  # noise that was drawn for steps which never began, the next one last
+        # By whether steps read prompts: noise, and what was drawn for steps which never began, the next one last.
+        self._noise: dict[bool, tuple[Iterator[float], list[float]]] = {
+            False: (repeat(1.0) if own is None else _noise(node, node.recorded, own), [])
+        }
+        prompts = None if own is None or not node.recorded_prompts else _noise(node, node.recorded_prompts, own)
+        self._noise[True] = self._noise[False] if prompts is None else (prompts, [])
         self.scheduler = Scheduler(
             menu=node.menu,
             policy=policy,
@@ -149,7 +155,7 @@ class SimulatedEngine:
         assert step is not None
         self._draws, self._quiet_ms, self._ends_ms = [], [step.quiet_ms], []
         costs = self._node.costs
-        self._add(costs.step_ms(step.groups), now_ms)
+        self._add(costs.step_ms(step.groups), now_ms, prompt=step.reads_prompt)
         more, until_ms = self.scheduler.alike(step) if most > 1 else (0, -inf)
         if more and self.ends_ms < until_ms:
             more = min(more, most - 1)
@@ -189,7 +195,7 @@ class SimulatedEngine:
         """The steps of the run that have not begun by now never do. Those that have ended are to be taken before."""
         begun = 0 if self._over and self.now_ms >= now_ms else 1
         if self._step is not None and len(self._ends_ms) > begun:
-            self._unused += self._draws[begun:][::-1]
+            self._noise[self._step.reads_prompt][1].extend(self._draws[begun:][::-1])
             del self._draws[begun:], self._quiet_ms[begun:], self._ends_ms[begun:]
             self.ends_ms = self._ends_ms[0] if begun else inf
             if not begun:
@@ -214,8 +220,9 @@ class SimulatedEngine:
     def deviation(self) -> Deviation:
         return self._times.deviation
 
-    def _add(self, cost_ms: float, begins_ms: float) -> None:
-        draw = self._unused.pop() if self._unused else next(self._noise)
+    def _add(self, cost_ms: float, begins_ms: float, *, prompt: bool = False) -> None:
+        noise, unused = self._noise[prompt]
+        draw = unused.pop() if unused else next(noise)
         self._draws.append(draw)
         self.ends_ms = begins_ms + cost_ms * draw * self._factor
         self._ends_ms.append(self.ends_ms)
@@ -228,13 +235,13 @@ def _later_ms(costs: StepCosts, step: Step, count: int) -> list[float]:
     return [still + costs.attended * float(attended + later * rows) for later in range(1, count + 1)]
 
 
-def _noise(node: SimulatedReplica, rng: np.random.Generator) -> Iterator[float]:
+def _noise(node: SimulatedReplica, ratios: Sequence[float], rng: np.random.Generator) -> Iterator[float]:
     """What each step takes over what it costs.
 
     Recorded noise comes in runs of DRAWN steps, each from a moment drawn at random: a node is slow for a while, not for
     a step.
     """
-    recorded = np.array(node.recorded or (1.0,) * DRAWN)
+    recorded = np.array(ratios or (1.0,) * DRAWN)
     wandered = node.drift * rng.standard_normal() if node.drift else 0.0
     while True:
         begin = int(rng.integers(max(1, len(recorded) - DRAWN)))

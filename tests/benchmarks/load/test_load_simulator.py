@@ -35,22 +35,28 @@ def taken(quiet_ms: float, took_ms: float, *, prompt: bool = False, predicted_ms
 
 def test_steps_say_the_slowdowns_the_overhead_and_the_noise_around_them() -> None:
     quiet = [(2.0, False), (5.0, False), (9.0, False), (6.0, True), (20.0, True)] * 20
-    noise = [0.9, 1.1] * 50
+    noise = [0.9, 1.1, 0.9, 1.1, 1.0, 1.1, 0.9, 1.1, 0.9, 1.0] * 10
     steps = [
         taken(ms, (ms * (3.0 if prompt else 1.5) + 0.5) * factor, prompt=prompt)
         for (ms, prompt), factor in zip(quiet, noise, strict=True)
     ]
-    costs, ratios = fitted(COSTS.scaled(7.0), steps)
+    costs, recorded, recorded_prompts = fitted(COSTS.scaled(7.0), steps)
     assert (costs.slowdown, costs.prompt_slowdown) == pytest.approx((1.5, 2.0), rel=0.02)
     assert costs.overhead_ms == pytest.approx(0.5, rel=0.1)
-    assert ratios == pytest.approx(noise, rel=0.03)
+    prompts = [prompt for _, prompt in quiet]
+    assert recorded == pytest.approx(
+        [each for each, prompt in zip(noise, prompts, strict=True) if not prompt], rel=0.05
+    )
+    assert recorded_prompts == pytest.approx(
+        [each for each, prompt in zip(noise, prompts, strict=True) if prompt], rel=0.05
+    )
 
 
 def test_steps_of_one_sort_alone_are_enough() -> None:
-    costs, ratios = fitted(COSTS, [taken(4.0, 8.0)] * 5)
+    costs, recorded, recorded_prompts = fitted(COSTS, [taken(4.0, 8.0)] * 5)
     assert costs.served_ms(4.0, reads_prompt=False) == pytest.approx(8.0)
-    assert ratios == pytest.approx([1.0] * 5)
-    costs, _ = fitted(COSTS, [taken(quiet_ms, 1.0) for quiet_ms in (4.0, 8.0, 12.0)])  # all is overhead
+    assert (recorded, recorded_prompts) == (pytest.approx([1.0] * 5), ())
+    costs = fitted(COSTS, [taken(quiet_ms, 1.0) for quiet_ms in (4.0, 8.0, 12.0)]).costs  # all is overhead
     assert costs.served_ms(8.0, reads_prompt=True) < 1.1
 
 

@@ -115,3 +115,11 @@ def test_nobody_is_lost_and_nobody_gets_more_or_less_than_what_was_asked_for(
         assert each.budget or each.submodels == {"XL": each.arrival.output_tokens}
     again = run(*arrivals, node=node, policy=policy_named(name))
     assert again == outcomes
+
+
+def test_steps_that_read_prompts_have_recorded_noise_of_their_own() -> None:
+    node = replace(NODE, recorded=(2.0,), recorded_prompts=(3.0,))
+    first, second = run(arrival(prompt=40, output=5), arrival(9 * 20.2 + 1.0, prompt=15, output=2), node=node)
+    assert timing_of(first).ttft_ms == pytest.approx(3 * 3 * 20.2)
+    assert timing_of(second).ttft_ms == pytest.approx((2 + 3) * 20.2 - 1.0)  # runs of steps are cut short for it
+    assert timing_of(second).tpot_ms == pytest.approx(2 * 20.2)
