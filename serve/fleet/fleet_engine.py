@@ -111,9 +111,8 @@ class Fleet:
         routed = RoutedRequest(request=request, arrived_s=arrived_s)
         response = Response(arrived_s=arrived_s, cancel=partial(self._cancel, routed), whole=request.whole)
         routed.response = response
-        if self._pending:
-            self._place_pending()  # a place that has become free is theirs
-        views = self._views()
+        self._place_pending()  # a place that has become free is theirs
+        views = self._views(routed)
         if not views:
             if len(self._pending) >= self.capacity.max_queue:
                 self._observer.refused("queue_full")
@@ -162,9 +161,11 @@ class Fleet:
 
     # What happens to a request.
 
-    def _views(self, *, but: ReplicaLink | None = None) -> list[ReplicaView]:
-        now_ms = self.clock() * 1e3
-        return [link.mirror.view(now_ms) for link in self._replicas.usable() if link.mirror and link is not but]
+    def _views(self, routed: RoutedRequest, *, but: ReplicaLink | None = None) -> list[ReplicaView]:
+        """Of those that have a place for it, if any has: if they are many, of some of these."""
+        now_ms, prompt = self.clock() * 1e3, routed.request.prompt
+        shared = self._prefixes.shared(prompt, routed.submodel(self.menu)) if self._replicas.are_many else {}
+        return self._replicas.shown(routed, now_ms, but=but, shared=shared) or self._replicas.views(now_ms, but=but)
 
     def _route(self, routed: RoutedRequest, views: Sequence[ReplicaView]) -> Route:
         began, now_s = perf_counter(), self.clock()
@@ -265,7 +266,7 @@ class Fleet:
     def _place_pending(self, *, but: ReplicaLink | None = None) -> None:
         """but: a replica to which they do not go now."""
         for routed in sorted(self._pending, key=lambda each: (each.request.priority, each.arrived_s)):
-            views = [view for view in self._views(but=but) if view.fits(routed.request)]
+            views = [view for view in self._views(routed, but=but) if view.fits(routed.request)]
             free = [view for view in views if view.has_place or routed.placed]  # what was taken on is refused by none
             if not free:
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from lts_ray.runtime.step_costs import StepCosts
 from serve.engine.response import Admitted, Ended, ResponseFailed, Token
@@ -11,7 +12,7 @@ from serve.policies.budget import NO_BUDGET, Budget
 from serve.policies.menu import Option
 from serve.policies.policy import Job, Situation
 from serve.policies.request import Request
-from serve.routing.replica_view import ReplicaView
+from serve.routing.replica_view import DistantView, ReplicaView, fits
 
 
 @dataclass(slots=True, eq=False)
@@ -108,27 +109,46 @@ class ReplicaMirror:
             (_job_of(other, -2 - place, offset_s * 1e3), other.runs) for place, other in enumerate(report.others)
         )
 
+    @property
+    def load(self) -> int:
+        """Requests that run and wait there."""
+        return len(self._sent) + len(self._others)
+
+    @property
+    def has_place(self) -> bool:
+        """Whether its queue takes one request more."""
+        waiting = sum([not sent.runs for sent in self._sent.values()]) + sum([not runs for _, runs in self._others])
+        return waiting < self.card.capacity.max_queue
+
+    def fits(self, request: Request) -> bool:
+        """Whether it could run the request if it had nothing else to do."""
+        return fits(request, self.card.n_blocks)
+
     def view(self, now_ms: float) -> ReplicaView:
         """The same one until something has changed there."""
         if self._view is None:
-            own = [(sent.job(), sent.runs) for sent in self._sent.values()]
-            jobs = [*own, *self._others]
-            self._view = ReplicaView(
+            self._view = DistantView(
                 id=self.card.id,
                 kind=self.card.kind,
                 cost=self.card.cost,
                 menu=self._menu,
-                costs=self._costs,
-                situation=Situation(
-                    now_ms=now_ms,
-                    running=tuple([job for job, runs in jobs if runs]),
-                    waiting=tuple(sorted([job for job, runs in jobs if not runs], key=_arrival)),
-                    capacity=self.card.capacity,
-                    deviation=self.report.deviation,
-                ),
+                load=self.load,
+                has_place=self.has_place,
+                look=partial(self._looked_at, now_ms),
                 n_blocks=self.card.n_blocks,
             )
         return self._view
+
+    def _looked_at(self, now_ms: float) -> tuple[StepCosts, Situation]:
+        jobs = [*[(sent.job(), sent.runs) for sent in self._sent.values()], *self._others]
+        situation = Situation(
+            now_ms=now_ms,
+            running=tuple([job for job, runs in jobs if runs]),
+            waiting=tuple(sorted([job for job, runs in jobs if not runs], key=_arrival)),
+            capacity=self.card.capacity,
+            deviation=self.report.deviation,
+        )
+        return self._costs, situation
 
 
 def _arrival(job: Job) -> float:

@@ -9,11 +9,17 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from time import time
 from typing import Any
 
+import numpy as np
+
 from lts_ray.timing import Clock
 from serve.engine.fleet_observer import MigrationReason, ReplicaState
 from serve.fleet.frames import frame
 from serve.fleet.replica_link import CUT_S, SILENT_S, ReplicaLink
+from serve.fleet.replica_mirror import ReplicaMirror
 from serve.fleet.replica_registry import DEAD_S, Registry
+from serve.fleet.routed_request import RoutedRequest
+from serve.routing.replica_view import ReplicaView
+from serve.routing.shortlist import Shortlist
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +47,10 @@ class Replicas:
         take_events: Callable[[ReplicaLink, Sequence[list[Any]]], None],
         lost: Callable[[ReplicaLink, MigrationReason], None],
         changed: Callable[[], None],
+        rng: np.random.Generator | None = None,
     ) -> None:
+        """rng: draws those that a request is shown where they are many; None: one of its own."""
+        self._shortlist = Shortlist(np.random.default_rng() if rng is None else rng)
         self._registry, self._fingerprint, self._clock = registry, fingerprint, clock
         self._take_events, self._lost, self._changed = take_events, lost, changed
         self._links: dict[str, ReplicaLink] = {}
@@ -77,6 +86,35 @@ class Replicas:
         usable = [link for link in self if link.takes_requests]
         return [link for link in usable if not link.drains] or usable
 
+    @property
+    def are_many(self) -> bool:
+        """So that a request is shown some of them only."""
+        return self._shortlist.are_many
+
+    def views(self, now_ms: float, *, but: ReplicaLink | None = None) -> list[ReplicaView]:
+        """Of all that are usable, but for one."""
+        return [link.mirror.view(now_ms) for link in self.usable() if link.mirror and link is not but]
+
+    def shown(
+        self, routed: RoutedRequest, now_ms: float, *, but: ReplicaLink | None, shared: Mapping[str, int]
+    ) -> list[ReplicaView]:
+        """Of those that take the request and are not to leave: all, or a shortlist where they are many.
+
+        shared: tokens of its prompt that replicas have seen.
+        """
+        ahead = sorted(shared, key=shared.__getitem__, reverse=True)
+        mirrors: dict[str, ReplicaMirror] = {}
+
+        def load(id: str) -> int | None:
+            link = self._links[id]
+            if (mirror := link.mirror) is None or link is but or link.drains or not link.takes_requests:
+                return None
+            mirrors[id] = mirror
+            takes = (routed.placed or mirror.has_place) and mirror.fits(routed.request)
+            return mirror.load if takes else None
+
+        return [mirrors[id].view(now_ms) for id in self._shortlist.draw(load, ahead=ahead)]
+
     def states(self) -> Mapping[tuple[str, ReplicaState], int]:
         """How many there are, by kind and state."""
         counted: Counter[tuple[str, ReplicaState]] = Counter()
@@ -100,12 +138,14 @@ class Replicas:
             if fits and address.id not in self._links:
                 link = ReplicaLink(address, clock=self._clock, take_events=self._take_events, ready=self._greet)
                 self._links[address.id] = link
+                self._shortlist.join(address.id, address.kind)
                 self._spawn(self._keep(link))
 
     async def _keep(self, link: ReplicaLink) -> None:
         """From its connection to its end; it is looked for again while it says that it lives."""
         await link.run()
         del self._links[link.address.id]
+        self._shortlist.leave(link.address.id)
         if link.mirror is not None:
             logger.info("replica %s of kind %s is gone", link.address.id, link.address.kind)
             self._lost(link, "draining" if link.drains else "died")

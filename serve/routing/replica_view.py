@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -30,8 +31,7 @@ class ReplicaView:
 
     def fits(self, request: Request) -> bool:
         """Whether it could run the request if it had nothing else to do."""
-        places = len(request.prompt) + request.max_tokens - 1  # the last token is never run
-        return self.n_blocks is None or places <= self.n_blocks * BLOCK_TOKENS
+        return fits(request, self.n_blocks)
 
     @property
     def has_place(self) -> bool:
@@ -46,3 +46,50 @@ class ReplicaView:
     @cached_property
     def outlook(self) -> Outlook:
         return Outlook.of(self.situation, self.menu, self.costs)
+
+
+def fits(request: Request, n_blocks: int | None) -> bool:
+    """Whether a KV cache of so many blocks holds the request; None: any is held."""
+    places = len(request.prompt) + request.max_tokens - 1  # the last token is never run
+    return n_blocks is None or places <= n_blocks * BLOCK_TOKENS
+
+
+class DistantView(ReplicaView):
+    """One whose jobs are put together once they are looked at: of many that are shown, few are."""
+
+    def __init__(
+        self,
+        *,
+        id: str,
+        kind: str,
+        cost: float,
+        menu: Menu,
+        load: int,
+        has_place: bool,
+        look: Callable[[], tuple[StepCosts, Situation]],
+        n_blocks: int | None = None,
+    ) -> None:
+        """look: for `costs` and `situation`; called at most once."""
+        vars(self).update(id=id, kind=kind, cost=cost, menu=menu, n_blocks=n_blocks, _load=load, _look=look)
+        vars(self)["_has_place"] = has_place
+
+    @cached_property
+    def _seen(self) -> tuple[StepCosts, Situation]:
+        seen: tuple[StepCosts, Situation] = vars(self)["_look"]()
+        return seen
+
+    @property
+    def costs(self) -> StepCosts:
+        return self._seen[0]
+
+    @property
+    def situation(self) -> Situation:
+        return self._seen[1]
+
+    @property
+    def has_place(self) -> bool:
+        return bool(vars(self)["_has_place"])
+
+    @property
+    def load(self) -> int:
+        return int(vars(self)["_load"])

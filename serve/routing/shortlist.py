@@ -36,6 +36,11 @@ class Shortlist:
     def __contains__(self, id: str) -> bool:
         return id in self._fellows
 
+    @property
+    def are_many(self) -> bool:
+        """Whether not all are shown."""
+        return len(self._fellows) > SHOWN
+
     def join(self, id: str, kind: str) -> None:
         """A replica that is known already stays where it is."""
         if id not in self._fellows:
@@ -59,7 +64,7 @@ class Shortlist:
         load: of a replica; None where it takes no request: it is not shown. ahead: replicas that are shown whatever is
         drawn, those first that matter most.
         """
-        if len(self._fellows) <= SHOWN:
+        if not self.are_many:
             return [id for id in self._fellows if load(id) is not None]
         if self._shares is None:
             self._shares = self._shared_out()

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from math import inf
 
 import numpy as np
 
+from lts_ray.runtime.step_costs import StepCosts
 from serve.autoscaling.fleet_state import ReplicaLoad
 from serve.autoscaling.recent_load import RecentLoad
 from serve.autoscaling.sustained_rate import RecentRequest, sustained_rate
 from serve.policies.budget import Timing
 from serve.policies.policy import Job, Policy, Situation
 from serve.policies.request import Request
-from serve.routing.replica_view import ReplicaView
+from serve.routing.replica_view import DistantView, ReplicaView
 from serve.simulate.served_request import ServedRequest
 from serve.simulate.simulate import SimulatedEngine
 from serve.simulate.simulated_kind import SimulatedKind
@@ -47,7 +49,7 @@ class SimulatedLife:
         self._served: dict[int, ServedRequest] = {}
         self._coming: dict[int, ServedRequest] = {}
         self._losses = {name: option.loss or 0.0 for name, option in kind.node.menu.named.items()}
-        self._view: tuple[int, ReplicaView] | None = None
+        self._seen: tuple[int, tuple[StepCosts, Situation]] | None = None
         self._recent = RecentLoad(asked_ms / 1e3)
 
     @property
@@ -78,14 +80,14 @@ class SimulatedLife:
         served.placed += 1
         self._served[served.number] = self._coming[served.number] = served
         self._recent.came(now_ms / 1e3)
-        self._view = None
+        self._seen = None
 
     def take(self, served: ServedRequest, now_ms: float) -> bool:
         """False where the queue is full after all."""
         self.catch_up(now_ms)
         self.engine.cut(now_ms)
         del self._coming[served.number]
-        self._view, arrived_ms = None, served.arrival.at_ms
+        self._seen, arrived_ms = None, served.arrival.at_ms
         if self.engine.submit(served.number, served.request, arrived_ms=arrived_ms, resumed=served.resumed):
             return True
         del self._served[served.number]
@@ -127,22 +129,28 @@ class SimulatedLife:
         self.engine.slow(factor, now_ms)
 
     def view(self, now_ms: float) -> ReplicaView:
-        """Made anew once its jobs have changed, as an ingress does."""
+        """As an ingress has it."""
+        kind = self.kind
+        return DistantView(
+            id=self.id,
+            kind=kind.name,
+            cost=kind.cost_per_hour,
+            menu=kind.node.menu,
+            load=self.load,
+            has_place=self.has_place,
+            look=partial(self._looked_at, now_ms),
+            n_blocks=kind.node.n_blocks,
+        )
+
+    def _looked_at(self, now_ms: float) -> tuple[StepCosts, Situation]:
+        """Made anew once its jobs have changed."""
         self.catch_up(now_ms)
         changes = self.engine.changes
-        if self._view is None or self._view[0] != changes:
-            engine, node = self.engine, self.kind.node
-            view = ReplicaView(
-                id=self.id,
-                kind=self.kind.name,
-                cost=self.kind.cost_per_hour,
-                menu=node.menu,
-                costs=engine.costs,
-                situation=_seen(engine.scheduler.situation(now_ms, engine.deviation), self._coming.values()),
-                n_blocks=node.n_blocks,
-            )
-            self._view = changes, view
-        return self._view[1]
+        if self._seen is None or self._seen[0] != changes:
+            engine = self.engine
+            seen = _seen(engine.scheduler.situation(now_ms, engine.deviation), self._coming.values())
+            self._seen = changes, (engine.costs, seen)
+        return self._seen[1]
 
     @property
     def load(self) -> int:

@@ -21,7 +21,9 @@ from serve.engine.response import Response
 from serve.fleet import replica_link, replica_server, replicas
 from serve.policies.budget import Budget
 from serve.policies.request import Request
+from serve.routing import shortlist
 from serve.routing.budget_router import BudgetRouter
+from serve.routing.replica_view import ReplicaView
 from serve.routing.router import Route
 from tests.serve.fleet.fleets import TinyReplica, tiny_fleet
 from tests.serve.models import COSTS, Notes, alone, collect, tiny_engine, tiny_menu, tiny_model, tiny_runtime
@@ -486,6 +488,40 @@ async def test_none_that_comes_goes_before_those_that_wait_for_a_place(
         with pytest.raises(QueueFullError):
             tiny.fleet.submit(LONG)
         assert [routed.response for routed in tiny.fleet._placed.values()] == waiting[:2]
+
+
+class Shown(BudgetRouter):
+    """Notes what it is shown."""
+
+    def route(self, request: Request, replicas: Sequence[ReplicaView], **named: Any) -> Route:
+        SEEN.append([view.id for view in replicas])
+        return super().route(request, replicas, **named)
+
+
+SEEN: list[list[str]] = []
+
+
+async def test_of_many_replicas_a_request_is_shown_some_that_take_it(
+    model: MatFormer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for what in ("SHOWN", "FEW", "DRAWN"):
+        monkeypatch.setattr(shortlist, what, 1)
+    SEEN.clear()
+    async with tiny_fleet(model, router=Shown()) as tiny:
+        for name in ("a", "b", "c"):
+            await tiny.add(name, slots=1, max_queue=1)
+        await tiny.has("a", "b", "c")
+        request = Request(prompt=tuple(range(40)), max_tokens=5, ignore_eos=True)
+        first = tiny.fleet.submit(request)
+        assert await collect(first) == alone(model, request, ())
+        await tiny.replicas["b"].die()
+        await tiny.has("a", "c")
+        SEEN.clear()
+        for _ in range(6):
+            both = [tiny.fleet.submit(request) for _ in range(2)]  # it may be drawn where the first waits
+            assert [await collect(each) for each in both] == [alone(model, request, ())] * 2
+            assert {where(each)[0] for each in both} == {"a", "c"}
+        assert sum(len(seen) == 1 for seen in SEEN) >= 6
 
 
 async def test_what_was_taken_on_is_not_kept_waiting_by_a_full_queue(model: MatFormer) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from serve.engine.step import Step
 from serve.policies.budget import Budget
 from serve.policies.named_policies import policy_named
+from serve.policies.policy import Situation
 from serve.policies.request import Request
 from serve.routing.budget_router import BudgetRouter
 from serve.routing.replica_view import ReplicaView
@@ -82,12 +83,12 @@ class Looking:
     """Sends all to the first, and keeps what it saw."""
 
     name: str = "looking"
-    seen: list[tuple[float, ReplicaView]] = field(default_factory=list)
+    seen: list[tuple[float, Situation]] = field(default_factory=list)
 
     def route(
         self, request: Request, replicas: Sequence[ReplicaView], *, shared: Mapping[str, int], now_ms: float
     ) -> Route:
-        self.seen.append((now_ms, replicas[0]))
+        self.seen.append((now_ms, replicas[0].situation))
         return Route(replica=replicas[0].id)
 
 
@@ -95,7 +96,7 @@ def test_a_router_sees_the_tokens_of_ended_steps_and_what_it_sent_before() -> No
     looking = Looking()
     run([arrival(0.0), arrival(1.0), arrival(21.0)], looking, NODE, policy="fixed")  # a step takes 20.2 ms
     assert [now_ms for now_ms, _ in looking.seen] == [0.0, 1.0, 21.0]
-    produced = [[job.produced for job in view.situation.jobs] for _, view in looking.seen]
+    produced = [[job.produced for job in situation.jobs] for _, situation in looking.seen]
     assert produced == [[], [0], [1, 0]]
 
 
