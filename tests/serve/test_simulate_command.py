@@ -23,13 +23,15 @@ FLAT = StepCosts(grid=(1, 1000), base=(1.0, 1.0), neuron=(0.1, 0.1), head=(0.0, 
 
 @pytest.fixture
 def fleet(model_dir: Path, tmp_path: Path) -> Path:
-    """Two kinds, the second at half the speed; steps stray as the file says."""
+    """Two kinds, the second at half the speed; steps stray as the file says, and a replica dies."""
     calibration = NodeCalibration(model=universal_fingerprint(model_dir), costs=FLAT, ratios=(0.9, 1.0, 1.3) * 50)
     calibration.write(tmp_path / "costs.json")
-    slow = {"name": "slow", "cost_per_hour": 0.5, "simulated": {"step_costs": "costs.json", "slower": 2.0}}
+    slow: dict[str, object] = {"name": "slow", "cost_per_hour": 0.5, "max_replicas": 3}
+    slow["simulated"] = {"step_costs": "costs.json", "slower": 2.0, "drift": 0.1}
+    faults = [{"at_s": 2.0, "kind": "fast", "replica": 0}]
     kinds = [{"name": "fast", "min_replicas": 2, "simulated": {"step_costs": "costs.json", "node_s": 30.0}}, slow]
     path = tmp_path / "fleet.yaml"
-    path.write_text(yaml.safe_dump({"kinds": kinds}))
+    path.write_text(yaml.safe_dump({"kinds": kinds, "faults": faults}))
     return path
 
 
@@ -65,7 +67,22 @@ def test_the_same_seed_gives_the_same_bytes(fleet: Path, model_dir: Path, tmp_pa
     left = []
     for hashes in ("1", "2"):
         output = tmp_path / hashes
-        words = ["--fleet", fleet, "--model", model_dir, "--seconds", "3", "--seed", "5", "--report", output]
+        words = [
+            "--fleet",
+            fleet,
+            "--model",
+            model_dir,
+            "--seconds",
+            "12",
+            "--rate",
+            "10",
+            "--autoscaling",
+            "attainment",
+            "--seed",
+            "5",
+            "--report",
+            output,
+        ]
         done = subprocess.run(
             [sys.executable, "-m", "lts_ray.cli.main", "simulate", *map(str, words)],
             env=os.environ | {"PYTHONHASHSEED": hashes, "PYTHONPATH": str(ROOT)},
