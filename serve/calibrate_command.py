@@ -58,8 +58,10 @@ class RecordedTimes(LearnedTimes):
         return now, took_ms
 
 
-def served_costs(costs: StepCosts, steps: Sequence[TimedStep]) -> tuple[StepCosts, tuple[float, ...]]:
-    """The costs with what serving adds, by all of the steps; and what each step took over what it costs then."""
+def served_costs(
+    costs: StepCosts, steps: Sequence[TimedStep]
+) -> tuple[StepCosts, tuple[float, ...], tuple[float, ...]]:
+    """The costs with what serving adds, by all steps; what each took over that, and those that read prompts apart."""
     kept = [step for step in steps if step[0] > 0 and step[2] > 0]
     quiet_ms, prompt, took_ms = (np.array(column) for column in zip(*kept, strict=True))
     terms = np.stack([quiet_ms * ~prompt, quiet_ms * prompt, np.ones(len(kept))], axis=1)
@@ -68,7 +70,9 @@ def served_costs(costs: StepCosts, steps: Sequence[TimedStep]) -> tuple[StepCost
     served = costs.corrected(
         slowdown=float(slowdown), prompt_slowdown=float(with_prompt / slowdown), overhead_ms=float(overhead_ms)
     )
-    return served, tuple(round(took / served.served_ms(quiet, reads_prompt=reads), 4) for quiet, reads, took in kept)
+    ratios = [(reads, round(took / served.served_ms(quiet, reads_prompt=reads), 4)) for quiet, reads, took in kept]
+    with_prompts, others = (tuple(ratio for reads, ratio in ratios if reads == of) for of in (True, False))
+    return served, others, with_prompts
 
 
 def calibrate(order: Sequence[str], show: Callable[[str, int, int], None]) -> NodeCalibration:
@@ -96,11 +100,11 @@ def calibrate(order: Sequence[str], show: Callable[[str, int, int], None]) -> No
     times.steps.clear()
     rehearse(make(capacity=capacity), seconds=RECORDING_S)
     over()
-    costs, ratios = served_costs(bare, times.steps)
+    costs, ratios, prompt_ratios = served_costs(bare, times.steps)
     starts = dict(zip(("process_s", "load_s", "calibration_s"), np.diff(moments_s).round(2).tolist(), strict=False))
     machine, model = f"{(here := Processor.here()).name}, {here.cores} cores", checkpoint.fingerprint
     how: dict[str, Any] = {"threads": int(threads), "device": device, "machine": machine, **starts}
-    return NodeCalibration(model=model, costs=costs, ratios=ratios, **how)
+    return NodeCalibration(model=model, costs=costs, ratios=ratios, prompt_ratios=prompt_ratios, **how)
 
 
 @interruptible
@@ -110,7 +114,8 @@ def run(file: str, *order: str) -> None:
         found = calibrate(order, show)
     found.write(Path(file))
     starts = f"process {found.process_s:g} s, model {found.load_s:g} s, calibration {found.calibration_s:g} s"
-    print(f"{file}: {len(found.ratios):,} steps, serving takes {found.costs.slowdown:.2f} times as long; {starts}")
+    steps, slowdown = len(found.ratios) + len(found.prompt_ratios), found.costs.slowdown
+    print(f"{file}: {steps:,} steps, {slowdown:.2f} times as long as bare ones; {starts}")
 
 
 if __name__ == "__main__":

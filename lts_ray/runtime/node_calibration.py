@@ -24,7 +24,9 @@ class NodeCalibration:
     costs: StepCosts
     """Of a step, what serving adds to it included."""
     ratios: tuple[Positive, ...] = ()
-    """What steps of the engine took over what they cost, one after the other."""
+    """What steps of the engine took over what they cost, one after the other: of those that read no prompt."""
+    prompt_ratios: tuple[Positive, ...] = ()
+    """The same of those that do: they are longer, and a stall is less to them."""
     process_s: Seconds = 0.0
     """What a replica's process took to start and to import what it needs."""
     load_s: Seconds = 0.0

@@ -71,6 +71,7 @@ def read_kinds(settings: SimulationSettings) -> tuple[SimulatedKind, ...]:
                 hand_over_ms=said.hand_over_ms,
                 delivery_ms=said.delivery_ms,
                 recorded=measured.ratios,
+                recorded_prompts=measured.prompt_ratios,
                 attainment=settings.attainment,
                 capacity=settings.capacity,
                 n_blocks=n_blocks,

@@ -23,7 +23,13 @@ from tests.serve.simulate.test_simulate import FLAT, NODE, arrival
 @pytest.fixture
 def folder(model_dir: Path, tmp_path: Path) -> Path:
     one = NodeCalibration(
-        model=universal_fingerprint(model_dir), costs=FLAT, ratios=(1.5,), process_s=5.0, load_s=2.0, calibration_s=4.0
+        model=universal_fingerprint(model_dir),
+        costs=FLAT,
+        ratios=(1.5,),
+        prompt_ratios=(1.2,),
+        process_s=5.0,
+        load_s=2.0,
+        calibration_s=4.0,
     )
     one.write(tmp_path / "one.json")
     replace(one, costs=FLAT.scaled(3.0)).write(tmp_path / "two.json")
@@ -48,7 +54,8 @@ def test_kinds_have_what_the_files_say_and_what_is_said_beside_them(folder: Path
     assert (plain.name, plain.cost_per_hour, plain.replicas, plain.min_replicas, plain.max_replicas) == (
         "plain", 3.0, 1, 1, 4,
     )  # fmt: skip
-    assert (plain.node.costs, plain.node.recorded, plain.start_s) == (FLAT, (1.5,), 11.0)
+    assert (plain.node.costs, plain.start_s) == (FLAT, 11.0)
+    assert (plain.node.recorded, plain.node.recorded_prompts) == ((1.5,), (1.2,))
     assert (said.node.costs, said.node.noise, said.node.drift) == (FLAT.scaled(6.0), 0.1, 0.2)
     assert (said.node.hand_over_ms, said.node.delivery_ms) == (3.0, 1.0)
     assert (said.replicas, said.max_replicas, said.start_s) == (0, 1, 69.0)
