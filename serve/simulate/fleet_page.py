@@ -113,7 +113,17 @@ def write_fleet_page(path: Path, runs: Mapping[str, Mapping[str, Any]]) -> None:
     def classes(series: Series) -> dict[str, Any]:
         return {name: [series["by_class"][name]] for name in _ordered(series["by_class"])}
 
-    share = {"range": [-0.02, 1.02], "tickformat": ".0%"}
+    lowest = min(
+        (
+            value
+            for run in all_series.values()
+            for line in (run["attainment"], *run["by_class"].values())
+            for value in line
+            if value is not None
+        ),
+        default=0.0,
+    )
+    share = {"range": [max(0.0, lowest - 0.02) - 0.02, 1.01], "tickformat": ".4~%"}
     came = [
         _Curve("", series["stretch_s"], series["came_s"][:-1], 0) for series in all_series.values()
     ]  # the last is cut off
@@ -169,10 +179,12 @@ def summary_row(result: Mapping[str, Any]) -> dict[str, Any]:
     """What a run came to, of what its run.json has."""
     kept = {"kept": result["attainment"], **{name: result["by_class"][name] for name in _ordered(result["by_class"])}}
     return {
-        **{f"{name}, %": None if share is None else 100 * share for name, share in kept.items()},
+        **{f"{name} %": None if share is None else 100 * share for name, share in kept.items()},
         "loss": result["loss"],
-        **{name: result[name] for name in ("rejected", "failed", "migrations")},
-        **{f"{kind}, hours": each["replica_hours"] for kind, each in result["kinds"].items()},
+        "rejected": result["rejected"],
+        "failed": result["failed"],
+        "moved": result["migrations"],
+        **{f"{kind} h": each["replica_hours"] for kind, each in result["kinds"].items()},
         "cost": result["cost"],
     }
 
