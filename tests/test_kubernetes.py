@@ -15,6 +15,7 @@ import yaml
 from lts_ray.cli.main import app
 from lts_ray.record import read_record
 from serve.ray_command import _read
+from serve.ray_scaling import FleetScaling
 from serve.serve_args import ServeArgs
 
 ANY: Any = None
@@ -153,22 +154,30 @@ def test_the_autoscaler_is_the_one_that_scales_for_labels_and_may_replace_pods(c
 
 def test_what_is_served_is_what_serve_takes_on_kinds_that_groups_of_workers_have(tmp_path: Path) -> None:
     spec = documents("rayservice")["RayService"]["spec"]
+    groups = spec["rayClusterConfig"]["workerGroupSpecs"]
+    kinds = [{"name": group["groupName"]} for group in groups]
+    (tmp_path / "fleet.yaml").write_text(yaml.safe_dump({"kinds": kinds}))
     file = tmp_path / "serve.yaml"
-    file.write_text(spec["serveConfigV2"])
+    file.write_text(spec["serveConfigV2"].replace("/data", str(tmp_path)))
     config = _read(file)  # by Ray Serve's own schema; unknown keys are refused
     (application,) = config.applications
     module, name = application.import_path.split(":")
     assert callable(getattr(import_module(module), name))
     args = read_record(ServeArgs, application.args)
-    groups = spec["rayClusterConfig"]["workerGroupSpecs"]
+    policy = application.autoscaling_policy
+    module, name = policy["policy_function"].split(":")
+    assert isinstance(getattr(import_module(module), name)(**policy["policy_kwargs"]), FleetScaling)
+    most = {each.name: each.autoscaling_config["max_replicas"] for each in application.deployments}
+    assert most == {group["groupName"]: group["maxReplicas"] for group in groups}, "a pod holds one replica"
     assert [kind.target_name for kind in args.node_kinds()] == [group["labels"]["role"] for group in groups]
     for group in (spec["rayClusterConfig"]["headGroupSpec"], *groups):
         pod = group["template"]["spec"]
         assert spec["rayClusterDeletionDelaySeconds"] >= pod["terminationGracePeriodSeconds"] > args.drain_s
         (mount,) = pod["containers"][0]["volumeMounts"]
-        for path in (args.model, args.frontier):
-            assert path is not None
-            assert path.is_relative_to(mount["mountPath"])
+        assert mount["mountPath"] == "/data"
+    for path in (args.model, args.frontier, args.fleet):
+        assert path is not None
+        assert path.is_relative_to(tmp_path)
     ports = spec["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]["containers"][0]["ports"]
     assert {"name": "serve", "containerPort": config.http_options.port} in ports
 
