@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from logging import ERROR, getLogger
 from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
+from time import thread_time
 from typing import Annotated, Any
 
 import numpy as np
@@ -162,6 +164,7 @@ def fleet(
     simulated: Annotated[bool, typer.Option("--simulate", help="Simulate the replicas; there may be many.")] = False,
     replays: Annotated[int, typer.Option(min=1, help="Of a load, by which the oracle finds its way.")] = 60,
     decisions: Annotated[bool, typer.Option(help="Instead: what a decision takes, at load 1, simulated.")] = False,
+    speed: Annotated[bool, typer.Option(help="Instead: what simulating the first load takes of a core.")] = False,
     kills: Annotated[int, typer.Option(min=0, help="Instead: kill replicas under streams so often.")] = 0,
     frontier: options.Frontier = None,
     target: options.TargetName = None,
@@ -175,7 +178,7 @@ def fleet(
     )
     trace = None if recorded is None else read_recorded(recorded)
     given = {
-        "mode": "simulated" if simulated or decisions else "engine",
+        "mode": "simulated" if simulated or decisions or speed else "engine",
         "kinds": kinds_given(kinds),
         "traces": [*names_of(traces), *([] if trace is None else [trace.name])],
         "loads": names_of(loads),
@@ -196,6 +199,9 @@ def fleet(
         played = SimulatedFleet(setup=setup, model=local)
         if decisions:
             print_rows(decision_rows(bench, played), as_json=False, title="What a decision takes, in milliseconds")
+            return
+        if speed:
+            print_rows([speed_row(bench, played)], as_json=False, title="What simulating a load takes of one core")
             return
         with shown_progress("loads") as progress:
             asyncio.run(bench.run(setup, played.play, progress))
@@ -229,6 +235,25 @@ def decision_rows(bench: FleetBench, played: SimulatedFleet) -> list[dict[str, s
         replicas = sum(kind.replicas for kind in played.kinds)
         rows.append({"router": router, "replicas": f"{replicas}", "p50": f"{p50:.3f}", "p99": f"{p99:.3f}"})
     return rows
+
+
+def speed_row(bench: FleetBench, played: SimulatedFleet) -> dict[str, str]:
+    """Of the first load under the first router, which is made beforehand."""
+    settings = bench.settings
+    cell = Cell("simulated", settings.traces[0], settings.loads[0], settings.seed, settings.routers[0])
+    arrivals = bench.load_of(cell, played.setup)
+    begin_s = thread_time()
+    outcomes = asyncio.run(played.play(cell, arrivals))
+    taken_s = thread_time() - begin_s
+    return {
+        "replicas": f"{sum(kind.replicas for kind in played.kinds)}",
+        "requests": f"{len(outcomes)}",
+        "answered": f"{sum(outcome.status == 'done' for outcome in outcomes)}",
+        "core s": f"{taken_s:.1f}",
+        "ms a request": f"{1e3 * taken_s / max(1, len(outcomes)):.3f}",
+        "times real": f"{settings.seconds / taken_s:.2f}",
+        "peak GB": f"{getrusage(RUSAGE_SELF).ru_maxrss / 1e6:.2f}",
+    }
 
 
 def show_pauses(pauses_ms: Sequence[float], kills: int, output: Path) -> None:

@@ -28,6 +28,7 @@ Bears = Callable[[Sequence[RecentRequest], float], float]
 @dataclass(slots=True)
 class _Slice:
     number: int
+    until_s: float
     came: int = 0
     bounded: int = 0
     kept: int = 0
@@ -54,7 +55,9 @@ class RecentLoad:
     def made(self, ends_s: Sequence[float], tokens: int, loss: float) -> None:
         """ends_s: of steps. tokens: of each. loss: the sum over these of their submodels' losses."""
         for at_s in ends_s:
-            now = self._at(at_s)
+            now = self._slices[-1] if self._slices else self._at(at_s)
+            if at_s >= now.until_s:
+                now = self._at(at_s)
             now.tokens += tokens
             now.loss += loss
 
@@ -99,7 +102,7 @@ class RecentLoad:
     def _at(self, at_s: float) -> _Slice:
         slices, number = self._slices, int(at_s // self._slice_s)
         if not slices or slices[-1].number < number:
-            slices.append(_Slice(number))
+            slices.append(_Slice(number, (number + 1) * self._slice_s))
             while slices[0].number <= number - SLICES:
                 slices.popleft()
         return slices[-1]

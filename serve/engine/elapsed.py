@@ -23,7 +23,9 @@ HORIZONS = np.array(HORIZONS_MS)
 STEPS = 2048
 """The last so many count."""
 RENEWED = 128
-"""Steps after which the quantiles are taken anew; of the first ones, more often."""
+"""Steps after which the quantiles are taken anew."""
+FIRST = (8, 16, 32, 64)
+"""And after so many of the first ones."""
 STARTS = 256
 """Windows of each horizon; more of them, which overlap, would say little more."""
 PRIOR, SPREAD = 32, 1.15
@@ -46,16 +48,19 @@ class ElapsedTime:
 
     def note(self, predicted_ms: float, passed_ms: float, *, prompt: bool) -> None:
         """prompt: whether the step read a piece of one."""
-        place = self._steps % STEPS
-        self._predicted[place], self._passed[place], self._prompt[place] = predicted_ms, passed_ms, prompt
-        self._steps += 1
-        if self._steps % RENEWED == 0 or self._steps in (8, 16, 32, 64):
-            self.deviation = self._learned()
+        self.note_all((predicted_ms,), (passed_ms,), prompt=prompt)
 
     def note_all(self, predicted_ms: Sequence[float], passed_ms: Sequence[float], *, prompt: bool) -> None:
         """Of steps one after the other."""
-        for predicted, passed in zip(predicted_ms, passed_ms, strict=True):
-            self.note(predicted, passed, prompt=prompt)
+        steps, predicted, passed, prompts = self._steps, self._predicted, self._passed, self._prompt
+        for foreseen, took in zip(predicted_ms, passed_ms, strict=True):
+            place = steps % STEPS
+            predicted[place], passed[place], prompts[place] = foreseen, took, prompt
+            steps += 1
+            if steps % RENEWED == 0 or steps in FIRST:
+                self._steps = steps
+                self.deviation = self._learned()
+        self._steps = steps
 
     def _learned(self) -> Deviation:
         known, oldest = min(self._steps, STEPS), self._steps % STEPS if self._steps > STEPS else 0

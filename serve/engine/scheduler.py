@@ -189,7 +189,7 @@ class Scheduler:
                 entry.produced += times
                 if entry.first_ms is None:
                     entry.first_ms = now_ms
-            if times > 1 or entry.cached % BLOCK_TOKENS == 0:  # it may be one that was not planned on its own
+            if (stop - 1) // BLOCK_TOKENS != (entry.cached - 1) // BLOCK_TOKENS:  # not all were planned on their own
                 self._blocks.grow(part.id, stop)
             self._blocks.wrote(part.id, entry.tokens, stop, segment.submodel)
             if not entry.decodes:

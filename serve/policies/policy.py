@@ -14,9 +14,9 @@ from serve.policies.menu import Menu, Option
 from serve.policies.request import Request
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Job:
-    """A request between two steps. Times are in milliseconds on the engine's clock."""
+    """A request between two steps. Times are in milliseconds on the engine's clock. Not to be changed; see Segment."""
 
     id: int
     request: Request

@@ -154,8 +154,10 @@ class SimulatedEngine:
         self._step = step = self.scheduler.step(now_ms, self.costs, self.deviation)
         assert step is not None
         self._draws, self._quiet_ms, self._ends_ms = [], [step.quiet_ms], []
-        costs = self._node.costs
-        self._add(costs.step_ms(step.groups), now_ms, prompt=step.reads_prompt)
+        costs, cost_ms = self._node.costs, step.quiet_ms
+        if self._node.believed is not None:
+            cost_ms = costs.quiet_ms(step.groups)
+        self._add(costs.served_ms(cost_ms, reads_prompt=step.reads_prompt), now_ms, prompt=step.reads_prompt)
         more, until_ms = self.scheduler.alike(step) if most > 1 else (0, -inf)
         if more and self.ends_ms < until_ms:
             more = min(more, most - 1)
@@ -168,9 +170,10 @@ class SimulatedEngine:
 
     def take(self, now_ms: float) -> TakenSteps | None:
         """The steps that have ended by now; None where there are none."""
-        step, count = self._step, bisect_right(self._ends_ms, now_ms)
-        if step is None or not count:
+        step = self._step
+        if step is None or self._ends_ms[0] > now_ms:
             return None
+        count = bisect_right(self._ends_ms, now_ms)
         ends_ms, self._ends_ms = self._ends_ms[:count], self._ends_ms[count:]
         quiet_ms, self._quiet_ms = self._quiet_ms[:count], self._quiet_ms[count:]
         del self._draws[:count]

@@ -12,6 +12,7 @@ from math import inf
 
 import numpy as np
 
+from lts_ray.runtime.runtime import BLOCK_TOKENS
 from serve.autoscaling.autoscaler import Autoscaler
 from serve.fleet.fleet_engine import PENDING_S
 from serve.policies.policy import Policy
@@ -79,6 +80,8 @@ class _Simulation:
         self.agenda = Agenda()
         self._arrivals, self._router, self._policy, self._rng = arrivals, router, policy, rng
         self._longest = longest_of(arrivals)
+        blocks = [kind.node.n_blocks for kind in kinds if kind.node.n_blocks is not None]
+        self._fit_everywhere = min(blocks, default=10**9) * BLOCK_TOKENS
         self._max_pending = max(kind.node.capacity.max_queue for kind in kinds)
         self._begun: dict[SimulatedLife, None] = {}  # those that may begin a step
         self._pending: list[ServedRequest] = []
@@ -139,10 +142,12 @@ class _Simulation:
     def _place(self, served: ServedRequest) -> bool:
         """False where no replica has a place for it, or it is strict and none would keep its budget."""
         taken_on, now_ms, lives = served.placed > 0, self.agenda.now_ms, self.replicas.usable
+        everywhere = len(served.request.prompt) + served.request.max_tokens <= self._fit_everywhere
 
         def load(id: str) -> float | None:
             life = lives[id]
-            return life.load if (taken_on or life.has_place) and life.fits(served.request) else None
+            fits = everywhere or life.fits(served.request)
+            return life.load if fits and (taken_on or life.has_place) else None
 
         views = [lives[id].view(now_ms) for id in self.replicas.shortlist.draw(load)]
         if not views and (open_to := [id for id in lives if load(id) is not None]):

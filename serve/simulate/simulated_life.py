@@ -59,6 +59,8 @@ class SimulatedLife:
     @property
     def has_place(self) -> bool:
         """Whether its queue takes one request more, as far as an ingress knows."""
+        if len(self._served) < self.kind.node.capacity.max_queue:
+            return True
         waiting = max(self.engine.not_begun, self.counts()[1])
         return waiting + len(self._coming) < self.kind.node.capacity.max_queue
 

@@ -112,6 +112,16 @@ def test_decisions_are_timed_in_the_midst_of_a_load(model_dir: Path, tmp_path: P
     assert all(0 < float(row["p50"]) <= float(row["p99"]) for row in rows)
 
 
+def test_the_simulators_speed_is_that_of_the_first_load(model_dir: Path, tmp_path: Path) -> None:
+    one = bench(model_dir, tmp_path)
+    played = SimulatedFleet(setup=one.set_up(COSTS_BY_KIND), model=one.model)
+    row = fleet.speed_row(one, played)
+    load = one.load_of(next(cell for cell in SETTINGS.cells() if (cell.load, cell.seed) == (0.5, 0)), played.setup)
+    assert (row["replicas"], row["requests"], row["answered"]) == ("3", f"{len(load)}", f"{len(load)}")
+    assert float(row["ms a request"]) > 0
+    assert 0 < float(row["peak GB"]) < 100
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
