@@ -2,14 +2,13 @@
 
 Replicas are simulated with this machine's step costs, as those of a model so much heavier that one bears BEARS requests
 a second: so an hour of a hundred replicas is some 90,000 requests. Peers are swept over their one setting, to compare
-at equal attainment.
+at equal attainment. With --real up to three replicas are processes here, which serve a day of some minutes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +19,11 @@ import typer
 from benchmarks.common.command import names_of, run_benchmark, shown_progress
 from benchmarks.common.machine import Machine
 from benchmarks.load import load_options as options
+from benchmarks.load.fleet_folder import FleetKind
 from benchmarks.load.local_model import LoadCapacity, LocalModel
+from benchmarks.load.replica_processes import ReplicaOrder
+from benchmarks.load.scaled_processes import LEAST, hastened_autoscaler, measured_costs, play_scaled
+from benchmarks.load.scaling_rows import WANTED, rows_of
 from lts_ray.cli.options import Model, Output, Seed
 from lts_ray.console import print_rows
 from lts_ray.errors import LtsRayError
@@ -44,7 +47,7 @@ from serve.traffic.load import load_of, make_load
 from serve.traffic.recorded_trace import RecordedTrace, read_recorded
 from serve.traffic.traces import trace_named
 
-SCHEMA, BEARS, WANTED = 1, 0.25, 0.99
+SCHEMA, BEARS = 1, 0.25
 KINDS = {"large": (1.0, 2.2), "small": (0.5, 1.0)}
 """Of node: speed, and cost per hour of a replica."""
 SWEPT = {"ray": "target_ongoing_requests", "ray-fast": "target_ongoing_requests", "slo-ratio": "share"}
@@ -56,6 +59,12 @@ SWEEPS = (
     *(f"fixed:{share}" for share in (0.6, 0.8, 1, 1.3, 1.6)),
     *(f"oracle:{headroom}" for headroom in (0.8, 0.9, 1, 1.1)),
 )
+SIMULATED = {"traces": "gamma-4,day", "autoscalers": ",".join(SWEEPS), "replicas": 100, "seconds": 3600.0}
+"""What options are by themselves."""
+REAL = {"traces": "day", "autoscalers": "attainment,ray-fast,fixed:1,fixed:3", "replicas": 2, "seconds": 100.0}
+"""The same with real replicas; a fixed fleet's setting is how many they are."""
+SMALL = FleetKind(name="small", speed=0.3)
+"""Of what kind these are."""
 NOISE, SPREAD, NOISE_STREAM = 0.1, 15.0, 16
 """Of simulated steps' times; seconds around a recorded request in which its copies come; the noise's random stream."""
 
@@ -81,6 +90,8 @@ class ScalingBench:
     costs: StepCosts
     """Of the model as it is."""
     recorded: RecordedTrace | None = None
+    order: ReplicaOrder | None = None
+    """Of real replicas."""
 
     def kinds(self) -> tuple[SimulatedKind, ...]:
         settings, losses = self.settings, self.losses
@@ -127,6 +138,9 @@ class ScalingBench:
 
     def load(self, trace: str, seed: int) -> tuple[Arrival, ...]:
         """A recorded trace is as long as it was: each request comes some times, near its time, to be as many."""
+        if self.order is not None:
+            rate = self.settings.replicas * self._bears(self.costs, self._made("poisson", 10.0, 30.0, 0, self.costs))
+            return self._made(trace, rate, self.settings.seconds, seed, self.costs)
         rate, seconds, heavy = BEARS * self.settings.replicas, self.settings.seconds, self.heavy(1.0)
         if self.recorded is None or trace != self.recorded.name:
             return self._made(trace, rate, seconds * 3 if trace.endswith("day") else seconds, seed, heavy)
@@ -149,24 +163,34 @@ class ScalingBench:
         """Of `name` or `name:value`. Raises LtsRayError."""
         name, _, value = word.partition(":")
         number = float(value or 1)
+        swept = {SWEPT[name]: number} if value and name in SWEPT else {}
+        if self.order is not None:
+            return hastened_autoscaler(name, **swept)
         if name == "oracle":
             bears = {kind.name: self._bears(kind.node.costs, arrivals[:300]) for kind in self.kinds()}
             return ScalingOracle(arrivals, bears=bears, headroom=number)
         if name == "fixed":
             return autoscaler_named(name, replicas={"large": ceil(number * self.settings.replicas), "small": 1})
-        return autoscaler_named(name, **({SWEPT[name]: number} if value and name in SWEPT else {}))
+        return autoscaler_named(name, **swept)
 
     def play(self, trace: str, word: str, seed: int, progress: Any = None) -> dict[str, Any]:
         arrivals, menu = self.load(trace, seed), self.model.menu
-        run = simulate_fleet(
-            arrivals,
-            kinds=self.kinds(),
-            router=BudgetRouter(),
-            policy=DeadlinePolicy,
-            rng=np.random.default_rng([seed, NOISE_STREAM]),
-            autoscaler=self.autoscaler(word, arrivals),
-            progress=progress,
-        )
+        autoscaler = self.autoscaler(word, arrivals)
+        if self.order is not None:
+            first = int(word.removeprefix("fixed:")) if word.startswith("fixed:") else LEAST
+            worst = self.settings.quality * self.losses[menu.universal.name]
+            order = replace(self.order, costs=self.costs, worst_loss=worst)
+            run = play_scaled(arrivals, order=order, model=self.model, autoscaler=autoscaler, first=first, seed=seed)
+        else:
+            run = simulate_fleet(
+                arrivals,
+                kinds=self.kinds(),
+                router=BudgetRouter(),
+                policy=DeadlinePolicy,
+                rng=np.random.default_rng([seed, NOISE_STREAM]),
+                autoscaler=autoscaler,
+                progress=progress,
+            )
         universal, seconds = menu.universal.name, arrivals[-1].at_ms / 1e3
         scored = score(
             run.outcomes, losses=self.losses, narrowest=menu.narrowest.name, universal=universal, seconds=seconds
@@ -191,49 +215,34 @@ def _times(costs: StepCosts, factor: float) -> StepCosts:
     return replace(costs, **scaled, attended=factor * costs.attended, prompt_attended=prompt)
 
 
-def rows_of(cells: Sequence[Mapping[str, Any]], universal_loss: float) -> list[dict[str, Any]]:
-    """Means over seeds, by trace and autoscaler; and how much less attainment's costs than the peer's, if that keeps
-    what is wanted."""
-    found: list[dict[str, Any]] = []
-    for trace, word in dict.fromkeys((cell["trace"], cell["autoscaler"]) for cell in cells):
-        mine = [cell for cell in cells if (cell["trace"], cell["autoscaler"]) == (trace, word)]
-        mean = partial(np.mean, axis=0)
-        found.append(
-            {
-                "trace": trace,
-                "autoscaler": word,
-                "kept %": 100 * float(mean([cell["score"]["attainment"] for cell in mine])),
-                "loss %": 100 * float(mean([cell["score"]["loss"] for cell in mine]) / universal_loss - 1),
-                "cost": float(mean([cell["cost"] for cell in mine])),
-                "replica-hours": float(mean([sum(cell["replica_hours"].values()) for cell in mine])),
-                "decisions": float(mean([len(cell["decisions"]) for cell in mine])),
-            }
-        )
-    ours = {row["trace"]: row["cost"] for row in found if row["autoscaler"] == "attainment"}
-    for row in found:
-        less = 100 * (1 - ours[row["trace"]] / row["cost"]) if row["trace"] in ours else None
-        row["attainment costs less %"] = less if row["kept %"] >= 100 * WANTED else None
-    return found
-
-
 def autoscaling(
     model: Model = DEFAULT_MODEL,
     output: Output = Path("runs/autoscaling"),
-    traces: Annotated[str, typer.Option(help="When requests come: gamma-4, day, ….")] = "gamma-4,day",
+    traces: Annotated[str | None, typer.Option(help="When requests come; default: gamma-4,day; real: day.")] = None,
     recorded: Annotated[
         Path | None, typer.Option(help="CSV of a service's requests, as Azure publishes them: one trace more.")
     ] = None,
-    autoscalers: Annotated[str, typer.Option(help="Which, each with its setting after a colon.")] = ",".join(SWEEPS),
-    replicas: Annotated[int, typer.Option(min=1, help="Large ones that the mean rate needs.")] = 100,
-    seconds: Annotated[float, typer.Option(min=60, help="Of a load; a day is squeezed into three times that.")] = 3600,
+    autoscalers: Annotated[str | None, typer.Option(help="Which, each with its setting after a colon.")] = None,
+    replicas: Annotated[
+        int | None, typer.Option(min=1, help="The mean rate needs them; default: 100; real: 2.")
+    ] = None,
+    seconds: Annotated[float | None, typer.Option(min=60, help="Of a load; default: 3600; real: 100.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Loads of each trace.")] = 1,
     calibration: options.Calibration = options.CALIBRATION_S,
     costs: options.Costs = None,
+    real: Annotated[bool, typer.Option("--real", help="One to three replicas here, each 0.3 of a core.")] = False,
     seed: Seed = 100,
 ) -> None:
     """Autoscalers over simulated kinds of node: budgets kept, quality, cost. Run again, it goes on."""
+    if real and (recorded or costs):
+        raise LtsRayError("--real measures its own steps, and plays made loads: leave out --costs and --recorded")
+    given = {"traces": traces, "autoscalers": autoscalers, "replicas": replicas, "seconds": seconds}
+    chosen: dict[str, Any] = (REAL if real else SIMULATED) | {k: v for k, v in given.items() if v is not None}
+    output = output / "real" if real else output
     local = LocalModel(model, capacity=LoadCapacity(context_length=options.CONTEXT), threads=1)
-    settings = read_record(ScalingSettings, {"replicas": replicas, "seconds": seconds}, what="settings")
+    settings = read_record(ScalingSettings, {name: chosen[name] for name in ("replicas", "seconds")}, what="settings")
+    common: dict[str, Any] = {"model": model, "frontier": None, "target": None, "capacity": local.capacity}
+    order = ReplicaOrder(id=SMALL.ids[0], kind=SMALL, calibration_s=calibration, **common) if real else None
     setup, cells = output / "setup.json", output / "cells.jsonl"
     if setup.exists():
         kept = read_json(setup, what="the set-up")
@@ -241,18 +250,18 @@ def autoscaling(
         if (kept["model"], kept["settings"]) != (local.fingerprint, record_json(settings)):
             raise LtsRayError(f"{output} holds a bench of another model or other settings; use another --output")
     else:
-        base = options.read_costs(costs) or local.calibrate(calibration)
+        base = options.read_costs(costs) or (measured_costs(order) if order else local.calibrate(calibration))
         about = {"model": local.fingerprint, "settings": record_json(settings), "costs": asdict(base)}
         write_json(setup, {"schema": SCHEMA, **about, "machine": asdict(Machine.here())})
     trace = None if recorded is None else read_recorded(recorded)
-    bench = ScalingBench(settings=settings, model=local, costs=base, recorded=trace)
-    words = names_of(autoscalers)
+    bench = ScalingBench(settings=settings, model=local, costs=base, recorded=trace, order=order)
+    words = names_of(chosen["autoscalers"])
     for word in words:
         bench.autoscaler(word, bench._made("poisson", 1.0, 10.0, 0, base))  # an unknown one is told at once
     asked = [
         (name, word, number)
         for number in range(seed, seed + rounds)
-        for name in [*([] if trace is None else [trace.name]), *names_of(traces)]
+        for name in [*([] if trace is None else [trace.name]), *names_of(chosen["traces"])]
         for word in words
     ]
     done = {_key(cell): cell for cell in read_json_lines(cells, what="the bench's cells")}
@@ -263,7 +272,9 @@ def autoscaling(
                 done[cell] = bench.play(*cell)
                 append_json_line(cells, done[cell])
     rows = rows_of([done[cell] for cell in asked], bench.losses[local.menu.universal.name])
-    print_rows(rows, as_json=False, title=f"{replicas} replicas of the large kind bear the mean rate")
+    print_rows(
+        rows, as_json=False, title=f"{settings.replicas} {SMALL.name if real else 'large'} replicas bear the mean rate"
+    )
     write_json(output / "autoscaling.json", {"schema": SCHEMA, "settings": record_json(settings), "rows": rows})
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from time import time
+from typing import Any, Literal
 
 from benchmarks.load.fleet_folder import FleetKind
 from benchmarks.load.kept_steps import KeptSteps, TakenStep
@@ -18,8 +19,11 @@ from benchmarks.load.local_model import LoadCapacity, LocalModel, running
 from benchmarks.load.slowed_process import slowed
 from lts_ray.errors import LtsRayError
 from lts_ray.runtime.step_costs import StepCosts
+from serve.autoscaling.fleet_state import ReplicaLoad
+from serve.autoscaling.recent_load import WINDOW_S
 from serve.engine.rehearsal import rehearse
 from serve.fleet.fleet_engine import Fleet
+from serve.fleet.load_observer import LoadObserver
 from serve.fleet.replica_card import ReplicaCard
 from serve.fleet.replica_registry import ReplicaAddress
 from serve.fleet.replica_server import ReplicaServer
@@ -30,6 +34,9 @@ REHEARSAL_S = 2.0
 CONNECT_S = 60.0
 """Only a hang reaches it."""
 END_S = 5.0
+ATTAINMENT, DRAIN_S = 0.99, 60.0
+"""The share of budgets that replicas say that they keep, and what their requests get to end: the endpoint's defaults.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +50,10 @@ class ReplicaOrder:
     calibration_s: float
     costs: StepCosts | None = None
     """Of its steps; None: to be measured."""
+    worst_loss: float | None = None
+    """The wanted quality, of what it says that it bears."""
+    window_s: float = WINDOW_S
+    """For so long it counts its load."""
 
 
 class ReplicaProcess:
@@ -69,11 +80,10 @@ class ReplicaProcess:
             raise LtsRayError(f"the process of replica {self.order.id} has ended; see what it printed") from None
         return address, costs
 
-    def steps(self) -> list[TakenStep]:
-        """All that its engine has run, the rehearsal's included."""
-        self._pipe.send(None)
-        found: list[TakenStep] = self._pipe.recv()
-        return found
+    def ask(self, what: Literal["steps", "load", "drain"]) -> Any:
+        """See ReplicaProcesses, which says what each is."""
+        self._pipe.send(what)
+        return self._pipe.recv()
 
     def end(self, *, at_once: bool = False) -> None:
         """at_once: SIGKILL."""
@@ -103,8 +113,12 @@ class ReplicaProcesses:
             self.costs.setdefault(address.kind, costs)
 
     def steps(self) -> dict[str, list[TakenStep]]:
-        """By replica."""
-        return {id: process.steps() for id, process in self._processes.items()}
+        """All that each replica's engine has run, the rehearsal's included."""
+        return {id: process.ask("steps") for id, process in self._processes.items()}
+
+    def loads(self, ids: Sequence[str]) -> dict[str, ReplicaLoad]:
+        """As replicas on Ray tell of themselves."""
+        return {id: self._processes[id].ask("load") for id in ids}
 
     def kill(self, id: str) -> None:
         """What it has on its way is gone."""
@@ -112,10 +126,18 @@ class ReplicaProcesses:
         self._processes[id].end(at_once=True)
 
     def restart(self, id: str) -> None:
-        """Takes some seconds."""
-        order = self._processes[id].order
-        self._processes[id] = ReplicaProcess(replace(order, costs=self.costs[order.kind.name]))
-        self.put(self._processes[id].wait()[0])
+        self.add(self._processes[id].order)
+
+    def add(self, order: ReplicaOrder) -> None:
+        """Its steps cost what others of the kind have learned. Takes some seconds."""
+        process = self._processes[order.id] = ReplicaProcess(replace(order, costs=self.costs[order.kind.name]))
+        self.put(process.wait()[0])
+
+    def leave(self, id: str) -> None:
+        """Takes as long as its requests, unless these go elsewhere."""
+        self._processes[id].ask("drain")
+        self.remove(id)
+        self._processes.pop(id).end()
 
     def end(self) -> None:
         for process in self._processes.values():
@@ -188,7 +210,8 @@ async def _serve(order: ReplicaOrder, pipe: Connection, model: LocalModel, times
         capacity=model.capacity,
         n_blocks=model.capacity.n_blocks,
     )
-    with running(model.engine(costs=times, policy=DeadlinePolicy())) as engine:
+    observer = LoadObserver(window_s=order.window_s)
+    with running(model.engine(costs=times, policy=DeadlinePolicy(), observer=observer)) as engine:
         server = ReplicaServer(engine, card, times=times)
         address = ReplicaAddress(
             id=order.id,
@@ -202,7 +225,13 @@ async def _serve(order: ReplicaOrder, pipe: Connection, model: LocalModel, times
         pipe.send((address, times.costs))
         with suppress(EOFError):  # its end
             while await asyncio.to_thread(pipe.poll, None):
-                pipe.recv()
-                pipe.send(list(times.steps))
+                match pipe.recv():
+                    case "steps":
+                        pipe.send(list(times.steps))
+                    case "load":
+                        pipe.send(observer.load(engine, attainment=ATTAINMENT, worst_loss=order.worst_loss))
+                    case "drain":
+                        await server.drain(DRAIN_S)
+                        pipe.send(None)
         await server.stop()
         await asyncio.sleep(0.05)  # its connections' tasks see their ends

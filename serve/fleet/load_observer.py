@@ -8,7 +8,7 @@ from time import monotonic
 
 from lts_ray.timing import Clock
 from serve.autoscaling.fleet_state import ReplicaLoad
-from serve.autoscaling.recent_load import RecentLoad
+from serve.autoscaling.recent_load import WINDOW_S, RecentLoad
 from serve.autoscaling.sustained_rate import RecentRequest, sustained_rate
 from serve.engine.engine import Engine
 from serve.engine.observer import Observer
@@ -19,10 +19,10 @@ ANSWERED: Sequence[FinishReason | None] = ("stop", "length")
 
 
 class LoadObserver(Observer):
-    def __init__(self, clock: Clock = monotonic) -> None:
-        """clock: the engine's, in seconds."""
+    def __init__(self, clock: Clock = monotonic, *, window_s: float = WINDOW_S) -> None:
+        """clock: the engine's, in seconds. window_s: for so long it counts."""
         self._clock, self._lock = clock, Lock()
-        self._recent = RecentLoad(clock())
+        self._recent = RecentLoad(clock(), window_s=window_s)
         self._ended: list[tuple[Request, Progress, FinishReason | None]] = []
         self._came = self._gone = 0
 

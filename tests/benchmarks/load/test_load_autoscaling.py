@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.autoscaling import ScalingBench, ScalingSettings, autoscaling, rows_of
+from benchmarks import autoscaling as command
+from benchmarks.autoscaling import ScalingBench, ScalingSettings, autoscaling
+from benchmarks.load.scaling_rows import rows_of
 from lts_ray.errors import LtsRayError
 from lts_ray.files import write_json
 from lts_ray.record import record_json
+from serve.autoscaling.attainment_autoscaler import AttainmentSettings
 from serve.autoscaling.named_autoscalers import AUTOSCALERS
+from serve.simulate.fleet_run import FleetRun
+from serve.simulate.request_outcome import refused
+from serve.traffic.arrival import Arrival
 from serve.traffic.recorded_trace import RecordedTrace
 from tests.benchmarks.load.loads import COSTS, local_model
 
@@ -65,6 +72,35 @@ def test_the_table_has_every_autoscaler_and_a_bench_that_is_asked_again_plays_no
         autoscaling(**(given | {"replicas": 3}), autoscalers="ray")
     with pytest.raises(LtsRayError, match="unknown autoscaler 'magic'"):
         autoscaling(**given, autoscalers="magic")
+
+
+def test_real_replicas_are_few_and_what_autoscalers_count_in_seconds_is_shorter(
+    bench: ScalingBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plays: list[dict[str, Any]] = []
+
+    def play(arrivals: Sequence[Arrival], **about: Any) -> FleetRun:
+        plays.append(about)
+        lost = tuple(refused(arrival, "rejected", {}) for arrival in arrivals)
+        return FleetRun(outcomes=lost, places=(), replica_hours={"small": 0.5}, cost=0.15)
+
+    monkeypatch.setattr(command, "play_scaled", play)
+    monkeypatch.setattr(command, "measured_costs", lambda order: COSTS)
+    given: dict[str, Any] = {"model": bench.model.folder, "output": tmp_path, "seconds": 20.0, "real": True}
+    autoscaling(**given)
+    rows = json.loads((tmp_path / "real" / "autoscaling.json").read_text())["rows"]
+    assert [row["autoscaler"] for row in rows] == ["attainment", "ray-fast", "fixed:1", "fixed:3"]
+    assert [(row["kept %"], row["replica-hours"], row["cost"]) for row in rows] == [(0.0, 0.5, 0.15)] * 4
+    assert [play["first"] for play in plays] == [1, 1, 1, 3]
+    known = AttainmentSettings()
+    assert plays[0]["autoscaler"].settings.hold_s == known.hold_s / 6
+    assert plays[0]["autoscaler"].settings.learning == known.learning * 6
+    assert plays[0]["order"].costs == COSTS
+    assert plays[0]["order"].costs == COSTS
+    worst = 1.01 * bench.losses[bench.model.menu.universal.name]
+    assert plays[0]["order"].worst_loss == pytest.approx(worst)
+    with pytest.raises(LtsRayError, match="--real measures its own steps"):
+        autoscaling(**given, costs=tmp_path)
 
 
 def test_costs_are_compared_where_a_peer_keeps_what_is_wanted() -> None:

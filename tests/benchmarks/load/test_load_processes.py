@@ -1,4 +1,4 @@
-"""Replicas in processes of their own: served, killed under streams, slowed."""
+"""Replicas in processes of their own: served, scaled, killed under streams, slowed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -18,14 +19,20 @@ from typer.testing import CliRunner
 from benchmarks import simulator
 from benchmarks.fleet import FleetBench
 from benchmarks.load import load_options as options
+from benchmarks.load import scaled_processes
+from benchmarks.load.clients import replay_load
 from benchmarks.load.fleet_folder import FleetFolder, FleetKind, FleetSettings
 from benchmarks.load.local_model import LoadCapacity, LocalModel
 from benchmarks.load.migration_pauses import migration_pauses
 from benchmarks.load.played_fleets import RealFleet
-from benchmarks.load.replica_processes import ReplicaOrder, ReplicaProcess, replica_processes
+from benchmarks.load.replica_processes import ReplicaOrder, ReplicaProcess, ReplicaProcesses, replica_processes
+from benchmarks.load.scaled_processes import ScaledProcesses
 from benchmarks.load.slowed_process import slowed
 from benchmarks.simulator import SimulatorBench
 from lts_ray.errors import LtsRayError
+from serve.autoscaling.autoscaler import Scaling
+from serve.autoscaling.fleet_state import FleetState
+from serve.traffic.arrival import Arrival
 from tests.benchmarks.load.loads import COSTS
 
 KINDS = (FleetKind(name="fast", speed=0.4), FleetKind(name="slow", speed=0.3))
@@ -63,6 +70,8 @@ def test_processes_serve_loads_beside_the_simulator_and_streams_go_on_when_one_i
         played = RealFleet(setup=setup, model=model, processes=processes)
         asyncio.run(bench.run(setup, played.play, lambda done, total: None))
         asyncio.run(beside.run(setup, processes, lambda done, total: None))
+        (cell,) = settings.cells()
+        one_goes_and_one_comes(processes, model, bench.load_of(cell, setup), monkeypatch)
         pauses = asyncio.run(migration_pauses(processes, model, kills=1, seed=0, progress=lambda done, total: None))
         assert len(processes.read()) == 1
     (result,) = bench.folder.read_cells().values()
@@ -75,6 +84,46 @@ def test_processes_serve_loads_beside_the_simulator_and_streams_go_on_when_one_i
     (load,) = json.loads((tmp_path / "simulator.json").read_text())["loads"]
     assert load["requests"] == result.score.requests >= load["answered"] > 0
     assert all(error >= 0 for name in ("error", "error_own", "apart") for error in load[name].values())
+
+
+def one_goes_and_one_comes(
+    processes: ReplicaProcesses, model: LocalModel, arrivals: tuple[Arrival, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def replay(*arguments: Any, **about: Any) -> None:
+        """Until all has happened that is to happen."""
+        await replay_load(*arguments, **about)
+        while [address.id for address in processes.read()] != ["fast-0", "fast-2"]:
+            await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(scaled_processes, "TICK_S", 0.01)
+    monkeypatch.setattr(scaled_processes, "replay_load", replay)
+    told = Told(1, 2)
+    scaled = ScaledProcesses(processes, order(model.folder, KINDS[0]), told, start_s=7.0)
+    run = asyncio.run(scaled.play(arrivals, model=model, seed=0))
+    first, second = [state.kinds[0] for state in told.states[:2]]
+    assert (first.start_s, first.target, list(first.replicas)) == (7.0, 2, ["fast-0", "slow-0"])
+    assert all(load.window_s > 0 for load in first.replicas.values())
+    assert any(load.came > 0 for state in told.states for load in state.kinds[0].replicas.values())
+    assert (second.target, list(second.replicas)) == (1, ["fast-0"])
+    assert [decision.targets for decision in run.decisions] == [{"fast": 1}, {"fast": 2}]
+    assert {outcome.status for outcome in run.outcomes} == {"done"}
+    assert len(run.outcomes) == len(arrivals)
+    assert run.replica_hours is not None
+    assert run.cost > 0
+    assert run.cost == pytest.approx(0.4 * run.replica_hours["fast"])
+
+
+class Told:
+    """An autoscaler that says what it was told, and keeps to the last."""
+
+    name = "told"
+
+    def __init__(self, *counts: int) -> None:
+        self.counts, self.states = list(counts), list[FleetState]()
+
+    def decide(self, state: FleetState) -> Scaling:
+        self.states.append(state)
+        return Scaling(targets={"fast": self.counts[min(len(self.states), len(self.counts)) - 1]}, reason="told so")
 
 
 def beside_the_simulator(*arguments: object, monkeypatch: pytest.MonkeyPatch) -> str:
