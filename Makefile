@@ -15,7 +15,7 @@ serve: .venv/installed
 
 # In two processes, for two cores; what shares a simulated cluster stays in one of them, and begins first.
 test: .venv/installed-dev
-	$(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
