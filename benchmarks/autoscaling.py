@@ -53,28 +53,27 @@ KINDS = {"large": (1.0, 2.2), "small": (0.5, 1.0)}
 SWEPT = {"ray": "target_ongoing_requests", "ray-fast": "target_ongoing_requests", "slo-ratio": "share"}
 """The setting that `name:value` is of; of a fixed fleet the share of --replicas, of the oracle its headroom."""
 SWEEPS = (
-    *("attainment", "ray", *(f"ray:{target}" for target in (1, 4, 6, 8))),
-    *(f"ray-fast:{target}" for target in (2, 4, 6, 8)),
-    *("slo-ratio:0.4", "slo-ratio:0.6", "slo-ratio:0.8"),
-    *(f"fixed:{share}" for share in (0.6, 0.8, 1, 1.3, 1.6)),
-    *(f"oracle:{headroom}" for headroom in (0.8, 0.9, 1, 1.1)),
+    *("attainment", "ray:1", "ray", *(f"ray:{target}" for target in (4, 6, 8))),
+    *("ray-fast:4", "slo-ratio:0.6", "fixed:1", "fixed:1.4", "fixed:1.8", "oracle:1.2"),
 )
-SIMULATED = {"traces": "gamma-4,day", "autoscalers": ",".join(SWEEPS), "replicas": 100, "seconds": 3600.0}
+SIMULATED = {"traces": "gamma-4,day", "autoscalers": ",".join(SWEEPS), "replicas": 8, "seconds": 1200.0}
 """What options are by themselves."""
 REAL = {"traces": "day", "autoscalers": "attainment,ray-fast,fixed:1,fixed:3", "replicas": 2, "seconds": 100.0}
 """The same with real replicas; a fixed fleet's setting is how many they are."""
 SMALL = FleetKind(name="small", speed=0.3)
 """Of what kind these are."""
+DAY = 2
+"""A day is squeezed into so many times the other loads' seconds."""
 NOISE, SPREAD, NOISE_STREAM = 0.1, 15.0, 16
 """Of simulated steps' times; seconds around a recorded request in which its copies come; the noise's random stream."""
 
 
 @record(what="settings", strict=False)
 class ScalingSettings:
-    replicas: Annotated[int, typer.Option(min=1)] = 100
+    replicas: Annotated[int, typer.Option(min=1)] = 8
     """What the mean rate needs, of the large kind."""
-    seconds: float = 3600.0
-    """Of a load; a day is squeezed into three times that."""
+    seconds: float = 1200.0
+    """Of a load; a day is squeezed into twice that."""
     start_s: float = 60.0
     """What a replica takes to come up."""
     quality: float = 1.01
@@ -143,7 +142,7 @@ class ScalingBench:
             return self._made(trace, rate, self.settings.seconds, seed, self.costs)
         rate, seconds, heavy = BEARS * self.settings.replicas, self.settings.seconds, self.heavy(1.0)
         if self.recorded is None or trace != self.recorded.name:
-            return self._made(trace, rate, seconds * 3 if trace.endswith("day") else seconds, seed, heavy)
+            return self._made(trace, rate, seconds * DAY if trace.endswith("day") else seconds, seed, heavy)
         part_s = min(seconds, float(self.recorded.times[-1]) / 1e3)
         rng, times = np.random.default_rng([seed, NOISE_STREAM]), self.recorded.times
         lengths = self.recorded.scaled(self.model.capacity.context_length)[times <= 1e3 * part_s]
@@ -223,10 +222,8 @@ def autoscaling(
         Path | None, typer.Option(help="CSV of a service's requests, as Azure publishes them: one trace more.")
     ] = None,
     autoscalers: Annotated[str | None, typer.Option(help="Which, each with its setting after a colon.")] = None,
-    replicas: Annotated[
-        int | None, typer.Option(min=1, help="The mean rate needs them; default: 100; real: 2.")
-    ] = None,
-    seconds: Annotated[float | None, typer.Option(min=60, help="Of a load; default: 3600; real: 100.")] = None,
+    replicas: Annotated[int | None, typer.Option(min=1, help="The mean rate needs them; default: 8; real: 2.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=60, help="Of a load; default: 1200; real: 100.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Loads of each trace.")] = 1,
     calibration: options.Calibration = options.CALIBRATION_S,
     costs: options.Costs = None,

@@ -2,13 +2,14 @@
 
 Replicas narrow by themselves as load grows; each says how many requests a second it bears so, at no less than the
 wanted quality (serve/autoscaling/sustained_rate.py). What is to be borne is the rate that is forecast for when a
-replica that is asked for now would serve, with a reserve for how far such forecasts were off, times a correction. That
-is learned from what became of requests: it grows while more budgets are missed or more quality is given than wanted,
-and shrinks slowly while there is less of both, so that over time as much is missed as may be.
+replica that is asked for now would serve, with the reserve with which no more came than was forecast but for the share
+of requests that may be missed, times a correction. That is learned from what became of requests: it grows while more
+budgets are missed or more quality is given than wanted, and shrinks slowly while there is less of both, so that over
+time as much is missed as may be.
 
-Replicas are added at once, the cheapest for what they bear. They go, the dearest for that first and a few at a time,
-once less was needed for `hold_s` and while no more is missed than may be. No more are asked for than the budget per
-hour allows.
+Each kind bears its share, which grows by and by where a kind bears more for its cost. Replicas are added at once. They
+go, the dearest for what they bear first and a few at a time, once less was needed for `hold_s`, those that stay serve,
+and not much more is missed than may be. No more are asked for than the budget per hour allows.
 """
 
 from __future__ import annotations
@@ -23,16 +24,22 @@ from pydantic import Field
 
 from lts_ray.record import Positive, record
 from serve.autoscaling.autoscaler import Scaling
-from serve.autoscaling.fleet_state import FleetState, KindState
+from serve.autoscaling.fleet_state import FleetState, KindState, ReplicaLoad
 from serve.autoscaling.rate_forecast import RateForecast
 from serve.autoscaling.replica_mix import MixedKind, cheapest_mix
 
-LEAST, MOST = -0.4, 0.7
+LEAST, MOST = -0.7, 0.7
 """Of the correction's logarithm."""
+GUESS = 1.2
+"""By how much more comes than is forecast, while nothing is known of it."""
+WEIGHT = 3.0
+"""So much more than usual counts of what is missed while more requests end than usual, at most."""
+MEAN_S = 1_800.0
+"""Over so long the loss is a mean: what a burst costs of it, quiet times give back."""
 AT_ONCE = 0.1
 """Of the replicas, so large a share goes by one decision."""
-SWAP = 0.1
-"""Other kinds take the place of what is there where they cost so much less, as a share."""
+DRIFT_S, LEAST_SHARE = 60.0, 0.01
+"""In so long a kind that bears half as much for its cost as another comes to half of its share beside it."""
 QUALITY = 10.0
 """A tenth of a percent of loss beyond what is wanted counts as a percent of budgets missed."""
 
@@ -49,32 +56,44 @@ class AttainmentSettings:
     """The rate is a mean over so long, the newest counting most."""
     trend_s: Positive = 180.0
     """How fast it grows is a mean over so long."""
-    reserve: Annotated[float, Field(ge=0.5, lt=1)] = 0.9
-    """What is to be borne is not less than in this share of the forecasts that have come true."""
-    learning: Annotated[float, Field(ge=0, le=1)] = 0.006
-    """How much the correction changes in a second if everything is missed."""
-    urgency: Annotated[float, Field(ge=0)] = 0.5
+    beginning: Annotated[float, Field(ge=-1, le=1)] = 0.3
+    """The correction's logarithm at first."""
+    learning: Annotated[float, Field(ge=0, le=1)] = 0.02
+    """How much the correction's logarithm changes in a second if everything is missed."""
+    urgency: Annotated[float, Field(ge=0)] = 1.0
     """How much more is to be borne at once, if everything is missed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Observed:
-    rate: float
-    missed: float | None
-    """Share of budgets; None: none ended."""
-    worse: float | None
-    """By what share the mean loss is above the wanted one; None: none is wanted, or nothing was made."""
+    """Of the replicas' windows, all together."""
+
+    window_s: float
+    came: float
+    """Requests, those of replicas that have left among them."""
+    bounded: float
+    missed: float
+    """Requests with a budget that ended, and those that did not keep it."""
+    tokens: float
+    loss: float
+    worst_loss: float
 
     @classmethod
-    def of(cls, state: FleetState) -> _Observed:
-        loads = [load for kind in state.kinds for load in kind.replicas.values() if load.window_s > 0]
-        bounded, tokens = sum(load.bounded for load in loads), sum(load.tokens for load in loads)
-        worst = max((load.worst_loss for load in loads), default=0.0)
+    def of(cls, loads: Sequence[ReplicaLoad], *, left: float) -> _Observed:
+        bounded = sum(load.bounded for load in loads)
         return cls(
-            rate=sum(load.came / load.window_s for load in loads),
-            missed=1 - sum(load.kept for load in loads) / bounded if bounded else None,
-            worse=sum(load.loss for load in loads) / tokens / worst - 1 if tokens and worst else None,
+            window_s=max((load.window_s for load in loads), default=0.0),
+            came=sum(load.came for load in loads) + left,
+            bounded=bounded,
+            missed=bounded - sum(load.kept for load in loads),
+            tokens=sum(load.tokens for load in loads),
+            loss=sum(load.loss for load in loads),
+            worst_loss=max((load.worst_loss for load in loads), default=0.0),
         )
+
+    @property
+    def rate(self) -> float:
+        return self.came / self.window_s if self.window_s else 0.0
 
 
 class AttainmentAutoscaler:
@@ -84,34 +103,52 @@ class AttainmentAutoscaler:
 
     def __init__(self, settings: AttainmentSettings) -> None:
         self.settings = settings
-        self.correction = 0.0
+        self.correction = settings.beginning
         """The logarithm of what the need is times."""
         self._forecast = RateForecast(level_s=settings.level_s, trend_s=settings.trend_s)
         self._needs: deque[tuple[float, float]] = deque()
         self._bears: dict[str, float] = {}
-        self._last_s: float | None = None
+        self._loads: dict[str, tuple[float, ReplicaLoad]] = {}
+        self._shares: dict[str, float] = {}
+        self._since_s: float | None = None
+        self._last_s = 0.0
+        self._usual = self._tokens = self._loss = 0.0
 
     def decide(self, state: FleetState) -> Scaling:
-        known, seen = self._known(state.kinds), _Observed.of(state)
+        known, seen = self._known(state.kinds), self._observed(state)
         targets = {kind.name: kind.target for kind in state.kinds}
         if not known:
             return Scaling(targets=_bounded(state.kinds, targets), reason="no replica knows yet what it bears")
         ahead_s = max(kind.start_s for kind in state.kinds)
-        excess = self._learn(state.now_s, seen)
+        self._share_out(state.kinds, known, state.now_s - self._last_s if self._shares else 0.0)
+        excess, worse = self._learn(state.now_s, seen)
         self._forecast.note(state.now_s, seen.rate, ahead_s=ahead_s)
-        forecast = self._forecast.at(ahead_s)
-        reserve = self._forecast.reserve(self.settings.reserve, guess=1.1)
-        need = max(forecast * reserve, 0.0) * exp(self.correction + self.settings.urgency * max(excess, 0.0))
+        forecast, reserve = self._forecast.within(ahead_s, beyond=1 - self.settings.attainment, guess=GUESS)
+        need = forecast * reserve * exp(self.correction + self.settings.urgency * max(excess, 0.0))
         held = self._hold(state.now_s, need)
-        within = self._within(state.kinds, known, need, held, bad=excess > 0)
+        stay = excess > 1 - self.settings.attainment or not self._forecast.proven
+        within = self._within(state.kinds, known, need, held, stay=stay)
         changed = [f"{name} {targets[name]} → {count}" for name, count in within.items() if count != targets[name]]
         reason = (
             f"{seen.rate:.3g} requests/s, {forecast:.3g} forecast in {ahead_s:.0f} s, × {reserve:.2f} for what that is "
             f"off, × {need / max(forecast * reserve, 1e-9):.2f} for what was missed: {need:.3g} to bear"
-            + ("" if seen.missed is None else f"; {100 * seen.missed:.1f} % missed")
-            + ("" if seen.worse is None else f", loss {100 * seen.worse:+.2f} % of what may be")
+            + (f"; {100 * seen.missed / seen.bounded:.1f} % missed" if seen.bounded else "")
+            + ("" if worse is None else f", loss {100 * worse:+.2f} % of what may be")
         )
         return Scaling(targets=within, reason=f"{', '.join(changed) or 'as it is'}: {reason}")
+
+    def _observed(self, state: FleetState) -> _Observed:
+        """What came to replicas that have left since counts until it is as old as what the others count."""
+        loads = {id: load for kind in state.kinds for id, load in kind.replicas.items() if load.window_s > 0}
+        left = 0.0
+        for id, (seen_s, load) in list(self._loads.items()):
+            ago_s = state.now_s - seen_s
+            if id not in loads and ago_s >= load.window_s:
+                del self._loads[id]
+            elif id not in loads:
+                left += load.came * (1 - ago_s / load.window_s)
+        self._loads.update({id: (state.now_s, load) for id, load in loads.items()})
+        return _Observed.of(list(loads.values()), left=left)
 
     def _known(self, kinds: Sequence[KindState]) -> dict[str, float]:
         """What a replica of each kind bears: the mean of those that say so, else as of late, else as the others do for
@@ -127,17 +164,26 @@ class AttainmentAutoscaler:
         per_cost = sum(self._bears[kind.name] / kind.cost_per_hour for kind in mine) / len(mine)
         return {kind.name: self._bears.get(kind.name, per_cost * kind.cost_per_hour) for kind in kinds}
 
-    def _learn(self, now_s: float, seen: _Observed) -> float:
-        """Returns by how much more was missed than may be."""
-        passed_s, self._last_s = 0.0 if self._last_s is None else now_s - self._last_s, now_s
-        if seen.missed is None and seen.worse is None:
-            return 0.0
-        excess = (seen.missed or 0.0) - (1 - self.settings.attainment)
-        if seen.worse is not None:
-            excess = max(excess, min(QUALITY * seen.worse, 0.1))
-        self.correction += self.settings.learning * passed_s * excess
+    def _learn(self, now_s: float, seen: _Observed) -> tuple[float, float | None]:
+        """Returns by how much more was missed than may be, and by what share the mean loss is above the wanted one;
+        None: none is wanted, or nothing was made."""
+        if self._since_s is None:
+            self._since_s = self._last_s = now_s - seen.window_s
+        passed_s, self._last_s = now_s - self._last_s, now_s
+        share = min(passed_s / max(min(MEAN_S, now_s - self._since_s), 1e-9), 1.0)
+        self._usual += share * (seen.bounded - self._usual)
+        self._tokens += share * (seen.tokens - self._tokens)
+        self._loss += share * (seen.loss - self._loss)
+        excess, weight, worse = 0.0, 1.0, None
+        if seen.bounded:
+            excess = seen.missed / seen.bounded - (1 - self.settings.attainment)
+            weight = min(seen.bounded / self._usual, WEIGHT) if self._usual else 1.0
+        if self._tokens and seen.worst_loss:
+            worse = self._loss / self._tokens / seen.worst_loss - 1
+            excess = max(excess, min(QUALITY * worse, 0.1)) if seen.bounded or worse > 0 else excess
+        self.correction += self.settings.learning * passed_s * weight * excess
         self.correction = min(max(self.correction, LEAST), MOST)
-        return excess
+        return excess, worse
 
     def _hold(self, now_s: float, need: float) -> float:
         """The most that was needed for as long as replicas are held."""
@@ -147,43 +193,66 @@ class AttainmentAutoscaler:
         return max(need for _, need in self._needs)
 
     def _within(
-        self, kinds: Sequence[KindState], known: dict[str, float], need: float, held: float, *, bad: bool
+        self, kinds: Sequence[KindState], known: dict[str, float], need: float, held: float, *, stay: bool
     ) -> dict[str, int]:
         """Add to what there is where that bears too little; take away where it bears more than was needed of late."""
         start = _bounded(kinds, {kind.name: kind.target for kind in kinds})
-        bears = sum(start[kind.name] * known[kind.name] for kind in kinds)
-        cost = _cost(kinds, start)
         budget = self.settings.max_cost_per_hour
-        over = budget is not None and cost > budget
-
-        def mix(rate: float, least: Mapping[str, int], most: Mapping[str, int]) -> dict[str, int]:
-            mixed = [
-                MixedKind(bears=known[kind.name], cost=kind.cost_per_hour, least=least[kind.name], most=most[kind.name])
-                for kind in kinds
-            ]
-            counts = cheapest_mix(mixed, rate, budget=budget)
-            return {kind.name: count for kind, count in zip(kinds, counts, strict=True)}
-
-        all_least = {kind.name: kind.min_replicas for kind in kinds}
-        all_most = {kind.name: kind.max_replicas for kind in kinds}
-        if need > bears and not over:
-            return mix(need, start, all_most)
-        if over:
-            return mix(held, all_least, start)
-        if bad:
-            return start
-        best = mix(held, all_least, all_most)
-        if _cost(kinds, best) < (1 - SWAP) * cost and held <= bears:
-            more = {name: max(start[name], best[name]) for name in start}
-            if more != start and (budget is None or _cost(kinds, more) <= budget):
-                return more  # others for less: once they are there the dearer ones are too many
-        best = mix(held, all_least, start)
-        going = ceil(AT_ONCE * sum(start.values())) if held <= bears and any(best.values()) else 0
+        wanted = self._shared(kinds, known, need)
+        more = {name: max(start[name], wanted[name]) for name in start}
+        if budget is not None and _cost(kinds, more) > budget:
+            return _mix(kinds, known, need, {kind.name: kind.min_replicas for kind in kinds}, more, budget)
+        if stay:
+            return more
+        enough = self._shared(kinds, known, held)
+        going = ceil(AT_ONCE * sum(start.values()))
+        spare = sum(min(len(kind.replicas), start[kind.name]) * known[kind.name] for kind in kinds) - held
         for kind in sorted(kinds, key=lambda each: -each.cost_per_hour / known[each.name]):
-            fewer = min(going, start[kind.name] - best[kind.name])
-            start[kind.name] -= fewer
+            fewer = min(going, more[kind.name] - max(enough[kind.name], wanted[kind.name]))
+            fewer = max(0, min(fewer, int(spare / known[kind.name] + 1e-9)))
+            more[kind.name] -= fewer
             going -= fewer
-        return start
+            spare -= fewer * known[kind.name]
+        return more
+
+    def _shared(self, kinds: Sequence[KindState], known: dict[str, float], rate: float) -> dict[str, int]:
+        """Replicas that bear it, each kind its share; what is left over goes to what is cheapest."""
+        least = {
+            kind.name: min(
+                max(int(rate * self._shares[kind.name] / known[kind.name] + 1e-9), kind.min_replicas),
+                kind.max_replicas,
+            )
+            for kind in kinds
+        }
+        return _mix(kinds, known, rate, least, {kind.name: kind.max_replicas for kind in kinds}, None)
+
+    def _share_out(self, kinds: Sequence[KindState], known: dict[str, float], passed_s: float) -> None:
+        """Of what is to be borne, by kind: what bears more for its cost gets more of it, by and by. For what a kind
+        bears changes with what comes to it: the easiest requests at first."""
+        if not self._shares:
+            self._shares = {kind.name: max(kind.target, 1) * known[kind.name] for kind in kinds}
+        worth = {kind.name: known[kind.name] / kind.cost_per_hour for kind in kinds}
+        best, total = max(worth.values()), sum(self._shares.values())
+        for name, each in worth.items():
+            self._shares[name] = max(self._shares[name] / total * (each / best) ** (passed_s / DRIFT_S), LEAST_SHARE)
+        total = sum(self._shares.values())
+        self._shares = {name: share / total for name, share in self._shares.items()}
+
+
+def _mix(
+    kinds: Sequence[KindState],
+    known: Mapping[str, float],
+    rate: float,
+    least: Mapping[str, int],
+    most: Mapping[str, int],
+    budget: float | None,
+) -> dict[str, int]:
+    mixed = [
+        MixedKind(bears=known[kind.name], cost=kind.cost_per_hour, least=least[kind.name], most=most[kind.name])
+        for kind in kinds
+    ]
+    counts = cheapest_mix(mixed, rate, budget=budget)
+    return {kind.name: count for kind, count in zip(kinds, counts, strict=True)}
 
 
 def _cost(kinds: Sequence[KindState], counts: Mapping[str, int]) -> float:
