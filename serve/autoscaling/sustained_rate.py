@@ -63,8 +63,9 @@ def sustained_rate(
     if not recent:
         return 0.0
     replica = LoadedReplica.of(list(recent)[-SAMPLE:], menu, costs, deviation, capacity)
-    low, high = 0.0, float(replica.leaves.max())
-    while high - low > PRECISE * high:
+    most = float(replica.leaves.max())
+    low, high = 0.0, most
+    while high - low > PRECISE * high and high > PRECISE * most:  # so little counts as none
         rate = (low + high) / 2
         kept, loss = replica.under(rate, cv2)
         if kept >= attainment and (worst_loss is None or loss <= worst_loss):

@@ -67,6 +67,7 @@ def test_the_simulator_keeps_the_wanted_share_at_that_rate_and_not_much_above(tr
     assert kept(1.5 * rate, trace) < 0.97
 
 
+@pytest.mark.filterwarnings("error")  # a rate of 0 is not tried
 def test_nothing_known_is_nothing_borne_and_neither_is_what_no_width_keeps() -> None:
     assert borne([]) == 0
     assert borne([RecentRequest(8, 8, Budget(e2e_ms=1.0))] * 9) == 0
