@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from serve.policies.budget import Timing
 from serve.simulate.request_outcome import Outcome
@@ -20,7 +20,11 @@ class ServedOutcome(Outcome):
     @classmethod
     def of(cls, outcome: Outcome) -> ServedOutcome:
         """Of one that was refused, which the endpoint says no more of."""
-        return outcome if isinstance(outcome, cls) else cls(**vars(outcome))
+        return (
+            outcome
+            if isinstance(outcome, cls)
+            else cls(**{field.name: getattr(outcome, field.name) for field in fields(outcome)})
+        )
 
     @property
     def kept(self) -> bool:
