@@ -29,12 +29,13 @@ async def migration_pauses(
     prompt_tokens = min(PROMPT_TOKENS, context // 4)
     prompts = rng.integers(model.config.vocab_size, size=(kills, STREAMS, prompt_tokens)).tolist()
     new, pauses, victim = min(NEW_TOKENS, context - prompt_tokens), list[float](), ""
-    for number in range(kills):
-        progress(number, kills)
+    killed = 0
+    while killed < kills:
+        progress(killed, kills)
         if victim:
             await asyncio.to_thread(processes.restart, victim)
         async with processes.fleet(LeastOutstanding(), model) as fleet:
-            requests = [Request(prompt=tuple(each), max_tokens=new, ignore_eos=True) for each in prompts[number]]
+            requests = [Request(prompt=tuple(each), max_tokens=new, ignore_eos=True) for each in prompts[killed]]
             logs: list[Log] = [[] for _ in requests]
             async with asyncio.TaskGroup() as streams:
                 for request, log in zip(requests, logs, strict=True):
@@ -43,7 +44,8 @@ async def migration_pauses(
                     await asyncio.sleep(0.002)
                 going = Counter(log[-1][1] for log in logs if len(log) < new)
                 victim, killed_s = max(going, key=going.__getitem__, default=""), fleet.clock()
-                if victim:  # else all have ended before
+                if victim:  # else all have ended before, on a busy machine: once more
+                    killed += 1
                     await asyncio.to_thread(processes.kill, victim)
         for log in logs:
             if log[0][1] == victim != log[-1][1]:
