@@ -13,7 +13,6 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +20,6 @@ import torch
 import typer
 from hypothesis import settings
 from playwright.sync_api import Browser, sync_playwright
-from xdist.scheduler import LoadScopeScheduling
 
 from lts_ray.models.matformer.hugging_face.checkpoint import save_checkpoint
 from lts_ray.models.matformer.matformer import MatFormer
@@ -118,27 +116,3 @@ def browser() -> Iterator[Browser]:
         launched = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
         yield launched
         launched.close()
-
-
-RAY = ("tests/cluster/", "tests/test_ray_haproxy.py", "tests/serve/test_ray_proxies.py")
-"""What starts Ray or its proxies."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What starts Ray begins first: it takes longest, most of it waiting."""
-    items.sort(key=lambda item: not item.nodeid.startswith(RAY))
-
-
-class _Turns(LoadScopeScheduling):
-    """In several processes a file's tests run in one, for what they share is made once; so do all that start Ray.
-
-    These pick ports, which another's might take meanwhile. Marks of groups say nothing to pytest 9.2.
-    """
-
-    def _split_scope(self, nodeid: str) -> str:
-        return "ray" if nodeid.startswith(RAY) else nodeid.partition("::")[0]
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    return _Turns(config, log)

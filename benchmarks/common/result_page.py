@@ -13,9 +13,10 @@ from plotly.graph_objects import Figure
 from benchmarks.common.machine import Machine
 from lts_ray.console import cell_text, print_rows
 from lts_ray.files import write_json
-from lts_ray.report.page import figure_html, write_page
+from lts_ray.report.page import TABLE, figure_html, write_page
 
-BODY = """<h1>{{ heading }}</h1>
+BODY = (
+    """<h1>{{ heading }}</h1>
 <p>{{ text }}</p>
 {% for section, figure in sections %}
 {% if section.title %}<h2>{{ section.title }}</h2>{% endif %}
@@ -23,17 +24,13 @@ BODY = """<h1>{{ heading }}</h1>
 {% if figure %}{{ figure }}{% endif %}
 {% for title, rows in section.tables.items() %}
 <h2>{{ title }}</h2>
-<div class="tall"><table>
-<thead><tr>{% for name in rows[0] %}<th>{{ name }}</th>{% endfor %}</tr></thead>
-<tbody>
-{% for row in rows %}
-<tr>{% for value in row.values() %}<td>{{ cell_text(value) }}</td>{% endfor %}</tr>
-{% endfor %}
-</tbody></table></div>
-{% endfor %}
+"""
+    + TABLE
+    + """{% endfor %}
 {% endfor %}
 <footer>{{ footer }}</footer>
 """
+)
 Tables = Mapping[str, Sequence[Mapping[str, Any]]]
 """By title, rows that share their keys, which head the columns."""
 

@@ -20,6 +20,16 @@ from lts_ray.files import write_text
 FLAT: Mapping[str, Any] = {"displayModeBar": False, "responsive": True, "showSendToCloud": False}
 """Plotly's options for a figure without buttons; its own default is one that uploads the figure."""
 
+TABLE = """<div class="tall"><table>
+<thead><tr>{% for name in rows[0] %}<th>{{ name }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for row in rows %}
+<tr>{% for value in row.values() %}<td>{{ cell_text(value) }}</td>{% endfor %}</tr>
+{% endfor %}
+</tbody></table></div>
+"""
+"""A part of a page's body: `rows`, at least one, that share their keys, which head the columns."""
+
 STYLE = """
   :root { color-scheme: light dark; --page: #fff; --row: #f7f9fb; --ink: #1f2933; --muted: #616e7c; --line: #e4e7eb;
           --accent: #1d6fa5; --off: #75808c; }

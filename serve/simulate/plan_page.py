@@ -9,28 +9,25 @@ from typing import Any, Literal
 import plotly.graph_objects as go
 
 from lts_ray.console import cell_text
-from lts_ray.report.page import figure_html, write_page
+from lts_ray.report.page import TABLE, figure_html, write_page
 from lts_ray.report.style import ACCENT, INK, MUTED, SHOWN_ON_HOVER, styled
 from serve.simulate.capacity_plan import CapacityPlan, PlannedFleet
 
-BODY = """\
+BODY = (
+    """\
 <h1>Capacity plan</h1>
 <p>{{ answer }} {{ tried }}</p>
 <div class="two">{% for figure in figures %}<div>{{ figure }}</div>{% endfor %}</div>
 <h2>The front</h2>
 <p>Fleets that no other one beats in cost, budgets kept and quality.</p>
-<div class="tall"><table>
-<thead><tr>{% for name in rows[0] %}<th>{{ name }}</th>{% endfor %}</tr></thead>
-<tbody>
-{% for row in rows %}
-<tr>{% for value in row.values() %}<td>{{ cell_text(value) }}</td>{% endfor %}</tr>
-{% endfor %}
-</tbody></table></div>
-<footer><dl>
+"""
+    + TABLE
+    + """<footer><dl>
 {% for key, value in settings.items() if value is not none %}<dt>{{ key }}</dt><dd><code>{{ value }}</code></dd>
 {% endfor %}
 </dl></footer>
 """
+)
 
 
 def write_plan_page(path: Path, plan: CapacityPlan, *, settings: Mapping[str, Any]) -> None:
