@@ -19,6 +19,7 @@ FLOORS = (
     ("lts_ray", "lts_ray/pretrained"),
     ("lts_ray/text", "lts_ray/models", "lts_ray/quickstart"),
     ("lts_ray/models/matformer",),
+    ("lts_ray/quantisation",),
     ("lts_ray/models/matformer/hugging_face", "lts_ray/spaces", "lts_ray/decoding", "lts_ray/runtime"),
     ("lts_ray/models/backbones", "lts_ray/models/gemma3n", "lts_ray/models/vit", "serve/policies"),
     ("lts_ray/checkpoints", "lts_ray/proxies", "serve/autoscaling", "serve/engine", "serve/routing", "serve/traffic"),

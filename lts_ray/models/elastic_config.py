@@ -7,13 +7,18 @@ have fewer of them: prefixes, as of the FFN (MatFormer, section 2).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 
 from lts_ray.errors import LtsRayError
+from lts_ray.precision import PRECISIONS
 from lts_ray.submodel import Submodel
 
 GRANULARITIES: Mapping[str, float] = {"S": 0.125, "M": 0.25, "L": 0.5, "XL": 1.0}
 """The trained FFN fractions (MatFormer, section 3)."""
+
+STORED = "float32"
+"""The precision that a submodel has which names none: what is stored, run in float32."""
 
 
 def check_granularities(given: object, *, what: str = "granularities") -> None:
@@ -71,6 +76,11 @@ class ElasticConfig:
         return Submodel(tuple(max(1, round(value * width)) for width in self.widths))
 
     @property
+    def precisions(self) -> tuple[str, ...]:
+        """That the model may run in, of PRECISIONS, the most precise first."""
+        return (STORED,)
+
+    @property
     def elastic_heads(self) -> tuple[int, ...]:
         """All attention heads of each layer; empty where heads do not nest."""
         return ()
@@ -100,9 +110,20 @@ class ElasticConfig:
                 raise LtsRayError(f"layer {layer} has {full} neurons; the submodel asks for {width}")
             if width == 0 and full > 0 and (reason := self.may_skip(layer)):
                 raise LtsRayError(reason)
-        if not submodel.heads and not submodel.d_model:
+        if not submodel.heads and not submodel.d_model and not submodel.precision:
             return submodel
-        return Submodel(submodel.widths, heads=self._heads(submodel), d_model=self._d_model(submodel))
+        return Submodel(
+            submodel.widths,
+            heads=self._heads(submodel),
+            d_model=self._d_model(submodel),
+            precision=self._precision(submodel),
+        )
+
+    def _precision(self, submodel: Submodel) -> str:
+        if submodel.precision and submodel.precision not in self.precisions:
+            served = ", ".join(self.precisions)
+            raise LtsRayError(f"this model runs in {served}; the submodel asks for {submodel.precision}")
+        return "" if submodel.precision == STORED else submodel.precision
 
     def _heads(self, submodel: Submodel) -> tuple[int, ...]:
         full, step = self.elastic_heads, self.head_step
@@ -129,16 +150,19 @@ class ElasticConfig:
         """Parse `XL`, `0.5`, or one width or granularity per layer: `256,512,S,XL`.
 
         Where heads nest, a layer's width may be followed by its heads, `256/4,512/8,S,XL`; where d_model nests, all
-        of it by its own value: `256,512@192`.
+        of it by its own value: `256,512@192`. Any of these may end with a precision that the model runs in: `S@int4`.
         Raises LtsRayError for anything else: an unknown name never means the universal model.
         """
         name = text.strip()
         if name in self.trained:
             return self.trained[name]
-        layers, marked, tail = name.partition("@")
-        if marked and not tail.strip().isdecimal():
+        layers, *marks = (part.strip() for part in name.split("@"))
+        precision = marks.pop() if marks and marks[-1] in PRECISIONS else ""
+        if len(marks) > 1 or not all(mark.isdecimal() for mark in marks):
             raise self._unknown(text)
-        d_model = int(tail) if marked else 0
+        d_model = int(marks[0]) if marks else 0
+        if layers in self.trained and not marks:
+            return self.check(replace(self.trained[layers], precision=precision))
         if "," in layers or "/" in layers:
             parts = [part.strip() for part in layers.split(",")]
             if len(parts) != self.n_layer:
@@ -150,6 +174,7 @@ class ElasticConfig:
                 tuple(width for width, _ in columns),
                 heads=tuple(heads for _, heads in columns) if self.elastic_heads else (),
                 d_model=d_model,
+                precision=precision,
             )
             return self.check(chosen)
         try:
@@ -158,7 +183,7 @@ class ElasticConfig:
             raise self._unknown(text) from None
         if not 0 < value <= 1:
             raise self._unknown(text)
-        return self.check(Submodel(self.fraction(value).widths, d_model=d_model))
+        return self.check(Submodel(self.fraction(value).widths, d_model=d_model, precision=precision))
 
     def _layer(self, part: str, layer: int, text: str) -> tuple[int, int]:
         """Width and heads of what one layer's part says; 0 heads where they do not nest."""

@@ -33,11 +33,11 @@ class Extent:
     def of(cls, submodel: Submodel | Sequence[Submodel], rows: int, config: ElasticConfig) -> Extent:
         """submodel: one for all rows, or one per row. Raises LtsRayError where the model does not have one of them."""
         if isinstance(submodel, Submodel):
-            chosen = config.check(submodel)
+            chosen = _as_stored(config.check(submodel))
             return cls(chosen.widths, chosen.heads, chosen.d_model)
         if len(submodel) != rows:
             raise LtsRayError(f"{len(submodel)} submodels for {rows} rows: give one, or one per row")
-        checked = {chosen: config.check(chosen) for chosen in set(submodel)}
+        checked = {chosen: _as_stored(config.check(chosen)) for chosen in set(submodel)}
         of_rows = [checked[chosen] for chosen in submodel]
         heads: tuple[Widths, ...] = ()
         if any(row.heads for row in of_rows):
@@ -46,6 +46,14 @@ class Extent:
         if any(row.d_model for row in of_rows):
             d_model = _agreed(tuple(row.d_model or config.elastic_d_model for row in of_rows))
         return cls(_columns(row.widths for row in of_rows), heads, d_model)
+
+
+def _as_stored(submodel: Submodel) -> Submodel:
+    if submodel.precision:
+        raise LtsRayError(
+            f"a model's own pass runs its weights as they are: {submodel.precision} is a runtime's, or `at_precision`'s"
+        )
+    return submodel
 
 
 def _columns(rows: Iterable[Sequence[int]]) -> tuple[Widths, ...]:

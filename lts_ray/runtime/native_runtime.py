@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from lts_ray.errors import LtsRayError
+from lts_ray.models.elastic_config import STORED
 from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
 from lts_ray.runtime.kernel_library import KernelLayer, KernelModel, KernelRows, constant, kernel_library, thread_steps
@@ -97,6 +98,8 @@ class NativeRuntime:
         self._submodels: dict[tuple[Submodel, ...], _Submodels] = {}
         self._make_room(rows=ROWS)
         self._make_logits(rows=ROWS // 8)
+
+    precisions = (STORED,)
 
     @property
     def kept_bytes(self) -> int:

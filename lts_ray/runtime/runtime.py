@@ -26,6 +26,11 @@ class Runtime(Protocol):
         ...
 
     @property
+    def precisions(self) -> tuple[str, ...]:
+        """That segments' submodels may have, the most precise first; one that names none runs in the first."""
+        ...
+
+    @property
     def kept_bytes(self) -> int:
         """What it keeps in memory beside the weights: the KV cache, and what its largest step so far took and kept."""
         ...

@@ -6,8 +6,9 @@ FFN by its staircase. Only attention goes sequence by sequence where a piece of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -15,10 +16,12 @@ from torch.nn import functional
 
 from lts_ray.errors import LtsRayError
 from lts_ray.models.attend import PLAIN, Look
+from lts_ray.models.elastic_config import STORED
 from lts_ray.models.extent import Extent
 from lts_ray.models.universal_model import UniversalModel
 from lts_ray.runtime.runtime import BLOCK_TOKENS
 from lts_ray.runtime.segment import Segment
+from lts_ray.submodel import Submodel
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +99,28 @@ class _Pages:
 class TorchRuntime:
     """A `Runtime`. Rows are what they would be alone up to rounding, which depends on their number."""
 
-    def __init__(self, model: UniversalModel, *, n_blocks: int, threads: int | None = None) -> None:
-        """threads: torch's, in the thread that calls `run`; None leaves them alone."""
+    def __init__(
+        self,
+        model: UniversalModel,
+        *,
+        n_blocks: int,
+        threads: int | None = None,
+        at: Mapping[str, UniversalModel] | None = None,
+    ) -> None:
+        """threads: torch's, in the thread that calls `run`; None leaves them alone. at: what runs at each precision,
+        the most precise first; None: `model` as it is stored."""
         config, weight = model.config, model.weight
         self.config, self.n_blocks = config, n_blocks
-        self._model, self._threads, self._device = model, threads, weight.device
+        self._models = {STORED: model} if at is None else at
+        self._threads, self._device = threads, weight.device
         of_token = config.cache_shape
         shape = (of_token.n_layer, n_blocks, of_token.n_kv_head, BLOCK_TOKENS, of_token.d_head)
         self._keys = torch.zeros(shape, dtype=weight.dtype, device=weight.device)
         self._values = torch.zeros_like(self._keys)
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        return tuple(self._models)
 
     @property
     def kept_bytes(self) -> int:
@@ -118,28 +134,43 @@ class TorchRuntime:
         for segment in segments:
             if segment.stop > limit:
                 raise LtsRayError(f"{segment.stop} tokens do not fit: the context is {limit} tokens")
+        of_precision: dict[str, list[int]] = {}
+        for place, segment in enumerate(segments):
+            precision = segment.submodel.precision or self.precisions[0]
+            of_precision.setdefault(precision, []).append(place)
+        rows: dict[int, Tensor] = {}
+        for precision, places in of_precision.items():
+            if precision not in self._models:
+                raise LtsRayError(f"this runtime has {', '.join(self._models)}; a segment asks for {precision}")
+            asking = [place for place in places if segments[place].wants_logits]
+            logits = self._run(self._models[precision], [segments[place] for place in places])
+            rows |= dict(zip(asking, logits, strict=True))
+        return torch.stack([rows[place] for place in sorted(rows)]) if rows else logits
+
+    def _run(self, model: UniversalModel, segments: Sequence[Segment]) -> Tensor:
+        """As `run`, with one model."""
         # Single rows first; among equals the widest first, as the staircase wants them.
         order = sorted(
             range(len(segments)),
             key=lambda place: (len(segments[place].tokens) > 1, -sum(segments[place].submodel.widths)),
         )
-        hidden = self._hidden([segments[place] for place in order])
+        hidden = self._hidden(model, [segments[place] for place in order])
         stops, stop = {}, 0
         for place in order:
             stop += len(segments[place].tokens)
             stops[place] = stop
         last = [stops[place] - 1 for place, segment in enumerate(segments) if segment.wants_logits]
-        return self._model.logits(hidden[last]).float().cpu()  # [segments that want them, vocab_size]
+        return model.logits(hidden[last]).float().cpu()  # [segments that want them, vocab_size]
 
-    def _hidden(self, segments: Sequence[Segment]) -> Tensor:
+    def _hidden(self, model: UniversalModel, segments: Sequence[Segment]) -> Tensor:
         """Each token is a row of the model's pass. Returns [N, d_model], or as narrow as the widest row."""
         tokens = self._indices([[token] for segment in segments for token in segment.tokens])
         positions = self._indices([[place] for segment in segments for place in range(segment.start, segment.stop)])
-        submodels = [segment.submodel for segment in segments for _ in segment.tokens]
-        alike = len({segment.submodel for segment in segments}) == 1
+        submodels = [_shape(segment.submodel) for segment in segments for _ in segment.tokens]
+        alike = len(set(submodels)) == 1
         extent = Extent.of(submodels[0] if alike else submodels, len(submodels), self.config)
         pages = _Pages(self._keys, self._values, self._layout(segments))
-        return self._model.run(tokens, positions, extent, pages)[:, 0]
+        return model.run(tokens, positions, extent, pages)[:, 0]
 
     def _layout(self, segments: Sequence[Segment]) -> _Layout:
         places = [(segment, place) for segment in segments for place in range(segment.start, segment.stop)]
@@ -167,6 +198,12 @@ class TorchRuntime:
 
     def _indices(self, values: Sequence[object]) -> Tensor:
         return torch.tensor(values, dtype=torch.int64, device=self._device)
+
+
+@cache
+def _shape(submodel: Submodel) -> Submodel:
+    """Without its precision, which says which model runs."""
+    return replace(submodel, precision="")
 
 
 def _gathered(pool: Tensor, group: _Group) -> Tensor:

@@ -11,6 +11,7 @@ from lts_ray.models.decoder_config import CacheShape, DecoderConfig
 from lts_ray.models.elastic_config import GRANULARITIES, check_granularities, check_shares
 from lts_ray.models.family import LLAMA, Family
 from lts_ray.models.rope_scaling import RopeScaling
+from lts_ray.precision import PRECISIONS
 from lts_ray.submodel import Submodel
 
 
@@ -47,6 +48,8 @@ class MatFormerConfig(DecoderConfig):
     """Likewise of d_model."""
     heads: tuple[int, ...] = ()
     """Of each layer where they are not n_head in all: in an extracted submodel."""
+    precisions: tuple[str, ...] = PRECISIONS
+    """That the model may run in, the most precise first."""
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "d_model", "n_head", "n_kv_head", "context_length"):
@@ -65,6 +68,10 @@ class MatFormerConfig(DecoderConfig):
         if any(heads % self.head_step or heads > self.n_head for heads in self.heads):
             raise LtsRayError(
                 f"the heads of a layer are a multiple of {self.head_step} up to {self.n_head}; got {list(self.heads)}"
+            )
+        if not self.precisions or list(self.precisions) != [each for each in PRECISIONS if each in self.precisions]:
+            raise LtsRayError(
+                f"precisions must be some of {', '.join(PRECISIONS)}, in this order; got {', '.join(self.precisions)}"
             )
         check_granularities(self.granularities)
         for axis in ("nested_heads", "nested_d_model"):

@@ -38,11 +38,13 @@ from lts_ray.models.matformer.hugging_face.translators import TRANSLATORS
 from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
 from lts_ray.models.universal_model import UniversalModel
+from lts_ray.precision import PRECISIONS
 
 Model_co = TypeVar("Model_co", bound=UniversalModel, covariant=True)
 SCHEMA = 1
 PER_LAYER_MODEL_TYPE = "lts_ray_matformer"
-SHAPE = ("widths", "heads", "n_head", "n_kv_head", "head_dim", "nested_heads", "nested_d_model")
+NESTED = ("nested_heads", "nested_d_model")
+SHAPE = ("widths", "heads", "n_head", "n_kv_head", "head_dim", *NESTED, "precisions")
 """What our key may say of a model's shape, over what the family's configuration says."""
 UNIVERSAL_MODEL_TYPES = (*TRANSLATORS, PER_LAYER_MODEL_TYPE)
 
@@ -122,7 +124,7 @@ def read_config(folder: Path) -> tuple[MatFormerConfig, dict[str, float]]:
         family = ours.get("family", LLAMA.name) if model_type == PER_LAYER_MODEL_TYPE else model_type
         config = TRANSLATORS[family].read(raw)
         shape = {key: ours[key] for key in SHAPE if key in ours}
-        for key in ("widths", "heads"):
+        for key in ("widths", "heads", "precisions"):
             shape |= {key: tuple(shape[key])} if key in shape else {}
         granularities = ours.get("granularities") or GRANULARITIES
         config = replace(config, **shape, granularities=granularities, **read_token_ids(raw))
@@ -145,9 +147,11 @@ def hugging_face_config(
         raise LtsRayError(f"there is no family {family!r} in transformers; known: {', '.join(TRANSLATORS)}")
     translator = TRANSLATORS[family]
     ours: dict[str, Any] = {"schema": SCHEMA, "granularities": dict(config.granularities)}
-    for key in ("nested_heads", "nested_d_model"):
+    for key in NESTED:
         if (shares := getattr(config, key)) is not None:
             ours[key] = dict(shares)
+    if config.precisions != PRECISIONS:
+        ours["precisions"] = list(config.precisions)
     plain = replace(config, heads=())
     if not _describes(translator, plain):  # its heads' size may be what is not
         plain = replace(plain, n_head=1, n_kv_head=1, head_dim=None)
@@ -183,7 +187,7 @@ def _describes(translator: Translator, config: MatFormerConfig) -> bool:
         again = translator.read({**translator.write(config), "tie_word_embeddings": config.tied})
     except LtsRayError:  # of heads whose size is not d_model over their number
         return False
-    unread = ("widths", "granularities", "head_dim", "bos_token_id", "eos_token_id", "nested_heads", "nested_d_model")
+    unread = ("widths", "granularities", "head_dim", "bos_token_id", "eos_token_id", *NESTED, "precisions")
     same = replace(again, **{key: getattr(config, key) for key in unread})
     return again.d_head == config.d_head and same == config
 
@@ -197,5 +201,5 @@ def read_dtype(folder: Path) -> torch.dtype:
 
 def fingerprint(folder: Path) -> str:
     """SHA-256 of what determines the model's function: shape and weights, not what training noted beside them."""
-    config = replace(read_config(folder)[0], bos_token_id=0, eos_token_id=0)
+    config = replace(read_config(folder)[0], bos_token_id=0, eos_token_id=0, precisions=PRECISIONS)
     return digest_of(folder, hugging_face_config(config, torch.float32, {}))

@@ -1,0 +1,11 @@
+"""What the weights of a step's matrices are kept in. Activations, sums and the KV cache are float32 at all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+PRECISIONS = ("float32", "bfloat16", "int8", "int4")
+"""The most precise first. int8 and int4 nest: the upper four of the eight bits are the other (see quantisation/)."""
+QUANTISED = ("int8", "int4")
+WEIGHT_BYTES: Mapping[str, float] = {"float32": 4.0, "bfloat16": 2.0, "int8": 1 + 2 / 32, "int4": 0.5 + 2 / 32}
+"""Of one weight, its share of its group's scale included."""

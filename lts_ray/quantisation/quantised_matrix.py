@@ -1,0 +1,50 @@
+"""A matrix in eight bits a weight, whose upper four are the same matrix in four.
+
+Each 32 inputs of an output are a group with one scale s. A code c in 0 … 255 stands for s (c - 128) in 8 bits, and
+for s (16 ⌊c / 16⌋ - 120) in 4: the middle of the sixteen codes that have these upper bits, sixteen evenly spaced
+levels around 0. So a prefix of the inputs is a prefix of the groups, whatever the precision.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from lts_ray.errors import LtsRayError
+
+GROUP = 32
+"""Inputs that share a scale."""
+MIDDLE, UPPER_MIDDLE = 128, 120
+"""What the codes 0 … 255, and 16 times the upper bits, are counted from."""
+
+
+@dataclass(frozen=True, eq=False)
+class QuantisedMatrix:
+    codes: Tensor
+    """[n_out, n_in], uint8."""
+    scales: Tensor
+    """[n_out, groups], float16; the last group may have fewer inputs."""
+
+    def weights(self, precision: str) -> Tensor:
+        """What stands for the matrix: [n_out, n_in], float32. precision: int8 or int4."""
+        if precision == "int8":
+            levels = self.codes.to(torch.float32) - MIDDLE
+        elif precision == "int4":
+            levels = (self.codes & 0xF0).to(torch.float32) - UPPER_MIDDLE
+        else:
+            raise LtsRayError(f"a quantised matrix has int8 and int4; got {precision!r}")
+        n_in = self.codes.shape[1]
+        return levels * self.scales.to(torch.float32).repeat_interleave(GROUP, dim=1)[:, :n_in]
+
+
+def round_to_nearest(matrix: Tensor) -> QuantisedMatrix:
+    """matrix: [n_out, n_in], of finite numbers. Each group's largest weight gets the last code on its side."""
+    n_out, n_in = matrix.shape
+    groups = pad(matrix.detach().to(torch.float32), (0, -n_in % GROUP)).view(n_out, -1, GROUP)
+    scales = (groups.abs().amax(dim=2) / 127).to(torch.float16)
+    steps = scales.to(torch.float32)[:, :, None].clamp_min(torch.finfo(torch.float16).smallest_normal / 2**10)
+    codes = (groups / steps).round_().add_(MIDDLE).clamp_(0, 255).to(torch.uint8)
+    return QuantisedMatrix(codes.view(n_out, -1)[:, :n_in].contiguous(), scales)
