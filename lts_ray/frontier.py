@@ -10,7 +10,7 @@ from lts_ray.cost import Cost
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json, write_json
 from lts_ray.record import read_record, record, record_json
-from lts_ray.submodel import Submodel
+from lts_ray.submodel import FIELDS, Submodel
 from lts_ray.target import Target
 
 SCHEMA = 2
@@ -50,7 +50,7 @@ class FrontierPoint:
         return -float(self.decoder_params) if self.loss is None else self.loss
 
     def to_json(self) -> dict[str, Any]:
-        """The submodel's widths, heads and d_model are keys of the point; a loss that was not measured is left out."""
+        """What the submodel is made of are keys of the point; a loss that was not measured is left out."""
         written = record_json(self)
         rest = {key: written[key] for key in written if key not in ("name", "submodel")}
         if self.loss is None:
@@ -118,7 +118,7 @@ class Frontier:
 
 def _point_values(point: Mapping[str, Any], *, has_loss: bool) -> dict[str, Any]:
     """A point's keys as the record has them: the submodel as one value, and a loss only where it was measured."""
-    own = {key: point[key] for key in point if key in ("widths", "heads", "d_model")}
+    own = {key: point[key] for key in point if key in FIELDS}
     rest = {key: point[key] for key in point if key not in own and (key != "loss" or has_loss)}
     return {**rest, "submodel": own}
 

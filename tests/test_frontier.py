@@ -46,14 +46,15 @@ def test_a_round_trip_keeps_everything(tmp_path: Path) -> None:
     assert read_frontier(tmp_path / "frontier.json") == FRONTIER
 
 
-def test_heads_and_d_model_are_kept_where_a_point_has_fewer(tmp_path: Path) -> None:
-    narrow = replace(point((8, 64, 16)), submodel=Submodel((8, 64, 16), heads=(2, 4, 4), d_model=24))
+def test_heads_d_model_and_precision_are_kept_where_a_point_has_less(tmp_path: Path) -> None:
+    fewer = Submodel((8, 64, 16), heads=(2, 4, 4), d_model=24, precision="int4")
+    narrow = replace(point((8, 64, 16)), submodel=fewer)
     found = frontier(point((64, 64, 64)), narrow)
     write_frontier(found, tmp_path / "frontier.json")
     assert read_frontier(tmp_path / "frontier.json") == found
     kept = json.loads((tmp_path / "frontier.json").read_text())["points"]
     assert "heads" not in kept[0]
-    assert (kept[1]["heads"], kept[1]["d_model"]) == ([2, 4, 4], 24)
+    assert (kept[1]["heads"], kept[1]["d_model"], kept[1]["precision"]) == ([2, 4, 4], 24, "int4")
 
 
 FIXTURES = Path(__file__).parent / "fixtures"

@@ -52,10 +52,13 @@ def random_model(config: MatFormerConfig, *, seed: int = 0) -> MatFormer:
 class Sequences:
     """Random sequences, run by a runtime over scattered blocks, and by the model alone."""
 
-    def __init__(self, model: MatFormer, runtime: Runtime, *, n: int, seed: int = 0) -> None:
+    def __init__(
+        self, model: MatFormer, runtime: Runtime, *, n: int, seed: int = 0, at: Mapping[str, MatFormer] | None = None
+    ) -> None:
+        """at: what computes the submodels that name a precision."""
         generator = torch.Generator().manual_seed(seed)
         config = model.config
-        self.model, self.runtime = model, runtime
+        self.model, self.runtime, self._at = model, runtime, at or {}
         self.tokens = torch.randint(config.vocab_size, (n, config.context_length), generator=generator).tolist()
         self._free = torch.randperm(runtime.n_blocks, generator=generator).tolist()
         self.tables: list[list[int]] = [[] for _ in range(n)]
@@ -92,6 +95,7 @@ class Sequences:
     def _alone(self, index: int, n: int, submodel: Submodel) -> Tensor:
         start = self.held(index)
         tokens = torch.tensor([self.tokens[index][start : start + n]], device=self.model.embed_tokens.weight.device)
+        model, shape = self._at.get(submodel.precision, self.model), replace(submodel, precision="")
         with torch.inference_mode():
-            logits = self.model(tokens, submodel=submodel, cache=self._caches[index], last_only=True)
+            logits = model(tokens, submodel=shape, cache=self._caches[index], last_only=True)
         return logits[0, -1].float().cpu()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -81,6 +83,18 @@ def test_per_layer_widths_load_here_and_say_what_they_are(model_dir: Path, tmp_p
     assert json.loads((tmp_path / "mix" / "config.json").read_text())["model_type"] == "lts_ray_matformer"
 
 
+def test_what_a_model_may_run_in_is_kept_and_is_no_part_of_its_fingerprint(
+    model_dir: Path, universal: MatFormer, tmp_path: Path
+) -> None:
+    assert "precisions" not in json.loads((model_dir / "config.json").read_text())["lts_ray"]
+    narrow = MatFormer(replace(universal.config, precisions=("float32", "int8")))
+    narrow.load_state_dict(universal.state_dict())
+    save_checkpoint(narrow, tmp_path / "narrow")
+    assert json.loads((tmp_path / "narrow" / "config.json").read_text())["lts_ray"]["precisions"] == ["float32", "int8"]
+    assert load_checkpoint(tmp_path / "narrow").model.config == narrow.config
+    assert fingerprint(tmp_path / "narrow") == fingerprint(model_dir)
+
+
 def damage_truncate(folder: Path) -> None:
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
@@ -102,6 +116,14 @@ def damage_config(folder: Path, **changes: object) -> None:
         (lambda folder: damage_config(folder, hidden_size=64), "does not fit its configuration"),
         (lambda folder: damage_config(folder, hidden_size="wide"), "is not usable"),
         (lambda folder: damage_config(folder, lts_ray={"schema": 99}), "schema 99"),
+        *(
+            (partial(damage_config, lts_ray={"schema": 1, "precisions": value}), "cannot be loaded: precisions must be")
+            for value in ([], ["int3"], ["int4", "int8"], "int8")
+        ),
+        *(
+            (partial(damage_config, lts_ray={"schema": 1, "precisions": value}), "config.json is not usable")
+            for value in (8, [8], None)
+        ),
         (lambda folder: damage_config(folder, tie_word_embeddings=False), "lm_head.weight should be .* but is absent"),
         (shutil.rmtree, "is not a folder"),
     ],

@@ -1,0 +1,90 @@
+"""Which runtime a model gets at which precisions, and that each row is computed at its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+
+from lts_ray.errors import LtsRayError
+from lts_ray.precision import PRECISIONS
+from lts_ray.quantisation.quantised_weights import at_precision, rounded_weights
+from lts_ray.runtime.build_runtime import build_runtime
+from lts_ray.runtime.segment import Segment
+from lts_ray.submodel import Submodel
+from tests.runtime.reference import CONFIGS, SHAPE, Sequences, random_model
+
+CLOSE = {"atol": 2e-3, "rtol": 2e-3}
+MODEL = random_model(SHAPE)
+
+
+@pytest.mark.parametrize("name", ["llama", "llama-untied", "llama-axes", "gpt2"])
+def test_rows_of_several_precisions_share_a_step_and_each_gets_its_own(name: str) -> None:
+    """A sequence may change its precision between two tokens, as its width; keys and values are there for both."""
+    model = random_model(CONFIGS[name])
+    at = {precision: at_precision(model, precision) for precision in PRECISIONS}
+    runtime = build_runtime(model, n_blocks=24, threads=1, precisions=PRECISIONS)
+    assert runtime.precisions == PRECISIONS
+    sequences = Sequences(model, runtime, n=4, at=at)
+    for parts in [
+        [(0, 5, "XL")],
+        [(0, 1, "XL@int4"), (1, 19, "S"), (2, 17, "M@int8")],
+        [(1, 13, "S@bfloat16"), (0, 1, "XL@int8"), (2, 1, "M@int8"), (3, 33, "L@int4")],
+        *[[(index, 1, f"XL@{precision}") for index, precision in enumerate(PRECISIONS)]] * 2,
+    ]:
+        got, expected = sequences.step(*parts)
+        torch.testing.assert_close(got, expected, **CLOSE)
+    apart = [at[precision](torch.tensor([[1, 2, 3]]), submodel=model.config.universal) for precision in PRECISIONS]
+    for one, other in pairwise(apart):
+        assert float((one - other).abs().max()) > CLOSE["atol"]  # or nothing is tested
+
+
+def segment(submodel: Submodel) -> Segment:
+    return Segment(tokens=[3, 1], start=0, blocks=(0,), submodel=submodel, wants_logits=True)
+
+
+def test_a_submodel_that_names_no_precision_runs_in_the_most_precise_one() -> None:
+    runtime = build_runtime(MODEL, n_blocks=1, threads=1, precisions=("int4", "int8"))
+    assert runtime.precisions == ("int8", "int4")
+    plain = runtime.run([segment(SHAPE.universal)]).clone()
+    torch.testing.assert_close(plain, runtime.run([segment(replace(SHAPE.universal, precision="int8"))]))
+
+
+def test_matrices_that_were_rounded_elsewhere_are_taken_as_they_are() -> None:
+    other = random_model(SHAPE, seed=1)
+    runtime = build_runtime(MODEL, n_blocks=1, threads=1, precisions=("int8",), quantised=rounded_weights(other))
+    expected = at_precision(MODEL, "int8", rounded_weights(other))
+    with torch.inference_mode():
+        logits = expected(torch.tensor([[3, 1]]), submodel=SHAPE.universal, last_only=True)[0]
+    torch.testing.assert_close(runtime.run([segment(SHAPE.universal)]), logits, **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("precisions", "message"),
+    [
+        (("int3",), "this model runs in float32, int8; precisions asks for int3"),
+        (("float32", "int4"), "this model runs in float32, int8; precisions asks for int4"),
+        ((), "this model runs in float32, int8; precisions asks for none"),
+    ],
+    ids=str,
+)
+def test_precisions_that_the_model_does_not_run_in_are_one_line(precisions: tuple[str, ...], message: str) -> None:
+    model = random_model(replace(SHAPE, precisions=("float32", "int8")))
+    with pytest.raises(LtsRayError, match=message):
+        build_runtime(model, n_blocks=1, threads=1, precisions=precisions)
+
+
+def test_a_segment_that_asks_for_a_precision_that_is_not_held_is_refused() -> None:
+    runtime = build_runtime(MODEL, n_blocks=1, threads=1, precisions=("float32", "int8"))
+    with pytest.raises(LtsRayError, match="int4"):
+        runtime.run([segment(replace(SHAPE.universal, precision="int4"))])
+
+
+def test_a_models_own_pass_refuses_a_precision() -> None:
+    for asked in ("int8", "int4", "bfloat16"):
+        chosen = replace(SHAPE.universal, precision=asked)
+        for submodel in (chosen, [SHAPE.universal, chosen]):
+            with pytest.raises(LtsRayError, match=f"a model's own pass runs its weights as they are: {asked}"):
+                MODEL(torch.tensor([[1], [2]]), submodel=submodel)
