@@ -16,7 +16,9 @@ from lts_ray.models.matformer.hugging_face.checkpoint import (
     read_config,
     read_dtype,
     save_checkpoint,
+    save_quantised,
 )
+from lts_ray.models.matformer.hugging_face.quantised_file import cut_quantised
 from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.models.prefix import prefix
 from lts_ray.submodel import Submodel
@@ -47,9 +49,13 @@ def extract_checkpoint(source: Path, submodel: str, output: Path) -> Extracted:
         if is_gemma3n(source):
             return Extracted(submodel=slice_checkpoint(source, submodel, output), is_plain=True)
         check_tokenizer(source, vocab_size=read_config(source)[0].vocab_size)
-        model = load_checkpoint(source).model
+        checkpoint = load_checkpoint(source)
+        model = checkpoint.model
         chosen = model.config.submodel(submodel)
-        save_checkpoint(extract(model, chosen), output, dtype=read_dtype(source))
+        smaller = extract(model, chosen)
+        save_checkpoint(smaller, output, dtype=read_dtype(source))
+        if checkpoint.quantised is not None:
+            save_quantised(output, cut_quantised(checkpoint.quantised, smaller))
         if (source / "tokenizer.json").exists():
             save_tokenizer(load_tokenizer(source), output)
         if (held_out := HeldOutTokens.read(source, vocab_size=model.config.vocab_size)) is not None:

@@ -38,10 +38,10 @@ def write_folder(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[st
     write_json(folder / CONFIG, config)
 
 
-def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, **metadata: str) -> None:
     """Raises OSError where the file cannot be written: a full disk is an error of its own to safetensors."""
     try:
-        save_file(dict(tensors), path, metadata={"format": "pt"})
+        save_file(dict(tensors), path, metadata={"format": "pt", **metadata})
     except SafetensorError as error:
         raise OSError(str(error)) from None
 
@@ -108,11 +108,14 @@ def weight_files(folder: Path) -> list[Path]:
 def check_fit(folder: Path, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Raises LtsRayError, naming the first difference, unless the tensors are those of `model`, which may be empty."""
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    held = {name: tuple(value.shape) for name, value in tensors.items()}
+    check_same(folder, expected, {name: tuple(value.shape) for name, value in tensors.items()})
+
+
+def check_same(path: Path, expected: Mapping[str, object], held: Mapping[str, object]) -> None:
     for name in sorted(expected.keys() | held.keys()):
         if expected.get(name) != held.get(name):
             raise LtsRayError(
-                f"checkpoint {folder} does not fit its configuration: {name} should be "
+                f"checkpoint {path} does not fit its configuration: {name} should be "
                 f"{expected.get(name, 'absent')} but is {held.get(name, 'absent')}"
             )
 

@@ -33,12 +33,14 @@ from lts_ray.models.checkpoint_folder import (
 from lts_ray.models.elastic_config import GRANULARITIES
 from lts_ray.models.family import LLAMA
 from lts_ray.models.matformer.grouped_attention import rotary_table
+from lts_ray.models.matformer.hugging_face.quantised_file import QUANTISED_FILE, read_quantised, write_quantised
 from lts_ray.models.matformer.hugging_face.translator import Translator
 from lts_ray.models.matformer.hugging_face.translators import TRANSLATORS
 from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
 from lts_ray.models.universal_model import UniversalModel
 from lts_ray.precision import PRECISIONS
+from lts_ray.quantisation.quantised_weights import QuantisedWeights
 
 Model_co = TypeVar("Model_co", bound=UniversalModel, covariant=True)
 SCHEMA = 1
@@ -58,6 +60,8 @@ class Checkpoint(Generic[Model_co]):
     """SHA-256 of the configuration and weights; a frontier names the model that it is of by this."""
     validation_loss: Mapping[str, float] = field(default_factory=dict)
     """Nats per token by granularity, as training measured it; empty where unknown."""
+    quantised: QuantisedWeights | None = None
+    """Its matrices in 8 bits, where the folder says how they are rounded; None: to the nearest."""
 
 
 def save_checkpoint(
@@ -70,7 +74,13 @@ def save_checkpoint(
     """Write the folder of `model`; dtype: what its weights are stored in."""
     config = hugging_face_config(model.config, dtype, validation_loss or {})
     tensors = TRANSLATORS[model.config.family.name].to_theirs(model.state_dict())
+    (folder / QUANTISED_FILE).unlink(missing_ok=True)  # of the weights that these replace
     write_folder(folder, tensors, config, dtype=dtype)
+
+
+def save_quantised(folder: Path, quantised: QuantisedWeights) -> None:
+    """Beside the weights of the checkpoint in `folder`, which they are made of. Raises LtsRayError."""
+    write_quantised(folder, quantised, fingerprint=fingerprint(folder))
 
 
 def load_checkpoint(folder: Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Checkpoint[MatFormer]:
@@ -88,8 +98,12 @@ def load_checkpoint(folder: Path, *, dtype: torch.dtype = torch.float32, device:
     model = model.to_empty(device=device)
     model.load_state_dict(tensors)
     model.rotary = rotary_table(config).to(device)  # in no file, and left unset by to_empty
+    seal = fingerprint(folder)
     return Checkpoint(
-        model=model.to(dtype=dtype).eval(), fingerprint=fingerprint(folder), validation_loss=validation_loss
+        model=model.to(dtype=dtype).eval(),
+        fingerprint=seal,
+        validation_loss=validation_loss,
+        quantised=read_quantised(folder, model, fingerprint=seal),
     )
 
 
