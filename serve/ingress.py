@@ -15,9 +15,10 @@ from serve.serve_args import ServeArgs
 
 
 def fleet_fingerprint(args: ServeArgs) -> str:
-    """SHA-256 of the model and the frontier: replicas that share it give the same tokens under the same names."""
+    """SHA-256 of model, frontier and precisions: replicas that share it give the same tokens under the same names."""
     frontier = b"" if args.frontier is None else args.frontier.read_bytes()
-    return sha256(universal_fingerprint(args.model).encode() + frontier).hexdigest()
+    asked = ",".join(args.precisions).encode()
+    return sha256(universal_fingerprint(args.model).encode() + asked + frontier).hexdigest()
 
 
 def fleet_menu(args: ServeArgs) -> tuple[DecoderConfig, Menu]:
@@ -25,7 +26,8 @@ def fleet_menu(args: ServeArgs) -> tuple[DecoderConfig, Menu]:
     config, losses = read_universal(args.model)
     frontier = args.read_frontier()
     assert frontier is not None, "kinds need one"
-    return config, menu_of_frontier(config, frontier, None, vouched=vouched(config, losses))
+    precisions = args.served_precisions(config, frontier)
+    return config, menu_of_frontier(config, frontier, None, vouched=vouched(config, losses), precisions=precisions)
 
 
 def build_fleet(args: ServeArgs, fingerprint: str, registry: Registry, observer: FleetObserver) -> Fleet:

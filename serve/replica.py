@@ -73,11 +73,12 @@ def build_replica(
         device="cpu" if target is None else target.device,
     )
     config, losses = checkpoint.model.config, checkpoint.validation_loss
+    known, precisions = vouched(config, losses), args.served_precisions(config, frontier, target)
     if frontier is None:
-        menu = menu_of_granularities(config, losses, vouched=vouched(config, losses))
+        menu = menu_of_granularities(config, losses, vouched=known, precisions=precisions)
     else:
         frontier.check_model(checkpoint.fingerprint, config.check)
-        menu = menu_of_frontier(config, frontier, name, vouched=vouched(config, losses))
+        menu = menu_of_frontier(config, frontier, name, vouched=known, precisions=precisions)
     # A core is left for the proxy and the event loops: with torch on all of them each step waits for its last thread.
     share = max(1, ((os.cpu_count() or 1) - 1) // args.most_replicas)
     threads = args.threads or (share if target is None else target.threads)
@@ -85,21 +86,22 @@ def build_replica(
     if target is None or target.device == "cpu":
         cache = n_blocks * block_bytes(config)
         check_memory({"lower kv_cache_mb or serve a shorter context": cache}, what="the cache of keys and values")
-    runtime = build_runtime(checkpoint.model, n_blocks=n_blocks, threads=threads)
+    runtime = build_runtime(checkpoint.model, n_blocks=n_blocks, threads=threads, precisions=precisions)
     problem = kernel_problem()
     if problem is not None:
         logger.warning(problem)
     del checkpoint  # the runtime has the weights packed: they need not be held twice
     costs = measure_step_costs(runtime, seconds=CALIBRATION_S)
     logger.info(
-        "%s with %d threads, %d blocks of keys and values; steps were measured here: error %.0f %%",
+        "%s in %s with %d threads, %d blocks of keys and values; steps were measured here: error %.0f %%",
         type(runtime).__name__,
+        " and ".join(precisions),
         threads,
         n_blocks,
         100 * costs.relative_error,
     )
     tokenizer = load_model_tokenizer(args.model, vocab_size=config.vocab_size)
-    metrics = PrometheusMetrics(model_name=args.served_name, submodels=menu.named)
+    metrics = PrometheusMetrics(model_name=args.served_name, submodels=tuple(option.name for option in menu.options))
     make_engine = partial(
         Engine,
         runtime,

@@ -17,7 +17,11 @@ from lts_ray.checkpoints.model_tokenizer import load_model_tokenizer
 from lts_ray.checkpoints.universal import read_universal, universal_fingerprint, vouched
 from lts_ray.errors import LtsRayError
 from lts_ray.frontier import Frontier, read_frontier
+from lts_ray.models.decoder_config import DecoderConfig
+from lts_ray.models.elastic_config import STORED
+from lts_ray.precision import PRECISIONS
 from lts_ray.record import Text, record
+from lts_ray.runtime.kernel_library import kernel_library
 from lts_ray.target import Target
 from serve.engine.kv_memory import blocks_that_fit
 from serve.fleet.node_kind import NodeKind, load_kinds, named_kinds
@@ -28,6 +32,8 @@ from serve.policies.menu import menu_of_frontier, menu_of_granularities
 from serve.user_config import UserConfig
 
 SHIPPED_MODEL = Path(lts_ray.__file__).parent / "pretrained" / "sotu"
+DEFAULT_PRECISIONS: tuple[str, ...] = (STORED,)
+"""That are served where neither arguments nor a frontier say it, by kernels that run them."""
 
 
 def _checked_name(name: str) -> str:
@@ -38,6 +44,12 @@ def _checked_name(name: str) -> str:
 
 def _separated(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _checked_precisions(precisions: tuple[str, ...]) -> tuple[str, ...]:
+    if not set(precisions) <= set(PRECISIONS):
+        raise ValueError(f"some of {', '.join(PRECISIONS)}, with commas between them")
+    return precisions
 
 
 def _checked_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
@@ -64,6 +76,7 @@ Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Replicas = Annotated[Count | None, BeforeValidator(_as_replicas)]
 Autoscaling = Annotated[Mapping[str, Any] | None, BeforeValidator(_as_config)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_separated)]
+Precisions = Annotated[tuple[str, ...], BeforeValidator(_separated), AfterValidator(_checked_precisions)]
 Origins = Annotated[tuple[str, ...], BeforeValidator(_separated), AfterValidator(_checked_origins)]
 MODEL_FOLDER = "model"
 MAX_QUEUE = 1024
@@ -99,6 +112,9 @@ class ServeArgs:
     """Memory for keys and values, in 1e6 bytes; None: see serve.engine.kv_memory."""
     prefix_cache: bool = True
     """Reuse the keys and values of prompts that begin alike."""
+    precisions: Precisions = ()
+    """That submodels are served in, with commas between them: float32, bfloat16, int8, int4. None: those of the
+    frontier's points, or without a frontier what suits the model best here."""
     policy: str = UserConfig.policy
     """Chooses the widths; its thresholds are changed while it serves, by `user_config`."""
     attainment: Annotated[float, Field(ge=0.5, lt=1)] = 0.99
@@ -158,6 +174,7 @@ class ServeArgs:
         UserConfig(policy=self.policy).build()
         blocks_that_fit(config, rows=self.capacity.slots, budget_mb=self.kv_cache_mb)
         self.read_keys()
+        self.served_precisions(config)
         if self.autoscaling_config is not None and (self.num_replicas or 1) > 1:
             raise LtsRayError(
                 f"num_replicas={self.num_replicas} and autoscaling_config say two things: give num_replicas=auto, or "
@@ -170,6 +187,14 @@ class ServeArgs:
                 raise LtsRayError(f"{asked} needs frontier=FILE: the frontier says what a target is")
             return None
         frontier.check_model(universal_fingerprint(self.model), config.check)
+        for name in dict.fromkeys([self.target or "", *(kind.target_name for kind in kinds)]):
+            self.served_precisions(config, frontier, frontier.targets.get(name))
+        points = {point.submodel.precision for point in frontier.points}
+        if self.precisions and points and not points & {"", *self.precisions}:
+            raise LtsRayError(
+                f"precisions={','.join(self.precisions)} leaves none of the frontier's points, which are in "
+                + ", ".join(sorted(points))
+            )
         for kind in kinds:
             if kind.target_name not in frontier.targets:
                 has = ", ".join(frontier.targets) or "none"
@@ -178,6 +203,23 @@ class ServeArgs:
             return None
         frontier.front(self.target)  # raises for an unknown target
         return frontier.targets[self.target]
+
+    def served_precisions(
+        self, config: DecoderConfig, frontier: Frontier | None = None, target: Target | None = None
+    ) -> tuple[str, ...]:
+        """The most precise first. Raises LtsRayError for one that the model, or the target, does not run."""
+        plain = target is None or (target.device, target.dtype) == ("cpu", STORED)
+        can = config.precisions if plain else (STORED,)
+        if self.precisions:
+            if unknown := [each for each in self.precisions if each not in can]:
+                what = "the model" if target is None or plain else f"{target.dtype} on {target.device}"
+                raise LtsRayError(f"precisions asks for {', '.join(unknown)}, and {what} runs in {', '.join(can)}")
+            wanted = self.precisions
+        elif frontier is not None:
+            wanted = tuple(point.submodel.precision or STORED for point in frontier.points)
+        else:
+            wanted = DEFAULT_PRECISIONS if kernel_library() is not None else ()
+        return tuple(each for each in can if each in wanted) or (STORED if STORED in can else can[0],)
 
     def node_kinds(self) -> tuple[NodeKind, ...]:
         """Of a fleet; none where all replicas are alike. Raises LtsRayError for what names none, or says two things."""
@@ -221,11 +263,14 @@ class ServeArgs:
         if frontier is None:
             menu = menu_of_granularities(config, losses, vouched=known)
         else:
-            menu = menu_of_frontier(config, frontier, self.target, vouched=known)
+            menu = menu_of_frontier(
+                config, frontier, self.target, vouched=known, precisions=self.served_precisions(config, frontier)
+            )
         if not menu.untrained:
             return []
+        untrained = ", ".join(name for name in menu.named if name in menu.untrained and "@" not in name)
         return [
-            f"{', '.join(sorted(menu.untrained, key=list(menu.named).index))} of {self.model} were never trained, nor "
+            f"{untrained} of {self.model} were never trained, nor "
             "their losses measured: no budget chooses them; `lts-ray elasticize` trains a checkpoint's submodels"
         ]
 

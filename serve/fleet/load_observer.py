@@ -50,7 +50,7 @@ class LoadObserver(Observer):
             ended, self._ended = self._ended, []
         now_s, (running, waiting) = self._clock(), engine.counts()
         for request, progress, reason in ended:
-            loss = sum(count * (menu.named[name].loss or 0.0) for name, count in progress.submodels.items())
+            loss = sum(count * (menu.named[name].likely_loss or 0.0) for name, count in progress.submodels.items())
             self._recent.made([now_s], progress.tokens, loss)
             timing = progress.measured()
             if reason in ANSWERED and timing is not None:

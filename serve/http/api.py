@@ -258,7 +258,7 @@ def _written(answers: Answers, pieces: Sequence[Sequence[TextPiece]], choices: C
 
 
 def _served(service: Service, name: str, option: Option) -> ServedModel:
-    """heads and d_model stay unset where the submodel has all, and untrained where it is not."""
+    """heads, d_model and precision stay unset where the submodel has all, and untrained where it is not."""
     served = ServedSubmodel(
         submodel=option.name,
         **option.submodel.fields(),

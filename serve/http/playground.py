@@ -65,7 +65,7 @@ def frontier(model: str, menu: Menu, costs: StepCosts, config: DecoderConfig) ->
     full. elastic: whether budgets choose it. untrained: whether nothing vouches for it.
     """
     elastic = {option.name for option in menu.elastic}
-    options = sorted(menu.named.values(), key=lambda option: option.neurons, reverse=True)
+    options = sorted(menu.options, key=lambda option: option.neurons, reverse=True)
     return {
         "model": model,
         "universal": menu.universal.name,

@@ -129,6 +129,8 @@ class ServedSubmodel(OwnShape):
     """Of each layer; absent where it has all."""
     d_model: int | None = None
     """Absent where it has all."""
+    precision: str | None = None
+    """Of its matrices: bfloat16, int8 or int4. Absent where they are as the model is stored."""
     decoder_params: int
     loss: float | None
     """Of validation text, in nats a token; null where none was measured."""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from lts_ray.errors import LtsRayError
-from lts_ray.frontier import Frontier
+from lts_ray.frontier import Frontier, FrontierPoint
 from lts_ray.models.decoder_config import DecoderConfig
+from lts_ray.models.elastic_config import STORED
+from lts_ray.precision import PRECISIONS
 from lts_ray.submodel import Submodel
+
+LIKELY_LOSS: Mapping[str, float] = {STORED: 0.0, "bfloat16": 0.001, "int8": 0.01, "int4": 0.1}
+"""Nats a token that a precision is taken to lose where nothing measured them: to order options by, never to tell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +25,9 @@ class Option:
     submodel: Submodel
     decoder_params: int
     loss: float | None
-    """Of validation text, in nats a token; None where none was measured."""
+    """Of validation text, in nats a token; None where none was measured at this precision."""
+    likely_loss: float | None = None
+    """To compare with: the loss, or where only the stored model's is known what it is likely to be."""
     neurons: int
     """All that a step's cost sees of the submodel."""
     untrained: bool = False
@@ -28,22 +35,34 @@ class Option:
 
     @classmethod
     def of(
-        cls, config: DecoderConfig, submodel: Submodel, *, name: str, loss: float | None, untrained: bool = False
+        cls,
+        config: DecoderConfig,
+        submodel: Submodel,
+        *,
+        name: str,
+        loss: float | None,
+        stored_loss: float | None = None,
+        untrained: bool = False,
     ) -> Option:
+        """name: of its widths. stored_loss: what the same submodel loses as it is stored."""
         params, neurons = config.decoder_params(submodel), config.equivalent_neurons(submodel)
+        likely = None if stored_loss is None else stored_loss + LIKELY_LOSS[submodel.precision or STORED]
         return cls(
-            name=name,
+            name=_named_at(name, submodel.precision),
             submodel=submodel,
             decoder_params=params,
             loss=loss,
+            likely_loss=likely if loss is None else loss,
             neurons=neurons,
-            untrained=untrained and submodel != config.universal,
+            untrained=untrained and _as_stored(submodel) != config.universal,
         )
 
     @property
     def shortfall(self) -> float:
         """Higher is worse: the loss, or without one minus the parameters. For comparing options of one kind."""
-        return -self.decoder_params if self.loss is None else self.loss
+        if self.likely_loss is not None:
+            return self.likely_loss
+        return LIKELY_LOSS[self.submodel.precision or STORED] - self.decoder_params
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +70,17 @@ class Menu:
     universal: Option
     """What runs without a budget."""
     named: Mapping[str, Option]
-    """What a request may pin."""
+    """What a request may pin. A name without a precision is the most precise of that name, whose own name says it."""
     elastic: tuple[Option, ...]
     """What budgets choose among: widest first, and the narrower the worse.
 
     An option that is no better than a narrower one would never be worth its cost, and is left out.
     """
+
+    @cached_property
+    def options(self) -> tuple[Option, ...]:
+        """All that is served, each once."""
+        return tuple({option.name: option for option in self.named.values()}.values())
 
     @cached_property
     def untrained(self) -> frozenset[str]:
@@ -79,59 +103,98 @@ class Menu:
 
 
 def menu_of_granularities(
-    config: DecoderConfig, validation_loss: Mapping[str, float], *, vouched: Collection[str] | None = None
+    config: DecoderConfig,
+    validation_loss: Mapping[str, float],
+    *,
+    vouched: Collection[str] | None = None,
+    precisions: Sequence[str] = (STORED,),
 ) -> Menu:
-    """The granularities, ranked by measured loss, or by size where not all have one.
+    """The granularities at each precision, ranked by measured loss, or by size where not all have one.
 
-    vouched: those that were trained; None: all.
+    validation_loss: by granularity, `S@int4` for one at a precision. vouched: those that were trained; None: all.
+    precisions: that are served, the most precise first.
     """
     vouched = config.trained.keys() if vouched is None else vouched
     measured = all(name in validation_loss for name in vouched)
     options = [
         Option.of(
             config,
-            submodel,
+            config.check(replace(submodel, precision=precision)),
             name=name,
-            loss=validation_loss.get(name) if measured else None,
+            loss=validation_loss.get(_named_at(name, precision)) if measured else None,
+            stored_loss=validation_loss.get(name) if measured else None,
             untrained=name not in vouched,
         )
+        for precision in precisions
         for name, submodel in config.trained.items()
     ]
-    return _menu(config, options, options)
+    return _menu(config, options, options, precisions)
 
 
 def menu_of_frontier(
-    config: DecoderConfig, frontier: Frontier, target: str | None, *, vouched: Collection[str] | None = None
+    config: DecoderConfig,
+    frontier: Frontier,
+    target: str | None,
+    *,
+    vouched: Collection[str] | None = None,
+    precisions: Sequence[str] = (STORED,),
 ) -> Menu:
     """Every point can be named; budgets choose among `target`'s front, or among all points where no target is known.
 
     vouched: granularities that were trained; None: all. A model that was trained at all of them vouches for what lies
-    between them too, and a measured loss for what it was measured of.
+    between them too, and a measured loss for what it was measured of. precisions: that are served, the most precise
+    first: points of others are left out, and those that name none run at the first.
     """
     trained = config.trained.keys() if vouched is None else vouched
     nested = config.trained.keys() <= set(trained)
-    options = {
-        point.submodel: Option.of(
+    losses = {config.check(point.submodel): point.loss for point in frontier.points}
+
+    def served(point: FrontierPoint) -> Submodel | None:
+        precision = point.submodel.precision or (STORED if STORED in precisions else precisions[0])
+        return config.check(replace(point.submodel, precision=precision)) if precision in precisions else None
+
+    options: dict[Submodel, Option] = {}
+    for point in frontier.points:
+        submodel = served(point)
+        if submodel is None or submodel in options:
+            continue
+        name, loss = point.name.partition("@")[0], losses.get(submodel)
+        options[submodel] = Option.of(
             config,
-            point.submodel,
-            name=point.name,
-            loss=point.loss,
-            untrained=point.loss is None and not nested and point.name not in trained,
+            submodel,
+            name=name,
+            loss=loss,
+            stored_loss=losses.get(_as_stored(submodel)),
+            untrained=loss is None and not nested and name not in trained,
         )
-        for point in frontier.points
-    }
     points = frontier.points if target is None else frontier.front(target)
-    return _menu(config, options.values(), [options[point.submodel] for point in points])
+    candidates = {submodel: options[submodel] for submodel in map(served, points) if submodel is not None}
+    return _menu(config, options.values(), candidates.values(), precisions)
 
 
-def _menu(config: DecoderConfig, named: Iterable[Option], candidates: Iterable[Option]) -> Menu:
-    by_name = {option.name: option for option in named}
-    full = next((option for option in by_name.values() if option.submodel == config.universal), None)
+def _menu(
+    config: DecoderConfig, served: Iterable[Option], candidates: Iterable[Option], precisions: Sequence[str]
+) -> Menu:
+    options = list(served)
+    universal = config.check(replace(config.universal, precision=precisions[0]))
+    full = next((option for option in options if option.submodel == universal), None)
     if full is None:  # a frontier need not hold the universal model; it is always served
-        full = Option.of(config, config.universal, name=list(config.trained)[-1], loss=None)
-    by_name.setdefault(full.name, full)
+        full = Option.of(config, universal, name=list(config.trained)[-1], loss=None)
+        options.append(full)
+    named: dict[str, Option] = {}
+    for option in sorted(options, key=lambda option: PRECISIONS.index(option.submodel.precision or STORED)):
+        named.setdefault(option.name.partition("@")[0], option)  # the most precise that has this name
+    named |= {option.name: option for option in options}
     trained = [option for option in candidates if not option.untrained]
-    return Menu(universal=full, named=by_name, elastic=_worth_their_cost(trained or [full]))
+    return Menu(universal=full, named=named, elastic=_worth_their_cost(trained or [full]))
+
+
+def _named_at(name: str, precision: str) -> str:
+    return f"{name}@{precision}" if precision not in ("", STORED) else name
+
+
+def _as_stored(submodel: Submodel) -> Submodel:
+    return replace(submodel, precision="")
 
 
 def _worth_their_cost(options: list[Option]) -> tuple[Option, ...]:

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from lts_ray.checkpoints.universal import read_universal
 from lts_ray.errors import LtsRayError
-from lts_ray.frontier import Frontier, write_frontier
+from lts_ray.frontier import Frontier, FrontierPoint, read_frontier, write_frontier
+from lts_ray.models.decoder_config import DecoderConfig
 from lts_ray.models.matformer.hugging_face.checkpoint import fingerprint
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
 from lts_ray.record import read_record
@@ -23,7 +25,7 @@ from serve.app import ElasticServer, application, build
 from serve.engine.kv_memory import block_bytes, blocks_that_fit
 from serve.replica import build_replica
 from serve.routes import Routes
-from serve.serve_args import ServeArgs
+from serve.serve_args import DEFAULT_PRECISIONS, ServeArgs
 from tests.serve.models import COSTS
 
 
@@ -45,6 +47,7 @@ def frontier_file(folder: Path, model_fingerprint: str, *names: str) -> Path:
         ({"body_timeout_s": "0"}, "body_timeout_s must be above 0; got '0'"),
         ({"cors_origins": "https://a.org/page"}, "cors_origins must be origins such as https://example.org"),
         ({"cors_origins": "a.org"}, "cors_origins must be origins such as https://example.org"),
+        ({"precisions": "int8,int3"}, "precisions must be some of float32, bfloat16, int8, int4, .*; got 'int8,int3'"),
     ],
     ids=str,
 )
@@ -75,6 +78,44 @@ def test_files_that_cannot_be_served_are_refused_before_anything_starts(model_di
     weights.write_bytes(weights.read_bytes()[:-10])
     with pytest.raises(LtsRayError, match="missing or corrupt"):
         read_record(ServeArgs, {"model": cut}).check()
+
+
+def test_precisions_are_those_asked_for_or_the_frontiers_or_the_default(model_dir: Path, tmp_path: Path) -> None:
+    config, _ = read_universal(model_dir)
+    path = frontier_file(tmp_path, fingerprint(model_dir))
+
+    def served(asked: str = "", frontier: Frontier | None = None, target: Target | None = None) -> tuple[str, ...]:
+        return read_record(ServeArgs, {"model": model_dir, "precisions": asked}).served_precisions(
+            config, frontier, target
+        )
+
+    assert served() == DEFAULT_PRECISIONS
+    assert served("int4, float32") == ("float32", "int4")
+    empty = read_frontier(path)
+    assert served(frontier=empty) == ("float32",)
+    halved = replace(empty, points=(point_at(config, "S", "int4"), point_at(config, "M", "int8")))
+    assert served(frontier=halved) == ("int8", "int4")
+    assert served("float32", halved) == ("float32",)
+    cuda = Target(name="gpu", local=True, device="cuda", dtype="bfloat16")
+    assert served(frontier=halved, target=cuda) == ("float32",)
+    with pytest.raises(LtsRayError, match="precisions asks for int8, and bfloat16 on cuda runs in float32"):
+        served("int8", halved, cuda)
+    write_frontier(halved, path)
+    with pytest.raises(LtsRayError, match="precisions=float32 leaves none of .* which are in int4, int8"):
+        read_record(ServeArgs, {"model": model_dir, "frontier": path, "precisions": "float32"}).check()
+    one = Path(shutil.copytree(model_dir, tmp_path / "one")) / "config.json"
+    written = json.loads(one.read_text())
+    one.write_text(json.dumps(written | {"lts_ray": written["lts_ray"] | {"precisions": ["float32", "int8"]}}))
+    with pytest.raises(LtsRayError, match="precisions asks for int4, and the model runs in float32, int8"):
+        read_record(ServeArgs, {"model": one.parent, "precisions": "int8,int4"}).check()
+
+
+def point_at(config: DecoderConfig, name: str, precision: str) -> FrontierPoint:
+    submodel = replace(config.trained[name], precision=precision)
+    params = config.decoder_params(submodel)
+    return FrontierPoint(
+        name=f"{name}@{precision}", submodel=submodel, decoder_params=params, loss=1.0, costs={}, fronts=("small",)
+    )
 
 
 def test_a_named_target_places_the_replicas_and_an_unknown_one_is_refused(model_dir: Path, tmp_path: Path) -> None:

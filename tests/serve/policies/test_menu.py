@@ -3,6 +3,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from lts_ray.checkpoints.universal import read_universal, vouched
 from lts_ray.frontier import Frontier, FrontierPoint
 from lts_ray.models.gemma3n.gemma3n_config import Gemma3nConfig
@@ -106,6 +108,84 @@ def test_the_universal_model_is_served_even_if_the_frontier_lacks_it() -> None:
     assert menu.universal.submodel == CONFIG.universal
     assert menu.named["XL"] is menu.universal
     assert menu.elastic[0].name == "0.62"
+
+
+BOTH = ("int8", "int4")
+
+
+def test_each_granularity_is_served_at_each_precision_and_its_plain_name_is_the_most_precise() -> None:
+    losses = {"S": 4.0, "M": 3.0, "L": 2.0, "XL": 1.0, "XL@int8": 1.001, "S@int4": 4.25}
+    menu = menu_of_granularities(CONFIG, losses, precisions=BOTH)
+    assert [option.name for option in menu.options] == [f"{name}@{at}" for at in BOTH for name in ("S", "M", "L", "XL")]
+    for name in ("S", "M", "L", "XL"):
+        assert menu.named[name] is menu.named[f"{name}@int8"]
+        assert menu.named[f"{name}@int4"].submodel == CONFIG.submodel(f"{name}@int4")
+    assert menu.universal is menu.named["XL@int8"]
+    told = {option.name: option.loss for option in menu.options if option.loss is not None}
+    assert told == {"XL@int8": 1.001, "S@int4": 4.25}
+    every = menu_of_granularities(CONFIG, losses, precisions=("float32", *BOTH))
+    assert every.universal is every.named["XL"]
+    assert every.named["XL"].submodel == CONFIG.universal
+    assert len(every.named) == len(every.options) == 12
+
+
+@pytest.mark.parametrize("losses", [{"S": 4.0, "M": 3.0, "L": 2.0, "XL": 1.0}, {}], ids=["stored", "none"])
+def test_losses_that_were_not_measured_are_not_told_and_fewer_bits_of_one_width_are_worse(
+    losses: dict[str, float],
+) -> None:
+    menu = menu_of_granularities(CONFIG, losses, precisions=("float32", *BOTH))
+    for name in ("S", "M", "L", "XL"):
+        options = [menu.named[name], menu.named[f"{name}@int8"], menu.named[f"{name}@int4"]]
+        assert [option.loss for option in options] == [losses.get(name), None, None]
+        shortfalls = [option.shortfall for option in options]
+        assert shortfalls == sorted(set(shortfalls))
+    assert menu.untrained == frozenset()
+
+
+def test_parts_that_were_never_trained_are_not_in_fewer_bits_either() -> None:
+    menu = menu_of_granularities(CONFIG, {}, vouched={"XL"}, precisions=BOTH)
+    assert {option.name for option in menu.options if not option.untrained} == {"XL@int8", "XL@int4"}
+    assert {option.name.partition("@")[0] for option in menu.elastic} == {"XL"}
+
+
+def at(name: str, *widths: int, precision: str, loss: float) -> FrontierPoint:
+    plain = point(name, *widths, loss=loss)
+    return replace(plain, submodel=replace(plain.submodel, precision=precision))
+
+
+def test_a_frontiers_points_are_served_at_their_own_precision_where_that_is_served() -> None:
+    mixed = replace(
+        FRONTIER,
+        points=(
+            at("XL", 64, 64, 64, precision="", loss=1.0),
+            at("XL@int8", 64, 64, 64, precision="int8", loss=1.001),
+            at("0.62", 24, 32, 64, precision="", loss=1.5),
+            at("0.62@int4", 24, 32, 64, precision="int4", loss=1.6),
+            at("S@int4", 8, 8, 8, precision="int4", loss=4.1),
+        ),
+    )
+    whole = menu_of_frontier(CONFIG, mixed, "small", precisions=("float32", *BOTH))
+    assert {name: option.loss for name, option in whole.named.items()} == {
+        "XL": 1.0,
+        "XL@int8": 1.001,
+        "0.62": 1.5,
+        "0.62@int4": 1.6,
+        "S": 4.1,
+        "S@int4": 4.1,
+    }
+    assert whole.named["S"] is whole.named["S@int4"]
+    half = menu_of_frontier(CONFIG, mixed, "small", precisions=BOTH)
+    assert {name: (option.name, option.loss) for name, option in half.named.items()} == {
+        "XL": ("XL@int8", 1.001),
+        "0.62": ("0.62@int8", None),
+        "S": ("S@int4", 4.1),
+        "XL@int8": ("XL@int8", 1.001),
+        "0.62@int8": ("0.62@int8", None),
+        "0.62@int4": ("0.62@int4", 1.6),
+        "S@int4": ("S@int4", 4.1),
+    }
+    assert half.universal is half.named["XL@int8"]
+    assert set(menu_of_frontier(CONFIG, mixed, "small").named) == {"XL", "0.62"}
 
 
 def test_a_node_takes_the_target_whose_labels_it_has() -> None:
