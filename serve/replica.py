@@ -86,7 +86,9 @@ def build_replica(
     if target is None or target.device == "cpu":
         cache = n_blocks * block_bytes(config)
         check_memory({"lower kv_cache_mb or serve a shorter context": cache}, what="the cache of keys and values")
-    runtime = build_runtime(checkpoint.model, n_blocks=n_blocks, threads=threads, precisions=precisions)
+    runtime = build_runtime(
+        checkpoint.model, n_blocks=n_blocks, threads=threads, precisions=precisions, quantised=checkpoint.quantised
+    )
     problem = kernel_problem()
     if problem is not None:
         logger.warning(problem)

@@ -101,7 +101,7 @@ def test_precisions_are_those_asked_for_or_the_frontiers_or_the_default(model_di
     with pytest.raises(LtsRayError, match="precisions asks for int8, and bfloat16 on cuda runs in float32"):
         served("int8", halved, cuda)
     write_frontier(halved, path)
-    with pytest.raises(LtsRayError, match="precisions=float32 leaves none of .* which are in int4, int8"):
+    with pytest.raises(LtsRayError, match=r"precisions=float32 leaves none of .* which are in int4, int8"):
         read_record(ServeArgs, {"model": model_dir, "frontier": path, "precisions": "float32"}).check()
     one = Path(shutil.copytree(model_dir, tmp_path / "one")) / "config.json"
     written = json.loads(one.read_text())
