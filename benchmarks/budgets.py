@@ -160,7 +160,7 @@ class BudgetsBench:
         setup, turns = self.setup, list(self.folder.read_turns().values())
         if setup is None:
             return []
-        narrowest = replace(self.model.need(setup.costs), neurons=self.model.menu.narrowest.neurons)
+        narrowest = replace(self.model.need(setup.costs), option=self.model.menu.narrowest)
         virtual = self._simulated(turns, setup.costs) if simulated else ()
         return rows_of_turns(turns, need=narrowest, menu=self.model.menu, simulated=virtual)
 

@@ -101,7 +101,7 @@ class LocalModel:
 
     def need(self, costs: StepCosts) -> Need:
         """What budgets are multiples of."""
-        return Need(costs=costs, neurons=self.menu.universal.neurons, chunk_tokens=self.capacity.chunk_tokens)
+        return Need(costs=costs, option=self.menu.universal, chunk_tokens=self.capacity.chunk_tokens)
 
     def saturation(self, costs: StepCosts, *, lengths: NDArray[np.int64] | None = None) -> float:
         """Requests per second at load 1. lengths: as `saturation_rate` has them."""

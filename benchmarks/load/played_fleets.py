@@ -15,7 +15,6 @@ from benchmarks.load.fleet_folder import FleetKind, FleetSetup
 from benchmarks.load.local_model import LocalModel
 from benchmarks.load.policies_folder import Cell
 from benchmarks.load.replica_processes import ReplicaProcesses
-from lts_ray.runtime.step_costs import Group
 from serve.policies.deadline import DeadlinePolicy
 from serve.policies.menu import Option
 from serve.policies.request import Request
@@ -42,7 +41,7 @@ def router_for(name: str, setup: FleetSetup, universal: Option) -> Router:
     if name != "static-grid":
         return router_named(name)
     kinds = sorted(setup.settings.kinds, key=lambda kind: -kind.speed)
-    step = Group(universal.neurons, setup.capacity.slots, 0, setup.capacity.slots)
+    step = universal.group(setup.capacity.slots, 0, setup.capacity.slots)
     most_ms = [setup.costs[kind.name].step_ms([step]) for kind in kinds[1:]]
     return router_named(name, kinds=[(ms, kind.name) for ms, kind in zip([*most_ms, inf], kinds, strict=True)])
 

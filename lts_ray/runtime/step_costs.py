@@ -10,6 +10,9 @@ width and the next wider one are run for the wider rows only (the staircase). So
 with base, neuron and head piecewise linear in the number of rows: flat while reading weights is the price, rising once
 arithmetic is. FFN widths enter as their sum over the layers: a neuron costs the same wherever it is.
 
+Where weights are kept in several planes (see lts_ray/precision.py), each has its own base, neuron and head, of the rows
+that read it: rows in 4 bits read the upper plane, those in 8 bits both. A step costs the sum over the planes.
+
 That is a quiet node's cost. Serving may be slower by a factor, by another one where prompts are read, and by
 what it adds to each step: 1, 1 and 0 unless told otherwise; serve/engine/cost_correction.py learns them from the steps.
 """
@@ -19,17 +22,21 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from operator import attrgetter
 
 from lts_ray.errors import LtsRayError
+from lts_ray.precision import PLANES, STORED_PLANE
 
 WIDTH = attrgetter("neurons")
+Curve = tuple[float, ...]
+PlaneCurves = tuple[int, Curve, Curve, Curve]
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Rows of a step that share a width."""
+    """Rows of a step that share a width and a precision."""
 
     neurons: int
     """Of the width, over all layers."""
@@ -39,11 +46,23 @@ class Group:
     """Tokens that the rows look at, themselves included, in all."""
     logits: int
     """Rows that want them."""
+    planes: int = STORED_PLANE
+    """That the rows read, as precision.READS has them."""
 
     @property
     def decoded(self) -> float:
         """The part of `attended` that decoded rows look at, all rows counting alike."""
         return self.attended * self.logits / self.rows if self.rows else 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlaneCosts:
+    """Of one of PLANES: milliseconds at each point of the grid."""
+
+    plane: str
+    base: tuple[float, ...]
+    neuron: tuple[float, ...]
+    head: tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,13 +87,33 @@ class StepCosts:
     """Of steps that read prompts, beside it."""
     overhead_ms: float = 0.0
     """On top of every step."""
+    plane: str = PLANES[0]
+    """Which base, neuron and head are of."""
+    beside: tuple[PlaneCosts, ...] = ()
+    """The other planes."""
+    once: float = 0.0
+    """Of a step, however many planes it reads: without others, base has it."""
 
     def __post_init__(self) -> None:
         grid = self.grid
         if not grid or grid[0] != 1 or any(left >= right for left, right in pairwise(grid)):
             raise LtsRayError(f"the grid of step costs must grow from 1; got {grid}")
-        if not len(self.base) == len(self.neuron) == len(self.head) == len(grid):
+        if any(len(curve) != len(grid) for _, *curves in self.curves for curve in curves):
             raise LtsRayError(f"step costs need one value for each of the {len(grid)} numbers of rows")
+        names = [self.plane, *(costs.plane for costs in self.beside)]
+        if len(set(names)) < len(names) or not set(names) <= set(PLANES):
+            raise LtsRayError(f"step costs are of planes among {', '.join(PLANES)}, each once; got {', '.join(names)}")
+
+    @cached_property
+    def curves(self) -> tuple[PlaneCurves, ...]:
+        """Of each plane its bit, base, neuron and head."""
+        planes = [PlaneCosts(plane=self.plane, base=self.base, neuron=self.neuron, head=self.head), *self.beside]
+        return tuple([(_bit(costs.plane), costs.base, costs.neuron, costs.head) for costs in planes])
+
+    @cached_property
+    def planes(self) -> int:
+        """Those that these costs know, as Group.planes."""
+        return sum(bit for bit, *_ in self.curves)
 
     def step_ms(self, groups: Sequence[Group]) -> float:
         """The predicted time of one step of these groups, in any order. 0 for an empty step.
@@ -93,24 +132,35 @@ class StepCosts:
         """As `step_ms`, on a quiet node: without the slowdowns and the overhead."""
         if not groups:
             return 0.0
-        rows = logits = attended = below = 0
-        decoded = 0.0
+        attended, decoded, total = 0, 0.0, self.once
         for group in groups:
-            rows += group.rows
-            logits += group.logits
             attended += group.attended
-            decoded += group.decoded
-        total = self._at(self.base, rows)
-        if logits:
-            total += self._at(self.head, logits)
-        left = rows
-        for group in groups if len(groups) == 1 else sorted(groups, key=WIDTH):
-            if group.neurons > below:
-                total += (group.neurons - below) * self._at(self.neuron, left)
-                below = group.neurons
-            left -= group.rows
+            if group.rows:
+                decoded += group.attended * group.logits / group.rows  # as group.decoded, in a step's hot path
+        ordered = groups if len(groups) == 1 else sorted(groups, key=WIDTH)
+        for curves in self.curves:
+            readers = ordered if not self.beside else [group for group in ordered if group.planes & curves[0]]
+            if readers:
+                total += self._plane_ms(curves, readers)
         each_ms = self.attended if self.prompt_attended is None else self.prompt_attended
         return total + self.attended * decoded + each_ms * (attended - decoded)
+
+    def _plane_ms(self, curves: PlaneCurves, groups: Sequence[Group]) -> float:
+        """Of a plane that these groups read, the widest last."""
+        _, base, neuron, head = curves
+        left = logits = below = 0
+        for group in groups:
+            left += group.rows
+            logits += group.logits
+        total = self._at(base, left)
+        if logits:
+            total += self._at(head, logits)
+        for group in groups:
+            if group.neurons > below:
+                total += (group.neurons - below) * self._at(neuron, left)
+                below = group.neurons
+            left -= group.rows
+        return total
 
     def corrected(self, *, slowdown: float, prompt_slowdown: float, overhead_ms: float) -> StepCosts:
         """The same node. Unlike `replace` it checks nothing again, for there is a correction after every step."""
@@ -130,3 +180,7 @@ class StepCosts:
         low, high = self.grid[right - 1], self.grid[right]
         share = (rows - low) / (high - low)
         return values[right - 1] + share * (values[right] - values[right - 1])
+
+
+def _bit(plane: str) -> int:
+    return 1 << PLANES.index(plane) if plane in PLANES else 0

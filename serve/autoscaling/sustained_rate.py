@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lts_ray.runtime.step_costs import Group, StepCosts
+from lts_ray.runtime.step_costs import StepCosts
 from serve.policies.budget import KINDS, Budget
 from serve.policies.capacity import Capacity
 from serve.policies.deviation import Deviation
@@ -162,20 +162,20 @@ def _spread(count: int, most: int) -> NDArray[np.float64]:
 
 def _decode_ms(costs: StepCosts, menu: Menu, option: Option, rows: int, elastic: float, attended: float) -> float:
     """Of a step of rows that have this width, but for those whose width is not chosen, as likely as there are such."""
-    narrow = costs.step_ms([Group(option.neurons, rows, int(rows * attended), rows)])
-    if elastic == 1 or option.neurons == menu.universal.neurons:
+    narrow = costs.step_ms([option.group(rows, int(rows * attended), rows)])
+    if elastic == 1 or option.shape == menu.universal.shape:
         return narrow
     some = 1 - elastic**rows
     wide = max(1, round(rows * (1 - elastic) / some))
-    parts = [(menu.universal.neurons, wide), (option.neurons, rows - wide)]
-    mixed = costs.step_ms([Group(width, count, int(count * attended), count) for width, count in parts if count])
+    parts = [(menu.universal, wide), (option, rows - wide)]
+    mixed = costs.step_ms([each.group(count, int(count * attended), count) for each, count in parts if count])
     return (1 - some) * narrow + some * mixed
 
 
 def _read_ms(costs: StepCosts, option: Option, prompt: Array, chunk_tokens: int) -> Array:
     """[requests]: what reading each prompt adds to the steps that do it."""
     sizes = sorted({1, 8, 32, chunk_tokens // 2 or 1, chunk_tokens})
-    row_ms = costs.step_ms([Group(option.neurons, 1, 1, 1)])
-    chunks = [costs.step_ms([Group(option.neurons, n, n * n // 2, int(n == 1))]) - row_ms for n in sizes]
+    row_ms = costs.step_ms([option.group(1, 1, 1)])
+    chunks = [costs.step_ms([option.group(n, n * n // 2, int(n == 1))]) - row_ms for n in sizes]
     whole, left = np.divmod(prompt, chunk_tokens)
     return np.asarray(whole * chunks[-1] + np.interp(left, [0, *sizes], [0.0, *chunks]))

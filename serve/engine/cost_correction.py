@@ -35,7 +35,9 @@ class CostCorrection:
     def __init__(self, nominal: StepCosts) -> None:
         self.costs = nominal
         self._nominal = replace(nominal, slowdown=1.0, prompt_slowdown=1.0, overhead_ms=0.0)
-        self._unit_ms = self._nominal.step_ms([Group(1000, 1, 1, 1)])  # about the cheapest step of a small model
+        self._unit_ms = self._nominal.step_ms(
+            [Group(1000, 1, 1, 1, nominal.curves[0][0])]
+        )  # about the cheapest step of a small model
         # What is tracked: overhead in units, the slowdown, and what prompts add to the slowdown.
         self._state = (
             nominal.overhead_ms / self._unit_ms if self._unit_ms else 0.0,

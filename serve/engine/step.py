@@ -45,16 +45,17 @@ class Step:
 
 
 def groups_of(parts: Sequence[Part]) -> tuple[Group, ...]:
-    """For each width one of the rows that continue a response, and one of the pieces of prompts."""
-    sums: dict[tuple[int, bool], list[int]] = {}
+    """For each width and precision one of the rows that continue a response, and one of the pieces of prompts."""
+    sums: dict[tuple[int, int, bool], list[int]] = {}
     for part in parts:
         segment = part.segment
         rows = len(segment.tokens)
-        key = (part.option.neurons, rows > segment.wants_logits)
+        key = (part.option.neurons, part.option.planes, rows > segment.wants_logits)
         total = sums.get(key)
         if total is None:
             total = sums[key] = [0, 0, 0]
         total[0] += rows
         total[1] += rows * segment.start + rows * (rows + 1) // 2  # each row looks at what is before it, and at itself
         total[2] += segment.wants_logits
-    return tuple([Group(neurons, *total) for (neurons, _), total in sums.items()])
+    totals = sums.items()
+    return tuple([Group(neurons, rows, seen, logits, planes) for (neurons, planes, _), (rows, seen, logits) in totals])

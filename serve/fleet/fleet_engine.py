@@ -15,7 +15,7 @@ from typing import Any
 from lts_ray.decoding.plain_loop import check_length
 from lts_ray.errors import LtsRayError
 from lts_ray.models.decoder_config import DecoderConfig
-from lts_ray.runtime.step_costs import Group, StepCosts
+from lts_ray.runtime.step_costs import StepCosts
 from lts_ray.timing import Clock
 from serve.engine.engine_errors import BudgetInfeasibleError, EngineFailedError, QueueFullError, one_line
 from serve.engine.fleet_observer import FleetLoad, FleetObserver, MigrationReason
@@ -89,7 +89,7 @@ class Fleet:
         known = [link.mirror.costs for link in self._replicas if link.mirror is not None]
         if not known:
             raise EngineFailedError("no replica is there yet")
-        return min(known, key=lambda costs: costs.step_ms([Group(self.menu.universal.neurons, 1, 0, 1)]))
+        return min(known, key=lambda costs: costs.step_ms([self.menu.universal.group(1, 0, 1)]))
 
     def check(self) -> None:
         if self._stopping:

@@ -18,7 +18,6 @@ from secrets import token_hex
 from typing import Any
 
 from lts_ray.errors import LtsRayError
-from lts_ray.runtime.step_costs import Group
 from serve.engine.engine import Engine
 from serve.engine.engine_errors import EngineFailedError, QueueFullError
 from serve.engine.learned_times import LearnedTimes
@@ -71,8 +70,8 @@ class ReplicaServer:
         self._idle_s = self._asked_s = engine.clock()
         self._ingresses: set[_Ingress] = set()
         self._server: asyncio.Server | None = None
-        costs, capacity, widest = card.costs, card.capacity, card.universal.neurons
-        longest_ms = costs.step_ms([Group(widest, capacity.chunk_tokens, 0, capacity.slots)])
+        costs, capacity = card.costs, card.capacity
+        longest_ms = costs.step_ms([card.universal.group(capacity.chunk_tokens, 0, capacity.slots)])
         self._stuck_s = max(STUCK_S, STUCK_STEPS * longest_ms / 1e3)
 
     async def start(self, host: str) -> int:

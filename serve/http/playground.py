@@ -13,7 +13,7 @@ from fastapi import APIRouter, HTTPException, Response
 from fastapi.responses import JSONResponse
 
 from lts_ray.models.decoder_config import DecoderConfig
-from lts_ray.runtime.step_costs import Group, StepCosts
+from lts_ray.runtime.step_costs import StepCosts
 from serve.http.service import Service
 from serve.policies.menu import Menu, Option
 
@@ -88,7 +88,7 @@ def frontier(model: str, menu: Menu, costs: StepCosts, config: DecoderConfig) ->
 def _alone_ms(option: Option, costs: StepCosts, *, tokens: int, before: int) -> float:
     """A step with one sequence in it. Each token looks at those before it and at itself."""
     attended = tokens * before + tokens * (tokens + 1) // 2
-    return costs.step_ms([Group(option.neurons, rows=tokens, attended=attended, logits=1)])
+    return costs.step_ms([option.group(tokens, attended, 1)])
 
 
 def _file(name: str) -> Response:

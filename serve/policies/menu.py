@@ -10,11 +10,14 @@ from lts_ray.errors import LtsRayError
 from lts_ray.frontier import Frontier, FrontierPoint
 from lts_ray.models.decoder_config import DecoderConfig
 from lts_ray.models.elastic_config import STORED
-from lts_ray.precision import PRECISIONS
+from lts_ray.precision import PRECISIONS, READS, STORED_PLANE
+from lts_ray.runtime.step_costs import Group
 from lts_ray.submodel import Submodel
 
 LIKELY_LOSS: Mapping[str, float] = {STORED: 0.0, "bfloat16": 0.001, "int8": 0.01, "int4": 0.1}
 """Nats a token that a precision is taken to lose where nothing measured them: to order options by, never to tell."""
+SHAPE_BITS = 40
+"""Of a shape's number: as many neurons as no model has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +32,9 @@ class Option:
     likely_loss: float | None = None
     """To compare with: the loss, or where only the stored model's is known what it is likely to be."""
     neurons: int
-    """All that a step's cost sees of the submodel."""
+    """This and the planes are all that a step's cost sees of the submodel."""
+    planes: int = STORED_PLANE
+    """That its rows read, as precision.READS has them."""
     untrained: bool = False
     """Nothing vouches for it: it is served to those who name it, and no budget chooses it."""
 
@@ -54,8 +59,17 @@ class Option:
             loss=loss,
             likely_loss=likely if loss is None else loss,
             neurons=neurons,
+            planes=READS[submodel.precision or STORED],
             untrained=untrained and _as_stored(submodel) != config.universal,
         )
+
+    @property
+    def shape(self) -> int:
+        """Neurons and planes in one number, as forecasts take them: the neurons alone in the first precision."""
+        return (self.planes ^ STORED_PLANE) << SHAPE_BITS | self.neurons
+
+    def group(self, rows: int, attended: int, logits: int) -> Group:
+        return Group(self.neurons, rows, attended, logits, self.planes)
 
     @property
     def shortfall(self) -> float:

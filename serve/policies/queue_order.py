@@ -19,7 +19,7 @@ from typing import Annotated
 from pydantic import Field
 
 from lts_ray.record import record
-from lts_ray.runtime.step_costs import Group, StepCosts
+from lts_ray.runtime.step_costs import StepCosts
 from serve.policies.menu import Menu
 from serve.policies.policy import Job, Situation
 
@@ -67,9 +67,9 @@ class Pace:
 
 
 def pace(situation: Situation, menu: Menu, costs: StepCosts) -> Pace:
-    rows, chunk, neurons = situation.capacity.slots, situation.capacity.chunk_tokens, menu.narrowest.neurons
-    step_ms = costs.step_ms([Group(neurons, rows, 0, rows)])
-    chunk_ms = costs.step_ms([Group(neurons, chunk, 0, 1)])
+    rows, chunk, narrowest = situation.capacity.slots, situation.capacity.chunk_tokens, menu.narrowest
+    step_ms = costs.step_ms([narrowest.group(rows, 0, rows)])
+    chunk_ms = costs.step_ms([narrowest.group(chunk, 0, 1)])
     return Pace(step_ms=step_ms, prompt_ms=chunk_ms / chunk)
 
 

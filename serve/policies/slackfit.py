@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from lts_ray.record import record
-from lts_ray.runtime.step_costs import Group, StepCosts
+from lts_ray.runtime.step_costs import StepCosts
 from serve.policies.fixed import own_option
 from serve.policies.menu import Menu, Option
 from serve.policies.policy import Job, Plan, Situation
@@ -66,4 +66,4 @@ def _steps(job: Job, chunk_tokens: int) -> int:
 
 
 def _decode_ms(costs: StepCosts, option: Option, rows: int) -> float:
-    return costs.step_ms([Group(option.neurons, rows, 0, rows)])
+    return costs.step_ms([option.group(rows, 0, rows)])

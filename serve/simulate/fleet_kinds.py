@@ -11,7 +11,6 @@ from lts_ray.files import read_yaml
 from lts_ray.frontier import read_frontier
 from lts_ray.record import read_record
 from lts_ray.runtime.node_calibration import read_calibration
-from lts_ray.runtime.step_costs import Group
 from serve.engine.kv_memory import blocks_that_fit
 from serve.fleet.node_kind import NodeKind, load_kinds
 from serve.policies.menu import Menu, menu_of_frontier, menu_of_granularities
@@ -102,4 +101,4 @@ def read_faults(path: Path, kinds: Sequence[SimulatedKind]) -> tuple[InjectedFau
 def batch_ms(kind: SimulatedKind) -> float:
     """A step of a full batch, by the universal model."""
     slots, node = kind.node.capacity.slots, kind.node
-    return node.costs.step_ms([Group(node.menu.universal.neurons, slots, 0, slots)])
+    return node.costs.step_ms([node.menu.universal.group(slots, 0, slots)])

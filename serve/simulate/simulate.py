@@ -233,7 +233,7 @@ class SimulatedEngine:
 
 def _later_ms(costs: StepCosts, step: Step, count: int) -> list[float]:
     """What so many steps after one that decodes cost on a quiet node: with each, its rows look at one token more."""
-    still = costs.quiet_ms([Group(group.neurons, group.rows, 0, group.logits) for group in step.groups])
+    still = costs.quiet_ms([Group(group.neurons, group.rows, 0, group.logits, group.planes) for group in step.groups])
     attended, rows = sum([group.attended for group in step.groups]), step.decoded
     return [still + costs.attended * float(attended + later * rows) for later in range(1, count + 1)]
 

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from lts_ray.errors import LtsRayError
 from lts_ray.record import record
-from lts_ray.runtime.step_costs import Group, StepCosts
+from lts_ray.runtime.step_costs import StepCosts
 from serve.policies.budget import NO_BUDGET, Budget, Timing
+from serve.policies.menu import Option
 
 NO_CLASS = "none"
 BOUNDS: Sequence[tuple[str, ...]] = (("ttft", "tpot"), ("e2e",), ("tpot",), ("ttft", "e2e"))
@@ -47,8 +48,8 @@ class Need:
     """What one request takes on a node, with one chunk of another's prompt in its way."""
 
     costs: StepCosts
-    neurons: int
-    """Of the submodel that answers."""
+    option: Option
+    """The submodel that answers."""
     chunk_tokens: int
     """The most tokens of a step."""
 
@@ -75,7 +76,7 @@ class Need:
         """A step of the places begin … end - 1 of one sequence; each looks at itself and those before it."""
         rows = end - begin
         attended = rows * (begin + end + 1) // 2
-        return self.costs.step_ms([Group(self.neurons, rows, attended, int(last))])
+        return self.costs.step_ms([self.option.group(rows, attended, int(last))])
 
 
 def draw_budgets(

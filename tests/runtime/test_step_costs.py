@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lts_ray.errors import LtsRayError
+from lts_ray.precision import PLANES, PRECISIONS, READS
 from lts_ray.record import read_record, record_json
-from lts_ray.runtime.step_costs import Group, StepCosts
+from lts_ray.runtime.step_costs import Group, PlaneCosts, StepCosts
 
 COSTS = StepCosts(
     grid=(1, 4, 8),
@@ -22,11 +24,14 @@ COSTS = StepCosts(
 
 groups = st.lists(
     st.builds(
-        lambda neurons, rows, before, logits: Group(neurons, rows, rows * (before + 1), min(logits, rows)),
+        lambda neurons, rows, before, logits, precision: Group(
+            neurons, rows, rows * (before + 1), min(logits, rows), READS[precision]
+        ),
         st.integers(1, 100),
         st.integers(1, 40),
         st.integers(0, 500),
         st.integers(0, 40),
+        st.sampled_from(PRECISIONS),
     ),
     min_size=1,
     max_size=5,
@@ -50,6 +55,11 @@ def costs(draw: st.DrawFn) -> StepCosts:
         attended=draw(st.floats(0, 1)),
         slowdown=draw(st.floats(0.5, 2)),
         overhead_ms=draw(st.floats(0, 2)),
+        beside=tuple(
+            PlaneCosts(plane=plane, base=column(), neuron=column(), head=column())
+            for plane in draw(st.sampled_from([(), PLANES[1:]]))
+        ),
+        once=draw(st.floats(0, 2)),
     )
 
 
@@ -86,9 +96,10 @@ def test_serving_may_be_slower_by_a_factor_by_another_for_prompts_and_by_a_const
 def test_a_row_more_or_a_wider_one_never_costs_less(found: StepCosts, step: list[Group], place: int) -> None:
     place %= len(step)
     before, each = found.step_ms(step), step[place]
-    more = Group(each.neurons, each.rows + 1, each.attended + 1, each.logits + 1)
+    more = replace(each, rows=each.rows + 1, attended=each.attended + 1, logits=each.logits + 1)
     wider = replace(each, neurons=each.neurons + 7)
-    for changed in (more, wider):
+    finer = replace(each, planes=each.planes | READS["int8"])
+    for changed in (more, wider, finer):
         after = found.step_ms([*step[:place], changed, *step[place + 1 :]])
         assert after >= before * (1 - 1e-9) - 1e-9
 
@@ -104,13 +115,36 @@ def halves(group: Group) -> list[Group]:
     if not rows:
         return [group]
     return [
-        Group(group.neurons, rows, attended, logits),
-        Group(group.neurons, group.rows - rows, group.attended - attended, group.logits - logits),
+        replace(group, rows=rows, attended=attended, logits=logits),
+        replace(group, rows=group.rows - rows, attended=group.attended - attended, logits=group.logits - logits),
     ]
 
 
+@given(costs(), groups)
+def test_a_step_costs_what_its_planes_cost_each_with_the_rows_that_read_it(found: StepCosts, step: list[Group]) -> None:
+    planes = [(found.plane, found.base, found.neuron, found.head)]
+    planes += [(each.plane, each.base, each.neuron, each.head) for each in found.beside]
+    expected = found.once + found.attended * sum(group.attended for group in step)
+    for plane, base, neuron, head in planes:
+        alone = StepCosts(grid=found.grid, base=base, neuron=neuron, head=head, attended=0.0)
+        bit = 1 << PLANES.index(plane)
+        expected += alone.quiet_ms([group for group in step if group.planes & bit or not found.beside])
+    assert found.quiet_ms(step) == pytest.approx(expected, abs=1e-9)
+
+
+def test_rows_of_both_integer_precisions_share_the_upper_plane() -> None:
+    """Their own costs are here 1 each, and those of the lower plane 10; nothing else costs anything."""
+    flat = StepCosts(
+        grid=(1, 100), base=(1.0, 1.0), neuron=(0.0, 0.0), head=(0.0, 0.0), attended=0.0, plane="upper",
+        beside=(PlaneCosts(plane="lower", base=(10.0, 10.0), neuron=(0.0, 0.0), head=(0.0, 0.0)),),
+    )  # fmt: skip
+    fine, coarse = Group(5, 1, 1, 1, READS["int8"]), Group(9, 3, 3, 3, READS["int4"])
+    assert [flat.step_ms(step) for step in ([coarse], [fine], [fine, coarse])] == [1, 11, 11]
+
+
 def test_costs_survive_a_file() -> None:
-    kept = replace(COSTS, slowdown=1.25, overhead_ms=0.5)
+    lower = PlaneCosts(plane="lower", base=(1.0,) * 3, neuron=(0.1,) * 3, head=(0.0,) * 3)
+    kept = replace(COSTS, slowdown=1.25, overhead_ms=0.5, plane="upper", beside=(lower,), once=0.25)
     assert read_record(StepCosts, json.loads(json.dumps(record_json(kept)))) == kept
 
 
@@ -120,9 +154,11 @@ def test_costs_survive_a_file() -> None:
         ({"grid": (2, 4, 8)}, "must grow from 1"),
         ({"grid": (1, 4, 4)}, "must grow from 1"),
         ({"head": (1.0,)}, "one value for each of the 3"),
+        ({"plane": "middle"}, "of planes among"),
+        ({"beside": (PlaneCosts(plane="float32", base=(1.0,) * 3, neuron=(1.0,) * 3, head=(1.0,) * 3),)}, "each once"),
     ],
-    ids=["begins late", "stands still", "short column"],
+    ids=["begins late", "stands still", "short column", "no plane", "a plane twice"],
 )
-def test_columns_that_do_not_fit_the_grid_are_refused(changes: dict[str, tuple[float, ...]], message: str) -> None:
+def test_columns_that_do_not_fit_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(LtsRayError, match=message):
         replace(COSTS, **changes)

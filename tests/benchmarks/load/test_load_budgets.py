@@ -40,7 +40,7 @@ from tests.serve.models import tiny_menu
 
 NEEDS = Needs(universal_alone=10, universal_together=20, narrowest_together=10, smallest=4)
 SETTINGS = BudgetsSettings(loads=(0.5,), seconds=0.2)
-NARROWEST = Need(costs=COSTS, neurons=tiny_menu().narrowest.neurons, chunk_tokens=32)
+NARROWEST = Need(costs=COSTS, option=tiny_menu().narrowest, chunk_tokens=32)
 
 
 class FakeEndpoint(Endpoint):

@@ -21,7 +21,7 @@ from serve.traffic.traces import trace_named
 from tests.serve.models import COSTS, tiny_menu
 
 MENU, CAPACITY = tiny_menu(), Capacity(slots=4, max_queue=32, chunk_tokens=32)
-NEED = Need(costs=COSTS, neurons=MENU.universal.neurons, chunk_tokens=CAPACITY.chunk_tokens)
+NEED = Need(costs=COSTS, option=MENU.universal, chunk_tokens=CAPACITY.chunk_tokens)
 
 
 def load(rate: float, seconds: float, *, trace: str = "poisson", seed: int = 0) -> tuple[Arrival, ...]:

@@ -94,7 +94,7 @@ async def outcome_of(arrival: Arrival, response: Response | None) -> Outcome:
 
 
 def load(trace: str, rate: float, *, costs: StepCosts = COSTS) -> Sequence[Arrival]:
-    need = Need(costs=costs, neurons=MENU.universal.neurons, chunk_tokens=CAPACITY.chunk_tokens)
+    need = Need(costs=costs, option=MENU.universal, chunk_tokens=CAPACITY.chunk_tokens)
     common = {"seconds": 6.0, "seed": 3, "need": need, "context_length": CONFIG.context_length}
     return make_load(trace_named(trace), rate=rate, classes=BudgetClasses(), **common)  # type: ignore[arg-type]
 

@@ -61,7 +61,7 @@ def test_the_queue_is_bounded_below_the_rate_and_not_above(load: float, rejected
         rate=rate,
         seconds=500 / rate,
         seed=1,
-        need=Need(costs=BY_WIDTH, neurons=menu.universal.neurons, chunk_tokens=capacity.chunk_tokens),
+        need=Need(costs=BY_WIDTH, option=menu.universal, chunk_tokens=capacity.chunk_tokens),
         context_length=64,
         classes=BudgetClasses(),
     )

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,9 +11,10 @@ from serve.policies.budget import NO_BUDGET
 from serve.traffic.budget_classes import BudgetClasses, Need, draw_budgets
 from serve.traffic.load import MIXTURE, draw_lengths, make_load, make_prompts
 from serve.traffic.traces import gamma, poisson
+from tests.serve.models import tiny_menu
 
 COSTS = StepCosts(grid=(1, 101), base=(1.0, 2.0), neuron=(0.01, 0.02), head=(0.5, 0.5), attended=0.001)
-NEED = Need(costs=COSTS, neurons=100, chunk_tokens=4)
+NEED = Need(costs=COSTS, option=replace(tiny_menu().universal, neurons=100), chunk_tokens=4)
 
 
 def test_lengths_have_the_mixtures_medians_and_fit_the_context() -> None:
