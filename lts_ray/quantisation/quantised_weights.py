@@ -15,17 +15,16 @@ from lts_ray.quantisation.quantised_matrix import QuantisedMatrix, round_to_near
 QuantisedWeights = Mapping[str, QuantisedMatrix]
 """By the parameter's name in the model."""
 
+FINE = ("embed_tokens.weight", "lm_head.weight")
+"""In 8 bits also where the layers are in 4: these lose more by it, and are read once a step."""
+
 
 def matrices_of(model: MatFormer) -> dict[str, nn.Parameter]:
-    """What is kept in fewer bits, by name: all that a step multiplies by, the output matrix among them.
-
-    An embedding that is a matrix of its own is looked up and not multiplied by, and stays as it is stored.
-    """
-    kept = "embed_tokens" if model.tied else "lm_head"
+    """What is kept in fewer bits, by name: the layers' matrices, the embedding and the output matrix."""
     return {
         name: parameter
         for name, parameter in model.named_parameters()
-        if parameter.dim() == 2 and (name.startswith("layers.") or name.startswith(kept))
+        if parameter.dim() == 2 and not name.startswith("embed_positions")
     }
 
 
@@ -40,7 +39,7 @@ def at_precision(model: MatFormer, precision: str, quantised: QuantisedWeights |
     with torch.no_grad():
         for name, matrix in matrices_of(changed).items():
             if precision in QUANTISED:
-                matrix.copy_(weights[name].weights(precision))
+                matrix.copy_(weights[name].weights("int8" if name in FINE else precision))
             elif precision == "bfloat16":
                 matrix.copy_(matrix.to(torch.bfloat16))
     return changed

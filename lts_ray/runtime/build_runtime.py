@@ -37,8 +37,8 @@ def build_runtime(
     chosen = tuple(each for each in model.config.precisions if each in precisions)
     weight = model.weight
     fits = weight.device.type == "cpu" and weight.dtype == torch.float32 and kernel_library() is not None
-    if fits and chosen == (STORED,) and isinstance(model, MatFormer) and not model.config.heads:
-        return NativeRuntime(model, n_blocks=n_blocks, threads=threads)
+    if fits and isinstance(model, MatFormer) and not model.config.heads:
+        return NativeRuntime(model, n_blocks=n_blocks, threads=threads, precisions=chosen, quantised=quantised)
     if chosen == (STORED,):
         return TorchRuntime(model, n_blocks=n_blocks, threads=threads)
     assert isinstance(model, MatFormer), "other models run in one precision"

@@ -9,32 +9,38 @@ from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
+from lts_ray.precision import PRECISIONS
+from lts_ray.quantisation.quantised_matrix import GROUP
 from lts_ray.runtime.panels import PANEL
 from lts_ray.runtime.runtime import BLOCK_TOKENS
 
 POINTER, INTEGER, REAL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
 
+LAYER_MATRICES = ("qkv", "out", "inward", "down")
 LAYER_POINTERS = (
     "attention_norm",
     "attention_norm_bias",
-    "qkv",
     "qkv_bias",
     "q_norm",
     "k_norm",
-    "out",
     "out_bias",
     "ffn_norm",
     "ffn_norm_bias",
-    "inward",
     "inward_bias",
-    "down",
     "down_bias",
 )
-MODEL_POINTERS = ("head", "embedding", "positions", "cosines", "sines", "norm", "norm_bias")
+MODEL_MATRICES = ("head", "embedding")
+MODEL_POINTERS = ("positions", "cosines", "sines", "norm", "norm_bias")
+MATRIX_POINTERS = ("plain", "half", "upper", "lower", "scales")
+
+
+class KernelMatrix(ctypes.Structure):
+    _fields_ = [(name, POINTER) for name in MATRIX_POINTERS]
 
 
 class KernelLayer(ctypes.Structure):
     _fields_ = [
+        *((name, KernelMatrix) for name in LAYER_MATRICES),
         *((name, POINTER) for name in LAYER_POINTERS),
         ("keys", POINTER),
         ("values", POINTER),
@@ -58,10 +64,12 @@ class KernelModel(ctypes.Structure):
                 "gated",
                 "layer_norm",
                 "fan_in",
+                "coarse_head",
             )
         ),
         ("eps", REAL),
         ("layers", ctypes.POINTER(KernelLayer)),
+        *((name, KernelMatrix) for name in MODEL_MATRICES),
         *((name, POINTER) for name in MODEL_POINTERS),
     ]
 
@@ -72,9 +80,12 @@ class KernelRows(ctypes.Structure):
         ("logit_rows", INTEGER),
         ("apart", INTEGER),
         ("d_used", INTEGER),
-        *((name, POINTER) for name in ("tokens", "places", "table", "blocks", "wants")),
+        *((name, INTEGER * (len(PRECISIONS) + 1)) for name in ("starts", "logit_starts")),
+        *((name, POINTER) for name in ("tokens", "places", "table", "blocks", "wants", "targets")),
         *((name, POINTER) for name in ("submodels", "dims", "heads", "most_heads", "order", "widths")),
         *((name, POINTER) for name in ("x", "normed", "own", "qkv", "mixed", "inner", "scores", "logits")),
+        *((name, POINTER) for name in ("rounded", "own_rounded", "inner_rounded")),
+        ("rounded_size", INTEGER),
         ("scores_size", INTEGER),
         ("phases", POINTER),
     ]
@@ -84,7 +95,10 @@ LAYOUT = {
     "layer_bytes": ctypes.sizeof(KernelLayer),
     "model_bytes": ctypes.sizeof(KernelModel),
     "rows_bytes": ctypes.sizeof(KernelRows),
+    "matrix_bytes": ctypes.sizeof(KernelMatrix),
     "panel": PANEL,
+    "group": GROUP,
+    "precisions": len(PRECISIONS),
     "block_tokens": BLOCK_TOKENS,
 }
 """Numbers by which memory is laid out here, and which the library must have too."""

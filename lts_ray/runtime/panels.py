@@ -7,14 +7,18 @@ addresses as long as for the weights.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from lts_ray.quantisation.quantised_matrix import GROUP, QuantisedMatrix
+
 PANEL = 16
+SLABS, QUAD = 4, 4
+"""Of a group: slabs of twice four inputs (kernels/rounded.h)."""
 UNIT = 2 * PANEL
 """Outputs are padded to whole pairs of panels."""
 HUGE_PAGE = 2 << 20
@@ -48,13 +52,13 @@ def vector(values: Tensor, length: int | None = None) -> PackedPart:
     return PackedPart(n if length is None else length, lambda to: to[:n].copy_(values.flatten()))
 
 
-def panels(*matrices: Tensor) -> PackedPart:
-    """Matrices [n_out, n_in] of one shape; panel 0 of each, then panel 1 of each, and so on."""
+def panels(*matrices: Tensor, dtype: torch.dtype = torch.float32) -> PackedPart:
+    """Matrices [n_out, n_in] of one shape; panel 0 of each, then panel 1 of each, and so on. dtype: 4 or 2 bytes."""
     n_out, n_in = matrices[0].shape
     outputs = padded(n_out)
 
     def fill(to: Tensor) -> None:
-        target = to.view(outputs // PANEL, len(matrices), n_in, PANEL)
+        target = to.view(dtype).view(outputs // PANEL, len(matrices), n_in, PANEL)
         for index, matrix in enumerate(matrices):
             for first in range(0, n_out, PANEL * 256):  # in pieces: a padded copy of a large matrix would cost its size
                 some = matrix[first : first + PANEL * 256].detach()
@@ -62,7 +66,51 @@ def panels(*matrices: Tensor) -> PackedPart:
                 start = first // PANEL
                 target[start : start + len(rows), index].copy_(rows.transpose(1, 2))
 
-    return PackedPart(outputs * n_in * len(matrices), fill)
+    return PackedPart(outputs * n_in * len(matrices) * dtype.itemsize // 4, fill)
+
+
+@dataclass(frozen=True)
+class PackedCodes:
+    """Quantised matrices [n_out, n_in] of one shape, in panels as `panels` packs floats."""
+
+    upper: PackedPart
+    lower: PackedPart
+    scales: PackedPart
+
+
+def codes_in_panels(matrices: Sequence[QuantisedMatrix]) -> PackedCodes:
+    n_out, n_in = matrices[0].codes.shape
+    outputs, groups = padded(n_out), -(-n_in // GROUP)
+    size = outputs * groups * GROUP // 2 * len(matrices)  # bytes of a plane
+
+    def planes(matrix: QuantisedMatrix) -> tuple[Tensor, Tensor]:
+        """The quads of four inputs whose codes lie in low halves of bytes, and in high ones: [panels, groups, slabs,
+        PANEL, QUAD]."""
+        codes = torch.nn.functional.pad(matrix.codes, (0, groups * GROUP - n_in, 0, outputs - n_out))
+        parts = codes.view(-1, PANEL, groups, SLABS, 2, QUAD).permute(4, 0, 2, 3, 1, 5)
+        return parts[0], parts[1]
+
+    def target(to: Tensor, index: int) -> Tensor:
+        return to.view(torch.uint8).view(-1, len(matrices), groups, SLABS, PANEL, QUAD)[:, index]
+
+    def upper(to: Tensor) -> None:
+        for index, matrix in enumerate(matrices):
+            low, high = planes(matrix)
+            target(to, index).copy_(low >> 4 | high & 0xF0)
+
+    def lower(to: Tensor) -> None:
+        for index, matrix in enumerate(matrices):
+            low, high = planes(matrix)
+            target(to, index).copy_(low & 0x0F | high << 4)
+
+    def scales(to: Tensor) -> None:
+        shared = to.view(torch.float16).view(-1, len(matrices), groups, PANEL)
+        for index, matrix in enumerate(matrices):
+            held = torch.nn.functional.pad(matrix.scales, (0, 0, 0, outputs - n_out))
+            shared[:, index].copy_(held.view(-1, PANEL, groups).transpose(1, 2))
+
+    of_scales = outputs * groups * len(matrices) // 2
+    return PackedCodes(PackedPart(size // 4, upper), PackedPart(size // 4, lower), PackedPart(of_scales, scales))
 
 
 def alternated(*biases: Tensor) -> PackedPart:

@@ -13,6 +13,7 @@ from lts_ray.precision import PRECISIONS
 from lts_ray.quantisation.quantised_weights import at_precision, rounded_weights
 from lts_ray.runtime.build_runtime import build_runtime
 from lts_ray.runtime.segment import Segment
+from lts_ray.runtime.torch_runtime import TorchRuntime
 from lts_ray.submodel import Submodel
 from tests.runtime.reference import CONFIGS, SHAPE, Sequences, random_model
 
@@ -25,7 +26,7 @@ def test_rows_of_several_precisions_share_a_step_and_each_gets_its_own(name: str
     """A sequence may change its precision between two tokens, as its width; keys and values are there for both."""
     model = random_model(CONFIGS[name])
     at = {precision: at_precision(model, precision) for precision in PRECISIONS}
-    runtime = build_runtime(model, n_blocks=24, threads=1, precisions=PRECISIONS)
+    runtime = TorchRuntime(model, n_blocks=24, threads=1, at=at)
     assert runtime.precisions == PRECISIONS
     sequences = Sequences(model, runtime, n=4, at=at)
     for parts in [
@@ -58,7 +59,8 @@ def test_matrices_that_were_rounded_elsewhere_are_taken_as_they_are() -> None:
     expected = at_precision(MODEL, "int8", rounded_weights(other))
     with torch.inference_mode():
         logits = expected(torch.tensor([[3, 1]]), submodel=SHAPE.universal, last_only=True)[0]
-    torch.testing.assert_close(runtime.run([segment(SHAPE.universal)]), logits, **CLOSE)
+    given = runtime.run([segment(SHAPE.universal)])  # by kernels, which round its inputs too
+    assert (given - logits).norm() < 0.03 * logits.norm()
 
 
 @pytest.mark.parametrize(

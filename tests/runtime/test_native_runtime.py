@@ -265,7 +265,7 @@ def test_room_is_made_by_what_the_compiled_code_says_that_it_needs(room: str, mo
 
     def floats() -> int:
         assert LIBRARY is not None
-        return native_runtime.StepRoom(LIBRARY, config, rows=4, threads=3).memory[room].numel()
+        return native_runtime.StepRoom(LIBRARY, config, ["float32"], rows=4, threads=3).memory[room].numel()
 
     before = floats()
     monkeypatch.setattr(

@@ -15,7 +15,9 @@ enum { TILE_PANELS = 4, TILE_ROWS = 6 };
 #else
 enum { TILE_PANELS = 2, TILE_ROWS = LANES == 8 ? 3 : 1 };
 #endif
-enum { LEAST_PANELS = 2, TILE_VECTORS = TILE_PANELS * PARTS };
+/* A piece of a matrix, which a thread takes, is PIECE_PANELS or, the last one, LEAST_PANELS. */
+enum { LEAST_PANELS = 2, PIECE_PANELS = 4, TILE_VECTORS = TILE_PANELS * PARTS, PIECE_VECTORS = PIECE_PANELS * PARTS };
+enum { MOST_ROWS = 8 }; /* of a tile of any kind */
 
 #if defined(__clang__)
 #define UNROLLED _Pragma("unroll")
@@ -23,36 +25,57 @@ enum { LEAST_PANELS = 2, TILE_VECTORS = TILE_PANELS * PARTS };
 #define UNROLLED _Pragma("GCC unroll 16")
 #endif
 
-typedef lanes tile_sums[TILE_ROWS][TILE_VECTORS];
+typedef lanes piece_sums[MOST_ROWS][PIECE_VECTORS];
 
-/* Add inputs from ... to-1 to the sums. x: the first row, ld floats from row to row. w: the first panel, `stride`
-   floats from panel to panel. */
-INLINE void tile(const int rows, const int panels, const float *x, long ld, const float *w, long stride, long from,
-                 long to, tile_sums total) {
+/* Weights side by side, as floats or as their upper halves. */
+typedef struct {
+    const float *plain; /* NULL: in halves */
+    const uint16_t *half;
+} panel_floats;
+
+typedef uint16_t halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
+
+INLINE lanes load_half(const uint16_t *from) {
+    return (lanes)(__builtin_convertvector(*(const halves *)from, int_lanes) << 16);
+}
+
+INLINE lanes load_weights(const int half, const panel_floats *w, long at) {
+    return half ? load_half(w->half + at) : load(w->plain + at);
+}
+
+/* Add inputs from ... to-1 to the sums, a row's PIECE_VECTORS apart. x: the first row, ld floats from row to row. w: the first panel, `stride`
+   weights from panel to panel. */
+INLINE void tile(const int rows, const int panels, const int half, const float *x, long ld, const panel_floats *w,
+                 long stride, long from, long to, lanes *total) {
     const int vectors = panels * PARTS;
     lanes sums[TILE_ROWS][TILE_VECTORS];
-    UNROLLED for (int r = 0; r < rows; r++) UNROLLED for (int v = 0; v < vectors; v++) sums[r][v] = total[r][v];
+    UNROLLED for (int r = 0; r < rows; r++) UNROLLED for (int v = 0; v < vectors; v++) sums[r][v] = total[r * PIECE_VECTORS + v];
     for (long k = from; k < to; k++) {
         lanes weights[TILE_VECTORS];
-        UNROLLED for (int v = 0; v < vectors; v++) weights[v] = load(w + v / PARTS * stride + k * PANEL + v % PARTS * LANES);
+        UNROLLED for (int v = 0; v < vectors; v++)
+            weights[v] = load_weights(half, w, v / PARTS * stride + k * PANEL + v % PARTS * LANES);
         UNROLLED for (int r = 0; r < rows; r++) {
             lanes input = spread(x[r * ld + k]);
             UNROLLED for (int v = 0; v < vectors; v++) sums[r][v] += input * weights[v];
         }
     }
-    UNROLLED for (int r = 0; r < rows; r++) UNROLLED for (int v = 0; v < vectors; v++) total[r][v] = sums[r][v];
+    UNROLLED for (int r = 0; r < rows; r++) UNROLLED for (int v = 0; v < vectors; v++) total[r * PIECE_VECTORS + v] = sums[r][v];
 }
 
 /* `tile` for a number of rows, and of panels (TILE_PANELS or LEAST_PANELS), that is known only now. */
-INLINE void any_tile(int rows, int panels, const float *x, long ld, const float *w, long stride, long from, long to,
-                     tile_sums total) {
-#define CASE(n)                                                        \
-    case n:                                                            \
-        if (n > TILE_ROWS) __builtin_unreachable();                    \
-        if (panels == TILE_PANELS)                                     \
-            tile(n, TILE_PANELS, x, ld, w, stride, from, to, total);   \
-        else                                                           \
-            tile(n, LEAST_PANELS, x, ld, w, stride, from, to, total);  \
+static void any_tile(int rows, int panels, const float *x, long ld, const panel_floats *w, long stride, long from,
+                     long to, lanes *total) {
+#define CASE(n)                                                                    \
+    case n:                                                                        \
+        if (n > TILE_ROWS) __builtin_unreachable();                                \
+        if (panels == TILE_PANELS && w->plain)                                     \
+            tile(n, TILE_PANELS, 0, x, ld, w, stride, from, to, total);            \
+        else if (panels == TILE_PANELS)                                            \
+            tile(n, TILE_PANELS, 1, x, ld, w, stride, from, to, total);            \
+        else if (w->plain)                                                         \
+            tile(n, LEAST_PANELS, 0, x, ld, w, stride, from, to, total);           \
+        else                                                                       \
+            tile(n, LEAST_PANELS, 1, x, ld, w, stride, from, to, total);           \
         break;
     switch (rows) {
         CASE(1)
@@ -69,9 +92,9 @@ INLINE void any_tile(int rows, int panels, const float *x, long ld, const float 
 #undef CASE
 }
 
-/* How many rows of `left` the next tile takes: as equal shares as the fewest tiles allow. */
-INLINE long next_rows(long left) {
-    long tiles = (left + TILE_ROWS - 1) / TILE_ROWS;
+/* How many rows of `left` the next tile, of at most `most`, takes: as equal shares as the fewest tiles allow. */
+INLINE long next_rows(long left, long most) {
+    long tiles = (left + most - 1) / most;
     return (left + tiles - 1) / tiles;
 }
 

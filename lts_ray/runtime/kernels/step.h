@@ -7,11 +7,22 @@
 
 #include "team.h"
 
-/* Matrices are packed in panels (see matmul.h); biases and norms are padded like their matrix's outputs. A pointer is
-   NULL where the family has no such part. */
+/* What a row's matrices are kept in, in the order of precision.py. From INT8 on its inputs are rounded, too. */
+enum { FLOAT32, BFLOAT16, INT8, INT4, PRECISIONS };
+
+/* Packed in panels (see matmul.h, rounded.h) at the precisions that are served; what is not is NULL. */
 typedef struct {
-    const float *attention_norm, *attention_norm_bias, *qkv, *qkv_bias, *q_norm, *k_norm, *out, *out_bias;
-    const float *ffn_norm, *ffn_norm_bias, *inward, *inward_bias, *down, *down_bias;
+    const float *plain;
+    const uint16_t *half;
+    const uint8_t *upper, *lower;
+    const uint16_t *scales;
+} matrix;
+
+/* Biases and norms are padded like their matrix's outputs. A pointer is NULL where the family has no such part. */
+typedef struct {
+    matrix qkv, out, inward, down;
+    const float *attention_norm, *attention_norm_bias, *qkv_bias, *q_norm, *k_norm, *out_bias;
+    const float *ffn_norm, *ffn_norm_bias, *inward_bias, *down_bias;
     float *keys;   /* [n_blocks, n_kv_head, d_head, 16]: a block's scores are sums of vectors */
     float *values; /* [n_blocks, n_kv_head, 16, d_head padded to sixteens] */
     int64_t width; /* neurons */
@@ -20,9 +31,10 @@ typedef struct {
 typedef struct {
     int64_t n_layer, d_model, n_head, n_kv_head, d_head, vocab_size, context_length;
     int64_t activation, gated, layer_norm, fan_in; /* fan_in: floats from row to row of the FFN's inner values */
+    int64_t coarse_head; /* whether rows in 4 bits have the head and the embedding in 4 bits, too, and not in 8 */
     double eps;
     const layer *layers;
-    const float *head, *embedding;        /* embedding: NULL where the head's panels hold it */
+    matrix head, embedding; /* the same where they are tied */
     const float *positions, *cosines, *sines; /* learned, or angles [context_length, d_head] */
     const float *norm, *norm_bias;
 } model;
@@ -32,8 +44,19 @@ enum { SILU, GELU, GELU_TANH, RELU };
 /* Rows that every thread normalises for itself; and heads whose scores a thread holds at a time, on any CPU. */
 enum { FEW_ROWS = 16, MOST_HEADS_AT_ONCE = 4 };
 
-/* rows: one for each token. normed: of all rows; own: of FEW_ROWS rows for each thread, which no other writes, so
-   that a thread that is far behind spoils nothing. apart: whether each is of another sequence. table: where, in
+/* 32 inputs of a row in 8 bits. */
+enum { GROUP = 32 };
+
+typedef struct {
+    int8_t codes[GROUP];
+    float scale;
+    int32_t start; /* what a sum of products with weights' codes begins at, as these are counted from 0 */
+} group;
+
+/* rows: one for each token; those of a precision are together: of precision p rows starts[p] ... starts[p + 1] - 1, of
+   those that want logits logit_starts[p] ... in the order of `wants`; targets: which row of logits each of these gets. normed: of all rows; own: of FEW_ROWS rows for each thread, which no other writes, so
+   that a thread that is far behind spoils nothing; rounded and own_rounded: the same rows, and the heads' output, as
+   groups, where their precision has them so. apart: whether each is of another sequence. table: where, in
    `blocks`, the row's sequence begins. order: for each layer, the rows from the widest to the narrowest; widths: of the
    rows in that order.
 
@@ -41,9 +64,12 @@ enum { FEW_ROWS = 16, MOST_HEADS_AT_ONCE = 4 };
    d_used: the most of d_model that a row has; most_heads: of each layer. */
 typedef struct {
     int64_t rows, logit_rows, apart, d_used;
-    const int32_t *tokens, *places, *table, *blocks, *wants, *submodels, *dims, *heads, *most_heads;
+    int64_t starts[PRECISIONS + 1], logit_starts[PRECISIONS + 1];
+    const int32_t *tokens, *places, *table, *blocks, *wants, *targets, *submodels, *dims, *heads, *most_heads;
     int32_t *order, *widths;
     float *x, *normed, *own, *qkv, *mixed, *inner, *scores, *logits;
+    group *rounded, *own_rounded, *inner_rounded;
+    int64_t rounded_size; /* groups from row to row of the first two */
     int64_t scores_size; /* floats for each thread */
     phase *phases;
 } rows;

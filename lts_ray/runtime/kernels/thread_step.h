@@ -1,6 +1,7 @@
 /* One thread's share of a step, from the tokens to the logits. Compiled once for each kind of CPU. */
 #include "attention.h"
 #include "matmul.h"
+#include "rounded.h"
 #include "row_work.h"
 #include "step.h"
 
@@ -12,101 +13,132 @@
 /* All pieces of this phase are done. */
 #define NEXT_PHASE() await(now++, wanted)
 
-/* used: inputs that count, the first of n_in. */
+/* used: inputs that count, the first of n_in. rounded: the rows as groups, where their precision has them so; floats and
+   groups from row to row are ld and ld_rounded. fine: whether rows in 4 bits meet all 8 of this matrix. */
 typedef struct {
-    const float *x, *w, *bias;
-    long ld, n_in, used, panels;
+    const matrix *w;
+    const float *bias, *x;
+    const group *rounded;
+    long ld, ld_rounded, n_in, used, panels;
+    int fine;
 } product;
 
-/* A piece of a product is TILE_PANELS panels, or the rest. */
-INLINE long pieces(const product *p) { return (p->panels + TILE_PANELS - 1) / TILE_PANELS; }
+INLINE long pieces(const product *p) { return (p->panels + PIECE_PANELS - 1) / PIECE_PANELS; }
 
 INLINE int panels_of(const product *p, long piece) {
-    const long left = p->panels - piece * TILE_PANELS;
-    return left < TILE_PANELS ? LEAST_PANELS : TILE_PANELS;
+    const long left = p->panels - piece * PIECE_PANELS;
+    return left < PIECE_PANELS ? LEAST_PANELS : PIECE_PANELS;
 }
 
-INLINE void multiply(const product *p, long piece, long first, long n, tile_sums sums) {
-    const long stride = p->n_in * PANEL;
-    memset(sums, 0, sizeof(tile_sums));
-    any_tile((int)n, panels_of(p, piece), p->x + first * p->ld, p->ld, p->w + piece * TILE_PANELS * stride, stride, 0,
-             p->used, sums);
+INLINE long groups_of(long inputs) { return (inputs + GROUP - 1) / GROUP; }
+
+INLINE int rows_at_once(int precision) { return precision < INT8 ? TILE_ROWS : ROUNDED_ROWS; }
+
+/* Add inputs from ... to-1, or groups of them where the rows are rounded, of n rows to a piece's sums. */
+INLINE void multiply(const product *p, int precision, long piece, long first, long n, long from, long to,
+                     piece_sums sums) {
+    const int panels = panels_of(p, piece);
+    if (precision < INT8) {
+        const long stride = p->n_in * PANEL, at = piece * PIECE_PANELS * stride;
+        for (int panel = 0; panel < panels; panel += TILE_PANELS) {
+            const panel_floats w = {precision == FLOAT32 ? p->w->plain + at + panel * stride : NULL,
+                                    precision == FLOAT32 ? NULL : p->w->half + at + panel * stride};
+            any_tile((int)n, panels < TILE_PANELS ? LEAST_PANELS : TILE_PANELS, p->x + first * p->ld, p->ld, &w, stride,
+                     from, to, sums[0] + panel * PARTS);
+        }
+    } else {
+        const int both = precision == INT8 || p->fine;
+        for (long panel = 0; panel < panels; panel++) {
+            const long at = (piece * PIECE_PANELS + panel) * groups_of(p->n_in);
+            const panel_codes w = {p->w->upper + at * GROUP_BYTES, both ? p->w->lower + at * GROUP_BYTES : NULL,
+                                   p->w->scales + at * PANEL};
+            any_rounded_tile((int)n, p->rounded + first * p->ld_rounded, p->ld_rounded, &w, from, to,
+                             sums[0] + panel * PARTS);
+        }
+    }
 }
 
 INLINE lanes with_bias(const product *p, long piece, lanes sum, int v) {
-    if (p->bias) sum += load(p->bias + piece * TILE_PANELS * PANEL + v * LANES);
+    if (p->bias) sum += load(p->bias + piece * PIECE_PANELS * PANEL + v * LANES);
     return sum;
 }
 
-/* y = x wT + bias for one piece and all rows; onto: what y held is added. */
-INLINE void project(const product *p, long piece, long n_rows, const int onto, float *y, long ld) {
+/* y = x wT + bias for one piece and all rows; onto: what y held is added. widths: of each row, in falling order within
+   a precision, where not all inputs count: the rows of a tile leave it one by one, the narrowest first. places: rows
+   of y, where they are others. */
+static void project(const product *p, const int64_t *starts, long piece, const int32_t *widths, const int32_t *places,
+                    const int onto, float *y, long ld) {
     const int vectors = panels_of(p, piece) * PARTS;
-    for (long first = 0, n; first < n_rows; first += n) {
-        n = next_rows(n_rows - first);
-        tile_sums sums;
-        multiply(p, piece, first, n, sums);
-        for (long r = 0; r < n; r++)
-            for (int v = 0; v < vectors; v++) {
-                float *to = y + (first + r) * ld + piece * TILE_PANELS * PANEL + v * LANES;
-                lanes value = with_bias(p, piece, sums[r][v], v);
-                if (onto) value += load(to);
-                store(to, value);
+    for (int precision = 0; precision < PRECISIONS; precision++)
+        for (long first = starts[precision], stop = starts[precision + 1], n; first < stop; first += n) {
+            n = next_rows(stop - first, rows_at_once(precision));
+            piece_sums sums;
+            memset(sums, 0, sizeof sums[0] * (size_t)n);
+            long done = 0;
+            for (long left = n; left;) {
+                const long width = widths ? widths[first + left - 1] : p->used;
+                const long end = precision < INT8 ? width : groups_of(width);
+                if (end > done) multiply(p, precision, piece, first, left, done, end, sums);
+                done = end;
+                if (!widths) break;
+                while (left && widths[first + left - 1] == width) left--;
             }
-    }
+            for (long r = 0; r < n; r++)
+                for (int v = 0; v < vectors; v++) {
+                    const long row = places ? places[first + r] : first + r;
+                    float *to = y + row * ld + piece * PIECE_PANELS * PANEL + v * LANES;
+                    lanes value = with_bias(p, piece, sums[r][v], v);
+                    if (onto) value += load(to);
+                    store(to, value);
+                }
+        }
 }
 
 /* Activations of one piece: the neurons that it holds, for the rows that are wide enough to have some of them. What
-   stands past a row's width is never read. */
-INLINE void fan_in(const model *m, const product *p, long piece, const int32_t *widths, long n_rows, float *inner) {
-    const int matrices = m->gated ? 2 : 1, panels = panels_of(p, piece);
-    const long neuron = piece * TILE_PANELS / matrices * PANEL;
-    while (n_rows && widths[n_rows - 1] <= neuron) n_rows--;
-    for (long first = 0, n; first < n_rows; first += n) {
-        n = next_rows(n_rows - first);
-        tile_sums sums;
-        multiply(p, piece, first, n, sums);
-        for (long r = 0; r < n; r++)
-            for (int panel = 0; panel < panels; panel += matrices) {
-                float *to = inner + (first + r) * m->fan_in + neuron + panel / matrices * PANEL;
-                for (int part = 0; part < PARTS; part++) {
-                    const int v = panel * PARTS + part;
-                    lanes value = activated(m->activation, with_bias(p, piece, sums[r][v], v));
-                    if (m->gated) value *= with_bias(p, piece, sums[r][v + PARTS], v + PARTS);
-                    store(to + part * LANES, value);
-                }
+   stands past a row's width is never read, or is 0 where it is in the row's last group. */
+static void fan_in(const model *m, const product *p, const int64_t *starts, long piece, const int32_t *widths,
+                   const rows *b) {
+    const int matrices = m->gated ? 2 : 1, panels = panels_of(p, piece), neurons = panels / matrices * PANEL;
+    const long neuron = piece * PIECE_PANELS / matrices * PANEL;
+    for (int precision = 0; precision < PRECISIONS; precision++) {
+        long stop = starts[precision + 1];
+        while (stop > starts[precision] && widths[stop - 1] <= neuron) stop--;
+        for (long first = starts[precision], n; first < stop; first += n) {
+            n = next_rows(stop - first, rows_at_once(precision));
+            piece_sums sums;
+            memset(sums, 0, sizeof sums[0] * (size_t)n);
+            multiply(p, precision, piece, first, n, 0, precision < INT8 ? p->used : groups_of(p->used), sums);
+            for (long r = 0; r < n; r++) {
+                float values[PIECE_PANELS * PANEL];
+                float *to = precision < INT8 ? b->inner + (first + r) * m->fan_in + neuron : values;
+                for (int panel = 0; panel < panels; panel += matrices)
+                    for (int part = 0; part < PARTS; part++) {
+                        const int v = panel * PARTS + part;
+                        lanes value = activated(m->activation, with_bias(p, piece, sums[r][v], v));
+                        if (m->gated) value *= with_bias(p, piece, sums[r][v + PARTS], v + PARTS);
+                        store(to + panel / matrices * PANEL + part * LANES, value);
+                    }
+                if (precision < INT8) continue;
+                for (long i = widths[first + r] - neuron; i < neurons; i++) values[i] = 0.0f;
+                group *groups = b->inner_rounded + ((first + r) * m->fan_in + neuron) / GROUP;
+                for (int i = 0; i < neurons; i += GROUP)
+                    round_group(values + i, precision == INT4 ? UPPER_ONLY : BOTH_PLANES, groups + i / GROUP);
             }
+        }
     }
 }
 
-/* x += inner downT, each row over its own width: the rows of a tile leave it one by one, the narrowest first. */
-INLINE void fan_out(const product *p, long piece, const int32_t *widths, const int32_t *order, long n_rows, float *x,
-                    long ld) {
-    const int panels = panels_of(p, piece);
-    const long stride = p->n_in * PANEL;
-    for (long first = 0, n; first < n_rows; first += n) {
-        n = next_rows(n_rows - first);
-        tile_sums sums;
-        memset(sums, 0, sizeof(tile_sums));
-        long done = 0;
-        for (long left = n; left;) {
-            const long width = widths[first + left - 1];
-            if (width > done)
-                any_tile((int)left, panels, p->x + first * p->ld, p->ld, p->w + piece * TILE_PANELS * stride, stride,
-                         done, width, sums);
-            done = width;
-            while (left && widths[first + left - 1] == width) left--;
-        }
-        for (long r = 0; r < n; r++)
-            for (int v = 0; v < panels * PARTS; v++) {
-                float *to = x + order[first + r] * ld + piece * TILE_PANELS * PANEL + v * LANES;
-                store(to, load(to) + with_bias(p, piece, sums[r][v], v));
-            }
-    }
+/* The most neurons of a row. */
+INLINE long widest(const int64_t *starts, const int32_t *widths) {
+    long most = 0;
+    for (int p = 0; p < PRECISIONS; p++)
+        if (starts[p] < starts[p + 1] && widths[starts[p]] > most) most = widths[starts[p]];
+    return most;
 }
 
 /* Whether no row needs a piece of queries, keys and values: it is all queries of heads past the most. */
 INLINE int is_unasked(const model *m, const product *p, long piece, long most_heads) {
-    const long first = piece * TILE_PANELS * PANEL, stop = first + panels_of(p, piece) * PANEL;
+    const long first = piece * PIECE_PANELS * PANEL, stop = first + panels_of(p, piece) * PANEL;
     return first >= most_heads * m->d_head && stop <= m->n_head * m->d_head;
 }
 
@@ -154,19 +186,28 @@ INLINE void look(const model *m, const rows *b, long i, long row, long head, con
         memset(y + head * group * m->d_head, 0, sizeof(float) * (size_t)(group * m->d_head));
 }
 
-/* Normalise all rows, in this order. If they are few, every thread normalises them for itself: that is quicker than to
-   wait. A thread that comes late, when others may have gone on to change x, does it for nothing and finds no piece to
-   take. */
-#define NORMALISE(weight, bias, order)                                                              \
-    do {                                                                                            \
-        if (few) {                                                                                  \
-            for (long row = 0; row < n; row++)                                                      \
-                normalise(m, b->x + (order) * ld, dims_of(b, order), weight, bias, normed + row * ld, b->d_used); \
-        } else {                                                                                    \
-            FOR_PIECES(row, n)                                                                      \
-            normalise(m, b->x + (order) * ld, dims_of(b, order), weight, bias, normed + row * ld, b->d_used); \
-            NEXT_PHASE();                                                                           \
-        }                                                                                           \
+/* Row i of those that `starts` divides by precision: as groups where its precision has it so. */
+INLINE void round_where(const int64_t *starts, long i, int fine, const float *x, long n, group *to) {
+    if (i >= starts[INT8]) round_row(x, n, i >= starts[INT4] && !fine ? UPPER_ONLY : BOTH_PLANES, to);
+}
+
+/* Normalise row i. */
+INLINE void prepare(const model *m, const rows *b, const int64_t *starts, long i, long row, int fine,
+                    const float *weight, const float *bias, float *normed, group *rounded) {
+    normalise(m, b->x + row * model_stride(m), dims_of(b, row), weight, bias, normed + i * model_stride(m), b->d_used);
+    round_where(starts, i, fine, normed + i * model_stride(m), b->d_used, rounded + i * b->rounded_size);
+}
+
+/* Do it for all n rows. If they are few, every thread does it for itself: that is quicker than to wait. A thread that
+   comes late, when others may have gone on to change what is read, does it for nothing and finds no piece to take. */
+#define FOR_ALL(row, n, what)                          \
+    do {                                               \
+        if (few) {                                     \
+            for (long row = 0; row < (n); row++) what; \
+        } else {                                       \
+            FOR_PIECES(row, n) what;                   \
+            NEXT_PHASE();                              \
+        }                                              \
     } while (0)
 
 static void THREAD_STEP(void *job, int member) {
@@ -175,23 +216,25 @@ static void THREAD_STEP(void *job, int member) {
     const rows *b = s->rows;
     phase *now = b->phases;
     long wanted;
-    const long n = b->rows, d = m->d_head, ld = model_stride(m);
+    const long n = b->rows, d = m->d_head, ld = model_stride(m), ld_rounded = b->rounded_size;
     const long ld_qkv = rounded_up((m->n_head + 2 * m->n_kv_head) * d, 2 * PANEL), ld_mixed = m->n_head * d;
     const int few = n <= FEW_ROWS;
     float *normed = few ? b->own + member * FEW_ROWS * ld : b->normed;
+    group *rounded = few ? b->own_rounded + member * FEW_ROWS * ld_rounded : b->rounded;
     float *scores = b->scores + member * b->scores_size;
     const long used = b->d_used, panels_used = rounded_up(used, 2 * PANEL) / PANEL;
+    const int64_t *starts = b->starts;
 
-    FOR_PIECES(row, n) embed(m, b->tokens[row], b->places[row], b->x + row * ld);
+    FOR_PIECES(row, n) embed(m, b, row, b->x + row * ld);
     NEXT_PHASE();
     for (long i = 0; i < m->n_layer; i++) {
         const layer *l = m->layers + i;
         const int32_t *order = b->order + i * n, *widths = b->widths + i * n;
 
-        NORMALISE(l->attention_norm, l->attention_norm_bias, row);
-        const product qkv = {normed, l->qkv, l->qkv_bias, ld, m->d_model, used, ld_qkv / PANEL};
+        FOR_ALL(row, n, prepare(m, b, starts, row, row, 0, l->attention_norm, l->attention_norm_bias, normed, rounded));
+        const product qkv = {&l->qkv, l->qkv_bias, normed, rounded, ld, ld_rounded, m->d_model, used, ld_qkv / PANEL, 0};
         FOR_PIECES(piece, pieces(&qkv))
-        if (!is_unasked(m, &qkv, piece, b->most_heads[i])) project(&qkv, piece, n, 0, b->qkv, ld_qkv);
+        if (!is_unasked(m, &qkv, piece, b->most_heads[i])) project(&qkv, starts, piece, NULL, NULL, 0, b->qkv, ld_qkv);
         NEXT_PHASE();
         /* Rows of different sequences need nothing of each other; tokens of a prompt need the keys before them. */
         FOR_PIECES(piece, n * m->n_kv_head) {
@@ -207,23 +250,30 @@ static void THREAD_STEP(void *job, int member) {
             }
             NEXT_PHASE();
         }
-        const product out = {b->mixed, l->out, l->out_bias, ld_mixed, m->n_head * d, b->most_heads[i] * d, panels_used};
-        FOR_PIECES(piece, pieces(&out)) project(&out, piece, n, 1, b->x, ld);
+        const long heads_used = b->most_heads[i] * d;
+        if (starts[INT8] < n)
+            FOR_ALL(row, n, round_where(starts, row, 0, b->mixed + row * ld_mixed, heads_used, rounded + row * ld_rounded));
+        const product out = {&l->out, l->out_bias, b->mixed, rounded, ld_mixed, ld_rounded, m->n_head * d, heads_used,
+                             panels_used, 0};
+        FOR_PIECES(piece, pieces(&out)) project(&out, starts, piece, NULL, NULL, 1, b->x, ld);
         NEXT_PHASE();
-        NORMALISE(l->ffn_norm, l->ffn_norm_bias, order[row]);
-        const product inward = {normed, l->inward, l->inward_bias, ld, m->d_model, used,
-                                (m->gated ? 2 : 1) * rounded_up(widths[0], 2 * PANEL) / PANEL};
-        FOR_PIECES(piece, pieces(&inward)) fan_in(m, &inward, piece, widths, n, b->inner);
+        FOR_ALL(row, n, prepare(m, b, starts, row, order[row], 0, l->ffn_norm, l->ffn_norm_bias, normed, rounded));
+        const product inward = {&l->inward, l->inward_bias, normed, rounded, ld, ld_rounded, m->d_model, used,
+                                (m->gated ? 2 : 1) * rounded_up(widest(starts, widths), 2 * PANEL) / PANEL, 0};
+        FOR_PIECES(piece, pieces(&inward)) fan_in(m, &inward, starts, piece, widths, b);
         NEXT_PHASE();
-        const product down = {b->inner, l->down, l->down_bias, m->fan_in, l->width, l->width, panels_used};
-        FOR_PIECES(piece, pieces(&down)) fan_out(&down, piece, widths, order, n, b->x, ld);
+        const product down = {&l->down, l->down_bias, b->inner, b->inner_rounded, m->fan_in, m->fan_in / GROUP, l->width,
+                              l->width, panels_used, 0};
+        FOR_PIECES(piece, pieces(&down)) project(&down, starts, piece, widths, order, 1, b->x, ld);
         NEXT_PHASE();
     }
+    const int fine = !m->coarse_head;
     FOR_PIECES(row, b->logit_rows)
-    normalise(m, b->x + b->wants[row] * ld, dims_of(b, b->wants[row]), m->norm, m->norm_bias, b->normed + row * ld, used);
+    prepare(m, b, b->logit_starts, row, b->wants[row], fine, m->norm, m->norm_bias, b->normed, b->rounded);
     NEXT_PHASE();
-    const product head = {b->normed, m->head, NULL, ld, m->d_model, used, rounded_up(m->vocab_size, 2 * PANEL) / PANEL};
+    const long ld_logits = rounded_up(m->vocab_size, 2 * PANEL);
+    const product head = {&m->head, NULL, b->normed, b->rounded, ld, ld_rounded, m->d_model, used, ld_logits / PANEL, fine};
     FOR_PIECES(piece, pieces(&head))
-    project(&head, piece, b->logit_rows, 0, b->logits, rounded_up(m->vocab_size, 2 * PANEL));
+    project(&head, b->logit_starts, piece, NULL, b->targets, 0, b->logits, ld_logits);
     NEXT_PHASE();
 }
