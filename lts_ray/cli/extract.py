@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,12 +14,15 @@ def extract(
     submodel: Annotated[str, typer.Option("--submodel", "-s", help=SUBMODEL)],
     output: Output,
     model: Model = DEFAULT_MODEL,
+    form: Annotated[
+        Literal["safetensors", "gguf"], typer.Option("--format", help="gguf: a file for llama.cpp, model.gguf.")
+    ] = "safetensors",
 ) -> None:
-    """Write a submodel as a checkpoint of its own, of its size."""
+    """Write a submodel as a checkpoint of its own, of its size.
+
+    One in int8 or int4 (S@int8) holds its matrices in no more than that; of GGUF these are Q8_0 and Q4_0.
+    """
     from lts_ray.checkpoints.extracted import extract_checkpoint
 
-    extracted = extract_checkpoint(model, submodel, output)
-    loads = (
-        "plain transformers loads it" if extracted.is_plain else "transformers has no such model, so lts-ray loads it"
-    )
-    print(f"The submodel {extracted.submodel.text} is in {output}; {loads}")
+    extracted = extract_checkpoint(model, submodel, output, as_gguf=form == "gguf")
+    print(f"The submodel {extracted.submodel.text} is in {output}; {extracted.loads}")

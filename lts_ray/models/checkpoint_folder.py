@@ -29,10 +29,12 @@ BACKBONE_MODEL_TYPES = {"lts_ray_gpt2": "gpt2", "lts_ray_transformer_xl": "trans
 """What a trained backbone's config.json says that it is, and which backbone that means."""
 
 
-def write_folder(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any], *, dtype: torch.dtype) -> None:
-    """dtype: what the weights are stored in."""
+def write_folder(
+    folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any], *, dtype: torch.dtype | None
+) -> None:
+    """dtype: what the weights are stored in; None: in what they are."""
     make_folder(folder)
-    stored = {name: value.detach().to(dtype).contiguous() for name, value in tensors.items()}
+    stored = {name: value.detach().to(dtype or value.dtype).contiguous() for name, value in tensors.items()}
     with replacing(folder / WEIGHTS) as temporary:
         save_tensors(stored, temporary)
     write_json(folder / CONFIG, config)

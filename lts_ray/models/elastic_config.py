@@ -80,6 +80,10 @@ class ElasticConfig:
         """That the model may run in, of PRECISIONS, the most precise first."""
         return (STORED,)
 
+    def precision_of(self, submodel: Submodel) -> str:
+        """What one runs in: what it names or, where it names none, what is stored if the model may run in that."""
+        return submodel.precision or (STORED if STORED in self.precisions else self.precisions[0])
+
     @property
     def elastic_heads(self) -> tuple[int, ...]:
         """All attention heads of each layer; empty where heads do not nest."""

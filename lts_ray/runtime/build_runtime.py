@@ -22,14 +22,16 @@ def build_runtime(
     *,
     n_blocks: int,
     threads: int,
-    precisions: Sequence[str] = (STORED,),
+    precisions: Sequence[str] | None = None,
     quantised: QuantisedWeights | None = None,
 ) -> Runtime:
     """The fastest that this model, on its device and in its dtype, has. threads: those of a step.
 
-    precisions: that submodels may ask for; it holds no weights for others. quantised: the matrices in 8 and 4 bits;
-    None: they are rounded to the nearest. Raises LtsRayError for a precision that the model may not run in.
+    precisions: that submodels may ask for; it holds no weights for others. None: what one runs in that asks for none.
+    quantised: the matrices in 8 and 4 bits; None: they are rounded to the nearest.
+    Raises LtsRayError for a precision that the model may not run in.
     """
+    precisions = (model.config.precision_of(model.config.universal),) if precisions is None else precisions
     unknown = [each for each in precisions if each not in model.config.precisions]
     if unknown or not precisions:
         known = ", ".join(model.config.precisions)

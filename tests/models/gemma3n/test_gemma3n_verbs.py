@@ -66,6 +66,19 @@ def test_extract_writes_what_transformers_computes_alike(folder: Path, tmp_path:
     torch.testing.assert_close(ours, their_logits(tmp_path / "small", tokens), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [(["-s", "S", "--format", "gguf"], "Gemma 3n's are not"), (["-s", "S@int8"], "runs in float32")],
+)
+def test_what_extract_does_not_write_of_it_is_one_line(
+    asked: list[str], message: str, folder: Path, tmp_path: Path
+) -> None:
+    result = CliRunner().invoke(app, ["extract", "-m", str(folder), "-o", str(tmp_path / "x"), *asked])
+    assert isinstance(result.exception, LtsRayError)
+    assert message in str(result.exception)
+    assert not (tmp_path / "x").exists()
+
+
 def test_its_submodels_are_a_space_that_is_measured(folder: Path) -> None:
     config, _ = read_universal(folder)
     assert MixNMatch(config).contains(config.universal)

@@ -172,7 +172,7 @@ def test_shares_that_do_not_nest_are_refused(given_shares: object, message: str)
 def test_a_submodel_that_is_alike_in_all_layers_is_one_that_transformers_loads(tmp_path: Path) -> None:
     save_checkpoint(MODELS["llama"], tmp_path / "model")
     extracted = extract_checkpoint(tmp_path / "model", "20/4,20/4,20/4@24", tmp_path / "small")
-    assert extracted.is_plain
+    assert extracted.loads == "plain transformers loads it"
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "small").eval()
     with torch.inference_mode():
         expected = MODELS["llama"](TOKENS, submodel=extracted.submodel)

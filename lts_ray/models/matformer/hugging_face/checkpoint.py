@@ -3,7 +3,8 @@
 config.json is a configuration of the model's family with one key of ours, `lts_ray`: the schema number, the
 granularities and what training measured. A submodel whose layers are alike is a plain checkpoint of the family again;
 one with a width or heads per layer has no counterpart in transformers and says so by its model type, and so has one
-with fewer heads in a family whose configuration takes a head's size from their number.
+with fewer heads in a family whose configuration takes a head's size from their number, and one whose matrices are
+stored in 8 or 4 bits.
 """
 
 from __future__ import annotations
@@ -33,13 +34,19 @@ from lts_ray.models.checkpoint_folder import (
 from lts_ray.models.elastic_config import GRANULARITIES
 from lts_ray.models.family import LLAMA
 from lts_ray.models.matformer.grouped_attention import rotary_table
-from lts_ray.models.matformer.hugging_face.quantised_file import QUANTISED_FILE, read_quantised, write_quantised
+from lts_ray.models.matformer.hugging_face.quantised_file import (
+    QUANTISED_FILE,
+    from_planes,
+    read_quantised,
+    to_planes,
+    write_quantised,
+)
 from lts_ray.models.matformer.hugging_face.translator import Translator
 from lts_ray.models.matformer.hugging_face.translators import TRANSLATORS
 from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
 from lts_ray.models.universal_model import UniversalModel
-from lts_ray.precision import PRECISIONS
+from lts_ray.precision import PRECISIONS, QUANTISED
 from lts_ray.quantisation.quantised_weights import QuantisedWeights
 
 Model_co = TypeVar("Model_co", bound=UniversalModel, covariant=True)
@@ -61,7 +68,7 @@ class Checkpoint(Generic[Model_co]):
     validation_loss: Mapping[str, float] = field(default_factory=dict)
     """Nats per token by granularity, as training measured it; empty where unknown."""
     quantised: QuantisedWeights | None = None
-    """Its matrices in 8 bits, where the folder says how they are rounded; None: to the nearest."""
+    """Its matrices in 8 bits, where the folder says how they are rounded or has no others; None: to the nearest."""
 
 
 def save_checkpoint(
@@ -78,6 +85,14 @@ def save_checkpoint(
     write_folder(folder, tensors, config, dtype=dtype)
 
 
+def save_in_few_bits(model: MatFormer, folder: Path, quantised: QuantisedWeights, *, precision: str) -> None:
+    """Write the folder of `model` with its matrices in int8 or int4 alone, for these precisions and those below."""
+    served = tuple(each for each in model.config.precisions if each in QUANTISED[QUANTISED.index(precision) :])
+    config = hugging_face_config(replace(model.config, precisions=served), torch.float32, {}, stored=precision)
+    others = {name: value for name, value in model.state_dict().items() if name not in quantised}
+    write_folder(folder, others | to_planes(quantised, precision), config, dtype=None)
+
+
 def save_quantised(folder: Path, quantised: QuantisedWeights) -> None:
     """Beside the weights of the checkpoint in `folder`, which they are made of. Raises LtsRayError."""
     write_quantised(folder, quantised, fingerprint=fingerprint(folder))
@@ -90,10 +105,16 @@ def load_checkpoint(folder: Path, *, dtype: torch.dtype = torch.float32, device:
     of another kind of model, and for a setting of its family that changes what it computes and that we do not have.
     """
     config, validation_loss = read_config(folder)
-    tensors = TRANSLATORS[config.family.name].to_ours(read_weights(folder))
-    config = replace(config, tied=config.tied and take_tied(tensors))
+    stored, tensors, quantised = read_stored(folder), read_weights(folder), None
+    if not stored:
+        tensors = TRANSLATORS[config.family.name].to_ours(tensors)
+        config = replace(config, tied=config.tied and take_tied(tensors))
     with torch.device("meta"):
         model = MatFormer(config)
+    if stored:
+        planes = {name: tensors.pop(name) for name in list(tensors) if name.endswith((".codes", ".scales"))}
+        quantised = from_planes(folder, model, planes, stored)
+        tensors |= {name: matrix.weights(stored) for name, matrix in quantised.items()}
     check_fit(folder, model, tensors)
     model = model.to_empty(device=device)
     model.load_state_dict(tensors)
@@ -103,7 +124,7 @@ def load_checkpoint(folder: Path, *, dtype: torch.dtype = torch.float32, device:
         model=model.to(dtype=dtype).eval(),
         fingerprint=seal,
         validation_loss=validation_loss,
-        quantised=read_quantised(folder, model, fingerprint=seal),
+        quantised=quantised or read_quantised(folder, model, fingerprint=seal),
     )
 
 
@@ -153,9 +174,12 @@ def read_token_ids(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def hugging_face_config(
-    config: MatFormerConfig, dtype: torch.dtype, validation_loss: Mapping[str, float]
+    config: MatFormerConfig, dtype: torch.dtype, validation_loss: Mapping[str, float], *, stored: str = ""
 ) -> dict[str, Any]:
-    """Raises LtsRayError for a shape that the family's configuration in transformers has no words for."""
+    """stored: int8 or int4, where the matrices are.
+
+    Raises LtsRayError for a shape that the family's configuration in transformers has no words for.
+    """
     family = config.family.name
     if family not in TRANSLATORS:
         raise LtsRayError(f"there is no family {family!r} in transformers; known: {', '.join(TRANSLATORS)}")
@@ -171,7 +195,9 @@ def hugging_face_config(
         plain = replace(plain, n_head=1, n_kv_head=1, head_dim=None)
     if not _describes(translator, plain):
         raise LtsRayError(f"a {family} configuration of transformers cannot describe this model: {config}")
-    described = len(set(config.widths)) == 1 and plain == config
+    described = len(set(config.widths)) == 1 and plain == config and not stored
+    if stored:
+        ours["stored"] = stored
     if not described:
         if len(set(config.widths)) > 1:
             ours["widths"] = list(config.widths)
@@ -204,6 +230,14 @@ def _describes(translator: Translator, config: MatFormerConfig) -> bool:
     unread = ("widths", "granularities", "head_dim", "bos_token_id", "eos_token_id", *NESTED, "precisions")
     same = replace(again, **{key: getattr(config, key) for key in unread})
     return again.d_head == config.d_head and same == config
+
+
+def read_stored(folder: Path) -> str:
+    """int8 or int4 where the matrices are stored in no more; else nothing."""
+    stored = read_ours(folder, read_raw_config(folder), SCHEMA).get("stored", "")
+    if stored not in ("", *QUANTISED):
+        raise LtsRayError(f"model {folder} is stored in {stored!r}; this version reads {' and '.join(QUANTISED)}")
+    return str(stored)
 
 
 def read_dtype(folder: Path) -> torch.dtype:

@@ -1,7 +1,8 @@
-"""A model's matrices in 8 bits, in a file: `NAME.codes` (uint8) and `NAME.scales` (float16) of each, by our names.
+"""A model's matrices in 8 or 4 bits, in a file: `NAME.codes` (uint8) and `NAME.scales` (float16) of each, by our names.
 
 Beside a checkpoint's weights it is `quantised.safetensors`: how these were rounded, where not to the nearest. It names
-the weights that it was made of, and stands for no others.
+the weights that it was made of, and stands for no others. In place of the matrices both are in `model.safetensors`,
+where 4 bits have two codes a byte.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from torch.nn.functional import pad
 
 from lts_ray.errors import LtsRayError
 from lts_ray.files import replacing
@@ -50,19 +52,42 @@ def read_quantised(folder: Path, model: MatFormer, *, fingerprint: str) -> Quant
     return from_planes(path, model, planes)
 
 
-def to_planes(quantised: QuantisedWeights) -> dict[str, Tensor]:
-    codes = {f"{name}.codes": matrix.codes for name, matrix in quantised.items()}
-    return codes | {f"{name}.scales": matrix.scales for name, matrix in quantised.items()}
+def to_planes(quantised: QuantisedWeights, precision: str = "int8") -> dict[str, Tensor]:
+    """precision: int4 keeps no more than that, two codes a byte."""
+    planes = {}
+    for name, matrix in quantised.items():
+        planes[f"{name}.codes"] = matrix.codes if precision == "int8" else _packed(matrix.codes)
+        planes[f"{name}.scales"] = matrix.scales
+    return planes
 
 
-def from_planes(path: Path, model: MatFormer, planes: Mapping[str, Tensor]) -> QuantisedWeights:
+def from_planes(
+    path: Path, model: MatFormer, planes: Mapping[str, Tensor], precision: str = "int8"
+) -> QuantisedWeights:
     """model: may be empty. Raises LtsRayError, naming the first difference, unless the planes are of its matrices."""
-    expected = {}
-    for name, matrix in matrices_of(model).items():
-        expected[f"{name}.codes"] = (torch.uint8, tuple(matrix.shape))
-        expected[f"{name}.scales"] = (torch.float16, (len(matrix), -(-matrix.shape[1] // GROUP)))
+    matrices, expected, quantised = matrices_of(model), {}, {}
+    for name, matrix in matrices.items():
+        n_out, n_in = matrix.shape
+        expected[f"{name}.codes"] = (torch.uint8, (n_out, n_in if precision == "int8" else -(-n_in // 2)))
+        expected[f"{name}.scales"] = (torch.float16, (n_out, -(-n_in // GROUP)))
     check_same(path, expected, {name: (plane.dtype, tuple(plane.shape)) for name, plane in planes.items()})
-    return {name: QuantisedMatrix(planes[f"{name}.codes"], planes[f"{name}.scales"]) for name in matrices_of(model)}
+    for name, matrix in matrices.items():
+        codes = planes[f"{name}.codes"]
+        codes = codes if precision == "int8" else _unpacked(codes, matrix.shape[1])
+        quantised[name] = QuantisedMatrix(codes, planes[f"{name}.scales"])
+    return quantised
+
+
+def _packed(codes: Tensor) -> Tensor:
+    """The upper bits of [n_out, n_in], of inputs 2 j and 2 j + 1 in the lower and the upper half of byte j."""
+    upper = pad(codes >> 4, (0, codes.shape[1] % 2))
+    return upper[:, ::2] | upper[:, 1::2] << 4
+
+
+def _unpacked(packed: Tensor, n_in: int) -> Tensor:
+    """Codes whose lower bits are the middle of the sixteen: they stand for the same in 8 bits and in 4."""
+    upper = torch.stack((packed & 15, packed >> 4), dim=2).flatten(1)[:, :n_in]
+    return upper << 4 | 8
 
 
 def cut_quantised(quantised: QuantisedWeights, smaller: MatFormer) -> QuantisedWeights:
