@@ -1,9 +1,10 @@
 """Which sequence holds which blocks of the KV cache, and which blocks have a prompt's beginning. Numbers, no memory.
 
-A block that is complete, and written at one width like all before it, gets a key: the block before it, its tokens and
-that width. A sequence that starts with the same tokens at the same width holds it too. Blocks that no sequence holds
-stay in place until others need the room, the longest unused first. A holder of a block holds all before it and lets go
-of the last one first, so no block is evicted before those that follow it: a key may name its predecessor by number.
+A block that is complete, and written by one submodel like all before it, gets a key: the block before it, its tokens
+and that submodel, precision included. A sequence that starts with the same tokens at the same one holds it too. Blocks
+that no sequence holds stay in place until others need the room, the longest unused first. A holder of a block holds all
+before it and lets go of the last one first, so no block is evicted before those that follow it: a key may name its
+predecessor by number.
 """
 
 from __future__ import annotations

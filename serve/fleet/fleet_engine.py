@@ -123,7 +123,7 @@ class Fleet:
         if not fitting:
             raise LtsRayError(
                 f"{len(request.prompt)} prompt tokens and max_tokens {request.max_tokens} fit into no replica's cache "
-                "of keys and values: ask for fewer tokens"
+                "of keys and values, or none that is up serves the submodel: ask for fewer tokens"
             )
         free = [view for view in fitting if view.has_place]
         if not free:

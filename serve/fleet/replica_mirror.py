@@ -122,7 +122,7 @@ class ReplicaMirror:
 
     def fits(self, request: Request) -> bool:
         """Whether it could run the request if it had nothing else to do."""
-        return fits(request, self.card.n_blocks)
+        return fits(request, self.card.n_blocks, self.card.named)
 
     def view(self, now_ms: float) -> ReplicaView:
         """The same one until something has changed there."""

@@ -13,6 +13,7 @@ from fastapi import APIRouter, HTTPException, Response
 from fastapi.responses import JSONResponse
 
 from lts_ray.models.decoder_config import DecoderConfig
+from lts_ray.models.elastic_config import STORED
 from lts_ray.runtime.step_costs import StepCosts
 from serve.http.service import Service
 from serve.policies.menu import Menu, Option
@@ -60,9 +61,9 @@ def playground_router(service: Service) -> APIRouter:
 def frontier(model: str, menu: Menu, costs: StepCosts, config: DecoderConfig) -> dict[str, Any]:
     """Every submodel that can be named, widest first, and what it is predicted to cost a request that is alone.
 
-    loss: None where none was measured. relative_size: decoder parameters over the universal model's.
-    predicted_ttft_ms: the first token, after a short prompt. predicted_tpot_ms: a further one, with the context half
-    full. elastic: whether budgets choose it. untrained: whether nothing vouches for it.
+    loss: None where none was measured; likely_loss: where it is drawn all the same. relative_size: decoder parameters
+    over the universal model's. predicted_ttft_ms: the first token, after a short prompt. predicted_tpot_ms: a further
+    one, with the context half full. elastic: whether budgets choose it. untrained: whether nothing vouches for it.
     """
     elastic = {option.name for option in menu.elastic}
     options = sorted(menu.options, key=lambda option: option.neurons, reverse=True)
@@ -72,7 +73,9 @@ def frontier(model: str, menu: Menu, costs: StepCosts, config: DecoderConfig) ->
         "options": [
             {
                 "name": option.name,
+                "precision": option.submodel.precision or STORED,
                 "loss": option.loss,
+                "likely_loss": option.likely_loss,
                 "decoder_params": option.decoder_params,
                 "relative_size": option.decoder_params / menu.universal.decoder_params,
                 "predicted_ttft_ms": _alone_ms(option, costs, tokens=PROMPT_TOKENS, before=0),

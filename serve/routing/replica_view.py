@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -31,7 +31,7 @@ class ReplicaView:
 
     def fits(self, request: Request) -> bool:
         """Whether it could run the request if it had nothing else to do."""
-        return fits(request, self.n_blocks)
+        return fits(request, self.n_blocks, self.menu.named)
 
     @property
     def has_place(self) -> bool:
@@ -48,10 +48,11 @@ class ReplicaView:
         return Outlook.of(self.situation, self.menu, self.costs)
 
 
-def fits(request: Request, n_blocks: int | None) -> bool:
-    """Whether a KV cache of so many blocks holds the request; None: any is held."""
+def fits(request: Request, n_blocks: int | None, served: Collection[str]) -> bool:
+    """Whether a KV cache of so many blocks holds the request, and its submodel is served; None: any is held."""
     places = len(request.prompt) + request.max_tokens - 1  # the last token is never run
-    return n_blocks is None or places <= n_blocks * BLOCK_TOKENS
+    is_served = request.pinned is None or request.pinned.name in served
+    return is_served and (n_blocks is None or places <= n_blocks * BLOCK_TOKENS)
 
 
 class DistantView(ReplicaView):

@@ -20,9 +20,9 @@ export class Chart {
     const rings = [this.preview?.dataset.submodel, this.now?.dataset.submodel];
     this.svg.replaceChildren();
     if (options.length === 0) return;
-    const losses = options.map((option) => option.loss).filter((loss) => loss !== null);
-    const isLoss = losses.length > 0;
-    const height = (option) => (isLoss ? (option.loss ?? Math.min(...losses)) : option.decoder_params);
+    const losses = options.map((option) => option.likely_loss).filter((loss) => loss !== null);
+    const isLoss = options.some((option) => option.loss !== null);
+    const height = (option) => (isLoss ? (option.likely_loss ?? Math.min(...losses)) : option.decoder_params);
     const x = scale(options.map((option) => option[axis]), BOX.left + 8, BOX.right - 12);
     const y = scale(options.map(height), BOX.bottom - 10, BOX.top + 8);
     const [lines, columns] = [ticks(y.low, y.high), ticks(x.low, x.high)];
@@ -81,8 +81,8 @@ export class Chart {
     const points = [...this.places.values()];
     const names = [];
     for (const option of Submodels.byFame(options)) {
-      const { name } = option;
-      const [x, y] = this.places.get(name);
+      const name = Submodels.label(option);
+      const [x, y] = this.places.get(option.name);
       const half = 3.5 * name.length + 2;
       const [left, right] = [x - 10 - half, x + 10 + half];
       const places = [[right, y - 9], [x, y - 17], [right, y + 17], [left, y - 9], [left, y + 17], [x, y + 25]];

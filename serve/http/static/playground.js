@@ -68,7 +68,7 @@ function markNames(marks) {
   }
   return names.map(({ option, at }) => {
     const name = document.createElement("b");
-    name.textContent = option.name;
+    name.textContent = Submodels.label(option);
     name.style.left = `${at}%`;
     return name;
   });
@@ -177,7 +177,7 @@ async function load() {
     ]);
     submodels = new Submodels(frontier);
     view = new View(submodels);
-    element("model").replaceChildren(...models.data.map(modelChoice));
+    element("model").replaceChildren(...modelChoices(models.data));
     element("error").hidden = true;
     if (submodels.chat && element("modes").hidden) document.querySelector("[name=mode][value=chat]").checked = true;
     element("modes").hidden = !submodels.chat;
@@ -186,6 +186,20 @@ async function load() {
   } catch (error) {
     fail(error);
   }
+}
+
+/** Each once, by its own name; under its precision where there are several. */
+function modelChoices(models) {
+  const shown = models.filter(({ id, lts }) => id === submodels.model || !lts || id.endsWith(`:${lts.submodel}`));
+  const groups = Map.groupBy(shown, ({ id, lts }) => (id === submodels.model ? "" : (lts?.precision ?? "float32")));
+  return [...groups].flatMap(([precision, members]) => {
+    const choices = members.map(modelChoice);
+    if (precision === "" || groups.size < 3) return choices;
+    const group = document.createElement("optgroup");
+    group.label = precision;
+    group.append(...choices);
+    return group;
+  });
 }
 
 function modelChoice(model) {
@@ -200,6 +214,7 @@ function modelChoice(model) {
 
 function drawFrontier() {
   chart.draw(submodels, checked("axis"));
+  element("precisions").textContent = Submodels.marks(submodels.options);
   showBudget();
 }
 

@@ -34,6 +34,17 @@ export class Submodels {
     return /^[0-9]/.test(option.name);
   }
 
+  /** Where there is little room: S₄ for S@int4. */
+  static label(option) {
+    return option.name.replace(/@.*/, bits(option.precision));
+  }
+
+  /** By precision, the most precise first. */
+  static marks(options) {
+    const precisions = [...new Set(options.map((option) => option.precision))].filter(bits);
+    return precisions.map((precision) => `${bits(precision)} ${precision}`).join(", ");
+  }
+
   predicted(option, kind, maxTokens) {
     if (kind === "ttft") return option.predicted_ttft_ms;
     if (kind === "tpot") return option.predicted_tpot_ms;
@@ -56,4 +67,8 @@ export class Submodels {
       positionOf: (ms) => (ms === null ? 0 : Math.min(100, Math.max(1, 1 + (99 * Math.log(ms / loose)) / Math.log(tight / loose)))),
     };
   }
+}
+
+function bits(precision) {
+  return { bfloat16: "₁₆", int8: "₈", int4: "₄" }[precision] ?? "";
 }

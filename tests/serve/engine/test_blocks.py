@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,7 +14,7 @@ from lts_ray.runtime.runtime import BLOCK_TOKENS
 from lts_ray.submodel import Submodel
 from serve.engine.blocks import Blocks, blocks_needed
 
-WIDE, NARROW = Submodel((8,)), Submodel((4,))
+WIDE, NARROW, ROUNDED = Submodel((8,)), Submodel((4,)), Submodel((8,), precision="int4")
 N = BLOCK_TOKENS
 
 Place = tuple[tuple[int, Submodel], ...]
@@ -124,20 +125,22 @@ def test_a_prompt_seen_before_is_held_again_but_for_its_last_token() -> None:
     assert cache.blocks.table(3)[:2] == cache.blocks.table(1)[:2]
 
 
-def test_another_width_shares_nothing() -> None:
+@pytest.mark.parametrize("other", [NARROW, ROUNDED], ids=["width", "precision"])
+def test_another_width_or_precision_shares_nothing(other: Submodel) -> None:
     cache = Cache(Blocks(8))
     cache.open(1, [5] * 20, WIDE)
     cache.write(1, 20, WIDE)
-    cache.open(2, [5] * 20, NARROW)
+    cache.open(2, [5] * 20, other)
     assert cache.reused[2] == 0
 
 
-def test_what_two_widths_wrote_is_not_shared_and_nothing_after_it() -> None:
+@pytest.mark.parametrize("other", [NARROW, ROUNDED], ids=["width", "precision"])
+def test_what_two_wrote_is_not_shared_and_nothing_after_it(other: Submodel) -> None:
     cache = Cache(Blocks(16))
     prompt = [5] * (4 * N)
     cache.open(1, prompt)
     cache.write(1, N)
-    cache.write(1, 3, NARROW)
+    cache.write(1, 3, other)
     cache.write(1, 3 * N)  # wide again: the third block is all wide, but it looks at the second
     cache.close(1)
     cache.open(2, prompt)

@@ -13,7 +13,9 @@ from serve.http.api import create_app
 from serve.http.keys import Keys
 from serve.http.playground import playground_router
 from serve.http.service import Service
-from tests.serve.http.toy_playground import PIECES, STEP_MS, Script, Stage, last, piece, refusal, serving, toy_app
+from serve.policies.menu import menu_of_granularities
+from tests.serve.http.toy_playground import LOSS, PIECES, STEP_MS, Script, Stage, last, piece, refusal, serving, toy_app
+from tests.serve.models import CONFIG
 
 
 @pytest.fixture(scope="module")
@@ -392,7 +394,9 @@ def options(costs: dict[str, float]) -> list[dict[str, Any]]:
     """Submodels by name, widest first, whose loss falls as they cost more."""
     shared = {"decoder_params": 1000, "relative_size": 0.5, "elastic": True}
     return [
-        {"name": name, "loss": 4 - cost / 10, "predicted_ttft_ms": cost, "predicted_tpot_ms": cost, **shared}
+        {"name": name, "precision": name.partition("@")[2] or "float32", **shared}
+        | dict.fromkeys(("loss", "likely_loss"), 4 - cost / 10)
+        | dict.fromkeys(("predicted_ttft_ms", "predicted_tpot_ms"), cost)
         for name, cost in costs.items()
     ]
 
@@ -411,14 +415,17 @@ OVERLAPS = """(selector) => {
         {"XL": 2.0, "L": 1.9999, "M": 1.9998, "S": 1.9997},
         {"XL": 2.0, **{f"0.{share}": 1 + share / 100 for share in range(99, 9, -3)}, "S": 1.1},
         {"XL": 40.0, "L": 1.02, "M": 1.01, "S": 1.0},
+        {"XL@int8": 2.0, "XL@int4": 1.3, "L@int8": 1.5, "L@int4": 1.1, "M@int8": 1.2, "M@int4": 0.9, "S@int8": 1.0}
+        | {"S@int4": 0.8},
     ],
-    ids=["close", "equal", "many", "far"],
+    ids=["close", "equal", "many", "far", "precisions"],
 )
 @pytest.mark.parametrize("width", [390, 1400])
 def test_every_granularity_has_its_name_where_no_other_is(page: Page, costs: dict[str, float], width: int) -> None:
     page.set_viewport_size({"width": width, "height": 900})
     served_with(page, options=options(costs))
-    trained = {name for name in costs if name.isalpha()}
+    marks = str.maketrans({"8": "₈", "4": "₄"})
+    trained = {name.replace("@int", "").translate(marks) for name in costs if name[0].isalpha()}
     for place in ("#marks b", "#frontier .name"):
         names = page.locator(place).all_text_contents()
         assert trained <= set(names), place
@@ -581,6 +588,29 @@ def test_nothing_sticks_out_on_a_narrow_screen(page: Page, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 800})
     send(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_each_precision_is_a_group_of_names_and_a_mark_on_the_chart(browser: Browser, stage: Stage) -> None:
+    losses = LOSS | {f"{name}@int8": loss + 0.002 for name, loss in LOSS.items()} | {"XL@int4": 3.15, "S@int4": 3.46}
+    menu = menu_of_granularities(CONFIG, losses, precisions=("int8", "int4"))
+    with serving(toy_app(stage, menu)) as url:
+        page = browser.new_page(viewport={"width": 360, "height": 800})
+        page.goto(url)
+        expect(page.locator("#model option")).to_have_count(9)
+        groups = page.locator("#model optgroup").evaluate_all(
+            "groups => groups.map((group) => [group.label, [...group.children].map((each) => each.value)])"
+        )
+        assert groups == [[at, [f"toy:{name}@{at}" for name in LOSS]] for at in ("int8", "int4")]
+        assert page.locator("#model option").first.text_content() == "toy (the budget chooses)"
+        assert page.get_by_label("Precisions").text_content() == "₈ int8, ₄ int4"
+        assert page.locator("#frontier .point").count() == 8
+        unmeasured = page.locator("#frontier .point.unmeasured")
+        assert {each.get_attribute("data-submodel") for each in unmeasured.all()} == {"M@int4", "L@int4"}
+        assert {"XL₈", "S₈"} <= set(page.locator("#frontier .name").all_text_contents())
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        page.get_by_role("combobox", name="Model").select_option("toy:S@int4")
+        expect_ring(page, "#preview", "S@int4")
+        page.close()
 
 
 # The real endpoint

@@ -91,14 +91,15 @@ class Stage:
     url: str = ""
 
 
-def toy_app(stage: Stage) -> FastAPI:
-    app = FastAPI()
-    app.include_router(playground_router(ToyService()))
+def toy_app(stage: Stage, menu: Menu | None = None) -> FastAPI:
+    app, engine = FastAPI(), ToyEngine() if menu is None else ToyEngine(menu)
+    app.include_router(playground_router(ToyService(engine=engine)))
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        options = {"toy": "XL", **{f"toy:{name}": name for name in LOSS}}
-        return {"data": [{"id": name, "lts": {"submodel": submodel}} for name, submodel in options.items()]}
+        options = {"toy": engine.menu.universal, **{f"toy:{name}": each for name, each in engine.menu.named.items()}}
+        told = {name: {"submodel": each.name, **each.submodel.fields()} for name, each in options.items()}
+        return {"data": [{"id": name, "lts": lts} for name, lts in told.items()]}
 
     @app.post("/v1/chat/completions")
     @app.post("/v1/completions")
