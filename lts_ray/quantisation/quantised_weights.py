@@ -28,6 +28,11 @@ def matrices_of(model: MatFormer) -> dict[str, nn.Parameter]:
     }
 
 
+def form_of(name: str, precision: str) -> str:
+    """int8 or int4: what a matrix is in where the model is in `precision`, which is one of both."""
+    return "int8" if name in FINE else precision
+
+
 def rounded_weights(model: MatFormer) -> dict[str, QuantisedMatrix]:
     return {name: round_to_nearest(matrix) for name, matrix in matrices_of(model).items()}
 
@@ -39,7 +44,7 @@ def at_precision(model: MatFormer, precision: str, quantised: QuantisedWeights |
     with torch.no_grad():
         for name, matrix in matrices_of(changed).items():
             if precision in QUANTISED:
-                matrix.copy_(weights[name].weights("int8" if name in FINE else precision))
+                matrix.copy_(weights[name].weights(form_of(name, precision)))
             elif precision == "bfloat16":
                 matrix.copy_(matrix.to(torch.bfloat16))
     return changed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,16 +93,28 @@ def test_a_submodel_in_16_bits_is_a_plain_checkpoint(model_dir: Path, universal:
     torch.testing.assert_close(theirs.get_input_embeddings().weight, expected, atol=0, rtol=0)
 
 
-def test_the_folder_is_served_evaluated_generated_from_and_extracted_from_again(
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_the_folder_is_served_as_the_universal_model_is_at_that_precision(
+    precision: str, model_dir: Path, universal: MatFormer, tokens: torch.Tensor, tmp_path: Path
+) -> None:
+    """To the last bit: what the runtime packs is the same."""
+    extract_checkpoint(model_dir, f"XL@{precision}", tmp_path / "small")
+    small = load_universal(tmp_path / "small")
+    runtime = build_runtime(small.model, n_blocks=4, threads=1, quantised=small.quantised)
+    assert runtime.precisions == (precision,)
+    whole = build_runtime(universal, n_blocks=4, threads=1, precisions=("int8", "int4"))
+    asked = Segment(
+        tokens=tokens[0].tolist(), start=0, blocks=(0, 1), submodel=small.model.config.universal, wants_logits=True
+    )
+    expected = whole.run([replace(asked, submodel=universal.config.submodel(f"XL@{precision}"))])
+    assert torch.equal(runtime.run([asked]), expected)
+
+
+def test_the_folder_is_evaluated_generated_from_and_extracted_from_again(
     model_dir: Path, universal: MatFormer, tokens: torch.Tensor, tmp_path: Path
 ) -> None:
     extract_checkpoint(model_dir, "XL@int8", tmp_path / "small")
-    checkpoint, rounded = load_universal(tmp_path / "small"), at_precision(universal, "int8")
-    runtime = build_runtime(checkpoint.model, n_blocks=4, threads=1, quantised=checkpoint.quantised)
-    assert runtime.precisions == ("int8",)
-    chosen, prompt = checkpoint.model.config.universal, tokens[0].tolist()
-    segment = Segment(tokens=prompt, start=0, blocks=(0, 1), submodel=chosen, wants_logits=True)
-    torch.testing.assert_close(runtime.run([segment])[0], logits_of(rounded, tokens)[0, -1], atol=1e-2, rtol=1e-2)
+    small, rounded = load_universal(tmp_path / "small").model, at_precision(universal, "int8")
     text = tmp_path / "text.txt"
     text.write_text("peace and war of the nation " * 20)
     (found,) = evaluate(tmp_path / "small", ["XL"], text=str(text), length=16)
@@ -109,8 +122,9 @@ def test_the_folder_is_served_evaluated_generated_from_and_extracted_from_again(
     (again,) = evaluate(tmp_path / "again", ["XL"], text=str(text), length=16)
     assert found.loss == pytest.approx(again.loss)
     assert read_universal(tmp_path / "again")[0].precisions == ("int8", "int4")
-    continued = generate(rounded, prompt, submodel=chosen, max_tokens=4)
-    assert list(generate(checkpoint.model, prompt, submodel=chosen, max_tokens=4)) == list(continued)
+    asked: dict[str, Any] = {"submodel": small.config.universal, "max_tokens": 4}
+    prompt = tokens[0].tolist()
+    assert list(generate(small, prompt, **asked)) == list(generate(rounded, prompt, **asked))
 
 
 def test_what_a_folder_cannot_run_in_is_refused(model_dir: Path, tmp_path: Path) -> None:

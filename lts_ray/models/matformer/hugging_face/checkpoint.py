@@ -47,7 +47,7 @@ from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
 from lts_ray.models.universal_model import UniversalModel
 from lts_ray.precision import PRECISIONS, QUANTISED
-from lts_ray.quantisation.quantised_weights import QuantisedWeights
+from lts_ray.quantisation.quantised_weights import QuantisedWeights, form_of
 
 Model_co = TypeVar("Model_co", bound=UniversalModel, covariant=True)
 SCHEMA = 1
@@ -114,7 +114,7 @@ def load_checkpoint(folder: Path, *, dtype: torch.dtype = torch.float32, device:
     if stored:
         planes = {name: tensors.pop(name) for name in list(tensors) if name.endswith((".codes", ".scales"))}
         quantised = from_planes(folder, model, planes, stored)
-        tensors |= {name: matrix.weights(stored) for name, matrix in quantised.items()}
+        tensors |= {name: matrix.weights(form_of(name, stored)) for name, matrix in quantised.items()}
     check_fit(folder, model, tensors)
     model = model.to_empty(device=device)
     model.load_state_dict(tensors)

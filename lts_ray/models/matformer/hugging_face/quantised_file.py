@@ -22,7 +22,7 @@ from lts_ray.models.checkpoint_folder import check_same, save_tensors
 from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.models.prefix import prefix
 from lts_ray.quantisation.quantised_matrix import GROUP, QuantisedMatrix
-from lts_ray.quantisation.quantised_weights import QuantisedWeights, matrices_of
+from lts_ray.quantisation.quantised_weights import QuantisedWeights, form_of, matrices_of
 
 QUANTISED_FILE = "quantised.safetensors"
 SCHEMA = "1"
@@ -56,7 +56,7 @@ def to_planes(quantised: QuantisedWeights, precision: str = "int8") -> dict[str,
     """precision: int4 keeps no more than that, two codes a byte."""
     planes = {}
     for name, matrix in quantised.items():
-        planes[f"{name}.codes"] = matrix.codes if precision == "int8" else _packed(matrix.codes)
+        planes[f"{name}.codes"] = matrix.codes if form_of(name, precision) == "int8" else _packed(matrix.codes)
         planes[f"{name}.scales"] = matrix.scales
     return planes
 
@@ -68,12 +68,13 @@ def from_planes(
     matrices, expected, quantised = matrices_of(model), {}, {}
     for name, matrix in matrices.items():
         n_out, n_in = matrix.shape
-        expected[f"{name}.codes"] = (torch.uint8, (n_out, n_in if precision == "int8" else -(-n_in // 2)))
+        columns = n_in if form_of(name, precision) == "int8" else -(-n_in // 2)
+        expected[f"{name}.codes"] = (torch.uint8, (n_out, columns))
         expected[f"{name}.scales"] = (torch.float16, (n_out, -(-n_in // GROUP)))
     check_same(path, expected, {name: (plane.dtype, tuple(plane.shape)) for name, plane in planes.items()})
     for name, matrix in matrices.items():
         codes = planes[f"{name}.codes"]
-        codes = codes if precision == "int8" else _unpacked(codes, matrix.shape[1])
+        codes = codes if form_of(name, precision) == "int8" else _unpacked(codes, matrix.shape[1])
         quantised[name] = QuantisedMatrix(codes, planes[f"{name}.scales"])
     return quantised
 
