@@ -22,7 +22,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from operator import attrgetter
 
@@ -168,6 +168,14 @@ class StepCosts:
         vars(costs).update(vars(self), slowdown=slowdown, prompt_slowdown=prompt_slowdown, overhead_ms=overhead_ms)
         return costs
 
+    def of_planes(self, planes: int) -> StepCosts:
+        """The same node to rows that read these planes and no others, as if they were one."""
+        base, neuron, head = _as_one(self.curves, self.once, planes)
+        costs = object.__new__(StepCosts)
+        vars(costs).update(vars(self), base=base, neuron=neuron, head=head, beside=(), once=0.0)
+        vars(costs).update(curves=((planes, base, neuron, head),), planes=planes)
+        return costs
+
     def scaled(self, factor: float) -> StepCosts:
         """The same node, slower by `factor` in everything."""
         return replace(self, slowdown=factor * self.slowdown, overhead_ms=factor * self.overhead_ms)
@@ -180,6 +188,13 @@ class StepCosts:
         low, high = self.grid[right - 1], self.grid[right]
         share = (rows - low) / (high - low)
         return values[right - 1] + share * (values[right] - values[right - 1])
+
+
+@lru_cache(maxsize=256)
+def _as_one(curves: tuple[PlaneCurves, ...], once: float, planes: int) -> tuple[Curve, Curve, Curve]:
+    read = [columns for bit, *columns in curves if bit & planes]
+    base, neuron, head = [tuple(map(sum, zip(*column, strict=True))) for column in zip(*read, strict=True)]
+    return tuple([value + once for value in base]), neuron, head
 
 
 def _bit(plane: str) -> int:

@@ -56,7 +56,7 @@ def on_admission(
     """
     if foresees(policy):
         return policy.foresee(situation, menu, costs)[1]
-    widths = {job.id: options.get(job.id, job.option or menu.universal).neurons for job in situation.jobs}
+    widths = {job.id: options.get(job.id, job.option or menu.universal).shape for job in situation.jobs}
     order = [job.id for job in situation.waiting]
     return forecast(situation, order=order, widths=widths, caps=[0], costs=costs)
 
@@ -70,8 +70,8 @@ def smallest_feasible_budget_ms(
     """
     joined = replace(situation, waiting=(*situation.waiting, job))
     plan = copy(policy).plan(joined, menu, costs)
-    fixed = {other.id: plan.options[other.id].neurons for other in joined.jobs if not other.elastic}
-    narrow = forecast(joined, order=plan.order, widths=fixed, caps=[menu.narrowest.neurons], costs=costs)
+    fixed = {other.id: plan.options[other.id].shape for other in joined.jobs if not other.elastic}
+    narrow = forecast(joined, order=plan.order, widths=fixed, caps=[menu.narrowest.shape], costs=costs)
     bounds = _bounds(job, narrow.timing(job.id), situation.deviation)
     for _ in range(MAX_ROUNDS):
         budget = Budget(**{f"{kind}_ms": limit for kind, limit in bounds.items()})
@@ -89,8 +89,11 @@ def drain_s(situation: Situation, costs: StepCosts) -> int:
     alone = replace(situation, waiting=())
     if not alone.running:
         return 1
-    widths = {job.id: job.option.neurons for job in alone.running if job.option is not None}
-    predicted = forecast(alone, order=(), widths=widths, caps=[max(widths.values(), default=0)], costs=costs)
+    options = {job.id: job.option for job in alone.running if job.option is not None}
+    widths = {id: option.shape for id, option in options.items()}
+    widest = max(options.values(), key=lambda option: costs.quiet_ms([option.group(1, 0, 1)]), default=None)
+    cap = 0 if widest is None else widest.shape
+    predicted = forecast(alone, order=(), widths=widths, caps=[cap], costs=costs)
     return max(1, ceil((float(predicted.last_ms.max()) - situation.now_ms) / 1e3))
 
 
@@ -101,7 +104,7 @@ def _foresee(policy: Policy, situation: Situation, menu: Menu, costs: StepCosts)
     if foresees(policy):
         return policy.foresee(situation, menu, costs)
     plan = copy(policy).plan(situation, menu, costs)
-    widths = {job.id: plan.options[job.id].neurons for job in situation.jobs}
+    widths = {job.id: plan.options[job.id].shape for job in situation.jobs}
     return plan, forecast(situation, order=plan.order, widths=widths, caps=[0], costs=costs)
 
 

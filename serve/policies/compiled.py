@@ -7,6 +7,6 @@ try:
 except ImportError:
     _decision = None  # type: ignore[assignment]
 
-VERSION = 2
+VERSION = 3
 """Of what it is called with, and of Request.terms."""
 decision = _decision if getattr(_decision, "VERSION", None) == VERSION else None

@@ -196,15 +196,16 @@ class DeadlinePolicy:
     ) -> tuple[Holding, Forecast, Array]:
         """Which rows to hold back and how rarely they run, the forecast, and the odds under each cap: [caps, jobs]."""
         jobs = situation.jobs
-        widths = {job.id: own_option(job, menu).neurons for job in jobs if not job.elastic}
-        caps = [option.neurons for option in menu.elastic[slice(*self.span)]]
+        widths = {job.id: own_option(job, menu).shape for job in jobs if not job.elastic}
+        caps = [option.shape for option in menu.elastic[slice(*self.span)]]
 
         def expect(holding: Holding) -> tuple[Holding, Forecast, Array]:
             predicted = forecast(situation, order=order, widths=widths, caps=caps, costs=costs, holding=holding)
             return holding, predicted, predicted.odds(situation.deviation, hopeless=self.thresholds.hopeless)
 
         best = expect(NONE_HELD)
-        wide = [job for job in situation.running if not job.bounded and widths[job.id] > menu.narrowest.neurons]
+        unbounded = [job for job in situation.running if not job.bounded]
+        wide = [job for job in unbounded if own_option(job, menu).exceeds(menu.narrowest)]
         ids = frozenset(job.id for job in wide if job.decodes)
         if not ids or len(ids) == len(situation.running):
             return best
@@ -222,15 +223,16 @@ class DeadlinePolicy:
         self, cap: Option, running: Sequence[Job], situation: Situation, menu: Menu, costs: StepCosts
     ) -> Option:
         """The widest option for elastic rows that decode, at which the step takes hardly longer than at the cap."""
-        fixed = [_group(job, menu, situation.capacity.chunk_tokens) for job in running if not job.elastic]
-        if all(group.neurons <= cap.neurons for group in fixed):
+        fixed_jobs = [job for job in running if not job.elastic]
+        if not any(own_option(job, menu).exceeds(cap) for job in fixed_jobs):
             return cap
+        fixed = [_group(job, menu, situation.capacity.chunk_tokens) for job in fixed_jobs]
         rows = sum(job.elastic and job.decodes for job in running)
         if rows == 0:
             return cap
-        limit = costs.step_ms([*fixed, Group(cap.neurons, rows, 0, rows)]) * (1 + self.thresholds.free)
+        limit = costs.step_ms([*fixed, cap.group(rows, 0, rows)]) * (1 + self.thresholds.free)
         for option in menu.elastic:
-            if costs.step_ms([*fixed, Group(option.neurons, rows, 0, rows)]) <= limit:
+            if costs.step_ms([*fixed, option.group(rows, 0, rows)]) <= limit:
                 return option
         return cap
 
@@ -260,7 +262,7 @@ def _wait(last: _Decision | None) -> int:
 def _group(job: Job, menu: Menu, chunk_tokens: int) -> Group:
     """What a job that is not elastic adds to the next step, but for the tokens that it looks at."""
     rows = min(job.pending, chunk_tokens)
-    return Group(own_option(job, menu).neurons, rows, 0, int(rows == job.pending))
+    return own_option(job, menu).group(rows, 0, int(rows == job.pending))
 
 
 def _plan(decision: _Decision, situation: Situation, menu: Menu, until_ms: float = -inf) -> Plan:
@@ -285,7 +287,7 @@ def _options(decision: _Decision, decoding: Option, situation: Situation, menu: 
     for job in situation.jobs:
         if not job.elastic:
             options[job.id] = own_option(job, menu)
-        elif job.id in decision.late and not (job.decodes and decoding.neurons > decision.cap.neurons):
+        elif job.id in decision.late and not (job.decodes and decoding is not decision.cap):
             options[job.id] = menu.narrowest
         else:
             options[job.id] = decoding if job.decodes else decision.cap

@@ -15,8 +15,8 @@
 #define KINDS 3    /* of bounds: ttft, tpot, e2e */
 
 static PyObject *s_id, *s_request, *s_arrived_ms, *s_cached, *s_produced, *s_first_ms, *s_terms, *s_pinned;
-static PyObject *s_slots, *s_chunk_tokens, *s_neurons, *s_universal, *s_elastic;
-static PyObject *s_grid, *s_base, *s_neuron, *s_head, *s_attended, *s_prompt_attended, *s_slowdown;
+static PyObject *s_slots, *s_chunk_tokens, *s_shape, *s_universal, *s_elastic;
+static PyObject *s_grid, *s_curves, *s_once, *s_attended, *s_prompt_attended, *s_slowdown;
 static PyObject *s_prompt_slowdown, *s_overhead_ms, *s_horizons_ms, *s_likely, *s_safe;
 static PyObject *s_hopeless, *s_worth, *s_worth_most, *s_hold_worth, *s_hold_every, *s_free, *s_unbudgeted_ms, *s_late_ms;
 
@@ -90,18 +90,57 @@ static Py_ssize_t numbers_of(PyObject *object, PyObject *name, arena *a, double 
     return count;
 }
 
+/* Neurons and planes of a submodel, in one number: Option.shape. Of one precision, the first, it is the neurons. */
+#define NEURONS 1099511627776.0 /* 2 to the power of menu.py's SHAPE_BITS */
+
+static double neurons_of(double shape) { return shape - NEURONS * (double)(int64_t)(shape / NEURONS); }
+
+static int planes_of(double shape) { return (int)(shape / NEURONS) ^ 1; }
+
+/* Whether a step of rows with the second shape costs more with one of the first. */
+static int exceeds(double shape, double other) {
+    return neurons_of(shape) > neurons_of(other) || (planes_of(shape) & ~planes_of(other));
+}
+
 /* What steps cost: lts_ray/runtime/step_costs.py. */
+#define MOST_PLANES 4
+
 typedef struct costs {
-    Py_ssize_t points;
-    double *grid, *base, *neuron, *head;
-    double attended, prompt_attended, slowdown, prompt_slowdown, overhead_ms;
+    Py_ssize_t points, n_planes;
+    double *grid, *base, *neuron, *head; /* of the first plane */
+    struct plane {
+        int bit;
+        double *base, *neuron, *head;
+    } planes[MOST_PLANES];
+    double once, attended, prompt_attended, slowdown, prompt_slowdown, overhead_ms;
 } costs;
 
 static int read_costs(PyObject *object, arena *a, costs *c) {
     if ((c->points = numbers_of(object, s_grid, a, &c->grid)) < 1) return -1;
-    if (numbers_of(object, s_base, a, &c->base) != c->points) return -1;
-    if (numbers_of(object, s_neuron, a, &c->neuron) != c->points) return -1;
-    if (numbers_of(object, s_head, a, &c->head) != c->points) return -1;
+    PyObject *curves = PyObject_GetAttr(object, s_curves);
+    c->n_planes = curves && PyTuple_Check(curves) ? PyTuple_GET_SIZE(curves) : 0;
+    int failed = c->n_planes < 1 || c->n_planes > MOST_PLANES;
+    for (Py_ssize_t i = 0; i < c->n_planes && !failed; i++) {
+        PyObject *each = PyTuple_GET_ITEM(curves, i);
+        struct plane *p = &c->planes[i];
+        if (!PyTuple_Check(each) || PyTuple_GET_SIZE(each) != 4) {
+            failed = 1;
+            break;
+        }
+        p->bit = (int)PyLong_AsLong(PyTuple_GET_ITEM(each, 0));
+        failed = numbers(PyTuple_GET_ITEM(each, 1), a, &p->base) != c->points ||
+                 numbers(PyTuple_GET_ITEM(each, 2), a, &p->neuron) != c->points ||
+                 numbers(PyTuple_GET_ITEM(each, 3), a, &p->head) != c->points;
+    }
+    Py_XDECREF(curves);
+    if (failed) {
+        if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "step costs have one to four planes");
+        return -1;
+    }
+    c->base = c->planes[0].base;
+    c->neuron = c->planes[0].neuron;
+    c->head = c->planes[0].head;
+    if (number(object, s_once, &c->once)) return -1;
     if (number(object, s_attended, &c->attended) || number(object, s_prompt_attended, &c->prompt_attended)) return -1;
     if (isnan(c->prompt_attended)) c->prompt_attended = c->attended;
     return number(object, s_slowdown, &c->slowdown) || number(object, s_prompt_slowdown, &c->prompt_slowdown) ||
@@ -117,6 +156,53 @@ static double at(const costs *c, const double *values, int64_t rows) {
     while (right < c->points - 1 && c->grid[right] <= rows) right++;
     const double low = c->grid[right - 1], share = (rows - low) / (c->grid[right] - low);
     return values[right - 1] + share * (values[right] - values[right - 1]);
+}
+
+/* Rows of a step that share a shape. */
+typedef struct group {
+    double neurons;
+    int planes;
+    int64_t rows, logits;
+} group;
+
+static group group_of(double shape, int64_t rows, int64_t logits) {
+    return (group){neurons_of(shape), planes_of(shape), rows, logits};
+}
+
+/* The narrower one first. */
+static int is_before(double shape, double other) {
+    const double neurons = neurons_of(shape), others = neurons_of(other);
+    return neurons < others || (neurons == others && shape < other);
+}
+
+/* What the planes of a step cost, of n groups, the widest last, and of `own`: StepCosts.quiet_ms. */
+static double planes_ms(const costs *c, const group *groups, Py_ssize_t n, const group *own) {
+    double quiet = c->once;
+    for (Py_ssize_t i = 0; i < c->n_planes; i++) {
+        const struct plane *p = &c->planes[i];
+        const int all = c->n_planes == 1 ? -1 : p->bit, reads = (own->planes & all) != 0;
+        int64_t left = reads ? own->rows : 0, logits = reads ? own->logits : 0;
+        for (Py_ssize_t k = 0; k < n; k++)
+            if (groups[k].planes & all) {
+                left += groups[k].rows;
+                logits += groups[k].logits;
+            }
+        double sum = at(c, p->base, left) + at(c, p->head, logits), below = 0;
+        int taken = !reads;
+        for (Py_ssize_t k = 0; k < n || !taken;) {
+            const int is_own = !taken && (k == n || own->neurons < groups[k].neurons);
+            const group *next = is_own ? own : &groups[k++];
+            taken |= is_own;
+            if (!(next->planes & all)) continue;
+            if (next->neurons > below) {
+                sum += (next->neurons - below) * at(c, p->neuron, left);
+                below = next->neurons;
+            }
+            left -= next->rows;
+        }
+        quiet += sum;
+    }
+    return quiet;
 }
 
 /* How far time strays: deviation.py. A row for each kind of bound. */
@@ -178,8 +264,8 @@ typedef struct job {
     terms t;
     double arrived_ms, first_ms; /* NaN before the first token */
     int64_t cached, produced, pending, left;
-    int bounded, elastic, decodes;
-    double own; /* neurons, unless it is elastic */
+    int bounded, elastic, decodes, apart; /* apart: it reads none of what a router prices */
+    double own; /* its shape, unless it is elastic */
 } job;
 
 static int read_job(PyObject *object, double universal, job *j) {
@@ -201,6 +287,7 @@ static int read_job(PyObject *object, double universal, job *j) {
     j->bounded = !(isnan(j->t.ttft_ms) && isnan(j->t.tpot_ms) && isnan(j->t.e2e_ms));
     j->elastic = j->bounded && j->t.pinned < 0;
     j->own = j->t.pinned < 0 ? universal : j->t.pinned;
+    j->apart = 0;
     return 0;
 }
 
@@ -243,13 +330,15 @@ typedef struct rollout {
     const costs *c;
     int64_t slots, chunk;
     Py_ssize_t n, n_caps, n_fixed; /* jobs; caps; widths that are fixed */
-    const double *caps;
-    double *fixed;         /* growing */
+    const double *caps;    /* shapes; so are widths */
+    group *fixed;          /* growing; their rows are those of the step that is being put together */
+    double *shapes;        /* theirs */
+    group *capped;         /* [caps] */
     double *shared;        /* [caps, n_fixed + 1]: how much of each band of neurons is below the cap */
     double now_ms, *time;  /* [caps] */
     double *first, *last;  /* [caps, n] */
     row *jobs;
-    int64_t *rows; /* [n_fixed + 1]: of the step that is being put together */
+    int64_t *rows, *asking; /* [n_fixed + 1]: of that step, and those of them that want logits */
     double *with, *alone;
     Py_ssize_t *prompts; /* in the order in which they are read */
     crew free, held;
@@ -302,13 +391,26 @@ static void note(rollout *r, int64_t steps, double attended, int64_t logits, dou
     int64_t total = 0;
     for (Py_ssize_t kind = 0; kind <= r->n_fixed; kind++) total += r->rows[kind];
     attended = steps * attended + (double)(logits * steps * (steps - 1) / 2);
+    const double looked_ms = c->attended * attended + c->prompt_attended * prompt_attended;
     const double slowdown = total > logits ? c->slowdown * c->prompt_slowdown : c->slowdown;
-    const double quiet = (at(c, c->base, total) + at(c, c->head, logits)) * steps + c->attended * attended +
-                         c->prompt_attended * prompt_attended;
+    if (c->n_planes > 1) {
+        for (Py_ssize_t kind = 0; kind < r->n_fixed; kind++) {
+            r->fixed[kind].rows = r->rows[kind];
+            r->fixed[kind].logits = r->asking[kind];
+        }
+        for (Py_ssize_t cap = 0; cap < r->n_caps; cap++) {
+            r->capped[cap].rows = r->rows[r->n_fixed];
+            r->capped[cap].logits = r->asking[r->n_fixed];
+            const double each = planes_ms(c, r->fixed, r->n_fixed, &r->capped[cap]);
+            r->time[cap] += slowdown * (each * steps + looked_ms) + c->overhead_ms * steps;
+        }
+        return;
+    }
+    const double quiet = (c->once + at(c, c->base, total) + at(c, c->head, logits)) * steps + looked_ms;
     const double others = slowdown * quiet + c->overhead_ms * steps, factor = slowdown * steps;
     if (!r->n_fixed) {
         const double each = at(c, c->neuron, total) * factor;
-        for (Py_ssize_t cap = 0; cap < r->n_caps; cap++) r->time[cap] += r->caps[cap] * each + others;
+        for (Py_ssize_t cap = 0; cap < r->n_caps; cap++) r->time[cap] += r->capped[cap].neurons * each + others;
         return;
     }
     int64_t reaching = 0;
@@ -323,7 +425,7 @@ static void note(rollout *r, int64_t steps, double attended, int64_t logits, dou
         const double *shared = r->shared + cap * (r->n_fixed + 1);
         double sum = shared[r->n_fixed] * r->with[r->n_fixed];
         for (Py_ssize_t band = 0; band < r->n_fixed; band++) {
-            const double width = r->fixed[band] - (band ? r->fixed[band - 1] : 0);
+            const double width = r->fixed[band].neurons - (band ? r->fixed[band - 1].neurons : 0);
             sum += shared[band] * r->with[band] + (width - shared[band]) * r->alone[band];
         }
         r->time[cap] += sum * factor + others;
@@ -332,7 +434,8 @@ static void note(rollout *r, int64_t steps, double attended, int64_t logits, dou
 
 /* Rows of these crews in `rows`; what they look at, themselves included, is returned. held: NULL for none. */
 static int64_t together(rollout *r, const crew *free, const crew *held, int64_t *size) {
-    for (Py_ssize_t kind = 0; kind <= r->n_fixed; kind++) r->rows[kind] = free->rows[kind] + (held ? held->rows[kind] : 0);
+    for (Py_ssize_t kind = 0; kind <= r->n_fixed; kind++)
+        r->asking[kind] = r->rows[kind] = free->rows[kind] + (held ? held->rows[kind] : 0);
     *size = free->size + (held ? held->size : 0);
     return free->context + (held ? held->context : 0) + *size;
 }
@@ -362,6 +465,7 @@ static Py_ssize_t read_prompts(rollout *r, Py_ssize_t *prompts, Py_ssize_t count
         attended += with_logits;
         prompt_attended += looked - with_logits;
         done += each->pending == 0;
+        r->asking[each->kind] += each->pending == 0;
         room -= taken;
     }
     note(r, 1, attended, decoding + done, prompt_attended);
@@ -421,16 +525,19 @@ static int make_crew(arena *a, crew *c, Py_ssize_t n, Py_ssize_t kinds) {
 static int foresee(arena *a, rollout *r, const job *jobs, Py_ssize_t begun, const double *widths, const char *held,
                    int64_t every, int64_t wait) {
     const Py_ssize_t n = r->n, n_caps = r->n_caps;
-    if (!(r->fixed = NEW(a, double, n)) || !(r->jobs = NEW(a, row, n)) || !(r->prompts = NEW(a, Py_ssize_t, n))) return -1;
+    if (!(r->fixed = NEW(a, group, n)) || !(r->capped = NEW(a, group, n_caps)) || !(r->shapes = NEW(a, double, n))) return -1;
+    if (!(r->jobs = NEW(a, row, n)) || !(r->prompts = NEW(a, Py_ssize_t, n))) return -1;
     r->n_fixed = 0;
     for (Py_ssize_t i = 0; i < n; i++) {
         Py_ssize_t place = r->n_fixed;
         if (widths[i] < 0) continue;
-        while (place && r->fixed[place - 1] > widths[i]) place--;
-        if (place && r->fixed[place - 1] == widths[i]) continue;
-        memmove(r->fixed + place + 1, r->fixed + place, sizeof(double) * (r->n_fixed++ - place));
-        r->fixed[place] = widths[i];
+        while (place && is_before(widths[i], r->shapes[place - 1])) place--;
+        if (place && r->shapes[place - 1] == widths[i]) continue;
+        memmove(r->shapes + place + 1, r->shapes + place, sizeof(double) * (r->n_fixed++ - place));
+        r->shapes[place] = widths[i];
     }
+    for (Py_ssize_t i = 0; i < r->n_fixed; i++) r->fixed[i] = group_of(r->shapes[i], 0, 0);
+    for (Py_ssize_t i = 0; i < n_caps; i++) r->capped[i] = group_of(r->caps[i], 0, 0);
     for (Py_ssize_t i = 0; i < n; i++) {
         row *each = &r->jobs[i];
         each->cached = jobs[i].cached;
@@ -439,19 +546,20 @@ static int foresee(arena *a, rollout *r, const job *jobs, Py_ssize_t begun, cons
         each->held = held && held[i];
         each->kind = (int)r->n_fixed;
         for (int kind = 0; widths[i] >= 0 && kind < r->n_fixed; kind++)
-            if (r->fixed[kind] == widths[i]) each->kind = kind;
+            if (r->shapes[kind] == widths[i]) each->kind = kind;
     }
     const Py_ssize_t kinds = r->n_fixed + 1;
     if (make_crew(a, &r->free, n, kinds) || make_crew(a, &r->held, n, kinds)) return -1;
-    if (!(r->rows = NEW(a, int64_t, kinds)) || !(r->with = NEW(a, double, kinds))) return -1;
+    if (!(r->rows = NEW(a, int64_t, kinds)) || !(r->asking = NEW(a, int64_t, kinds)) || !(r->with = NEW(a, double, kinds))) return -1;
     if (!(r->alone = NEW(a, double, kinds)) || !(r->shared = NEW(a, double, n_caps * kinds))) return -1;
     if (!(r->time = NEW(a, double, n_caps)) || !(r->first = NEW(a, double, n_caps * n))) return -1;
     if (!(r->last = NEW(a, double, n_caps * n))) return -1;
     for (Py_ssize_t cap = 0; cap < n_caps; cap++) {
         r->time[cap] = 0;
         for (Py_ssize_t band = 0; band < kinds; band++) {
-            const double below = band ? r->fixed[band - 1] : 0, above = band < r->n_fixed ? r->fixed[band] : NEVER;
-            r->shared[cap * kinds + band] = fmin(fmax(r->caps[cap], below), above) - below;
+            const double below = band ? r->fixed[band - 1].neurons : 0;
+            const double above = band < r->n_fixed ? r->fixed[band].neurons : NEVER;
+            r->shared[cap * kinds + band] = fmin(fmax(r->capped[cap].neurons, below), above) - below;
         }
     }
     for (Py_ssize_t i = 0; i < n_caps * n; i++) r->first[i] = r->last[i] = r->now_ms;
@@ -489,7 +597,7 @@ static PyObject *table(const double *values, Py_ssize_t count) {
 }
 
 /* forecast(running, waiting, now_ms, capacity, widths, caps, costs, held, every, wait) -> first, last
-   widths: a dict of neurons by id; held: a set of ids. The two: [caps, jobs], as bytes. */
+   widths: a dict of shapes by id; caps: shapes; held: a set of ids. The two: [caps, jobs], as bytes. */
 static PyObject *forecast(PyObject *module, PyObject *args) {
     PyObject *running, *waiting, *capacity, *widths_by_id, *caps, *costs_object, *held_ids, *result = NULL;
     arena a = {0};
@@ -576,35 +684,23 @@ static int expect(plan *p, const char *held, int64_t every, int64_t wait) {
     return 0;
 }
 
-/* The step of fixed rows, whose widths grow, and of `rows` at `neurons`. */
-static double step_ms(const costs *c, const double *widths, const int64_t *counts, Py_ssize_t n, int64_t total,
-                      int64_t logits, double neurons, int64_t rows, int64_t own_logits) {
-    double quiet = at(c, c->base, total + rows) + at(c, c->head, logits + own_logits), below = 0;
-    int64_t left = total + rows;
-    int taken = 0;
-    for (Py_ssize_t i = 0; i < n || !taken;) {
-        const int is_own = !taken && (i == n || neurons < widths[i]);
-        const double width = is_own ? neurons : widths[i];
-        if (width > below) {
-            quiet += (width - below) * at(c, c->neuron, left);
-            below = width;
-        }
-        if (is_own) {
-            left -= rows;
-            taken = 1;
-        } else
-            left -= counts[i++];
-    }
-    return c->slowdown * (total + rows > logits + own_logits ? quiet * c->prompt_slowdown : quiet) + c->overhead_ms;
+/* The step of n groups, the widest last, and of rows that have the shape: all of them want logits, or as many. */
+static double step_ms(const costs *c, const group *groups, Py_ssize_t n, double shape, int64_t rows, int64_t logits) {
+    const group own = group_of(shape, rows, logits);
+    int64_t silent = rows - logits;
+    for (Py_ssize_t i = 0; i < n; i++) silent += groups[i].rows - groups[i].logits;
+    const double quiet = planes_ms(c, groups, n, &own);
+    return c->slowdown * (silent > 0 ? quiet * c->prompt_slowdown : quiet) + c->overhead_ms;
 }
 
 /* As DeadlinePolicy._widened: an option by its place. without: of each job, whether it is left out; or NULL. */
 static Py_ssize_t widened(const plan *p, const costs *c, int64_t chunk, Py_ssize_t cap, const char *without,
                           const double *options, Py_ssize_t n_options, double free) {
-    double *widths = NEW(p->a, double, p->begun);
-    int64_t *counts = NEW(p->a, int64_t, p->begun), rows = 0, total = 0, logits = 0;
+    group *groups = NEW(p->a, group, p->begun);
+    int64_t rows = 0;
     Py_ssize_t n = 0;
-    if (!widths || !counts) return -1;
+    int beyond = 0;
+    if (!groups) return -1;
     for (Py_ssize_t i = 0; i < p->begun; i++) {
         const job *j = &p->jobs[i];
         if (without && without[i]) continue;
@@ -612,20 +708,17 @@ static Py_ssize_t widened(const plan *p, const costs *c, int64_t chunk, Py_ssize
             rows += j->decodes;
             continue;
         }
+        const int64_t taken = j->pending < chunk ? j->pending : chunk;
+        const group own = group_of(j->own, taken, taken == j->pending);
         Py_ssize_t place = n++;
-        for (; place && widths[place - 1] > j->own; place--) {
-            widths[place] = widths[place - 1];
-            counts[place] = counts[place - 1];
-        }
-        widths[place] = j->own;
-        counts[place] = j->pending < chunk ? j->pending : chunk;
-        total += counts[place];
-        logits += counts[place] == j->pending;
+        for (; place && groups[place - 1].neurons > own.neurons; place--) groups[place] = groups[place - 1];
+        groups[place] = own;
+        beyond |= exceeds(j->own, options[cap]);
     }
-    if (!rows || !n || widths[n - 1] <= options[cap]) return cap;
-    const double limit = step_ms(c, widths, counts, n, total, logits, options[cap], rows, rows) * (1 + free);
+    if (!rows || !beyond) return cap;
+    const double limit = step_ms(c, groups, n, options[cap], rows, rows) * (1 + free);
     for (Py_ssize_t wide = 0; wide < n_options; wide++)
-        if (step_ms(c, widths, counts, n, total, logits, options[wide], rows, rows) <= limit) return wide;
+        if (step_ms(c, groups, n, options[wide], rows, rows) <= limit) return wide;
     return cap;
 }
 
@@ -639,11 +732,11 @@ static PyObject *ids(const job *jobs, Py_ssize_t n, const char *marks) {
 
 static int read_menu(PyObject *menu, arena *a, double *universal, double **options, Py_ssize_t *n) {
     PyObject *elastic = PyObject_GetAttr(menu, s_elastic), *full = elastic ? PyObject_GetAttr(menu, s_universal) : NULL;
-    int failed = !full || !PyTuple_Check(elastic) || number(full, s_neurons, universal);
+    int failed = !full || !PyTuple_Check(elastic) || number(full, s_shape, universal);
     if (!failed) {
         *n = PyTuple_GET_SIZE(elastic);
         failed = !(*options = NEW(a, double, *n));
-        for (Py_ssize_t i = 0; !failed && i < *n; i++) failed = number(PyTuple_GET_ITEM(elastic, i), s_neurons, *options + i);
+        for (Py_ssize_t i = 0; !failed && i < *n; i++) failed = number(PyTuple_GET_ITEM(elastic, i), s_shape, *options + i);
     }
     Py_XDECREF(elastic);
     Py_XDECREF(full);
@@ -693,8 +786,8 @@ static PyObject *order(PyObject *module, PyObject *args) {
     if (!jobs || whole(capacity, s_slots, &slots) || whole(capacity, s_chunk_tokens, &chunk)) goto end;
     if (number(patience, s_unbudgeted_ms, &unbudgeted_ms) || number(patience, s_late_ms, &late_ms)) goto end;
     const Py_ssize_t begun = PyTuple_GET_SIZE(running), n = PyTuple_GET_SIZE(waiting);
-    const double narrowest = options[n_options - 1], step = step_ms(&c, NULL, NULL, 0, 0, 0, narrowest, slots, slots);
-    const double prompt = step_ms(&c, NULL, NULL, 0, 0, 0, narrowest, chunk, 1) / chunk;
+    const double narrowest = options[n_options - 1], step = step_ms(&c, NULL, 0, narrowest, slots, slots);
+    const double prompt = step_ms(&c, NULL, 0, narrowest, chunk, 1) / chunk;
     entry *entries = NEW(&a, entry, n);
     double *free = NEW(&a, double, slots + begun);
     if (!entries || !free) goto end;
@@ -797,7 +890,7 @@ static PyObject *decide(PyObject *module, PyObject *args) {
         fixed[i] = !j->elastic;
         bounded += j->bounded;
         n_elastic += j->elastic;
-        held[i] = i < begun && !j->bounded && j->decodes && j->own > options[n_options - 1];
+        held[i] = i < begun && !j->bounded && j->decodes && exceeds(j->own, options[n_options - 1]);
         n_held += held[i];
     }
     p.a = &a;
@@ -852,12 +945,11 @@ end:
    elastic jobs that decode. late: ids. */
 static PyObject *assign(PyObject *module, PyObject *args) {
     PyObject *running, *waiting, *menu, *cap, *decoding, *late, *options = NULL;
-    double capped, wide;
     arena a = {0};
     if (!PyArg_ParseTuple(args, "OOOOOO", &running, &waiting, &menu, &cap, &decoding, &late)) return NULL;
     PyObject *full = PyObject_GetAttr(menu, s_universal), *elastic = full ? PyObject_GetAttr(menu, s_elastic) : NULL;
     job *jobs = elastic && PyTuple_Check(elastic) ? read_jobs(running, waiting, 0, &a) : NULL;
-    if (jobs && !number(cap, s_neurons, &capped) && !number(decoding, s_neurons, &wide)) options = PyDict_New();
+    if (jobs) options = PyDict_New();
     const Py_ssize_t begun = options ? PyTuple_GET_SIZE(running) : 0, n = options ? begun + PyTuple_GET_SIZE(waiting) : 0;
     PyObject *narrowest = options ? PyTuple_GET_ITEM(elastic, PyTuple_GET_SIZE(elastic) - 1) : NULL;
     for (Py_ssize_t i = 0; options && i < n; i++) {
@@ -869,7 +961,7 @@ static PyObject *assign(PyObject *module, PyObject *args) {
             own = request ? PyObject_GetAttr(request, s_pinned) : NULL;
             Py_XDECREF(request);
             option = own == Py_None ? full : own;
-        } else if (!j->decodes || wide <= capped) {
+        } else if (!j->decodes || decoding == cap) {
             const int is_late = PySet_Contains(late, j->id);
             option = is_late < 0 ? NULL : is_late ? narrowest : option;
         }
@@ -901,9 +993,10 @@ typedef struct outlook {
     int64_t fixed_end, decoding, ahead;
     double fixed;
     int may_hold;
+    Py_ssize_t reading; /* of those that run, how many read what is priced */
 } outlook;
 
-static int counts(const outlook *o, const job *j) { return j->elastic || j->own >= o->widest; }
+static int counts(const outlook *o, const job *j) { return !j->apart && (j->elastic || j->own >= o->widest); }
 
 /* Whether its last token is its next bound. */
 static int is_due(const job *j) {
@@ -912,7 +1005,7 @@ static int is_due(const job *j) {
 
 static void look_ahead(outlook *o) {
     Py_ssize_t wide = 0;
-    o->decoding = o->ahead = o->fixed_end = 0;
+    o->decoding = o->ahead = o->fixed_end = o->reading = 0;
     o->fixed = 0;
     for (Py_ssize_t i = 0; i < o->n; i++) {
         const job *j = &o->jobs[i];
@@ -920,9 +1013,10 @@ static void look_ahead(outlook *o) {
             o->decoding++;
         else
             o->ahead += j->pending;
+        o->reading += !j->apart;
         if (j->elastic) continue;
-        wide += j->decodes && !j->bounded && j->own > o->narrowest;
-        if (j->own < o->widest) continue;
+        wide += j->decodes && !j->bounded && (j->apart || j->own > o->narrowest);
+        if (!counts(o, j)) continue;
         o->fixed = o->fixed && o->fixed < j->own ? o->fixed : j->own;
         o->fixed_end = o->fixed_end > j->left ? o->fixed_end : j->left;
     }
@@ -955,7 +1049,7 @@ static least least_of(const outlook *o, const terms *t, int64_t shared, double w
             const job *j = &o->jobs[i];
             if (j->left <= begin) continue;
             const int64_t stop = j->left < until ? j->left : until;
-            together += stop - begin;
+            together += (stop - begin) * !j->apart;
             as_wide += (stop - begin) * counts(o, j);
             attended += (stop - begin) * ((int64_t)j->t.prompt + j->produced + (begin + stop - 1) / 2.0);
         }
@@ -966,13 +1060,20 @@ static least least_of(const outlook *o, const terms *t, int64_t shared, double w
     const int64_t beside = last - decoding;
     const double last_slow = (pending < beside ? pending : beside) > 1 ? slowed : fmin(slow, slowed);
     const double looked = fmin(c->attended, c->prompt_attended) * pending * (length + shared) / 2;
-    double read = slowed * (pieces - 1) * o->read[o->chunk] + last_slow * (o->read[last] + o->head[decoding < o->chunk ? decoding + 1 : o->chunk]);
+    int64_t full = o->chunk, end = last, asking = decoding < o->chunk ? decoding + 1 : o->chunk;
+    if (o->reading < o->n && !alone && !waits) { /* how many of a piece's rows read what is priced is not known */
+        full = ahead || decoding > o->chunk ? 0 : o->chunk - decoding;
+        end = pending < last ? pending : last;
+        asking = 1;
+    }
+    double read = slowed * (pieces - 1) * o->read[full] + last_slow * (o->read[end] + o->head[asking]);
     read += fmin(slow, slowed) * looked + over * pieces;
     const double own_neuron = last_slow * o->read_neuron[pending < last ? pending : last];
     double read_neuron = own_neuron;
     if (counting == o->n) read_neuron = slowed * (pieces - 1) * o->read_neuron[o->chunk] + last_slow * o->read_neuron[last];
     if (waits) {
-        read += waits * (slow * between(o->decode, o->points, o->slots) + over);
+        const double busy = o->reading < o->slots && o->reading < o->n ? o->reading : o->slots;
+        read += waits * ((busy ? slow * between(o->decode, o->points, busy) : 0) + over);
         if (counting) read_neuron += waits * slow * between(o->decode_neuron, o->points, counting);
     }
     const double count = steps > 1 ? steps : 1, slots = o->slots;
@@ -1031,9 +1132,11 @@ static double admitted(const outlook *o, const least *l, double now_ms) {
     return most;
 }
 
-/* rank(request, running, waiting, now_ms, capacity, menu, costs, deviation, thresholds, prices, shared) -> state, value
+/* rank(request, running, waiting, now_ms, capacity, menu, costs, deviation, thresholds, prices, shared, planes, apart)
+   -> state, value
    Of budget_router.py's _best: 0 and the most neurons with which the budget is kept, 1 if it is where others are held,
-   2 and the share by which it is missed; without a budget 0 or 1 and when it ends. prices: of outlook.py, as bytes. */
+   2 and the share by which it is missed; without a budget 0 or 1 and when it ends. prices: of outlook.py, as bytes.
+   planes: that are priced, or 0 for all. apart: whether rows whose width may be chosen may read others. */
 static PyObject *rank(PyObject *module, PyObject *args) {
     PyObject *request, *running, *waiting, *capacity, *menu, *costs_object, *deviation_object, *thresholds;
     PyObject *packed = NULL, *result = NULL;
@@ -1041,15 +1144,16 @@ static PyObject *rank(PyObject *module, PyObject *args) {
     const char *prices[5];
     double now_ms, universal, *options, worth, worth_most, value;
     long long shared;
+    int planes, apart;
     arena a = {0};
     costs c;
     deviation d;
     terms t;
     outlook o = {.c = &c, .d = &d};
-    if (!PyArg_ParseTuple(args, "OOOdOOOOO(y#y#y#y#y#)L", &request, &running, &waiting, &now_ms, &capacity, &menu,
+    if (!PyArg_ParseTuple(args, "OOOdOOOOO(y#y#y#y#y#)Lip", &request, &running, &waiting, &now_ms, &capacity, &menu,
                           &costs_object, &deviation_object, &thresholds, &prices[0], &n_prices[0], &prices[1],
                           &n_prices[1], &prices[2], &n_prices[2], &prices[3], &n_prices[3], &prices[4], &n_prices[4],
-                          &shared))
+                          &shared, &planes, &apart))
         return NULL;
     if (read_menu(menu, &a, &universal, &options, &n_options) || read_costs(costs_object, &a, &c)) goto end;
     job *jobs = read_jobs(running, waiting, universal, &a);
@@ -1066,9 +1170,15 @@ static PyObject *rank(PyObject *module, PyObject *args) {
             d.likely[kind][i] = fmin(d.likely[kind][i], d.likely[kind][i - 1]);
             d.safe[kind][i] = fmin(d.safe[kind][i], d.safe[kind][i - 1]);
         }
+    if (t.pinned >= 0) t.pinned = neurons_of(t.pinned);
+    universal = neurons_of(universal);
     double bounded = 1;
     const Py_ssize_t all = PyTuple_GET_SIZE(running) + PyTuple_GET_SIZE(waiting);
-    for (Py_ssize_t i = 0; i < all; i++) bounded += jobs[i].bounded;
+    for (Py_ssize_t i = 0; i < all; i++) {
+        jobs[i].apart = planes && (jobs[i].elastic ? apart : (planes_of(jobs[i].own) & planes) != planes);
+        jobs[i].own = neurons_of(jobs[i].own);
+        bounded += jobs[i].bounded;
+    }
     o.jobs = jobs;
     o.n = PyTuple_GET_SIZE(running);
     o.decode = (const double *)prices[0];
@@ -1077,8 +1187,8 @@ static PyObject *rank(PyObject *module, PyObject *args) {
     o.read_neuron = (const double *)prices[3];
     o.head = (const double *)prices[4];
     o.points = o.slots + 1;
-    o.narrowest = options[n_options - 1];
-    o.widest = options[0];
+    o.narrowest = neurons_of(options[n_options - 1]);
+    o.widest = neurons_of(options[0]);
     o.given = fmin(worth * bounded, worth_most);
     look_ahead(&o);
     const int has_budget = !(isnan(t.ttft_ms) && isnan(t.tpot_ms) && isnan(t.e2e_ms));
@@ -1132,8 +1242,8 @@ PyMODINIT_FUNC PyInit__decision(void) {
     } names[] = {
         {&s_id, "id"}, {&s_request, "request"}, {&s_arrived_ms, "arrived_ms"}, {&s_cached, "cached"},
         {&s_produced, "produced"}, {&s_first_ms, "first_ms"}, {&s_terms, "terms"}, {&s_pinned, "pinned"}, {&s_slots, "slots"},
-        {&s_chunk_tokens, "chunk_tokens"}, {&s_neurons, "neurons"}, {&s_universal, "universal"},
-        {&s_elastic, "elastic"}, {&s_grid, "grid"}, {&s_base, "base"}, {&s_neuron, "neuron"}, {&s_head, "head"},
+        {&s_chunk_tokens, "chunk_tokens"}, {&s_shape, "shape"}, {&s_universal, "universal"},
+        {&s_elastic, "elastic"}, {&s_grid, "grid"}, {&s_curves, "curves"}, {&s_once, "once"},
         {&s_attended, "attended"}, {&s_prompt_attended, "prompt_attended"}, {&s_slowdown, "slowdown"},
         {&s_prompt_slowdown, "prompt_slowdown"}, {&s_overhead_ms, "overhead_ms"}, {&s_horizons_ms, "horizons_ms"},
         {&s_likely, "likely"}, {&s_safe, "safe"}, {&s_hopeless, "hopeless"}, {&s_worth, "worth"},
@@ -1143,6 +1253,6 @@ PyMODINIT_FUNC PyInit__decision(void) {
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
         if (!*names[i].at && !(*names[i].at = PyUnicode_InternFromString(names[i].name))) return NULL;
     PyObject *made = PyModule_Create(&module);
-    if (made && PyModule_AddIntConstant(made, "VERSION", 2)) Py_CLEAR(made);
+    if (made && PyModule_AddIntConstant(made, "VERSION", 3)) Py_CLEAR(made);
     return made;
 }

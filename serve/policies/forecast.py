@@ -19,7 +19,7 @@ from lts_ray.runtime.step_costs import StepCosts
 from serve.policies import compiled
 from serve.policies.budget import Kind, Timing
 from serve.policies.deviation import Deviation
-from serve.policies.menu import Menu
+from serve.policies.menu import Menu, neurons_of, planes_of
 from serve.policies.policy import Job, Plan, Policy, Situation
 from serve.policies.rollout import NONE_HELD, Holding, Rollout, RolloutRow
 
@@ -136,7 +136,7 @@ def forecast(
     costs: StepCosts,
     holding: Holding = NONE_HELD,
 ) -> Forecast:
-    """widths: neurons of the jobs whose width is fixed, by id; all others run at the cap. caps: neurons.
+    """widths: shapes of the jobs whose width is fixed, by id; all others run at the cap. caps: shapes, as Option's.
 
     order: ids of the waiting jobs, as in a Plan.
     """
@@ -149,8 +149,8 @@ def forecast(
             situation.running, waiting, now_ms, situation.capacity, dict(widths), caps, costs, held, every, wait
         )
         return Forecast(now_ms=now_ms, jobs=jobs, caps=len(caps), tables=tables)
-    fixed = sorted({widths[job.id] for job in jobs if job.id in widths})
-    kinds = {neurons: kind for kind, neurons in enumerate(fixed)}
+    fixed = sorted({widths[job.id] for job in jobs if job.id in widths}, key=neurons_of)
+    kinds = {shape: kind for kind, shape in enumerate(fixed)}
     rows = [RolloutRow(job, kinds.get(widths.get(job.id, -1), len(fixed)), job.id in holding.ids) for job in jobs]
     rollout = Rollout(kinds=len(fixed) + 1, capacity=situation.capacity)
     begun = len(situation.running)
@@ -158,7 +158,8 @@ def forecast(
     ends = np.zeros((len(caps), len(rollout.steps) + 1))
     if rollout.steps:
         most_rows = max(situation.capacity.chunk_tokens, situation.capacity.slots, begun) + 1
-        prices = _prices(rollout, fixed=fixed, caps=caps, costs=costs, most_rows=most_rows)
+        price = _prices_by_plane if costs.beside else _prices
+        prices = price(rollout, fixed=fixed, caps=caps, costs=costs, most_rows=most_rows)
         np.cumsum(prices, axis=1, out=ends[:, 1:])
     ends += now_ms
     first_ms = ends[:, [row.first for row in rows]]
@@ -171,15 +172,18 @@ def forecast(
 
 def _prices(rollout: Rollout, *, fixed: Sequence[int], caps: Sequence[int], costs: StepCosts, most_rows: int) -> Array:
     """[caps, stretches]: the time of each stretch's steps, as StepCosts.step_ms has it. most_rows: of a step."""
+    fixed, caps = list(map(neurons_of, fixed)), list(map(neurons_of, caps))
     base, neuron, head = curves(costs.grid, costs.base, costs.neuron, costs.head, most_rows=most_rows)
     prompt_ms = costs.attended if costs.prompt_attended is None else costs.prompt_attended
     per_neuron, factors, others = [], [], []  # of each stretch, in lists: most have few, and numpy is slow to begin
     for steps, rows, logits, attended, prompt_attended in zip(
         rollout.steps, rollout.rows, rollout.logits, rollout.attended, rollout.prompt_attended, strict=True
     ):
-        total = sum(rows)
-        slowdown = costs.slowdown * costs.prompt_slowdown if total > logits else costs.slowdown
-        quiet = (base[total] + head[logits]) * steps + costs.attended * attended + prompt_ms * prompt_attended
+        total, asking = sum(rows), sum(logits)
+        slowdown = costs.slowdown * costs.prompt_slowdown if total > asking else costs.slowdown
+        quiet = (
+            (costs.once + base[total] + head[asking]) * steps + costs.attended * attended + prompt_ms * prompt_attended
+        )
         per_neuron.append(neuron[total])
         factors.append(slowdown * steps)
         others.append(slowdown * quiet + costs.overhead_ms * steps)
@@ -195,6 +199,30 @@ def _prices(rollout: Rollout, *, fixed: Sequence[int], caps: Sequence[int], cost
     alone = np.where(above < NEVER, above - below - shared, 0.0)
     of_rows = np.array(neuron)
     return np.asarray((shared @ of_rows[reaching + kinds[-1]] + alone @ of_rows[reaching]) * factors + others)
+
+
+def _prices_by_plane(
+    rollout: Rollout, *, fixed: Sequence[int], caps: Sequence[int], costs: StepCosts, most_rows: int
+) -> Array:
+    """As `_prices`, of weights that are kept in several planes: each has the rows of those shapes that read it."""
+    steps, rows, logits = np.array(rollout.steps), np.array(rollout.rows).T, np.array(rollout.logits).T
+    quiet = np.full((len(caps), len(steps)), costs.once)
+    for bit, *columns in costs.curves:
+        base, neuron, head = map(np.array, curves(costs.grid, *columns, most_rows=most_rows))
+        for place, cap in enumerate(caps):
+            shapes = [*fixed, cap]
+            kinds = sorted(
+                [kind for kind, each in enumerate(shapes) if planes_of(each) & bit],
+                key=lambda kind: neurons_of(shapes[kind]),
+            )
+            if kinds:
+                reaching = np.cumsum(rows[kinds][::-1], axis=0)[::-1]  # [kinds, stretches]: rows at least as wide
+                bands = np.diff([0, *[neurons_of(shapes[kind]) for kind in kinds]])
+                quiet[place] += base[reaching[0]] + head[logits[kinds].sum(axis=0)] + bands @ neuron[reaching]
+    slowdown = costs.slowdown * np.where(rows.sum(axis=0) > logits.sum(axis=0), costs.prompt_slowdown, 1.0)
+    prompt_ms = costs.attended if costs.prompt_attended is None else costs.prompt_attended
+    looked_ms = costs.attended * np.array(rollout.attended) + prompt_ms * np.array(rollout.prompt_attended)
+    return np.asarray(slowdown * (quiet * steps + looked_ms) + costs.overhead_ms * steps)
 
 
 @lru_cache(maxsize=16)

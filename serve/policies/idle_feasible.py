@@ -39,7 +39,7 @@ class IdleFeasiblePolicy:
             alone,
             order=(job.id,),
             widths={},
-            caps=[option.neurons for option in menu.elastic],
+            caps=[option.shape for option in menu.elastic],
             costs=costs,
         )
         for cap, option in enumerate(menu.elastic):

@@ -63,10 +63,14 @@ class Option:
             untrained=untrained and _as_stored(submodel) != config.universal,
         )
 
-    @property
+    @cached_property
     def shape(self) -> int:
         """Neurons and planes in one number, as forecasts take them: the neurons alone in the first precision."""
         return (self.planes ^ STORED_PLANE) << SHAPE_BITS | self.neurons
+
+    def exceeds(self, other: Option) -> bool:
+        """Whether a step of the other's rows costs more with one of this one's."""
+        return self.neurons > other.neurons or bool(self.planes & ~other.planes)
 
     def group(self, rows: int, attended: int, logits: int) -> Group:
         return Group(self.neurons, rows, attended, logits, self.planes)
@@ -99,6 +103,20 @@ class Menu:
     @cached_property
     def untrained(self) -> frozenset[str]:
         return frozenset(name for name, option in self.named.items() if option.untrained)
+
+    @cached_property
+    def by_planes(self) -> Mapping[int, Menu]:
+        """The elastic options of each precision apart."""
+        planes = dict.fromkeys(option.planes for option in self.elastic)
+        return {
+            each: replace(self, elastic=tuple([option for option in self.elastic if option.planes == each]))
+            for each in planes
+        }
+
+    @cached_property
+    def by_width(self) -> Menu:
+        """The elastic options, those with most neurons first."""
+        return replace(self, elastic=tuple(sorted(self.elastic, key=lambda option: -option.neurons)))
 
     @property
     def narrowest(self) -> Option:
@@ -201,6 +219,14 @@ def _menu(
     named |= {option.name: option for option in options}
     trained = [option for option in candidates if not option.untrained]
     return Menu(universal=full, named=named, elastic=_worth_their_cost(trained or [full]))
+
+
+def neurons_of(shape: int) -> int:
+    return shape & ((1 << SHAPE_BITS) - 1)
+
+
+def planes_of(shape: int) -> int:
+    return shape >> SHAPE_BITS ^ STORED_PLANE
 
 
 def _named_at(name: str, precision: str) -> str:

@@ -57,7 +57,7 @@ class Request:
         """As decision.c reads what never changes."""
         budget = self.budget
         bounds = [nan if bound is None else bound for bound in (budget.ttft_ms, budget.tpot_ms, budget.e2e_ms)]
-        pinned = -1 if self.pinned is None else self.pinned.neurons
+        pinned = -1 if self.pinned is None else self.pinned.shape
         return pack("7d", len(self.prompt), self.max_tokens, *bounds, pinned, self.priority)
 
     @property

@@ -90,7 +90,7 @@ class Rollout:
     """
 
     kinds: int
-    """How many different widths there are."""
+    """How many different shapes there are."""
     capacity: Capacity
     steps: list[int] = field(default_factory=list)
     """How many the stretch has."""
@@ -100,8 +100,8 @@ class Rollout:
     """Tokens that rows with logits attend to, in all steps of the stretch together."""
     prompt_attended: list[float] = field(default_factory=list)
     """Tokens that all other rows attend to, in all steps of the stretch together."""
-    logits: list[int] = field(default_factory=list)
-    """Rows of one step that want logits."""
+    logits: list[list[int]] = field(default_factory=list)
+    """Rows of one step that want logits, by the kind of width."""
 
     def roll(self, running: Sequence[RolloutRow], waiting: Sequence[RolloutRow], holding: Holding) -> None:
         """Sets the rows' first and last."""
@@ -122,7 +122,7 @@ class Rollout:
             elif free.size or held.size:  # rows are held for the sake of others only
                 crew = free if free.size else held
                 steps = crew.until_end()
-                self._note(steps, *_together(crew, None))
+                self._note(steps, *_together(crew, None)[:2])
                 crew.advance(steps, len(self.steps))
                 wait = 0
             else:
@@ -131,6 +131,7 @@ class Rollout:
     def _prompts(self, prompts: list[RolloutRow], free: _Crew, held: _Crew | None) -> None:
         """One step with as much of the prompts as fits, from the first on; complete ones decode from then on."""
         rows, decoded, decoding = _together(free, held)
+        logits = rows.copy()
         room, done = max(1, self.capacity.chunk_tokens - decoding), 0
         attended, prompt_attended = float(decoded), 0.0
         for row in prompts:
@@ -143,10 +144,11 @@ class Rollout:
             attended += with_logits
             prompt_attended += looked - with_logits
             done += row.pending == 0
+            logits[row.kind] += row.pending == 0
             room -= taken
             if not room:
                 break
-        self._note(1, rows, attended, decoding + done, prompt_attended)
+        self._note(1, rows, attended, logits, prompt_attended)
         free.advance(1, len(self.steps))
         if held is not None:
             held.advance(1, len(self.steps))
@@ -166,16 +168,27 @@ class Rollout:
         joint = 0 if steps <= wait else (steps - 1 - wait) // every + 1
         for count, company in ((steps - joint, None), (joint, held)):
             if count:
-                self._note(count, *_together(free, company))
+                self._note(count, *_together(free, company)[:2])
         free.advance(steps, len(self.steps))
         held.advance(joint, len(self.steps))
         return (wait - steps) % every
 
-    def _note(self, steps: int, rows: list[int], attended: float, logits: int, prompt_attended: float = 0.0) -> None:
-        """attended: in the first of the steps; in each later one, every row that decodes attends to one token more."""
+    def _note(
+        self,
+        steps: int,
+        rows: list[int],
+        attended: float,
+        logits: list[int] | None = None,
+        prompt_attended: float = 0.0,
+    ) -> None:
+        """attended: in the first of the steps; in each later one, every row that decodes attends to one token more.
+
+        logits: None where all rows want them.
+        """
+        logits = rows if logits is None else logits
         self.steps.append(steps)
         self.rows.append(rows)
-        self.attended.append(steps * attended + logits * steps * (steps - 1) // 2)
+        self.attended.append(steps * attended + sum(logits) * steps * (steps - 1) // 2)
         self.prompt_attended.append(prompt_attended)
         self.logits.append(logits)
 

@@ -18,14 +18,17 @@ from dataclasses import dataclass, field, replace
 from heapq import heapify, heapreplace
 from math import inf
 
+from lts_ray.runtime.step_costs import StepCosts
 from serve.policies import compiled
 from serve.policies.admission import Choice, judge, on_admission, smallest_feasible_budget_ms
 from serve.policies.budget import Budget, Timing
 from serve.policies.deadline import DeadlinePolicy, Thresholds
+from serve.policies.deviation import Deviation
 from serve.policies.forecast import Forecast
+from serve.policies.menu import Menu
 from serve.policies.policy import Job, Policy, Situation
 from serve.policies.request import Request
-from serve.routing.outlook import Least, Prices
+from serve.routing.outlook import Least, Outlook, Prices
 from serve.routing.replica_view import ReplicaView
 from serve.routing.router import Route
 
@@ -120,49 +123,79 @@ def _shortfall(request: Request, view: ReplicaView) -> float:
     return view.menu.elastic[0].shortfall if request.pinned is None else request.pinned.shortfall
 
 
-def _best(request: Request, view: ReplicaView, shared: int, now_ms: float) -> tuple[float, float]:
+def _best(request: Request, view: ReplicaView, shared: int, now_ms: float) -> Rank:
+    menu, costs = view.menu, view.costs
+    if not costs.beside:
+        return _best_of(request, view.situation, menu, costs, shared, now_ms)
+    if request.elastic:
+        each = [
+            _best_of(request, view.situation, some, costs.of_planes(planes), shared, now_ms, planes=planes)
+            for planes, some in menu.by_planes.items()
+        ]
+        return min(each)
+    planes = (request.pinned or menu.universal).planes
+    apart = any(option.planes & planes != planes for option in menu.elastic)
+    costs = costs.of_planes(planes)
+    return _best_of(request, view.situation, menu.by_width, costs, shared, now_ms, planes=planes, apart=apart)
+
+
+def _best_of(
+    request: Request,
+    situation: Situation,
+    menu: Menu,
+    costs: StepCosts,
+    shared: int,
+    now_ms: float,
+    *,
+    planes: int = 0,
+    apart: bool = False,
+) -> Rank:
+    """Among elastic options that all read the same; planes, apart: see Outlook.of."""
     if compiled.decision is None:
-        return _best_slowly(request, view, shared, now_ms)
-    situation, menu, costs = view.situation, view.menu, view.costs
+        outlook = Outlook.of(situation, menu, costs, planes=planes, apart=apart)
+        return _best_slowly(request, situation, menu, outlook, shared, now_ms)
     prices, capacity = Prices.at(costs, situation.capacity).packed, situation.capacity
     given = request, situation.running, situation.waiting, now_ms, capacity, menu, costs, situation.deviation
-    state, value = compiled.decision.rank(*given, THRESHOLDS, prices, shared)
+    state, value = compiled.decision.rank(*given, THRESHOLDS, prices, shared, planes, apart)
     if state != KEPT or not request.bounded:
         return state, value
     options = menu.elastic if request.pinned is None else (request.pinned,)
     return KEPT, next((one.shortfall for one in options if one.neurons <= value), options[-1].shortfall)
 
 
-def _best_slowly(request: Request, view: ReplicaView, shared: int, now_ms: float) -> tuple[float, float]:
+def _best_slowly(
+    request: Request, situation: Situation, menu: Menu, outlook: Outlook, shared: int, now_ms: float
+) -> Rank:
     """The same in Python, where nothing was compiled."""
-    outlook = view.outlook
-    option = None if request.elastic else request.pinned or view.menu.universal
+    option = None if request.elastic else request.pinned or menu.universal
+    deviation = situation.deviation
     least = outlook.least(request, shared=0 if option is None else shared, option=option)
     if not request.budget:
-        lost = bool(outlook.dues) and _admitted(least, view, now_ms) < 0
+        lost = bool(outlook.dues) and _admitted(least, outlook, deviation, now_ms) < 0
         return IF_HELD if lost else KEPT, least.e2e[0] * SOON
-    widest = _widest(request, least, view)
+    widest = _widest(request, least, outlook, deviation)
     if widest is not None:
-        if option is None and view.outlook.dues:
-            widest = min(widest, _admitted(least, view, now_ms))
-        options = view.menu.elastic if option is None else (option,)
+        if option is None and outlook.dues:
+            widest = min(widest, _admitted(least, outlook, deviation, now_ms))
+        options = menu.elastic if option is None else (option,)
         return KEPT, next((one.shortfall for one in options if one.neurons <= widest), options[-1].shortfall)
-    if outlook.may_hold and _widest(request, outlook.least(request, option=option, alone=True), view) is not None:
+    apart = outlook.least(request, option=option, alone=True)
+    if outlook.may_hold and _widest(request, apart, outlook, deviation) is not None:
         return IF_HELD, 0.0
     return MISSED, _excess(request.budget, least.at(outlook.narrowest))
 
 
-def _widest(request: Request, least: Least, view: ReplicaView) -> float | None:
+def _widest(request: Request, least: Least, outlook: Outlook, deviation: Deviation) -> float | None:
     """The most neurons with which the budget may be kept; None where it is not even with the fewest."""
-    deviation, steps, most = view.situation.deviation, request.max_tokens - 1, inf
+    steps, most = request.max_tokens - 1, inf
     # A policy takes a width under which it expects to keep so much less of the budgets than under the narrowest.
-    given = min(THRESHOLDS.worth * (view.outlook.bounded + 1), THRESHOLDS.worth_most)
+    given = min(THRESHOLDS.worth * (outlook.bounded + 1), THRESHOLDS.worth_most)
     for kind, limit in request.budget.items().items():
         if kind == "tpot" and not steps:
             continue
         start, slope = getattr(least, kind)
         likely, safe = deviation.least(kind, limit * steps if kind == "tpot" else limit)
-        if (start + slope * view.outlook.narrowest) * safe > limit * ROUNDING:
+        if (start + slope * outlook.narrowest) * safe > limit * ROUNDING:
             return None
         needed = safe - given * (safe - THRESHOLDS.hopeless * likely)
         if slope > 0:
@@ -170,10 +203,10 @@ def _widest(request: Request, least: Least, view: ReplicaView) -> float | None:
     return most
 
 
-def _admitted(least: Least, view: ReplicaView, now_ms: float) -> float:
+def _admitted(least: Least, outlook: Outlook, deviation: Deviation, now_ms: float) -> float:
     """The most neurons with which those that run keep their budgets, too, as far as they can be kept at all; below 0
     where the new one's are too many, and are given."""
-    outlook, deviation, most = view.outlook, view.situation.deviation, inf
+    most = inf
     waits = len(outlook.rows) >= outlook.capacity.slots
     read, read_slope = (0.0, 0.0) if waits else least.ttft
     token, token_slope = least.tpot

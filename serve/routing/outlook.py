@@ -5,6 +5,9 @@ tokens may be, by little, where the first one does not come with the next step. 
 waits for none of those that wait; each that runs has a row in every step until it ends, and all rows whose width may be
 chosen are as wide as the new one. In place of a curve over numbers of rows stands its lower convex hull: at a mean
 number of rows it says what many steps take at least. All is linear in the width, so the widest that may do is at hand.
+
+Where weights are kept in several planes, an outlook is of those that the new one reads, as if they were one. Rows that
+may not read all of these are left out, but for what they look at and the places that they take.
 """
 
 from __future__ import annotations
@@ -91,9 +94,11 @@ class Outlook:
     capacity: Capacity
     narrowest: int
     """Neurons of the narrowest option."""
-    rows: list[tuple[int, int, bool]]
-    """Of those that run: after how many steps it ends, its tokens until now, and whether it is as wide as any option
-    that the new one may get, or as wide as it gets."""
+    rows: list[tuple[int, int, bool, bool]]
+    """Of those that run: after how many steps it ends, its tokens until now, whether it is as wide as any option that
+    the new one may get, or as wide as it gets, and whether it reads the planes that are priced."""
+    reading: int
+    """How many of them do."""
     decoding: int
     """How many of them decode."""
     ahead: int
@@ -110,7 +115,9 @@ class Outlook:
     """Of the elastic ones that run: when the last token is due, if that is their next bound, and how many come yet."""
 
     @classmethod
-    def of(cls, situation: Situation, menu: Menu, costs: StepCosts) -> Outlook:
+    def of(cls, situation: Situation, menu: Menu, costs: StepCosts, *, planes: int = 0, apart: bool = False) -> Outlook:
+        """costs: of one plane, or of `planes` as one (StepCosts.of_planes); 0: all rows read it. apart: whether rows
+        whose width may be chosen may read others."""
         capacity, narrowest, widest = situation.capacity, menu.narrowest.neurons, menu.elastic[0].neurons
         rows, dues = [], []
         decoding = ahead = bounded = wide = fixed_end = fixed = 0
@@ -121,23 +128,25 @@ class Outlook:
                 decoding += 1
             else:
                 ahead += length - job.cached
-            counts = request.elastic
-            if not counts:
-                neurons = own_option(job, menu).neurons
-                if counts := neurons >= widest:
+            counts = reads = request.elastic and not apart
+            if not request.elastic:
+                option = own_option(job, menu)
+                neurons, reads = option.neurons, option.planes & planes == planes
+                if counts := reads and neurons >= widest:
                     fixed = min(fixed, neurons) or neurons
                     fixed_end = max(fixed_end, end)
-                wide += decodes and not request.bounded and neurons > narrowest
+                wide += decodes and not request.bounded and (neurons > narrowest or not reads)
             elif (job.first_ms is not None or request.budget.ttft_ms is None) and (due_ms := job.due_ms) < inf:
                 dues.append((due_ms, end))
             bounded += request.bounded
-            rows.append((end, length, counts))
+            rows.append((end, length, counts, reads))
         return cls(
             prices=Prices.at(costs, capacity),
             costs=costs,
             capacity=capacity,
             narrowest=narrowest,
             rows=rows,
+            reading=sum([reads for *_, reads in rows]),
             decoding=decoding,
             ahead=ahead,
             fixed=fixed,
@@ -163,10 +172,10 @@ class Outlook:
         until = begin + steps
         together, as_wide, attended, fixed = 0, 0, steps * (length + (steps + 1) / 2), 0
         if not alone:
-            for end, context, counts in self.rows:
+            for end, context, counts, reads in self.rows:
                 if end > begin:
                     stop = min(end, until)
-                    together += stop - begin
+                    together += (stop - begin) * reads
                     as_wide += (stop - begin) * counts
                     attended += (stop - begin) * (context + (begin + stop - 1) / 2)
             fixed = self.fixed * max(0, min(self.fixed_end, until) - begin)
@@ -175,14 +184,19 @@ class Outlook:
         last_slow = slowed if min(pending, last - decoding) > 1 else min(slow, slowed)
         each = costs.attended if costs.prompt_attended is None else min(costs.attended, costs.prompt_attended)
         looked = each * pending * (length + shared) / 2
-        read = slowed * (pieces - 1) * prices.read[chunk] + last_slow * (prices.read[last] + prices.head[decoding + 1])
+        full, end, asking = chunk, last, decoding + 1
+        if self.reading < len(self.rows) and not alone and not waits:
+            # How many of a piece's rows read what is priced is not known.
+            full, end, asking = 0 if ahead else max(0, chunk - decoding), min(pending, last), 1
+        read = slowed * (pieces - 1) * prices.read[full] + last_slow * (prices.read[end] + prices.head[asking])
         read += min(slow, slowed) * looked + over * pieces
         own_neuron = read_neuron = last_slow * prices.read_neuron[min(pending, last)]
-        counting = sum([counts for _, _, counts in self.rows])
+        counting = sum([counts for _, _, counts, _ in self.rows])
         if counting == len(self.rows):
             read_neuron = slowed * (pieces - 1) * prices.read_neuron[chunk] + last_slow * prices.read_neuron[last]
         if waits:
-            read += waits * (slow * _between(prices.decode, slots) + over)
+            busy = self.reading if self.reading < min(slots, len(self.rows)) else slots
+            read += waits * ((slow * _between(prices.decode, busy) if busy else 0.0) + over)
             if counting:
                 read_neuron += waits * slow * _between(prices.decode_neuron, counting)
         count = max(1, steps)

@@ -11,7 +11,6 @@ from lts_ray.runtime.step_costs import StepCosts
 from serve.policies.menu import Menu
 from serve.policies.policy import Situation
 from serve.policies.request import Request
-from serve.routing.outlook import Outlook
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +41,6 @@ class ReplicaView:
     def load(self) -> int:
         """Requests that run and wait."""
         return len(self.situation.running) + len(self.situation.waiting)
-
-    @cached_property
-    def outlook(self) -> Outlook:
-        return Outlook.of(self.situation, self.menu, self.costs)
 
 
 def fits(request: Request, n_blocks: int | None, served: Collection[str]) -> bool:

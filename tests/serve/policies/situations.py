@@ -6,13 +6,13 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from lts_ray.runtime.step_costs import StepCosts
+from lts_ray.runtime.step_costs import PlaneCosts, StepCosts
 from serve.policies.budget import NO_BUDGET, Budget
 from serve.policies.capacity import Capacity
-from serve.policies.menu import Option
+from serve.policies.menu import Option, menu_of_granularities
 from serve.policies.policy import Job, Situation
 from serve.policies.request import Request
-from tests.serve.models import tiny_menu
+from tests.serve.models import CONFIG, tiny_menu
 
 MENU = tiny_menu()  # neurons: S 24, M 48, L 96, XL 192
 S, M, L, XL = (MENU.named[name] for name in ("S", "M", "L", "XL"))
@@ -31,6 +31,22 @@ RISING = StepCosts(
     prompt_slowdown=1.25,
     overhead_ms=0.25,
 )
+
+LOSSES = {"S": 4.0, "M": 3.0, "L": 2.0, "XL": 1.0, "S@int8": 4.01, "M@int8": 3.01, "L@int8": 2.01, "XL@int8": 1.01}
+LOSSES |= {"S@int4": 4.1, "M@int4": 3.1, "L@int4": 2.1, "XL@int4": 1.1}
+MIXED = menu_of_granularities(CONFIG, LOSSES, precisions=("float32", "int8", "int4"))
+MIXED = replace(MIXED, elastic=tuple(sorted(MIXED.options, key=lambda option: option.shortfall)))
+"""The same widths, each at three precisions, whether worth it or not."""
+
+PLANES = replace(
+    RISING,
+    beside=(
+        PlaneCosts(plane="upper", base=(0.5, 0.7, 20.0), neuron=(0.01, 0.03, 0.6), head=(0.1, 0.3, 4.5)),
+        PlaneCosts(plane="lower", base=(0.4, 0.4, 0.5), neuron=(0.02, 0.02, 0.03), head=(0.1, 0.1, 0.2)),
+    ),
+    once=0.3,
+)
+"""Few rows cost what they read, many what they compute."""
 
 
 def waiting_job(
@@ -100,7 +116,7 @@ def later(job: Job, *, now_ms: float, option: Option) -> Job:
 
 limits = st.one_of(st.none(), st.floats(1, 2000))
 budgets = st.builds(Budget, ttft_ms=limits, tpot_ms=st.one_of(st.none(), st.floats(1, 60)), e2e_ms=limits)
-pins = st.sampled_from([None, None, None, S, XL])
+pins = st.sampled_from([None, None, None, S, XL, MIXED.named["S@int8"], MIXED.named["L@int4"]])
 
 
 @st.composite

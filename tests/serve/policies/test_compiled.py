@@ -18,7 +18,7 @@ from serve.policies.menu import Menu
 from serve.policies.policy import Job, Situation
 from serve.policies.request import Request
 from serve.policies.rollout import Holding
-from tests.serve.policies.situations import MENU, RISING, XL, S
+from tests.serve.policies.situations import MENU, MIXED, RISING, XL, S
 from tests.serve.policies.twins import any_costs, any_situations, both, uncompiled
 
 pytestmark = pytest.mark.skipif(compiled.decision is None, reason="nothing was compiled here")
@@ -33,12 +33,16 @@ def assert_same(fast: Forecast, slow: Forecast) -> None:
     assert fast.first_ms.shape == slow.first_ms.shape == (fast.caps, len(fast.jobs))
 
 
-@given(any_situations(), any_costs, st.lists(st.integers(1, 200), min_size=1, max_size=9), st.data())
+SHAPES = [option.shape for option in MIXED.options]
+any_shapes = st.integers(1, 200) | st.sampled_from(SHAPES)
+
+
+@given(any_situations(), any_costs, st.lists(any_shapes, min_size=1, max_size=9), st.data())
 def test_forecasts_and_their_odds_are_the_same(
     situation: Situation, costs: StepCosts, caps: list[int], data: st.DataObject
 ) -> None:
     ids = [job.id for job in situation.jobs]
-    widths = data.draw(st.dictionaries(st.sampled_from([*ids, -5]), st.sampled_from([24, 48, 96, 192, 300])))
+    widths = data.draw(st.dictionaries(st.sampled_from([*ids, -5]), st.sampled_from([300, *SHAPES])))
     every = data.draw(st.integers(1, 4))
     held = frozenset(data.draw(st.sets(st.sampled_from([*ids, -5]))))
     holding = Holding(ids=held, every=every, wait=data.draw(st.integers(0, every - 1)))
@@ -60,7 +64,7 @@ def test_forecasts_and_their_odds_are_the_same(
 @given(
     any_situations(),
     any_costs,
-    st.sampled_from([MENU, NARROW]),
+    st.sampled_from([MENU, NARROW, MIXED]),
     st.sampled_from(SPANS),
     st.data(),
 )

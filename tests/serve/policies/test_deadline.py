@@ -26,6 +26,8 @@ from serve.policies.request import Request
 from tests.serve.policies.situations import (
     FLAT,
     MENU,
+    MIXED,
+    PLANES,
     RISING,
     XL,
     L,
@@ -247,18 +249,21 @@ def test_nothing_is_asked_while_all_decode_and_the_decision_holds() -> None:
     assert policy.asked == 2 + len(range(3, 40, 3))  # prompt, first step of decoding, then past 50 ms: 3 steps of 20.2
 
 
-@given(situations(), st.sampled_from([FLAT, RISING]))
-def test_a_plan_says_something_for_everybody_and_holds_only_whom_it_may(situation: Situation, costs: StepCosts) -> None:
-    policy = DeadlinePolicy()
+@given(situations(), st.sampled_from([(MENU, FLAT), (MENU, RISING), (MIXED, PLANES)]))
+def test_a_plan_says_something_for_everybody_and_holds_only_whom_it_may(
+    situation: Situation, served: tuple[Menu, StepCosts]
+) -> None:
+    policy, (menu, costs) = DeadlinePolicy(), served
     for step in range(3):
-        plan = policy.plan(replace(situation, now_ms=situation.now_ms + 30 * step), MENU, costs)
+        plan = policy.plan(replace(situation, now_ms=situation.now_ms + 30 * step), menu, costs)
         jobs = {job.id: job for job in (*situation.running, *situation.waiting)}
         assert plan.options.keys() == jobs.keys()
         assert sorted(plan.order) == sorted(job.id for job in situation.waiting)
         for id, job in jobs.items():
             if not job.elastic:
-                assert plan.options[id] == own_option(job, MENU)
-            assert plan.options[id] in MENU.elastic
+                assert plan.options[id] == own_option(job, menu)
+            else:
+                assert plan.options[id] in menu.elastic
         running = {job.id for job in situation.running}
         assert plan.held <= {id for id in running if not jobs[id].request.budget}
         assert not running or plan.held < running

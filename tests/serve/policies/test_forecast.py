@@ -14,11 +14,14 @@ from serve.policies.budget import Budget
 from serve.policies.deviation import NO_DEVIATION, Deviation
 from serve.policies.fixed import own_option
 from serve.policies.forecast import Forecast, forecast
+from serve.policies.menu import neurons_of, planes_of
 from serve.policies.policy import Job, Situation
 from serve.policies.rollout import NONE_HELD, Holding
 from tests.serve.policies.situations import (
     FLAT,
     MENU,
+    MIXED,
+    PLANES,
     RISING,
     XL,
     L,
@@ -28,13 +31,14 @@ from tests.serve.policies.situations import (
     situations,
     waiting_job,
 )
+from tests.serve.policies.twins import both
 
-CAPS = [option.neurons for option in MENU.elastic]
+CAPS = [option.shape for option in MIXED.options]
 
 
 def widths_of(situation: Situation) -> dict[int, int]:
     jobs = (*situation.running, *situation.waiting)
-    return {job.id: own_option(job, MENU).neurons for job in jobs if not job.elastic}
+    return {job.id: own_option(job, MENU).shape for job in jobs if not job.elastic}
 
 
 def token_by_token(
@@ -72,7 +76,8 @@ def token_by_token(
             attended = sum(cached[id] + index + 1 for index in range(n))
             cached[id] += n
             done = cached[id] == len(by_id[id].request.prompt) + produced[id]
-            groups.append(Group(widths.get(id, cap), n, attended, int(done)))
+            shape = widths.get(id, cap)
+            groups.append(Group(neurons_of(shape), n, attended, int(done), planes_of(shape)))
             produced[id] += done
         now_ms += costs.step_ms(groups)
         for id in pieces:
@@ -93,12 +98,17 @@ def order_of(situation: Situation, data: st.DataObject) -> list[int]:
     return data.draw(st.permutations([job.id for job in situation.waiting]))
 
 
-@given(situations(), st.data())
-def test_the_forecast_is_what_making_every_token_gives(situation: Situation, data: st.DataObject) -> None:
-    order = order_of(situation, data)
-    predicted = forecast(situation, order=order, widths=widths_of(situation), caps=CAPS, costs=RISING)
-    for cap, neurons in enumerate(CAPS):
-        expected = token_by_token(situation, order, neurons, RISING, NONE_HELD)
+@given(situations(), st.sampled_from([RISING, PLANES]), st.data())
+def test_the_forecast_is_what_making_every_token_gives(
+    situation: Situation, costs: StepCosts, data: st.DataObject
+) -> None:
+    order, caps = order_of(situation, data), data.draw(st.permutations(CAPS))[:4]
+    predicted, slow = both(
+        lambda: forecast(situation, order=order, widths=widths_of(situation), caps=caps, costs=costs)
+    )
+    assert slow.last_ms == pytest.approx(predicted.last_ms, rel=1e-9)
+    for cap, shape in enumerate(caps):
+        expected = token_by_token(situation, order, shape, costs, NONE_HELD)
         found = as_pairs(predicted, cap)
         assert found.keys() == expected.keys()
         for id, pair in expected.items():

@@ -15,13 +15,18 @@ from serve.policies.capacity import Capacity
 from serve.policies.deviation import Deviation
 from serve.policies.policy import Job, Situation
 from serve.policies.request import Request
-from tests.serve.policies.situations import FLAT, MENU, RISING
+from tests.serve.policies.situations import FLAT, MIXED, PLANES, RISING
 
 T = TypeVar("T")
 bounds = st.none() | st.floats(-50, 2000)
 any_budgets = st.builds(Budget, ttft_ms=bounds, tpot_ms=st.none() | st.floats(0, 60), e2e_ms=bounds)
 any_costs = st.sampled_from(
-    [FLAT, RISING, StepCosts(grid=(1,), base=(0.5,), neuron=(0.01,), head=(0.1,), attended=0.001, overhead_ms=1.0)]
+    [
+        FLAT,
+        RISING,
+        PLANES,
+        StepCosts(grid=(1,), base=(0.5,), neuron=(0.01,), head=(0.1,), attended=0.001, overhead_ms=1.0),
+    ]
 )
 deviations = st.sampled_from(
     [
@@ -38,7 +43,7 @@ deviations = st.sampled_from(
 @st.composite
 def job(draw: st.DrawFn, id: int, *, runs: bool, priorities: st.SearchStrategy[int]) -> Job:
     prompt, most = draw(st.integers(1, 70)), draw(st.integers(1, 40))
-    pinned = draw(st.none() | st.sampled_from(list(MENU.named.values())))
+    pinned = draw(st.none() | st.sampled_from(list(MIXED.options)))
     request = Request(
         prompt=(0,) * prompt,
         max_tokens=most,
