@@ -29,7 +29,7 @@ enum { UPPER_ONLY = 120, BOTH_PLANES = 128 }; /* what codes are counted from: se
 #if defined(__AVX512F__)
 enum { ROUNDED_ROWS = HAS_DOT ? 8 : 6 };
 #else
-enum { ROUNDED_ROWS = LANES == 8 ? (HAS_DOT ? 4 : 3) : 1 };
+enum { ROUNDED_ROWS = LANES == 8 ? 4 : 1 };
 #endif
 
 typedef uint8_t bytes __attribute__((vector_size(4 * LANES), aligned(1), may_alias));
@@ -139,6 +139,16 @@ INLINE int_lanes total(const int fine, const group_sum *sum) {
     return whole;
 }
 
+/* Bytes of a plane: what is read that much later is asked for, since memory is slow to guess that two planes go on. */
+enum { AHEAD = 12 * GROUP_BYTES };
+
+INLINE void fetch(const uint8_t *upper, const uint8_t *lower) {
+    for (int slab = 0; slab < SLABS; slab++) {
+        __builtin_prefetch(upper + slab * SLAB_BYTES);
+        if (lower) __builtin_prefetch(lower + slab * SLAB_BYTES);
+    }
+}
+
 /* Add groups from ... to-1 of a panel to the sums, a row's PIECE_VECTORS apart. x: the first row, ld groups from row to row. */
 INLINE void rounded_tile(const int rows, const int fine, const group *x, long ld, const panel_codes *w, long from,
                          long to, lanes *result) {
@@ -148,6 +158,7 @@ INLINE void rounded_tile(const int rows, const int fine, const group *x, long ld
         for (long g = from; g < to; g++) {
             const uint8_t *upper = w->upper + g * GROUP_BYTES + part * 4 * LANES;
             const uint8_t *lower = w->lower + (fine ? g * GROUP_BYTES + part * 4 * LANES : 0);
+            if (part == 0) fetch(upper + AHEAD, fine ? lower + AHEAD : NULL);
             group_sum of_group[ROUNDED_ROWS];
             UNROLLED for (int r = 0; r < rows; r++)
                 of_group[r] = (group_sum){(int_lanes){0} + x[r * ld + g].start, (shorts){0}, (shorts){0}};
