@@ -82,12 +82,18 @@ def build_replica(
     # A core is left for the proxy and the event loops: with torch on all of them each step waits for its last thread.
     share = max(1, ((os.cpu_count() or 1) - 1) // args.most_replicas)
     threads = args.threads or (share if target is None else target.threads)
-    n_blocks = blocks_that_fit(config, rows=args.max_batch_size, budget_mb=args.kv_cache_mb)
+    half = args.has_half_cache
+    n_blocks = blocks_that_fit(config, rows=args.max_batch_size, budget_mb=args.kv_cache_mb, half=half)
     if target is None or target.device == "cpu":
-        cache = n_blocks * block_bytes(config)
+        cache = n_blocks * block_bytes(config, half=half)
         check_memory({"lower kv_cache_mb or serve a shorter context": cache}, what="the cache of keys and values")
     runtime = build_runtime(
-        checkpoint.model, n_blocks=n_blocks, threads=threads, precisions=precisions, quantised=checkpoint.quantised
+        checkpoint.model,
+        n_blocks=n_blocks,
+        threads=threads,
+        precisions=precisions,
+        quantised=checkpoint.quantised,
+        half_cache=half,
     )
     problem = kernel_problem()
     if problem is not None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 from safetensors import SafetensorError, safe_open
@@ -110,6 +110,8 @@ class ServeArgs:
     """The most tokens of one step, pieces of prompts included."""
     kv_cache_mb: Annotated[float, Field(gt=0, le=1e9)] | None = None
     """Memory for keys and values, in 1e6 bytes; None: see serve.engine.kv_memory."""
+    kv_cache_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of keys and values on a CPU. bfloat16: half the memory, and quicker steps where contexts are long."""
     prefix_cache: bool = True
     """Reuse the keys and values of prompts that begin alike."""
     precisions: Precisions = ()
@@ -152,6 +154,10 @@ class ServeArgs:
         return re.sub(r"[:\s]", "-", run or self.model.name)
 
     @property
+    def has_half_cache(self) -> bool:
+        return self.kv_cache_dtype == "bfloat16"
+
+    @property
     def is_autoscaled(self) -> bool:
         return self.num_replicas is None or self.autoscaling_config is not None
 
@@ -172,7 +178,7 @@ class ServeArgs:
             raise LtsRayError(f"weights {weights} are missing or corrupt: {error}") from None
         load_model_tokenizer(self.model, vocab_size=config.vocab_size)
         UserConfig(policy=self.policy).build()
-        blocks_that_fit(config, rows=self.capacity.slots, budget_mb=self.kv_cache_mb)
+        blocks_that_fit(config, rows=self.capacity.slots, budget_mb=self.kv_cache_mb, half=self.has_half_cache)
         self.read_keys()
         self.served_precisions(config)
         if self.autoscaling_config is not None and (self.num_replicas or 1) > 1:

@@ -65,6 +65,7 @@ class KernelModel(ctypes.Structure):
                 "layer_norm",
                 "fan_in",
                 "coarse_head",
+                "half_cache",
             )
         ),
         ("eps", REAL),

@@ -55,9 +55,11 @@ class NativeRuntime:
         threads: int,
         precisions: Sequence[str] = (STORED,),
         quantised: QuantisedWeights | None = None,
+        half_cache: bool = False,
         kind: int = -1,
     ) -> None:
-        """kind: of CPU to run as, of those that this one is; the last is the fastest."""
+        """half_cache: keep keys and values in bfloat16. kind: of CPU to run as, of those that this one is; the last is
+        the fastest."""
         library = kernel_library()
         if library is None:
             raise LtsRayError("the kernels are not compiled: install a C compiler, then install this package again")
@@ -73,14 +75,15 @@ class NativeRuntime:
         config = self.config
         d_value = padded(config.d_head, PANEL)
         per_layer = n_blocks * config.n_kv_head * BLOCK_TOKENS * (config.d_head + d_value)
-        self._cache = empty(config.n_layer * per_layer)
-        at, values = self._cache.data_ptr(), 4 * n_blocks * config.n_kv_head * BLOCK_TOKENS * config.d_head
+        size = 2 if half_cache else 4
+        self._cache = empty(config.n_layer * per_layer * size // 4)
+        at, values = self._cache.data_ptr(), size * n_blocks * config.n_kv_head * BLOCK_TOKENS * config.d_head
         self._layers = (KernelLayer * config.n_layer)(
             *(
                 KernelLayer(
                     **self._packed.layer(index),
-                    keys=at + 4 * index * per_layer,
-                    values=at + 4 * index * per_layer + values,
+                    keys=at + size * index * per_layer,
+                    values=at + size * index * per_layer + values,
                     width=config.widths[index],
                 )
                 for index in range(config.n_layer)
@@ -99,6 +102,7 @@ class NativeRuntime:
             layer_norm=config.family.norm == "layer",
             fan_in=padded(max(config.widths)),
             coarse_head=COARSE_HEAD,
+            half_cache=half_cache,
             eps=config.rms_norm_eps,
             layers=self._layers,
             **self._packed.shared(),

@@ -71,8 +71,8 @@ class _Pages:
 
     def remember(self, layer: int, k: Tensor, v: Tensor) -> None:
         """k, v: [N, n_kv_head, 1, d_head]."""
-        self.keys[layer][self.layout.blocks, : k.shape[1], self.layout.offsets] = k[:, :, 0]
-        self.values[layer][self.layout.blocks, : v.shape[1], self.layout.offsets] = v[:, :, 0]
+        self.keys[layer][self.layout.blocks, : k.shape[1], self.layout.offsets] = k[:, :, 0].to(self.keys.dtype)
+        self.values[layer][self.layout.blocks, : v.shape[1], self.layout.offsets] = v[:, :, 0].to(self.values.dtype)
 
     def __call__(self, layer: int, q: Tensor, k: Tensor | None, v: Tensor | None, look: Look = PLAIN) -> Tensor:
         """q: [N, n_head, 1, d_head]; k, v: [N, n_kv_head, 1, d_head]."""
@@ -86,8 +86,8 @@ class _Pages:
             own = slice(sequences.start, sequences.start + rows * length)
             y = functional.scaled_dot_product_attention(
                 q[own].view(rows, length, q.shape[1], q.shape[3]).transpose(1, 2),  # [B, n_head, T, d_head]
-                _gathered(keys[:, kept], sequences),
-                _gathered(values[:, kept], sequences),
+                _gathered(keys[:, kept], sequences).to(q.dtype),
+                _gathered(values[:, kept], sequences).to(q.dtype),
                 attn_mask=sequences.visible(look.window),
                 scale=look.scale,
                 enable_gqa=True,
@@ -106,16 +106,18 @@ class TorchRuntime:
         n_blocks: int,
         threads: int | None = None,
         at: Mapping[str, UniversalModel] | None = None,
+        half_cache: bool = False,
     ) -> None:
         """threads: torch's, in the thread that calls `run`; None leaves them alone. at: what runs at each precision,
-        the most precise first; None: `model` as it is stored."""
+        the most precise first; None: `model` as it is stored. half_cache: keep keys and values in bfloat16."""
         config, weight = model.config, model.weight
         self.config, self.n_blocks = config, n_blocks
         self._models = {STORED: model} if at is None else at
         self._threads, self._device = threads, weight.device
         of_token = config.cache_shape
         shape = (of_token.n_layer, n_blocks, of_token.n_kv_head, BLOCK_TOKENS, of_token.d_head)
-        self._keys = torch.zeros(shape, dtype=weight.dtype, device=weight.device)
+        dtype = torch.bfloat16 if half_cache else weight.dtype
+        self._keys = torch.zeros(shape, dtype=dtype, device=weight.device)
         self._values = torch.zeros_like(self._keys)
 
     @property

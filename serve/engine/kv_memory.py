@@ -9,20 +9,20 @@ from lts_ray.runtime.runtime import BLOCK_TOKENS
 DEFAULT_MB = 1024.0
 
 
-def block_bytes(config: DecoderConfig) -> int:
-    """In float32. A head of values takes whole sixteens of floats."""
+def block_bytes(config: DecoderConfig, *, half: bool = False) -> int:
+    """In float32, or bfloat16. A head of values takes whole sixteens of numbers."""
     of_token = config.cache_shape
     values = -(-of_token.d_head // 16) * 16
-    return 4 * of_token.n_layer * of_token.n_kv_head * BLOCK_TOKENS * (of_token.d_head + values)
+    return (2 if half else 4) * of_token.n_layer * of_token.n_kv_head * BLOCK_TOKENS * (of_token.d_head + values)
 
 
-def blocks_that_fit(config: DecoderConfig, *, rows: int, budget_mb: float | None) -> int:
+def blocks_that_fit(config: DecoderConfig, *, rows: int, budget_mb: float | None, half: bool = False) -> int:
     """budget_mb, in 1e6 bytes: None for as much as `rows` full contexts need, but not above DEFAULT_MB.
 
     Raises LtsRayError where not even one full context fits: such a request could never run.
     """
     one = -(-config.context_length // BLOCK_TOKENS)
-    size = block_bytes(config)
+    size = block_bytes(config, half=half)
     least_mb = one * size / 1e6
     if budget_mb is not None and budget_mb < least_mb:
         raise LtsRayError(

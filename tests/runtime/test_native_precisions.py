@@ -25,6 +25,7 @@ from lts_ray.runtime.build_runtime import build_runtime
 from lts_ray.runtime.kernel_library import kernel_library, kernel_problem, thread_steps
 from lts_ray.runtime.native_runtime import NativeRuntime
 from lts_ray.runtime.segment import Segment
+from lts_ray.runtime.torch_runtime import TorchRuntime
 from lts_ray.submodel import Submodel
 from tests.runtime.test_native_runtime import model_of, reference, tokens_of
 
@@ -174,3 +175,24 @@ def test_8_bits_take_a_quarter_of_the_memory_and_4_half_of_that() -> None:
 def _weight_bytes(runtime: object) -> int:
     assert isinstance(runtime, NativeRuntime)
     return runtime._packed.memory.nbytes
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_cache_in_bfloat16_gives_what_the_model_gives_but_for_its_rounding(model: MatFormer, kind: int) -> None:
+    tokens, submodel = tokens_of(45), Submodel(WIDTHS[0])
+    expected = reference(model, tokens, submodel)
+    runtimes = [
+        NativeRuntime(model, n_blocks=4, threads=1, half_cache=True, kind=kind),
+        TorchRuntime(model, n_blocks=4, threads=1, half_cache=True),
+    ]
+    for runtime in runtimes:
+        whole = runtime.run([segment_of(tokens, submodel, 0)]).clone()
+        error = float((whole - expected).norm() / expected.norm())
+        assert 1e-5 < error < 2e-2  # nothing is rounded, or more than keys and values
+    for start, stop in ((0, 31), (31, 44), (44, 45)):
+        piece = replace(segment_of(tokens, submodel, 0), tokens=tokens[start:stop], start=start)
+        last = runtimes[0].run([piece]).clone()
+    exact = runtimes[0].run([segment_of(tokens, submodel, 0)])
+    assert torch.equal(exact, last)
+    floats = NativeRuntime(model, n_blocks=4, threads=1)
+    assert runtimes[0]._cache.nbytes == floats._cache.nbytes // 2

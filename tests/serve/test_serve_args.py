@@ -368,7 +368,7 @@ def test_a_cache_for_one_context_holds_one_however_its_megabytes_are_rounded(con
 def test_the_cache_holds_all_rows_unless_they_need_more_than_its_default() -> None:
     config = MatFormerConfig(vocab_size=300, d_model=32, n_head=4, n_kv_head=2, widths=(64,) * 3, context_length=96)
     size = 4 * 3 * 2 * 16 * (8 + 16)  # bytes of a block: layers, heads, places, a key and a padded value
-    assert block_bytes(config) == size
+    assert block_bytes(config) == size == 2 * block_bytes(config, half=True)
     assert blocks_that_fit(config, rows=8, budget_mb=None) == 8 * 6
     assert blocks_that_fit(config, rows=8, budget_mb=100 * size / 1e6) == 100
     long = replace(config, context_length=1 << 20)

@@ -39,12 +39,19 @@ INLINE lanes load_half(const uint16_t *from) {
     return (lanes)(__builtin_convertvector(*(const halves *)from, int_lanes) << 16);
 }
 
+/* The nearest that has no lower half. */
+INLINE uint16_t to_half(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+
 INLINE lanes load_weights(const int half, const panel_floats *w, long at) {
     return half ? load_half(w->half + at) : load(w->plain + at);
 }
 
-/* Add inputs from ... to-1 to the sums, a row's PIECE_VECTORS apart. x: the first row, ld floats from row to row. w: the first panel, `stride`
-   weights from panel to panel. */
+/* Add inputs from ... to-1 to the sums, a row's PIECE_VECTORS apart. x: the first row, ld floats from row to row. w: the
+   first panel, `stride` weights from panel to panel. */
 INLINE void tile(const int rows, const int panels, const int half, const float *x, long ld, const panel_floats *w,
                  long stride, long from, long to, lanes *total) {
     const int vectors = panels * PARTS;

@@ -23,8 +23,8 @@ typedef struct {
     matrix qkv, out, inward, down;
     const float *attention_norm, *attention_norm_bias, *qkv_bias, *q_norm, *k_norm, *out_bias;
     const float *ffn_norm, *ffn_norm_bias, *inward_bias, *down_bias;
-    float *keys;   /* [n_blocks, n_kv_head, d_head, 16]: a block's scores are sums of vectors */
-    float *values; /* [n_blocks, n_kv_head, 16, d_head padded to sixteens] */
+    void *keys;   /* [n_blocks, n_kv_head, d_head, 16]: a block's scores are sums of vectors */
+    void *values; /* [n_blocks, n_kv_head, 16, d_head padded to sixteens] */
     int64_t width; /* neurons */
 } layer;
 
@@ -32,6 +32,7 @@ typedef struct {
     int64_t n_layer, d_model, n_head, n_kv_head, d_head, vocab_size, context_length;
     int64_t activation, gated, layer_norm, fan_in; /* fan_in: floats from row to row of the FFN's inner values */
     int64_t coarse_head; /* whether rows in 4 bits have the head and the embedding in 4 bits, too, and not in 8 */
+    int64_t half_cache;  /* whether keys and values are kept as the upper halves of floats */
     double eps;
     const layer *layers;
     matrix head, embedding; /* the same where they are tied */

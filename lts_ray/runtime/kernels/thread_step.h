@@ -150,19 +150,24 @@ INLINE void remember(const model *m, const layer *l, const rows *b, long row, lo
     float *k = qkv + (m->n_head + head) * d, *v = k + m->n_kv_head * d;
     turn(m, qkv + head * group * d, group, l->q_norm, place);
     turn(m, k, 1, l->k_norm, place);
-    float *keys = l->keys + (block * m->n_kv_head + head) * d * PANEL + slot;
-    float *values = l->values + ((block * m->n_kv_head + head) * PANEL + slot) * d_value;
-    for (long i = 0; i < d; i++) keys[i * PANEL] = k[i];
-    memcpy(values, v, sizeof(float) * (size_t)d);
+    const long key = (block * m->n_kv_head + head) * d * PANEL + slot;
+    const long value = ((block * m->n_kv_head + head) * PANEL + slot) * d_value;
+    if (m->half_cache) {
+        for (long i = 0; i < d; i++) ((uint16_t *)l->keys)[key + i * PANEL] = to_half(k[i]);
+        for (long i = 0; i < d; i++) ((uint16_t *)l->values)[value + i] = to_half(v[i]);
+    } else {
+        for (long i = 0; i < d; i++) ((float *)l->keys)[key + i * PANEL] = k[i];
+        memcpy((float *)l->values + value, v, sizeof(float) * (size_t)d);
+    }
 }
 
-INLINE void look_back(const model *m, const layer *l, const rows *b, long row, long head, const float *qkv, float *y,
+static void look_back(const model *m, const layer *l, const rows *b, long row, long head, const float *qkv, float *y,
                       float *scores) {
     const long d = m->d_head, d_value = rounded_up(d, PANEL), group = m->n_head / m->n_kv_head;
-    const long seen = b->places[row] + 1;
+    const long seen = b->places[row] + 1, size = m->half_cache ? sizeof(uint16_t) : sizeof(float);
     const view sequence = {
-        .keys = l->keys + head * d * PANEL,
-        .values = l->values + head * PANEL * d_value,
+        .keys = (const char *)l->keys + head * d * PANEL * size,
+        .values = (const char *)l->values + head * PANEL * d_value * size,
         .blocks = b->blocks + b->table[row],
         .key_stride = m->n_kv_head * d * PANEL,
         .value_stride = m->n_kv_head * PANEL * d_value,
@@ -171,7 +176,11 @@ INLINE void look_back(const model *m, const layer *l, const rows *b, long row, l
         .n = seen,
         .scale = 1.0f / sqrtf((float)d),
     };
-    any_attend(group, &sequence, qkv + head * group * d, scores, rounded_up(seen, PANEL), y + head * group * d);
+    const float *q = qkv + head * group * d;
+    if (m->half_cache)
+        any_attend(group, 1, &sequence, q, scores, rounded_up(seen, PANEL), y + head * group * d);
+    else
+        any_attend(group, 0, &sequence, q, scores, rounded_up(seen, PANEL), y + head * group * d);
 }
 
 INLINE long dims_of(const rows *b, long row) { return b->dims[b->submodels[row]]; }
