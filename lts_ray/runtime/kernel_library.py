@@ -64,7 +64,6 @@ class KernelModel(ctypes.Structure):
                 "gated",
                 "layer_norm",
                 "fan_in",
-                "coarse_head",
                 "half_cache",
             )
         ),

@@ -28,7 +28,7 @@ from lts_ray.precision import PRECISIONS, QUANTISED
 from lts_ray.quantisation.quantised_matrix import GROUP
 from lts_ray.quantisation.quantised_weights import QuantisedWeights
 from lts_ray.runtime.kernel_library import KernelLayer, KernelModel, KernelRows, constant, kernel_library, thread_steps
-from lts_ray.runtime.packed_model import COARSE_HEAD, PackedModel
+from lts_ray.runtime.packed_model import PackedModel
 from lts_ray.runtime.panels import PANEL, empty, padded
 from lts_ray.runtime.runtime import BLOCK_TOKENS
 from lts_ray.runtime.segment import Segment
@@ -101,7 +101,6 @@ class NativeRuntime:
             gated=config.family.gated,
             layer_norm=config.family.norm == "layer",
             fan_in=padded(max(config.widths)),
-            coarse_head=COARSE_HEAD,
             half_cache=half_cache,
             eps=config.rms_norm_eps,
             layers=self._layers,

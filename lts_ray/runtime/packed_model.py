@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lts_ray.models.matformer.matformer import MatFormer, MatFormerBlock
 from lts_ray.precision import QUANTISED
 from lts_ray.quantisation.quantised_matrix import QuantisedMatrix, round_to_nearest
-from lts_ray.quantisation.quantised_weights import QuantisedWeights
+from lts_ray.quantisation.quantised_weights import QuantisedWeights, form_of
 from lts_ray.runtime.kernel_library import (
     LAYER_MATRICES,
     LAYER_POINTERS,
@@ -22,8 +22,6 @@ from lts_ray.runtime.kernel_library import (
 )
 from lts_ray.runtime.panels import PackedPart, alternated, codes_in_panels, gather, padded, panels, vector
 
-COARSE_HEAD = False
-"""Whether a submodel in 4 bits has the embedding and the output matrix in 4 bits, too, and not in 8."""
 Key = tuple[int, str, str]
 """Layer (-1: what all layers share), name, and of a matrix which of its forms."""
 
@@ -41,7 +39,7 @@ class PackedModel:
 
         def matrix(index: int, name: str, *parts: str) -> dict[Key, PackedPart | None]:
             """parts: the parameters of the model that the matrix is made of."""
-            served = {*precisions, "int8"} if index < 0 and "int4" in precisions and not COARSE_HEAD else {*precisions}
+            served = {form_of(parts[0], each) if each in QUANTISED else each for each in precisions}
             forms = _forms([model.get_parameter(part) for part in parts], parts, served, quantised or {})
             return {(index, name, form): forms.get(form) for form in MATRIX_POINTERS}
 

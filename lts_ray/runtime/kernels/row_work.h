@@ -7,8 +7,8 @@
 
 INLINE long model_stride(const model *m) { return rounded_up(m->d_model, 2 * PANEL); }
 
-/* Of one output of a packed matrix its weight for input i. */
-INLINE float weight_at(const matrix *w, int precision, int fine, long n_in, long output, long i) {
+/* Of one output of a packed matrix its weight for input i, in 8 bits where it is a whole number. */
+INLINE float weight_at(const matrix *w, int precision, long n_in, long output, long i) {
     const long panel = output / PANEL, place = output % PANEL;
     if (precision < INT8) {
         const long at = (panel * n_in + i) * PANEL + place;
@@ -21,12 +21,11 @@ INLINE float weight_at(const matrix *w, int precision, int fine, long n_in, long
     const long group = panel * rounded_up(n_in, GROUP) / GROUP + i / GROUP, within = i % GROUP;
     const long at = group * GROUP_BYTES + within / 8 * SLAB_BYTES + 4 * place + within % 4;
     const int shift = within % 8 < 4 ? 0 : 4;
-    int code = (w->upper[at] >> shift & 15) << 4;
-    if (precision == INT8 || fine) code += (w->lower[at] >> shift & 15) - (BOTH_PLANES - UPPER_ONLY);
+    const int code = (w->upper[at] >> shift & 15) << 4 | (w->lower[at] >> shift & 15);
     const uint32_t bits = (uint32_t)w->scales[group * PANEL + place] << 13;
     float scale;
     memcpy(&scale, &bits, sizeof scale);
-    return (float)(code - UPPER_ONLY) * (scale * 0x1p112f);
+    return (float)(code - BOTH_PLANES) * (scale * 0x1p112f);
 }
 
 INLINE void embed(const model *m, const rows *b, long row, float *x) {
@@ -34,8 +33,7 @@ INLINE void embed(const model *m, const rows *b, long row, float *x) {
     while (row >= b->starts[precision + 1]) precision++;
     const float *position = m->positions ? m->positions + b->places[row] * m->d_model : NULL;
     for (long i = 0; i < m->d_model; i++)
-        x[i] = weight_at(&m->embedding, precision, !m->coarse_head, m->d_model, b->tokens[row], i) +
-               (position ? position[i] : 0.0f);
+        x[i] = weight_at(&m->embedding, precision, m->d_model, b->tokens[row], i) + (position ? position[i] : 0.0f);
     for (long i = m->d_model; i < model_stride(m); i++) x[i] = 0.0f;
 }
 

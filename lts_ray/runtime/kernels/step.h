@@ -31,11 +31,10 @@ typedef struct {
 typedef struct {
     int64_t n_layer, d_model, n_head, n_kv_head, d_head, vocab_size, context_length;
     int64_t activation, gated, layer_norm, fan_in; /* fan_in: floats from row to row of the FFN's inner values */
-    int64_t coarse_head; /* whether rows in 4 bits have the head and the embedding in 4 bits, too, and not in 8 */
     int64_t half_cache;  /* whether keys and values are kept as the upper halves of floats */
     double eps;
     const layer *layers;
-    matrix head, embedding; /* the same where they are tied */
+    matrix head, embedding; /* the same where they are tied; for rows in 4 bits, too, they are in 8 */
     const float *positions, *cosines, *sines; /* learned, or angles [context_length, d_head] */
     const float *norm, *norm_bias;
 } model;

@@ -276,12 +276,11 @@ static void THREAD_STEP(void *job, int member) {
         FOR_PIECES(piece, pieces(&down)) project(&down, starts, piece, widths, order, 1, b->x, ld);
         NEXT_PHASE();
     }
-    const int fine = !m->coarse_head;
     FOR_PIECES(row, b->logit_rows)
-    prepare(m, b, b->logit_starts, row, b->wants[row], fine, m->norm, m->norm_bias, b->normed, b->rounded);
+    prepare(m, b, b->logit_starts, row, b->wants[row], 1, m->norm, m->norm_bias, b->normed, b->rounded);
     NEXT_PHASE();
     const long ld_logits = rounded_up(m->vocab_size, 2 * PANEL);
-    const product head = {&m->head, NULL, b->normed, b->rounded, ld, ld_rounded, m->d_model, used, ld_logits / PANEL, fine};
+    const product head = {&m->head, NULL, b->normed, b->rounded, ld, ld_rounded, m->d_model, used, ld_logits / PANEL, 1};
     FOR_PIECES(piece, pieces(&head))
     project(&head, b->logit_starts, piece, NULL, b->targets, 0, b->logits, ld_logits);
     NEXT_PHASE();
