@@ -17,7 +17,8 @@ from lts_ray.console import print_rows
 from lts_ray.measurement.latency import Latency
 from lts_ray.measurement.reference import Reference
 from lts_ray.measurement.steps import Regime
-from lts_ray.measurement.subjects.subject import Subject, UniversalSubjects
+from lts_ray.measurement.subjects.subject import Subject
+from lts_ray.measurement.subjects.submodel_subject import UniversalSubjects
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
 from lts_ray.pretrained import DEFAULT_MODEL
 from lts_ray.target import Target

@@ -32,7 +32,7 @@ class FrontierPoint:
     """One evaluated submodel."""
 
     name: str
-    """A granularity's, or the relative size such as 0.62."""
+    """A granularity's, or the relative size such as 0.62; a precision that is not the stored one follows: S@int4."""
     submodel: Submodel
     """What it runs of the universal model."""
     decoder_params: int

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
+Precision = Literal["float32", "bfloat16", "int8", "int4"]
+"""Where a record names one."""
 PRECISIONS = ("float32", "bfloat16", "int8", "int4")
 """The most precise first. int8 and int4 nest: the upper four of the eight bits are the other (see quantisation/)."""
 QUANTISED = ("int8", "int4")

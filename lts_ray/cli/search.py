@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from lts_ray.cli.options import Address, Corpus, Model, Output, Resume, Text
+from lts_ray.cli.options import Address, Corpus, Model, Output, Resume, Text, listed
+from lts_ray.errors import LtsRayError
 from lts_ray.frontier import Quality
+from lts_ray.models.elastic_config import STORED
+from lts_ray.precision import PRECISIONS, Precision
 from lts_ray.pretrained import DEFAULT_MODEL
 from lts_ray.search.algorithms.search_settings import AlgorithmName, LatencyRegime, SearchSettings
 
@@ -35,6 +38,10 @@ def search(
     ] = 0,
     quality: Annotated[
         Quality | None, typer.Option(help="Default: validation_loss of submodels, decoder_params of backbones.")
+    ] = None,
+    precisions: Annotated[
+        str | None,
+        typer.Option(help="Of submodels, between commas: float32, bfloat16, int8, int4; default: as they are stored."),
     ] = None,
     latency: Annotated[
         LatencyRegime, typer.Option(help="Which latency is an objective; of encoders it is that of their pass.")
@@ -68,10 +75,14 @@ def search(
     from lts_ray.target import load_targets
 
     is_backbone = space in BACKBONE_SPACES
+    if is_backbone and precisions is not None:
+        raise LtsRayError("precisions are of a trained model's submodels: a search of backbones has none")
+    named = [] if precisions is None else sorted(set(listed(precisions)), key=[*PRECISIONS, *listed(precisions)].index)
     settings = SearchSettings(
         evaluations=evaluations,
         seed=seed,
         quality=quality or ("decoder_params" if is_backbone else "validation_loss"),
+        precisions=None if named in ([], [STORED]) else tuple(cast("list[Precision]", named)),
         latency=latency,
         algorithm=algorithm,
         predicted=predicted,

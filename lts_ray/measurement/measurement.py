@@ -16,7 +16,8 @@ from lts_ray.measurement.peak_memory import peak_memory_bytes
 from lts_ray.measurement.reference import Reference
 from lts_ray.measurement.steps import Regime
 from lts_ray.measurement.subjects.encoder_subject import has_steps
-from lts_ray.measurement.subjects.subject import RanIn, Subject, UniversalSubjects
+from lts_ray.measurement.subjects.subject import RanIn, Subject
+from lts_ray.measurement.subjects.submodel_subject import UniversalSubjects
 from lts_ray.models.universal_model import UniversalModel
 from lts_ray.submodel import Submodel
 from lts_ray.target import Target

@@ -9,7 +9,7 @@ error. So one that was measured at a bad moment leans on the others, and one tha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -30,15 +30,19 @@ Array = NDArray[np.float64]
 
 
 def pooled(
-    measured: Mapping[Candidate, Measurement], numbers: Mapping[Candidate, Sequence[float]]
+    measured: Mapping[Candidate, Measurement],
+    numbers: Mapping[Candidate, Sequence[float]],
+    kinds: Mapping[Candidate, Hashable] | None = None,
 ) -> dict[Candidate, Measurement]:
     """One target's measurements with the pooled latency beside each measured one. numbers: what it is linear in.
 
-    Latencies are pooled with those of the same runtime only.
+    Latencies are pooled with those of the same runtime and of their own kind only.
     """
     result = dict(measured)
-    for kind in {measurement.ran_in for measurement in measured.values()}:
-        those = [candidate for candidate, measurement in measured.items() if measurement.ran_in == kind]
+    groups: dict[Hashable, list[Candidate]] = {}
+    for candidate, measurement in measured.items():
+        groups.setdefault((measurement.ran_in, (kinds or {}).get(candidate)), []).append(candidate)
+    for those in groups.values():
         features = np.asarray([numbers[candidate] for candidate in those], dtype=np.float64)
         prefill = _pooled([measured[candidate].prefill for candidate in those], features)
         decoded = [latency for candidate in those if (latency := measured[candidate].decode) is not None]

@@ -6,7 +6,7 @@ have fewer of them: prefixes, as of the FFN (MatFormer, section 2).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -83,6 +83,18 @@ class ElasticConfig:
     def precision_of(self, submodel: Submodel) -> str:
         """What one runs in: what it names or, where it names none, what is stored if the model may run in that."""
         return submodel.precision or (STORED if STORED in self.precisions else self.precisions[0])
+
+    def chosen_precisions(self, asked: Sequence[str] | None) -> tuple[str, ...]:
+        """Each once, the most precise first; None: what one runs in that names none.
+
+        Raises LtsRayError for one that the model may not run in, or for no precision at all.
+        """
+        asked = (self.precision_of(self.universal),) if asked is None else asked
+        unknown = [each for each in asked if each not in self.precisions]
+        if unknown or not asked:
+            known = ", ".join(self.precisions)
+            raise LtsRayError(f"this model runs in {known}; precisions asks for {', '.join(unknown) or 'none'}")
+        return tuple(each for each in self.precisions if each in asked)
 
     @property
     def elastic_heads(self) -> tuple[int, ...]:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 
-from lts_ray.errors import LtsRayError
 from lts_ray.models.elastic_config import STORED
 from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.models.universal_model import UniversalModel
@@ -33,12 +32,7 @@ def build_runtime(
     bfloat16, whatever the weights are.
     Raises LtsRayError for a precision that the model may not run in.
     """
-    precisions = (model.config.precision_of(model.config.universal),) if precisions is None else precisions
-    unknown = [each for each in precisions if each not in model.config.precisions]
-    if unknown or not precisions:
-        known = ", ".join(model.config.precisions)
-        raise LtsRayError(f"this model runs in {known}; precisions asks for {', '.join(unknown) or 'none'}")
-    chosen = tuple(each for each in model.config.precisions if each in precisions)
+    chosen = model.config.chosen_precisions(precisions)
     weight = model.weight
     fits = weight.device.type == "cpu" and weight.dtype == torch.float32 and kernel_library() is not None
     if fits and isinstance(model, MatFormer) and not model.config.heads:

@@ -41,11 +41,16 @@ def read_search(folder: Path, *, model_dir: Path) -> tuple[SearchSession[Any], R
             config=config,
             model_fingerprint=universal_fingerprint(model_dir),
             validation_fingerprint=subject["validation_fingerprint"],
+            rounding_fingerprint=subject.get("rounding_fingerprint"),
             space=space,
             targets=targets,
             settings=settings,
         )
     except (KeyError, TypeError) as error:
         raise LtsRayError(f"{folder / LOG} does not begin with a search's header: {error!r}") from None
-    results = SubmodelResults(config=config, model_fingerprint=universal_fingerprint(model_dir))
+    results = SubmodelResults(
+        config=config,
+        model_fingerprint=universal_fingerprint(model_dir),
+        precisions=settings.precisions,
+    )
     return SearchSession(submodels, folder, resume=True), results

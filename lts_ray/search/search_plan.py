@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic
 
@@ -28,8 +28,9 @@ class SearchPlan(Generic[Candidate]):
     """Computes what stands for a candidate's loss; None where it is measured."""
     forecast: ObjectiveForecast[Candidate] | None = None
     """Predicts costs; None where they are measured only."""
-    pools: bool = False
-    """Whether a latency is nearly a sum over the genes, so that the fronts are drawn from pooled ones."""
+    pooled_by: Callable[[Candidate], Hashable] | None = None
+    """Among candidates alike in this a latency is nearly a sum over the genes, so that fronts are drawn from pooled
+    ones; None: there are no such candidates."""
 
     def __post_init__(self) -> None:
         if self.settings.evaluations > MOST_EVALUATIONS:

@@ -8,7 +8,7 @@ the log: what it asks for and the log has is told at once, and what it asks for 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic
@@ -84,16 +84,18 @@ class SearchSession(Generic[Candidate]):
         count, evaluated = self._evaluated
         if count != len(self.outcomes):
             evaluated = {each: outcome for each, outcome in self.outcomes.items() if isinstance(outcome, Evaluation)}
-            if self.plan.pools:
-                evaluated = self._pooled(evaluated)
+            if self.plan.pooled_by is not None:
+                evaluated = self._pooled(evaluated, {each: self.plan.pooled_by(each) for each in evaluated})
             self._evaluated = len(self.outcomes), evaluated
         return evaluated
 
-    def _pooled(self, evaluated: Mapping[Candidate, Evaluation]) -> dict[Candidate, Evaluation]:
+    def _pooled(
+        self, evaluated: Mapping[Candidate, Evaluation], kinds: Mapping[Candidate, Hashable]
+    ) -> dict[Candidate, Evaluation]:
         numbers = {candidate: list(self.plan.space.to_genes(candidate).values()) for candidate in evaluated}
         names = [target.name for target in self.plan.targets]
         by_target = {
-            name: pooled({candidate: each.measurements[name] for candidate, each in evaluated.items()}, numbers)
+            name: pooled({candidate: each.measurements[name] for candidate, each in evaluated.items()}, numbers, kinds)
             for name in names
         }
         return {

@@ -2,13 +2,14 @@
 
 Where layers can be skipped, a width may be 0; where all can, the last is kept, so that no candidate is empty. Where
 heads or d_model nest, there is a gene for each layer's heads and one for d_model, from as few as the smallest
-granularity was trained with.
+granularity was trained with. Where several precisions are searched, there is one gene for that of the whole model.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -16,6 +17,8 @@ import numpy as np
 
 from lts_ray.errors import LtsRayError
 from lts_ray.models.decoder_config import DecoderConfig
+from lts_ray.models.elastic_config import STORED
+from lts_ray.precision import WEIGHT_BYTES
 from lts_ray.spaces.search_space import Gene, pick
 from lts_ray.submodel import Submodel
 
@@ -27,15 +30,19 @@ LISTED = 5_000
 
 
 class MixNMatch:
-    """A gene is one layer's width: k/steps of its full width, k = 1..steps; then the heads, then d_model."""
+    """A gene is one layer's width: k/steps of its full width, k = 1..steps; then the heads, d_model, the precision."""
 
     name = "mix-n-match"
 
-    def __init__(self, config: DecoderConfig, steps: int = STEPS) -> None:
+    def __init__(self, config: DecoderConfig, steps: int = STEPS, precisions: Sequence[str] | None = None) -> None:
+        """precisions: None: no submodel names one. Raises LtsRayError for one that the model does not run in."""
         narrowest = min(config.widths)
         if not 1 <= steps <= narrowest:
             raise LtsRayError(f"steps must be between 1 and the narrowest layer's {narrowest} neurons; got {steps}")
         self.config = config
+        chosen = config.chosen_precisions(precisions)
+        self._of_bits = {_bits(each): each for each in reversed(chosen)}
+        self._named = [""] if precisions is None else ["" if each == STORED else each for each in chosen]
         self._genes = []
         needed = [layer for layer in range(config.n_layer) if config.may_skip(layer)] or [config.n_layer - 1]
         for layer, width in enumerate(config.widths):
@@ -51,6 +58,8 @@ class MixNMatch:
             least, trained = smallest.d_model or full, {named.d_model or full for named in config.trained.values()}
             shares = {round(k * full / steps) for k in range(1, steps + 1)} | trained
             self._genes.append(Gene(name="d_model", choices=tuple(sorted(share for share in shares if share >= least))))
+        if len(chosen) > 1:
+            self._genes.append(Gene(name="precision_bits", choices=tuple(self._of_bits)))
 
     @property
     def size(self) -> int:
@@ -63,8 +72,9 @@ class MixNMatch:
     def from_genes(self, values: Sequence[int]) -> Submodel:
         layers = self.config.n_layer
         heads = tuple(values[layers : 2 * layers]) if self.config.elastic_heads else ()
-        d_model = values[-1] if self.config.elastic_d_model else 0
-        return self.config.check(Submodel(tuple(values[:layers]), heads=heads, d_model=d_model))
+        d_model = values[layers + len(heads)] if self.config.elastic_d_model else 0
+        precision = self._of_bits[values[-1]] if len(self._named) > 1 else self._named[0]
+        return self.config.check(Submodel(tuple(values[:layers]), heads=heads, d_model=d_model, precision=precision))
 
     def to_genes(self, candidate: Submodel) -> Mapping[str, int]:
         return {gene.name: value for gene, value in zip(self._genes, self._values(candidate), strict=True)}
@@ -74,12 +84,14 @@ class MixNMatch:
         config = self.config
         heads = (candidate.heads or config.elastic_heads) if config.elastic_heads else ()
         d_model = (candidate.d_model or config.elastic_d_model,) if config.elastic_d_model else ()
-        return (*candidate.widths, *heads, *d_model)
+        precision = (_bits(config.precision_of(candidate)),) if len(self._named) > 1 else ()
+        return (*candidate.widths, *heads, *d_model, *precision)
 
     def seeds(self) -> Sequence[Submodel]:
-        """The trained granularities that the space has, largest first."""
+        """The trained granularities that the space has at each precision, largest first."""
         trained = reversed(list(self.config.trained.values()))
-        return [submodel for submodel in trained if self.contains(submodel)]
+        each = [replace(submodel, precision=precision) for submodel in trained for precision in self._named]
+        return [submodel for submodel in each if self.contains(submodel)]
 
     def listing(self) -> Sequence[Submodel] | None:
         if self.size > LISTED:
@@ -103,14 +115,24 @@ class MixNMatch:
 
     def contains(self, candidate: Submodel) -> bool:
         try:
-            values = self._values(self.config.check(candidate))
+            checked = self.config.check(candidate)
         except LtsRayError:
             return False
-        return all(value in gene.choices for value, gene in zip(values, self._genes, strict=True))
+        values = self._values(checked)
+        return checked.precision in self._named and all(
+            value in gene.choices for value, gene in zip(values, self._genes, strict=True)
+        )
 
     def features(self, candidate: Submodel) -> Sequence[float]:
-        """The neurons of all layers, which latency and memory follow, and each gene's own value."""
-        values = (self.config.equivalent_neurons(candidate), *self._values(candidate))
+        """The neurons of all layers, which latency and memory follow, and each gene's own value.
+
+        Of several precisions, latency and memory follow the bytes of the weights, which come first then.
+        """
+        values: tuple[float, ...] = (self.config.equivalent_neurons(candidate), *self._values(candidate))
+        if len(self._named) > 1:
+            size, layers = WEIGHT_BYTES[self.config.precision_of(candidate)], self.config.decoder_params(candidate)
+            tables = self.config.parameters(candidate) - layers
+            values = (layers * size + tables * max(size, WEIGHT_BYTES["int8"]), *values)
         return [math.log(value or 1) for value in values]
 
     def decoder_params(self, candidate: Submodel) -> int:
@@ -124,3 +146,8 @@ class MixNMatch:
         if not self.contains(candidate):
             raise LtsRayError(f"{value} is not in the space {self.name} of this model")
         return candidate
+
+
+def _bits(precision: str) -> int:
+    """Of a weight, without its share of a scale."""
+    return int(8 * WEIGHT_BYTES[precision])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from lts_ray.errors import LtsRayError
 from lts_ray.models.decoder_config import DecoderConfig
@@ -16,7 +16,7 @@ from lts_ray.spaces.mix_n_match import MixNMatch
 from lts_ray.spaces.search_space import SearchSpace
 from lts_ray.submodel import Submodel
 
-SUBMODEL_SPACES: Mapping[str, Callable[[DecoderConfig], SearchSpace[Submodel]]] = {MixNMatch.name: MixNMatch}
+SUBMODEL_SPACES: Mapping[str, Callable[..., SearchSpace[Submodel]]] = {MixNMatch.name: MixNMatch}
 """Spaces of submodels of one universal model."""
 BACKBONE_SPACES: Mapping[str, BackboneSpace] = {
     space.name: space
@@ -34,11 +34,13 @@ BACKBONE_SPACES: Mapping[str, BackboneSpace] = {
 """Spaces of architectures, searched before anything is trained."""
 
 
-def submodel_space(name: str, config: DecoderConfig) -> SearchSpace[Submodel]:
-    """Raises LtsRayError for an unknown name."""
+def submodel_space(
+    name: str, config: DecoderConfig, *, precisions: Sequence[str] | None = None
+) -> SearchSpace[Submodel]:
+    """Raises LtsRayError for an unknown name, or a precision that the model does not run in."""
     if name not in SUBMODEL_SPACES:
         raise LtsRayError(_unknown(name, [*SUBMODEL_SPACES, *BACKBONE_SPACES]))
-    return SUBMODEL_SPACES[name](config)
+    return SUBMODEL_SPACES[name](config, precisions=precisions)
 
 
 def backbone_space(name: str) -> BackboneSpace:

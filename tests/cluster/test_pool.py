@@ -21,7 +21,7 @@ from lts_ray.measurement.measurement import Failed
 from lts_ray.measurement.on_ray import pool as pool_module
 from lts_ray.measurement.on_ray.pool import LOSS, MeasurementPool, cluster_nodes, start_pool
 from lts_ray.measurement.outcome import Evaluation
-from lts_ray.measurement.subjects.subject import UniversalSource
+from lts_ray.measurement.subjects.submodel_subject import UniversalSource
 from lts_ray.measurement.workload import Workload
 from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.ray_session import connected

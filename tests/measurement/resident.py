@@ -25,7 +25,8 @@ from lts_ray.architecture import Architecture
 from lts_ray.errors import LtsRayError
 from lts_ray.measurement.peak_memory import generation
 from lts_ray.measurement.subjects.stand_in import skipped_initialization, stand_in_weights
-from lts_ray.measurement.subjects.subject import BackboneSource, Subject, UniversalSubjects
+from lts_ray.measurement.subjects.subject import BackboneSource, Subject
+from lts_ray.measurement.subjects.submodel_subject import UniversalSubjects
 from lts_ray.models.family import Family
 from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.models.matformer.matformer_config import MatFormerConfig

@@ -12,21 +12,25 @@ import torch
 from benchmarks.repeatability import measure_repeatedly, spread_of
 from lts_ray.architecture import Architecture
 from lts_ray.errors import LtsRayError
+from lts_ray.evaluation.validation_loss import validation_loss
 from lts_ray.measurement.measurement import Failed, Measurement, measure_submodels
-from lts_ray.measurement.on_ray.actor import MeasurementActor
+from lts_ray.measurement.on_ray.actor import LossActor, MeasurementActor
 from lts_ray.measurement.peak_memory import peak_memory_bytes
 from lts_ray.measurement.reference import Reference
 from lts_ray.measurement.steps import step_of
-from lts_ray.measurement.subjects.subject import BackboneSource, UniversalSource, UniversalSubjects
+from lts_ray.measurement.subjects.subject import BackboneSource
+from lts_ray.measurement.subjects.submodel_subject import UniversalSource, UniversalSubjects, weights_of
 from lts_ray.measurement.timed_blocks import MIN_BLOCKS
 from lts_ray.models.backbones.backbone_config import BACKBONES, backbone_of
 from lts_ray.models.matformer.matformer import MatFormer
+from lts_ray.quantisation.quantised_weights import at_precision, rounded_weights
 from lts_ray.runtime.native_runtime import NativeRuntime
 from lts_ray.runtime.runtime import Runtime
 from lts_ray.runtime.segment import Segment
 from lts_ray.runtime.torch_runtime import TorchRuntime
 from lts_ray.submodel import Submodel
 from lts_ray.target import Target
+from tests.conftest import make_model
 from tests.measurement.brief import measure_briefly
 
 SMALL = Architecture(d_model=32, n_head=(2, 4), d_inner=(64, 96), d_embed=32)
@@ -135,6 +139,25 @@ def test_an_actor_of_a_universal_model_measures_submodels(universal: MatFormer) 
     assert actor.measure(Submodel((8, 16))) == Failed(
         reason="LtsRayError: the submodel has 2 widths, but the model has 3 layers"
     )
+
+
+def test_losses_and_steps_are_of_the_matrices_as_they_were_rounded(universal: MatFormer) -> None:
+    """Not to the nearest, but as the checkpoint says: here as another model's are, so that it shows."""
+    quantised = rounded_weights(make_model(seed=1))
+    weights, blocks = weights_of(universal, quantised), torch.randint(0, 300, (2, 17))
+    source = pickle.loads(pickle.dumps(UniversalSource(universal.config, ("float32", "int8", "int4"))))
+    losses, subjects = LossActor(source, weights, blocks.numpy()), source.open(TARGET, weights)
+    tokens, plain = [3, 1, 4], universal.config.trained["M"]
+    for precision in ("", "int8", "int4"):
+        submodel = replace(plain, precision=precision)
+        expected = at_precision(universal, precision, quantised)
+        assert losses.loss(submodel) == validation_loss(expected, blocks, plain)
+        piece = Segment(tokens=tokens, start=0, blocks=(0,), submodel=submodel, wants_logits=True)
+        with torch.inference_mode():
+            logits = expected(torch.tensor([tokens]), submodel=plain, last_only=True)[0]
+        near = 0.05 * float(logits.std())  # kernels may round the activations, too
+        torch.testing.assert_close(subjects.runtime.run([piece]), logits, atol=near, rtol=0)
+        assert subjects.subject(submodel).submodel == submodel
 
 
 def test_an_actor_whose_source_cannot_be_opened_says_why(universal: MatFormer) -> None:

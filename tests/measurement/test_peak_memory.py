@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 import torch
 
 from lts_ray.architecture import Architecture
 from lts_ray.checkpoints.extracted import extract
+from lts_ray.errors import LtsRayError
 from lts_ray.measurement.peak_memory import peak_memory_bytes, peak_of
-from lts_ray.measurement.subjects.subject import BackboneSource, UniversalSubjects
+from lts_ray.measurement.subjects.subject import BackboneSource
+from lts_ray.measurement.subjects.submodel_subject import UniversalSubjects
 from lts_ray.models.matformer.matformer import MatFormer
+from lts_ray.precision import PRECISIONS, WEIGHT_BYTES
 from lts_ray.target import Target
+from tests.runtime.reference import random_model
 
 CPU = torch.device("cpu")
 TARGET = Target(name="t", local=True, sequence_length=48)
@@ -37,6 +44,33 @@ def test_weights_are_those_of_the_extracted_submodel(universal: MatFormer) -> No
         small = extract(universal, submodel)
         counted = sum(each.nbytes for each in small.parameters()) + small.rotary.nbytes
         assert UniversalSubjects.of(universal, TARGET).subject(submodel).weight_bytes == counted
+
+
+def test_rounded_weights_are_those_of_the_extracted_submodel(universal: MatFormer) -> None:
+    """Norms stay as they are, and tables in 8 bits where the layers are in 4; in 4 bits there is no lower plane."""
+    untied = random_model(replace(universal.config, tied=False))
+    subjects = UniversalSubjects.of(untied, TARGET, precisions=PRECISIONS)
+    for submodel in untied.config.trained.values():
+        small = extract(untied, submodel)
+        tables = small.embed_tokens.weight.numel() + small.lm_head.weight.numel()
+        layers = sum(each.numel() for each in small.layers.parameters() if each.dim() == 2)
+        norms = sum(each.numel() for each in small.parameters() if each.dim() == 1)
+        for precision in PRECISIONS:
+            chosen = subjects.subject(replace(submodel, precision=precision))
+            of_table = WEIGHT_BYTES["int8" if precision == "int4" else precision]
+            counted = 4 * norms + WEIGHT_BYTES[precision] * layers + of_table * tables + small.rotary.nbytes
+            assert chosen.weight_bytes == round(counted)
+    peaks = [
+        peak_memory_bytes(subjects.subject(replace(untied.config.universal, precision=each)), TARGET)
+        for each in PRECISIONS
+    ]
+    assert peaks == sorted(peaks, reverse=True)
+
+
+def test_only_float32_on_a_cpu_has_precisions_to_choose(universal: MatFormer) -> None:
+    other = replace(TARGET, dtype="bfloat16")
+    with pytest.raises(LtsRayError, match="computes in bfloat16 on cpu: only float32 on a CPU has precisions"):
+        UniversalSubjects.of(universal, other, precisions=("float32", "int8"))
 
 
 def test_the_peak_of_a_submodel_has_weights_cache_and_activations(universal: MatFormer) -> None:

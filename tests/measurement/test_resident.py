@@ -6,7 +6,8 @@ from lts_ray.architecture import Architecture
 from lts_ray.checkpoints.extracted import extract
 from lts_ray.errors import LtsRayError
 from lts_ray.measurement.peak_memory import peak_memory_bytes
-from lts_ray.measurement.subjects.subject import BackboneSource, SubmodelSubject, UniversalSubjects
+from lts_ray.measurement.subjects.subject import BackboneSource
+from lts_ray.measurement.subjects.submodel_subject import SubmodelSubject, UniversalSubjects
 from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
 from lts_ray.submodel import Submodel

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -76,7 +77,7 @@ def test_no_figure_offers_to_send_its_data_away(page_of_submodels: str) -> None:
 def test_pooled_latencies_are_shown_with_their_intervals_and_said_to_be(
     submodels: SearchSession[Submodel], of_submodels: ReportData, page_of_submodels: str
 ) -> None:
-    pooling = SearchSession(replace(submodels.plan, pools=True), submodels.folder, resume=True)
+    pooling = SearchSession(replace(submodels.plan, pooled_by=attrgetter("precision")), submodels.folder, resume=True)
     data = report_data(pooling, SUBMODELS)
     page = body(render(data))
     assert "pooled from the medians of all submodels" in page

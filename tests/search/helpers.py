@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
+from lts_ray.precision import Precision
 from lts_ray.search.algorithms.ask_tell import AskTell
 from lts_ray.search.algorithms.registry import make_algorithm
 from lts_ray.search.algorithms.search_settings import AlgorithmName, EvolutionSettings, SearchSettings
@@ -64,12 +65,20 @@ def ask_all(search: AskTell[Submodel]) -> list[Submodel]:
     return asked
 
 
-def plan(*, evaluations: int = 60, seed: int = 0, algorithm: AlgorithmName = "lts") -> SearchPlan[Submodel]:
+def plan(
+    *,
+    evaluations: int = 60,
+    seed: int = 0,
+    algorithm: AlgorithmName = "lts",
+    precisions: tuple[Precision, ...] | None = None,
+) -> SearchPlan[Submodel]:
     return SearchPlan(
-        space=MixNMatch(CONFIG),
+        space=MixNMatch(CONFIG, precisions=precisions),
         subject={"model_fingerprint": "f" * 64, "validation_fingerprint": None},
         targets=tuple(Target(name=name, label_selector={"role": name}) for name in TARGETS),
-        settings=SearchSettings(evaluations=evaluations, seed=seed, algorithm=algorithm, evolution=SMALL),
+        settings=SearchSettings(
+            evaluations=evaluations, seed=seed, algorithm=algorithm, precisions=precisions, evolution=SMALL
+        ),
     )
 
 

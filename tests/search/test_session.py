@@ -4,12 +4,16 @@ import json
 import signal
 import time
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
 
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json_lines
+from lts_ray.frontier import Frontier
+from lts_ray.precision import Precision
+from lts_ray.search.algorithms.search_settings import AlgorithmName
 from lts_ray.search.search_log import LOG
 from lts_ray.search.search_plan import SearchPlan
 from lts_ray.search.search_session import SearchSession, objectives
@@ -51,7 +55,7 @@ def test_a_killed_search_resumed_ends_as_one_that_was_not(tmp_path: Path) -> Non
 
 def test_fronts_are_of_pooled_latencies_and_the_log_and_the_algorithm_of_measured_ones(tmp_path: Path) -> None:
     """A log of an older version, that says nothing of what ran the steps, is replayed to the same."""
-    pooling = replace(plan(), pools=True)
+    pooling = replace(plan(), pooled_by=attrgetter("precision"))
     search = SearchSession(pooling, tmp_path, resume=False)
     alike = SearchSession(plan(), tmp_path / "measured", resume=False)
     for each in (search, alike):
@@ -154,15 +158,68 @@ def test_who_looks_on_leaves_the_line_alone_that_is_being_written(tmp_path: Path
         (replace(plan(), subject={**plan().subject, "model_fingerprint": "0" * 64}), "model_fingerprint"),
         (plan(seed=1), r"seed \(0 then, 1 now\)"),
         (plan(evaluations=61), r"evaluations \(60 then, 61 now\)"),
+        (plan(precisions=("int8", "int4")), r"precisions \(None then, \['int8', 'int4'\] now\)"),
         (replace(plan(), targets=(Target(name="slow", local=True),)), "targets"),
         (replace(plan(), subject={**plan().subject, "validation_fingerprint": "1"}), "validation_fingerprint"),
+        (replace(plan(), subject={**plan().subject, "rounding_fingerprint": "1"}), "rounding_fingerprint"),
     ],
-    ids=["model", "seed", "evaluations", "targets", "text"],
+    ids=["model", "seed", "evaluations", "precisions", "targets", "text", "rounding"],
 )
 def test_another_search_cannot_go_on_in_the_folder(other: SearchPlan[Submodel], named: str, tmp_path: Path) -> None:
     session(tmp_path)
     with pytest.raises(LtsRayError, match=named):
         SearchSession(other, tmp_path, resume=True)
+
+
+def test_a_log_from_before_there_were_precisions_goes_on(tmp_path: Path) -> None:
+    drive(session(tmp_path), FakeEvaluator(TARGETS))
+    log = tmp_path / LOG
+    old = log.read_text().replace(', "precisions": null', "")
+    assert old != log.read_text()
+    log.write_text(old)
+    now = replace(plan(), subject={**plan().subject, "rounding_fingerprint": None})
+    assert SearchSession(now, tmp_path, resume=True).is_finished
+
+
+@pytest.mark.parametrize("algorithm", ["lts", "steady", "surrogate"])
+def test_every_width_has_a_name_at_each_precision_and_every_granularity_is_there_at_all(
+    algorithm: AlgorithmName, tmp_path: Path
+) -> None:
+    """Fewer bits cost less and lose more: the front has several precisions, and each candidate came once."""
+    chosen = plan(algorithm=algorithm, evaluations=20, precisions=("float32", "int8", "int4"))
+    search = SearchSession(chosen, tmp_path, resume=False)
+    drive(search, FakeEvaluator(TARGETS))
+    results = replace(RESULTS, precisions=("float32", "int8", "int4"))
+    frontier = results.frontier(search)
+    by_name = {point.name: point.submodel for point in frontier.points}
+    assert len(by_name) == len(frontier.points)
+    for name, submodel in CONFIG.trained.items():
+        assert by_name[name] == submodel
+        for precision in ("int8", "int4"):
+            assert by_name[f"{name}@{precision}"] == replace(submodel, precision=precision)
+    for name, submodel in by_name.items():
+        assert name.partition("@")[2] == submodel.precision
+    assert {point.submodel.precision for point in frontier.front("slow")} >= {"", "int4"}
+    assert Frontier.from_json(json.loads(json.dumps(frontier.to_json()))) == frontier
+    again = SearchSession(chosen, tmp_path, resume=True)
+    assert results.frontier(again) == frontier
+
+
+def test_latencies_are_pooled_with_those_of_their_own_precision(tmp_path: Path) -> None:
+    """Each precision has its own price of a neuron, which no one sum over widths and bits has."""
+    precisions: tuple[Precision, ...] = ("float32", "int8", "int4")
+    chosen = replace(plan(precisions=precisions), pooled_by=attrgetter("precision"))
+    pooling = SearchSession(chosen, tmp_path, resume=False)
+    drive(pooling, ScatteredEvaluator(TARGETS))
+    together = SearchSession(replace(chosen, pooled_by=lambda _: None), tmp_path, resume=True)
+    apart = SearchSession(replace(chosen, pooled_by=None), tmp_path, resume=True)
+
+    def error(session: SearchSession[Submodel]) -> float:
+        vectors, truth = session.vectors("slow"), FakeEvaluator(TARGETS)
+        exact = {each: 1.01 * objectives(truth.evaluate(each), "slow", "decode")[1] for each in vectors}
+        return sum(abs(vectors[each][1] / exact[each] - 1) for each in vectors)
+
+    assert error(pooling) < min(error(together), error(apart))
 
 
 @pytest.mark.parametrize("settings", [None, [], 1], ids=str)

@@ -18,7 +18,7 @@ from lts_ray.evaluation.text_quality import evaluate
 from lts_ray.files import append_json_line, read_json, read_json_lines, write_json
 from lts_ray.measurement.measurement import Failed
 from lts_ray.measurement.on_ray.actor import LossActor
-from lts_ray.measurement.subjects.subject import UniversalSource
+from lts_ray.measurement.subjects.submodel_subject import UniversalSource
 from lts_ray.models.matformer.hugging_face.checkpoint import save_checkpoint
 from lts_ray.text.tokenizer import load_tokenizer, save_tokenizer
 from lts_ray.training import loop

@@ -10,6 +10,7 @@ import math
 import os
 import socket
 from collections.abc import Hashable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,12 @@ import torch
 from lts_ray.evaluation.validation_loss import validation_loss
 from lts_ray.measurement.measurement import Failed, Measurement, measure
 from lts_ray.measurement.reference import Reference
-from lts_ray.measurement.subjects.subject import Subjects, SubjectSource, UniversalSource, Weights, model_from
+from lts_ray.measurement.subjects.subject import Subjects, SubjectSource
+from lts_ray.measurement.subjects.submodel_subject import UniversalSource, Weights, model_from
+from lts_ray.models.elastic_config import STORED
+from lts_ray.models.matformer.matformer import MatFormer
+from lts_ray.models.universal_model import UniversalModel
+from lts_ray.quantisation.quantised_weights import at_precision
 from lts_ray.submodel import Submodel
 from lts_ray.target import Target
 from lts_ray.timing import torch_threads
@@ -60,10 +66,14 @@ class MeasurementActor:
 
 
 class LossActor:
-    """Validation loss, once for all targets: quality does not depend on where the submodel runs."""
+    """Validation loss, once for all targets: quality does not depend on where the submodel runs.
+
+    Where weights are rounded to fewer bits it is that of what they stand for.
+    """
 
     def __init__(self, source: UniversalSource, weights: Weights, blocks: object) -> None:
-        self._model = model_from(source.config, weights)
+        model, self._quantised = model_from(source.config, weights)
+        self._models = {STORED: model}  # by precision, each rounded when it is first asked for
         self._blocks = torch.tensor(blocks)  # [N, T + 1]
 
     def start(self) -> str | Failed:
@@ -72,10 +82,18 @@ class LossActor:
     def loss(self, submodel: Submodel) -> float | Failed:
         try:
             with torch_threads(len(os.sched_getaffinity(0))):
-                loss = validation_loss(self._model, self._blocks, submodel)
+                model = self._model_at(self._models[STORED].config.precision_of(submodel))
+                loss = validation_loss(model, self._blocks, replace(submodel, precision=""))
         except Exception as error:  # as above
             return _failed(error)
         return loss if math.isfinite(loss) else Failed(reason=f"the validation loss is {loss}")
+
+    def _model_at(self, precision: str) -> UniversalModel:
+        if precision not in self._models:
+            stored = self._models[STORED]
+            assert isinstance(stored, MatFormer), "other models run in one precision"
+            self._models[precision] = at_precision(stored, precision, self._quantised)
+        return self._models[precision]
 
 
 def _failed(error: Exception) -> Failed:

@@ -6,7 +6,6 @@ it is measured: a universal model for the whole search, a backbone's model for o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
@@ -14,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from lts_ray.architecture import Architecture
-from lts_ray.checkpoints.universal import build_universal
 from lts_ray.errors import LtsRayError
 from lts_ray.measurement.subjects.encoder_subject import EncoderDecoderSubject, EncoderSubject
 from lts_ray.measurement.subjects.module_subject import ModuleSubject
@@ -22,13 +20,6 @@ from lts_ray.measurement.subjects.stand_in import skipped_initialization, stand_
 from lts_ray.models.backbones.backbone_config import check_searched, model_of
 from lts_ray.models.backbones.bert import Bert
 from lts_ray.models.backbones.t5 import T5
-from lts_ray.models.decoder_config import DecoderConfig
-from lts_ray.models.universal_model import UniversalModel
-from lts_ray.runtime.build_runtime import build_runtime
-from lts_ray.runtime.native_runtime import NativeRuntime
-from lts_ray.runtime.runtime import BLOCK_TOKENS, Runtime
-from lts_ray.runtime.segment import Segment
-from lts_ray.submodel import Submodel
 from lts_ray.target import Target
 
 if TYPE_CHECKING:
@@ -36,9 +27,6 @@ if TYPE_CHECKING:
 
 Candidate_contra = TypeVar("Candidate_contra", contravariant=True)
 Module = TypeVar("Module", bound=nn.Module)
-
-Weights = Mapping[str, object]
-"""A state dict as NumPy arrays, which Ray shares between the processes of a node without copying."""
 
 RanIn = Literal["kernels", "torch"]
 """What runs a candidate's steps: our kernels, or plain torch."""
@@ -117,64 +105,6 @@ class SubjectSource(Protocol[Candidate_contra]):
 
 
 @dataclass(frozen=True)
-class RowBlocks:
-    """A cache in a runtime's memory. blocks: each row's; lengths: as a `Cache` has them."""
-
-    blocks: Sequence[Sequence[int]]
-    lengths: Tensor
-
-
-@dataclass(frozen=True)
-class SubmodelSubject:
-    """A slice of a universal model that is in memory whole, run by what would serve it."""
-
-    universal: UniversalSubjects
-    submodel: Submodel
-
-    @property
-    def vocab_size(self) -> int:
-        return self.universal.runtime.config.vocab_size
-
-    @property
-    def device(self) -> torch.device:
-        return self.universal.device
-
-    @property
-    def ran_in(self) -> RanIn:
-        return "kernels" if isinstance(self.universal.runtime, NativeRuntime) else "torch"
-
-    @property
-    def context_length(self) -> int:
-        return self.universal.runtime.config.context_length
-
-    @property
-    def weight_bytes(self) -> int:
-        """Of the submodel served alone: embeddings, layers as wide as it has them, norms, table of rotary positions."""
-        of_one = self.universal.dtype.itemsize
-        return self.universal.runtime.config.parameters(self.submodel) * of_one + self.universal.table_bytes
-
-    @property
-    def kept_bytes(self) -> int:
-        return self.universal.runtime.kept_bytes
-
-    def empty_cache(self, *, rows: int, length: int) -> RowBlocks:
-        """All caches lie in the same blocks: a step takes as long whatever finite numbers it reads there."""
-        each = blocks_of(length)
-        blocks = [range(row * each, (row + 1) * each) for row in range(rows)]
-        return RowBlocks(blocks=blocks, lengths=torch.zeros(rows, dtype=torch.int64))
-
-    def run(self, tokens: Tensor, cache: RowBlocks) -> None:
-        rows = zip(tokens.tolist(), cache.lengths.tolist(), cache.blocks, strict=True)
-        self.universal.runtime.run(
-            [
-                Segment(tokens=row, start=start, blocks=blocks, submodel=self.submodel, wants_logits=True)
-                for row, start, blocks in rows
-            ]
-        )
-        cache.lengths.add_(tokens.shape[1])
-
-
-@dataclass(frozen=True)
 class BackboneSubject(ModuleSubject):
     """A model of its own."""
 
@@ -189,49 +119,6 @@ class BackboneSubject(ModuleSubject):
 
     def run(self, tokens: Tensor, cache: Any) -> None:
         self.module(tokens, cache=cache, last_only=True)
-
-
-@dataclass(frozen=True)
-class UniversalSource:
-    """The submodels of one universal model. Its payload is the weights."""
-
-    config: DecoderConfig
-
-    @property
-    def context_length(self) -> int:
-        return self.config.context_length
-
-    def open(self, target: Target, payload: Weights) -> UniversalSubjects:
-        return UniversalSubjects.of(model_from(self.config, payload), target)
-
-
-@dataclass(frozen=True, kw_only=True)
-class UniversalSubjects:
-    """The runtime that would serve the model on a target, with a KV cache for the target's batch."""
-
-    runtime: Runtime
-    device: torch.device
-    dtype: torch.dtype
-    table_bytes: int
-
-    @classmethod
-    def of(cls, model: UniversalModel, target: Target) -> UniversalSubjects:
-        """Keeps the model itself only where the runtime does."""
-        model = prepare(model, target)
-        n_blocks = target.batch_size * blocks_of(target.sequence_length + 1)
-        return cls(
-            runtime=build_runtime(model, n_blocks=n_blocks, threads=target.threads),
-            device=model.weight.device,
-            dtype=model.weight.dtype,
-            table_bytes=sum(table.nbytes for table in model.buffers()),
-        )
-
-    @property
-    def reference(self) -> SubmodelSubject:
-        return SubmodelSubject(self, next(iter(self.runtime.config.trained.values())))
-
-    def subject(self, candidate: Submodel) -> SubmodelSubject:
-        return SubmodelSubject(self, self.runtime.config.check(candidate))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,17 +161,6 @@ class BackboneSubjects:
         if isinstance(module, T5):
             return EncoderDecoderSubject(prepare(module, self.target))
         return BackboneSubject(prepare(module, self.target))
-
-
-def blocks_of(tokens: int) -> int:
-    """Blocks of a runtime's KV cache that a row of so many tokens needs."""
-    return -(-tokens // BLOCK_TOKENS)
-
-
-def model_from(config: DecoderConfig, weights: Weights) -> UniversalModel:
-    model = build_universal(config)
-    model.load_state_dict({name: torch.tensor(value) for name, value in weights.items()})
-    return model.eval()
 
 
 def prepare(model: Module, target: Target) -> Module:

@@ -23,7 +23,7 @@ class Evolution(Generic[Candidate]):
     ) -> None:
         self.lag = lag
         self._breeder = Breeder(space, settings, rng)
-        self._population = settings.population
+        self._population = max(settings.population, len(space.seeds()))
         self._fronts: dict[str, dict[Candidate, Objectives]] = {}  # of all time, by target
 
     def propose(self, count: int, seen: AbstractSet[Candidate]) -> Sequence[Candidate]:

@@ -10,6 +10,7 @@ from annotated_types import Ge, Gt, Le
 
 from lts_ray.errors import LtsRayError
 from lts_ray.frontier import Quality
+from lts_ray.precision import Precision
 from lts_ray.record import Seed, record, record_json
 from lts_ray.spaces.limits import Limits
 
@@ -75,6 +76,8 @@ class SearchSettings:
     """The same seed asks for the same candidates."""
     quality: Quality = "validation_loss"
     """What the first objective is."""
+    precisions: tuple[Precision, ...] | None = None
+    """That submodels are searched in; None: as the model is stored."""
     latency: LatencyRegime = "decode"
     """Which measured latency is an objective, or both as two."""
     algorithm: AlgorithmName = "lts"

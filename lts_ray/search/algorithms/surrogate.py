@@ -27,7 +27,7 @@ from lts_ray.spaces.search_space import Candidate, SearchSpace
 
 Array = NDArray[np.float64]
 INITIAL = 10
-"""Random candidates before the first fit, the space's seeds among them."""
+"""Random candidates before the first fit, the space's seeds among them, all of which are."""
 REFRESH = 10
 """Observations after which the shortlist is drawn anew."""
 SHORTLIST = 300
@@ -66,6 +66,7 @@ class Surrogate(Generic[Candidate]):
         self.lag = lag
         self._space, self._targets, self._rng = space, tuple(targets), rng
         self._breeder = Breeder(space, EvolutionSettings(), rng)
+        self._initial = max(INITIAL, len(space.seeds()))
         self._exact_quality, self._limits = exact_quality, limits or ()
         self._observed: list[Observation[Candidate]] = []  # those that did not fail
         self._features: dict[Candidate, tuple[float, ...]] = {}
@@ -77,8 +78,8 @@ class Surrogate(Generic[Candidate]):
         self._surprises: dict[int, list[tuple[float, float]]] = {}  # by objective: relative error, and in deviations
 
     def propose(self, count: int, seen: AbstractSet[Candidate]) -> Sequence[Candidate]:
-        if len(seen) < INITIAL or len(self._observed) < 2:
-            proposals = self._breeder.first(min(count, max(1, INITIAL - len(seen))), seen)
+        if len(seen) < self._initial or len(self._observed) < 2:
+            proposals = self._breeder.first(min(count, max(1, self._initial - len(seen))), seen)
         else:
             self._learn()
             stale = len(self._observed) >= self._drawn_at + REFRESH

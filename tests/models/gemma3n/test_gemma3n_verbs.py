@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from lts_ray.checkpoints.universal import load_universal, read_universal, universal_fingerprint
 from lts_ray.cli.main import app
 from lts_ray.errors import LtsRayError
-from lts_ray.measurement.subjects.subject import UniversalSource
+from lts_ray.measurement.subjects.submodel_subject import UniversalSource
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
 from lts_ray.runtime.build_runtime import build_runtime
 from lts_ray.runtime.segment import Segment

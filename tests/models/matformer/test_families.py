@@ -30,7 +30,7 @@ from transformers import (
 
 from lts_ray.checkpoints.extracted import extract, extract_checkpoint
 from lts_ray.errors import LtsRayError
-from lts_ray.measurement.subjects.subject import UniversalSubjects
+from lts_ray.measurement.subjects.submodel_subject import UniversalSubjects
 from lts_ray.models.elastic_config import GRANULARITIES
 from lts_ray.models.family import GPT2, LLAMA, OPT, QWEN3, Family
 from lts_ray.models.feed_forward import FeedForward
