@@ -33,15 +33,18 @@ def generate(
 ) -> None:
     """Continue a prompt with one submodel, or with one that drafts for another.
 
+    One in int8 or int4 (S@int8) computes in float32 with what its weights stand for: these tokens, not that speed.
     Text is printed as it is generated. With --draft, a line on stderr says how many drafted tokens stood, or why
     none was drafted.
     """
+    from dataclasses import replace
     from itertools import tee
 
     from lts_ray.checkpoints.model_tokenizer import load_model_tokenizer
     from lts_ray.checkpoints.universal import load_universal, read_universal
     from lts_ray.decoding.draft_costs import adaptive_length
     from lts_ray.decoding.draft_length import ADAPTIVE, Adaptive, DraftLength, FixedLength, parse_length
+    from lts_ray.decoding.drafter import check_draft
     from lts_ray.decoding.plain_loop import generate as run
     from lts_ray.decoding.sampling import Sampling
     from lts_ray.decoding.speculative import Round, Statistics, speculate, tokens_of
@@ -52,11 +55,13 @@ def generate(
         raise LtsRayError("--draft-length is how much --draft drafts: give both")
     length = parse_length(draft_length or ADAPTIVE)
     tokenizer = load_model_tokenizer(model, vocab_size=read_universal(model)[0].vocab_size)
-    universal = load_universal(model).model
-    prompt_ids, chosen = tokenizer.encode(prompt), universal.config.submodel(submodel)
+    checkpoint = load_universal(model)
+    config = checkpoint.model.config
+    prompt_ids, chosen = tokenizer.encode(prompt), config.submodel(submodel)
+    universal = checkpoint.at(config.precision_of(chosen))
     generator = seeded_generator(seed)
     wanted: dict[str, Any] = {
-        "submodel": chosen,
+        "submodel": replace(chosen, precision=""),
         "max_tokens": max_tokens,
         "sampling": Sampling(temperature=temperature, top_p=top_p),
     }
@@ -64,7 +69,9 @@ def generate(
     if draft is None:
         tokens = run(universal, prompt_ids, **wanted, eos_ids=tokenizer.eos_ids, generator=generator)
     else:
-        wanted["draft"] = universal.config.submodel(draft)
+        drafter = config.submodel(draft)
+        check_draft(drafter, chosen)
+        wanted |= {"draft": replace(drafter, precision=""), "draft_model": checkpoint.at(config.precision_of(drafter))}
         rule: DraftLength = (
             FixedLength(length) if isinstance(length, int) else adaptive_length(universal, prompt_ids, **wanted)
         )

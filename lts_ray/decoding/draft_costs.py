@@ -32,6 +32,7 @@ def adaptive_length(
     draft: Submodel,
     submodel: Submodel,
     max_tokens: int,
+    draft_model: UniversalModel | None = None,
     sampling: Sampling = GREEDY,
     repeats: int = 3,
     clock: Clock = time.perf_counter,
@@ -47,6 +48,7 @@ def adaptive_length(
         drafts=[draft],
         submodel=submodel,
         longest=min(LONGEST, max(0, max_tokens - 2)),  # the prompt gives a token, and so does the verifier
+        draft_model=draft_model,
         sampling=sampling,
         repeats=repeats,
         clock=clock,
@@ -61,6 +63,7 @@ def measure_draft_costs(
     drafts: Sequence[Submodel],
     submodel: Submodel,
     longest: int,
+    draft_model: UniversalModel | None = None,
     draft_vocabulary: Tensor | None = None,
     sampling: Sampling = GREEDY,
     repeats: int = 15,
@@ -87,7 +90,7 @@ def measure_draft_costs(
     verifier = Verifier(model=model, submodel=submodel, cache=cache, sampling=sampling, generator=generator)
     drafters = [
         Drafter(
-            model,
+            draft_model or model,
             draft,
             cache,
             vocabulary=draft_vocabulary,

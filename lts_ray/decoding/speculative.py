@@ -81,6 +81,7 @@ def speculate(
     max_tokens: int,
     length: DraftLength | int,
     shared: bool = True,
+    draft_model: UniversalModel | None = None,
     draft_vocabulary: Tensor | None = None,
     doubt: float = 0.0,
     sampling: Sampling = GREEDY,
@@ -91,7 +92,8 @@ def speculate(
 
     Greedy: the same tokens, unless two logits are so close that forwards of different length round them apart.
     Sampling: tokens of the same distribution, but not those that the same seed gives `generate`. length: tokens to
-    draft, or the rule for it. draft_vocabulary, doubt: see `Drafter`. Raises LtsRayError, before the first round, when
+    draft, or the rule for it. draft_model: the same model in another precision, to draft in; None: `model` drafts.
+    draft_vocabulary, doubt: see `Drafter`. Raises LtsRayError, before the first round, when
     prompt and response do not fit the context together, the drafter is the wider one or an argument is out of range.
     """
     config = model.config
@@ -102,7 +104,7 @@ def speculate(
     caches = [model.empty_cache(length=len(prompt_ids) + max_tokens) for _ in range(1 if shared else 2)]
     generator = torch.Generator() if generator is None else generator
     drafter = Drafter(
-        model,
+        draft_model or model,
         draft,
         caches[-1],
         vocabulary=draft_vocabulary,

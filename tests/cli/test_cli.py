@@ -13,10 +13,14 @@ from pathlib import Path
 import pytest
 
 from lts_ray.cli import main as cli
+from lts_ray.decoding.plain_loop import generate
 from lts_ray.measurement.latency import TimedBlock
 from lts_ray.measurement.measurement import Measurement
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
+from lts_ray.models.matformer.matformer import MatFormer
+from lts_ray.quantisation.quantised_weights import at_precision
 from lts_ray.submodel import Submodel
+from lts_ray.text.tokenizer import load_tokenizer
 from tests.measurement.brief import measure_briefly
 from tests.replay.tables import OBJECTIVES, write_table
 from tests.search.fake_evaluator import latency_of
@@ -51,6 +55,28 @@ def test_extract_writes_a_checkpoint(
     assert lts_ray("extract", "-m", model_dir, "-s", "M", "-o", tmp_path / "m", monkeypatch=monkeypatch) == 0
     assert "plain transformers loads it" in capsys.readouterr().out
     assert load_checkpoint(tmp_path / "m").model.config.widths == (16, 16, 16)
+
+
+@pytest.mark.parametrize("draft", [[], ["--draft", "S@int4", "--draft-length", "2"], ["--draft", "M"]])
+def test_generate_runs_what_rounded_weights_stand_for(
+    draft: list[str],
+    model_dir: Path,
+    universal: MatFormer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A draft changes no token, whatever its precision."""
+    asked = ("generate", "-m", model_dir, "-p", "the law", "-s", "M@int4", "--max-tokens", "12", *draft)
+    if draft == ["--draft", "M"]:
+        assert lts_ray(*asked, monkeypatch=monkeypatch) == 2
+        assert "is wider than its verifier 16,16,16@int4" in capsys.readouterr().err
+        return
+    assert lts_ray(*asked, monkeypatch=monkeypatch) == 0
+    tokenizer, rounded = load_tokenizer(model_dir), at_precision(universal, "int4")
+    prompt, submodel = tokenizer.encode("the law"), universal.config.trained["M"]
+    expected = list(generate(rounded, prompt, submodel=submodel, max_tokens=12))
+    assert expected != list(generate(universal, prompt, submodel=submodel, max_tokens=12))
+    assert capsys.readouterr().out == tokenizer.decode([*prompt, *expected]) + "\n"
 
 
 def test_generate_continues_the_prompt(

@@ -31,7 +31,7 @@ from lts_ray.models.checkpoint_folder import (
     refuse_quantized,
     write_folder,
 )
-from lts_ray.models.elastic_config import GRANULARITIES
+from lts_ray.models.elastic_config import GRANULARITIES, STORED
 from lts_ray.models.family import LLAMA
 from lts_ray.models.matformer.grouped_attention import rotary_table
 from lts_ray.models.matformer.hugging_face.quantised_file import (
@@ -47,7 +47,7 @@ from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
 from lts_ray.models.universal_model import UniversalModel
 from lts_ray.precision import PRECISIONS, QUANTISED
-from lts_ray.quantisation.quantised_weights import QuantisedWeights, form_of
+from lts_ray.quantisation.quantised_weights import QuantisedWeights, at_precision, form_of
 
 Model_co = TypeVar("Model_co", bound=UniversalModel, covariant=True)
 SCHEMA = 1
@@ -69,6 +69,13 @@ class Checkpoint(Generic[Model_co]):
     """Nats per token by granularity, as training measured it; empty where unknown."""
     quantised: QuantisedWeights | None = None
     """Its matrices in 8 bits, where the folder says how they are rounded or has no others; None: to the nearest."""
+
+    def at(self, precision: str) -> UniversalModel:
+        """What submodels of this precision run, in float32: the model itself, or a copy with rounded matrices."""
+        if precision == STORED:
+            return self.model
+        assert isinstance(self.model, MatFormer), "other models run in one precision"
+        return at_precision(self.model, precision, self.quantised)
 
 
 def save_checkpoint(
