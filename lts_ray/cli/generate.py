@@ -37,7 +37,6 @@ def generate(
     Text is printed as it is generated. With --draft, a line on stderr says how many drafted tokens stood, or why
     none was drafted.
     """
-    from dataclasses import replace
     from itertools import tee
 
     from lts_ray.checkpoints.model_tokenizer import load_model_tokenizer
@@ -58,10 +57,10 @@ def generate(
     checkpoint = load_universal(model)
     config = checkpoint.model.config
     prompt_ids, chosen = tokenizer.encode(prompt), config.submodel(submodel)
-    universal = checkpoint.at(config.precision_of(chosen))
+    universal, plain = checkpoint.run_by(chosen)
     generator = seeded_generator(seed)
     wanted: dict[str, Any] = {
-        "submodel": replace(chosen, precision=""),
+        "submodel": plain,
         "max_tokens": max_tokens,
         "sampling": Sampling(temperature=temperature, top_p=top_p),
     }
@@ -71,7 +70,7 @@ def generate(
     else:
         drafter = config.submodel(draft)
         check_draft(drafter, chosen)
-        wanted |= {"draft": replace(drafter, precision=""), "draft_model": checkpoint.at(config.precision_of(drafter))}
+        wanted["draft_model"], wanted["draft"] = checkpoint.run_by(drafter)
         rule: DraftLength = (
             FixedLength(length) if isinstance(length, int) else adaptive_length(universal, prompt_ids, **wanted)
         )

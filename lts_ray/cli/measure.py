@@ -49,7 +49,8 @@ def measure(
 
     check_tokenizer(model, vocab_size=read_universal(model)[0].vocab_size)
     warn_of_missing_kernels()
-    universal = load_universal(model).model
+    checkpoint = load_universal(model)
+    universal, quantised = checkpoint.model, checkpoint.quantised
     names = submodel or list(universal.config.granularities)
     sizes = {"threads": threads, "sequence_length": sequence_length, "batch_size": batch_size}
     target = read_target({"name": "here", "local": True, "device": device, "dtype": dtype, **sizes})
@@ -61,7 +62,8 @@ def measure(
                 show("measuring", place, len(submodels))
                 yield chosen
 
-        measured = measure_submodels(universal, told(), target)
+        precisions = sorted({universal.config.precision_of(chosen) for chosen in submodels})
+        measured = measure_submodels(universal, told(), target, precisions=precisions, quantised=quantised)
     rows = [
         {
             "submodel": name,

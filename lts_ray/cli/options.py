@@ -45,7 +45,7 @@ Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of what is d
 """Torch takes no more than 64 bits, and a bench counts up from it."""
 SUBMODEL = (
     "S, M, L, XL, a fraction such as 0.5, or one width per layer such as 352,704,2816; "
-    "where heads and d_model nest, 352/4,704/8,2816/8@192"
+    "where heads and d_model nest, 352/4,704/8,2816/8@192; any of these @int8, @int4 or another precision"
 )
 
 

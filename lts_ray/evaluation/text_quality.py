@@ -67,8 +67,8 @@ def evaluate(
     submodels = submodels_of(model.config, names, points)
     data = evaluation_blocks(model_dir, text=text, corpus=corpus, count=blocks, length=length)
     measured = consistency(
-        Predictor(model, model.config.universal),
-        [Predictor(model, submodel) for submodel in submodels.values()],
+        Predictor(*checkpoint.run_by(model.config.universal)),
+        [Predictor(*checkpoint.run_by(submodel)) for submodel in submodels.values()],
         data,
         progress=progress,
     )

@@ -5,7 +5,7 @@ The result is a value either way: a `Measurement`, or `Failed` with the reason. 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from lts_ray.measurement.subjects.encoder_subject import has_steps
 from lts_ray.measurement.subjects.subject import RanIn, Subject
 from lts_ray.measurement.subjects.submodel_subject import UniversalSubjects
 from lts_ray.models.universal_model import UniversalModel
+from lts_ray.quantisation.quantised_weights import QuantisedWeights
 from lts_ray.submodel import Submodel
 from lts_ray.target import Target
 
@@ -96,8 +97,18 @@ def measure(subject: Subject, reference: Reference, *, seconds: float = 2.0) -> 
     )
 
 
-def measure_submodels(model: UniversalModel, submodels: Iterable[Submodel], target: Target) -> list[Measurement]:
-    """Measure several submodels, in their order, on this machine as `target` says; its selector is not looked at."""
-    subjects = UniversalSubjects.of(model, target)
+def measure_submodels(
+    model: UniversalModel,
+    submodels: Iterable[Submodel],
+    target: Target,
+    *,
+    precisions: Sequence[str] | None = None,
+    quantised: QuantisedWeights | None = None,
+) -> list[Measurement]:
+    """Measure several submodels, in their order, on this machine as `target` says; its selector is not looked at.
+
+    precisions: of the submodels; they and quantised are as of `build_runtime`.
+    """
+    subjects = UniversalSubjects.of(model, target, precisions=precisions, quantised=quantised)
     reference = Reference.of(subjects.reference, target)
     return [measure(subjects.subject(submodel), reference) for submodel in submodels]

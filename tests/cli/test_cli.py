@@ -103,7 +103,7 @@ def test_measure_prints_each_granularity(
 def test_measure_marks_what_is_to_be_distrusted(
     noisy: bool, model_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def measured(_model: object, submodels: Iterable[Submodel], _target: object) -> list[Measurement]:
+    def measured(_model: object, submodels: Iterable[Submodel], _target: object, **_how: object) -> list[Measurement]:
         prefill = latency_of("prefill", 5.0)
         if noisy:
             prefill = replace(
@@ -117,6 +117,21 @@ def test_measure_marks_what_is_to_be_distrusted(
     assert ("unsteady: the 95 % interval" in out) == noisy
     assert lts_ray("measure", "-m", model_dir, "-s", "S", "--json", monkeypatch=monkeypatch) == 0
     assert json.loads(capsys.readouterr().out)["unsteady"] == (["prefill"] if noisy else [])
+
+
+def test_measure_runs_submodels_of_several_precisions(
+    model_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Less memory the less precise they are."""
+    measure_briefly(monkeypatch.setattr)
+    asked = ("measure", "-m", model_dir, "-s", "XL@int4", "-s", "XL@int8", "-s", "XL", "--sequence-length", "8")
+    assert lts_ray(*asked, "--json", monkeypatch=monkeypatch) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["submodel"] for row in rows] == ["XL@int4", "XL@int8", "XL"]
+    memory = [row["peak_memory_mb"] for row in rows]
+    assert memory == sorted(set(memory))
+    assert lts_ray(*asked, "--dtype", "bfloat16", monkeypatch=monkeypatch) == 2
+    assert "only float32 on a CPU has precisions to choose" in capsys.readouterr().err
 
 
 def test_params_adds_the_count_to_every_row(

@@ -2,16 +2,21 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from lts_ray.cli.evaluate import evaluate as verb
 from lts_ray.errors import LtsRayError
-from lts_ray.evaluation.text_quality import evaluate
+from lts_ray.evaluation.text_quality import evaluate, evaluation_blocks
 from lts_ray.evaluation.validation_loss import LOGITS_AT_ONCE, token_parts, validation_loss
+from lts_ray.models.matformer.hugging_face.checkpoint import save_quantised
 from lts_ray.models.matformer.matformer import MatFormer
+from lts_ray.quantisation.quantised_matrix import QuantisedMatrix
+from lts_ray.quantisation.quantised_weights import at_precision, rounded_weights
 from lts_ray.text.tokenizer import load_tokenizer
 from tests.conftest import make_text
 
@@ -41,6 +46,24 @@ def test_submodels_are_evaluated_in_the_order_asked_for(model_dir: Path, texts: 
     assert all(each.tokens == 3 * 64 and each.perplexity == math.exp(each.loss) for each in found)
     assert (found[1].agreement, found[1].kl) == (1.0, 0.0)
     assert all(each.agreement < 1 and each.kl > 0 for each in found if each.name != "XL")
+
+
+def test_a_submodel_of_a_precision_is_what_its_weights_stand_for(
+    model_dir: Path, texts: Path, universal: MatFormer, tmp_path: Path
+) -> None:
+    """Also where the checkpoint says how they are rounded, and beside the universal model as it is stored."""
+    shutil.copytree(model_dir, tmp_path / "model")
+    quantised = rounded_weights(universal)
+    quantised |= {name: QuantisedMatrix(each.codes, each.scales * 1.5) for name, each in quantised.items()}
+    save_quantised(tmp_path / "model", quantised)
+    asked: dict[str, Any] = {"text": str(texts / "*.txt"), "blocks": 3}
+    for folder, rounded in ((model_dir, None), (tmp_path / "model", quantised)):
+        found = evaluate(folder, ["M@int4", "M@int8", "M"], **asked)
+        blocks = evaluation_blocks(folder, text=asked["text"], corpus=None, count=3)
+        for each, precision in zip(found, ("int4", "int8", "float32"), strict=True):
+            model = at_precision(universal, precision, rounded)
+            assert each.loss == pytest.approx(validation_loss(model, blocks, universal.config.trained["M"]), rel=1e-5)
+            assert each.submodel.precision == ("" if precision == "float32" else precision)
 
 
 def test_the_verb_prints_loss_perplexity_and_consistency(

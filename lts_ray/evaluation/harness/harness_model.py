@@ -58,13 +58,14 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
     @classmethod
     def load(cls, arguments: ModelArguments) -> HarnessModel:
         checkpoint = load_universal(arguments.model, dtype=getattr(torch, arguments.dtype), device=arguments.device)
-        model, config = checkpoint.model, checkpoint.model.config
+        config = checkpoint.model.config
         points = frontier_points(arguments.frontier, checkpoint.fingerprint, config)
         name = arguments.submodel
+        model, submodel = checkpoint.run_by(config.universal if name is None else submodel_of(config, name, points))
         return cls(
             model,
             load_model_tokenizer(arguments.model, vocab_size=config.vocab_size),
-            config.universal if name is None else submodel_of(config, name, points),
+            submodel,
             batch_size=arguments.batch_size,
             max_length=arguments.max_length,
             add_bos_token=arguments.add_bos_token,

@@ -34,11 +34,14 @@ def load_subjects(
     Raises LtsRayError for an unusable model, submodel, frontier or checkpoint beside them.
     """
     checkpoint = load_universal(model_dir)
-    model, config = checkpoint.model, checkpoint.model.config
+    config = checkpoint.model.config
     points = frontier_points(frontier, checkpoint.fingerprint, config)
     submodels = submodels_of(config, names, points)
     tokenizer = load_model_tokenizer(model_dir, vocab_size=config.vocab_size)
-    models: dict[str, LM] = {name: HarnessModel(model, tokenizer, submodel) for name, submodel in submodels.items()}
+    models: dict[str, LM] = {}
+    for label, submodel in submodels.items():
+        model, plain = checkpoint.run_by(submodel)
+        models[label] = HarnessModel(model, tokenizer, plain)
     if beside is not None:
         label = beside.resolve().name
         models[f"{label} (beside)" if label in models else label] = _plain_checkpoint(beside)

@@ -48,6 +48,7 @@ from lts_ray.models.matformer.matformer_config import MatFormerConfig
 from lts_ray.models.universal_model import UniversalModel
 from lts_ray.precision import PRECISIONS, QUANTISED
 from lts_ray.quantisation.quantised_weights import QuantisedWeights, at_precision, form_of
+from lts_ray.submodel import Submodel
 
 Model_co = TypeVar("Model_co", bound=UniversalModel, covariant=True)
 SCHEMA = 1
@@ -70,12 +71,17 @@ class Checkpoint(Generic[Model_co]):
     quantised: QuantisedWeights | None = None
     """Its matrices in 8 bits, where the folder says how they are rounded or has no others; None: to the nearest."""
 
-    def at(self, precision: str) -> UniversalModel:
-        """What submodels of this precision run, in float32: the model itself, or a copy with rounded matrices."""
+    _rounded: dict[str, UniversalModel] = field(default_factory=dict, repr=False, compare=False)
+
+    def run_by(self, submodel: Submodel) -> tuple[UniversalModel, Submodel]:
+        """What runs a submodel of any precision, in float32, and as which of its own: a copy has rounded matrices."""
+        precision, plain = self.model.config.precision_of(submodel), replace(submodel, precision="")
         if precision == STORED:
-            return self.model
-        assert isinstance(self.model, MatFormer), "other models run in one precision"
-        return at_precision(self.model, precision, self.quantised)
+            return self.model, plain
+        if precision not in self._rounded:
+            assert isinstance(self.model, MatFormer), "other models run in one precision"
+            self._rounded[precision] = at_precision(self.model, precision, self.quantised)
+        return self._rounded[precision], plain
 
 
 def save_checkpoint(
