@@ -23,11 +23,13 @@ from lts_ray.console import progress_bars
 from lts_ray.ending import ending_in_one_line
 from lts_ray.interrupt import interruptible
 from lts_ray.processor import Processor
+from lts_ray.record import read_record
 from lts_ray.runtime.build_runtime import build_runtime
 from lts_ray.runtime.kernel_library import warn_of_missing_kernels
 from lts_ray.runtime.node_calibration import NodeCalibration
 from lts_ray.runtime.step_calibration import measure_step_costs
 from lts_ray.runtime.step_costs import StepCosts
+from lts_ray.target import read_target
 from serve.engine.engine import Engine
 from serve.engine.kv_memory import blocks_that_fit
 from serve.engine.learned_times import LearnedTimes
@@ -37,6 +39,7 @@ from serve.policies.capacity import Capacity
 from serve.policies.deadline import DeadlinePolicy
 from serve.policies.menu import menu_of_granularities
 from serve.replica import CALIBRATION_S, REHEARSAL_S
+from serve.serve_args import ServeArgs
 
 RECORDING_S = 6.0
 IMPORTED = "serve.ray_deployment"
@@ -76,8 +79,9 @@ def served_costs(
 
 
 def calibrate(order: Sequence[str], show: Callable[[str, int, int], None]) -> NodeCalibration:
-    """order: model's folder, threads, device, dtype. show: told what is done, how much of it, and of how much."""
-    folder, threads, device, dtype = order
+    """order: model's folder, threads, device, dtype, precisions. show: told what is done, how much of it, and of how
+    much."""
+    folder, threads, device, dtype, precisions = order
     moments_s: list[float] = []
 
     def over() -> None:
@@ -90,11 +94,16 @@ def calibrate(order: Sequence[str], show: Callable[[str, int, int], None]) -> No
     checkpoint = load_universal(Path(folder), dtype=getattr(torch, dtype), device=device)
     config, losses, capacity = checkpoint.model.config, checkpoint.validation_loss, Capacity()
     n_blocks = blocks_that_fit(config, rows=capacity.slots, budget_mb=None)
-    runtime = build_runtime(checkpoint.model, n_blocks=n_blocks, threads=int(threads))
+    asked = read_record(ServeArgs, {"model": folder, "precisions": precisions})
+    target = read_target({"name": "here", "local": True, "device": device, "dtype": dtype})
+    served = asked.served_precisions(config, target=target)
+    runtime = build_runtime(
+        checkpoint.model, n_blocks=n_blocks, threads=int(threads), precisions=served, quantised=checkpoint.quantised
+    )
     over()
     times = RecordedTimes(bare := measure_step_costs(runtime, seconds=CALIBRATION_S))
-    menu, eos_ids = menu_of_granularities(config, losses, vouched=vouched(config, losses)), frozenset[int]()
-    make = partial(Engine, runtime, menu=menu, times=times, policy=DeadlinePolicy(), eos_ids=eos_ids)
+    menu = menu_of_granularities(config, losses, vouched=vouched(config, losses), precisions=served).priced(bare)
+    make = partial(Engine, runtime, menu=menu, times=times, policy=DeadlinePolicy(), eos_ids=frozenset[int]())
     rehearse(make(capacity=capacity), seconds=REHEARSAL_S)
     over()
     times.steps.clear()
@@ -103,7 +112,13 @@ def calibrate(order: Sequence[str], show: Callable[[str, int, int], None]) -> No
     costs, ratios, prompt_ratios = served_costs(bare, times.steps)
     starts = dict(zip(("process_s", "load_s", "calibration_s"), np.diff(moments_s).round(2).tolist(), strict=False))
     machine, model = f"{(here := Processor.here()).name}, {here.cores} cores", checkpoint.fingerprint
-    how: dict[str, Any] = {"threads": int(threads), "device": device, "machine": machine, **starts}
+    how: dict[str, Any] = {
+        "threads": int(threads),
+        "device": device,
+        "machine": machine,
+        "precisions": served,
+        **starts,
+    }
     return NodeCalibration(model=model, costs=costs, ratios=ratios, prompt_ratios=prompt_ratios, **how)
 
 

@@ -100,6 +100,7 @@ def build_replica(
         logger.warning(problem)
     del checkpoint  # the runtime has the weights packed: they need not be held twice
     costs = measure_step_costs(runtime, seconds=CALIBRATION_S)
+    menu = menu.priced(costs)
     logger.info(
         "%s in %s with %d threads, %d blocks of keys and values; steps were measured here: error %.0f %%",
         type(runtime).__name__,

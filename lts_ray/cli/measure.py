@@ -32,12 +32,15 @@ def measure(
             "`lts-ray simulate`; of the model with its threads, device and dtype."
         ),
     ] = None,
+    precisions: Annotated[
+        str, typer.Option(help="Of --step-costs: as `lts-ray serve` has them; none: as it serves the model.")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Time submodels on this machine: prefill, a decode step, peak memory."""
     if step_costs is not None:
         check_output(step_costs.parent)
-        become("serve.calibrate_command", [str(step_costs), str(model), str(threads), device, dtype])
+        become("serve.calibrate_command", [str(step_costs), str(model), str(threads), device, dtype, precisions])
     from lts_ray.checkpoints.model_tokenizer import check_tokenizer
     from lts_ray.checkpoints.universal import load_universal, read_universal
     from lts_ray.console import print_rows, progress_bars

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json, write_json
+from lts_ray.precision import PRECISIONS
 from lts_ray.record import Positive, Text, Whole, read_record, record, record_json
 from lts_ray.runtime.step_costs import StepCosts
 
@@ -39,6 +40,8 @@ class NodeCalibration:
     """What ran the steps."""
     machine: Text = "unknown"
     """Its processor, and how many cores there were."""
+    precisions: tuple[Text, ...] = PRECISIONS[:1]
+    """That were measured, the most precise first."""
 
     def write(self, path: Path) -> None:
         write_json(path, {"schema": SCHEMA, **record_json(self)})

@@ -10,14 +10,17 @@ from lts_ray.errors import LtsRayError
 from lts_ray.frontier import Frontier, FrontierPoint
 from lts_ray.models.decoder_config import DecoderConfig
 from lts_ray.models.elastic_config import STORED
-from lts_ray.precision import PRECISIONS, READS, STORED_PLANE
-from lts_ray.runtime.step_costs import Group
+from lts_ray.precision import PRECISIONS, READS, STORED_PLANE, WEIGHT_BYTES
+from lts_ray.runtime.step_costs import Group, StepCosts
 from lts_ray.submodel import Submodel
 
 LIKELY_LOSS: Mapping[str, float] = {STORED: 0.0, "bfloat16": 0.001, "int8": 0.01, "int4": 0.1}
 """Nats a token that a precision is taken to lose where nothing measured them: to order options by, never to tell."""
 SHAPE_BITS = 40
 """Of a shape's number: as many neurons as no model has."""
+FEW, SOME, MANY = 1, 8, 64
+"""Rows of a step: at the first its price is what it reads, at the last what it computes."""
+Price = tuple[float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,10 +93,13 @@ class Menu:
     named: Mapping[str, Option]
     """What a request may pin. A name without a precision is the most precise of that name, whose own name says it."""
     elastic: tuple[Option, ...]
-    """What budgets choose among: widest first, and the narrower the worse.
+    """What budgets choose among: the best first, the cheapest last.
 
-    An option that is no better than a narrower one would never be worth its cost, and is left out.
+    An option is left out if another that is no worse costs no more, neither with few rows nor with many: it would never
+    be worth its cost.
     """
+    candidates: tuple[Option, ...] = ()
+    """Of which these are the ones worth it."""
 
     @cached_property
     def options(self) -> tuple[Option, ...]:
@@ -117,6 +123,13 @@ class Menu:
     def by_width(self) -> Menu:
         """The elastic options, those with most neurons first."""
         return replace(self, elastic=tuple(sorted(self.elastic, key=lambda option: -option.neurons)))
+
+    def priced(self, costs: StepCosts) -> Menu:
+        """The same with what steps cost here, in place of bytes and parameters. Of one precision it is the same."""
+        if len({option.planes for option in self.candidates}) < 2:
+            return self
+        prices = {option.name: _price(option, costs) for option in self.candidates}
+        return replace(self, elastic=_worth_their_cost(self.candidates, prices))
 
     @property
     def narrowest(self) -> Option:
@@ -217,8 +230,27 @@ def _menu(
     for option in sorted(options, key=lambda option: PRECISIONS.index(option.submodel.precision or STORED)):
         named.setdefault(option.name.partition("@")[0], option)  # the most precise that has this name
     named |= {option.name: option for option in options}
-    trained = [option for option in candidates if not option.untrained]
-    return Menu(universal=full, named=named, elastic=_worth_their_cost(trained or [full]))
+    trained = tuple([option for option in candidates if not option.untrained]) or (full,)
+    return Menu(
+        universal=full, named=named, elastic=_worth_their_cost(trained, _sizes(config, trained)), candidates=trained
+    )
+
+
+def _sizes(config: DecoderConfig, options: Sequence[Option]) -> dict[str, Price]:
+    """What stands for times where none were measured: the bytes that are read and, with many rows, the products."""
+    if len({option.planes for option in options}) == 1:
+        return {option.name: (option.neurons,) * 3 for option in options}
+    found: dict[str, Price] = {}
+    for option in options:
+        params = option.decoder_params + config.embedding_params
+        read = params * WEIGHT_BYTES[config.precision_of(option.submodel)]
+        found[option.name] = read, read, params
+    return found
+
+
+def _price(option: Option, costs: StepCosts) -> Price:
+    few, some, many = [costs.quiet_ms([option.group(rows, 0, min(rows, SOME))]) for rows in (FEW, SOME, MANY)]
+    return few, some, many
 
 
 def neurons_of(shape: int) -> int:
@@ -237,9 +269,14 @@ def _as_stored(submodel: Submodel) -> Submodel:
     return replace(submodel, precision="")
 
 
-def _worth_their_cost(options: list[Option]) -> tuple[Option, ...]:
+def _worth_their_cost(options: Sequence[Option], prices: Mapping[str, Price]) -> tuple[Option, ...]:
+    """prices: by name, with few rows, with some and with many. The last one is the cheapest with some."""
     kept: list[Option] = []
-    for option in sorted(options, key=lambda option: (option.neurons, option.shortfall)):
-        if not kept or option.shortfall < kept[-1].shortfall:
+    for option in sorted(
+        options, key=lambda option: (option.shortfall, prices[option.name], option.neurons, option.name)
+    ):
+        price = prices[option.name]
+        if all(any(mine < its for mine, its in zip(price, prices[other.name], strict=True)) for other in kept):
             kept.append(option)
-    return tuple(reversed(kept))
+    cheapest = min(kept, key=lambda option: (prices[option.name][1], prices[option.name], option.neurons))
+    return tuple(kept[: kept.index(cheapest) + 1])

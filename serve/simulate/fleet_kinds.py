@@ -34,13 +34,13 @@ def read_kinds(settings: SimulationSettings) -> tuple[SimulatedKind, ...]:
         frontier.check_model(fingerprint, config.check)
     n_blocks = blocks_that_fit(config, rows=settings.capacity.slots, budget_mb=None)
 
-    def menu(kind: NodeKind) -> Menu:
+    def menu(kind: NodeKind, precisions: Sequence[str]) -> Menu:
         if frontier is None:
-            return menu_of_granularities(config, losses, vouched=known)
+            return menu_of_granularities(config, losses, vouched=known, precisions=precisions)
         if kind.target_name not in frontier.targets:
             has = ", ".join(frontier.targets) or "none"
             raise LtsRayError(f"kind {kind.name!r}: the frontier has no target {kind.target_name!r}; it has: {has}")
-        return menu_of_frontier(config, frontier, kind.target_name, vouched=known)
+        return menu_of_frontier(config, frontier, kind.target_name, vouched=known, precisions=precisions)
 
     def simulated(kind: NodeKind) -> SimulatedKind:
         said = kind.simulated
@@ -58,7 +58,7 @@ def read_kinds(settings: SimulationSettings) -> tuple[SimulatedKind, ...]:
             (said.load_s, measured.load_s),
             (said.calibration_s, measured.calibration_s),
         )
-        its_menu, floor = menu(kind), settings.quality_floor
+        its_menu, floor = menu(kind, measured.precisions).priced(measured.costs), settings.quality_floor
         return SimulatedKind(
             name=kind.name,
             cost_per_hour=kind.cost_per_hour,

@@ -15,10 +15,12 @@ from torch import Tensor
 
 from lts_ray.errors import LtsRayError
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
+from lts_ray.precision import READS
 from lts_ray.runtime.runtime import BLOCK_TOKENS
 from lts_ray.runtime.segment import Segment
-from lts_ray.runtime.step_calibration import fit_step_costs, measure_step_costs
-from lts_ray.runtime.step_costs import Group, StepCosts
+from lts_ray.runtime.step_calibration import measure_step_costs
+from lts_ray.runtime.step_cost_fit import fit_step_costs
+from lts_ray.runtime.step_costs import Group, PlaneCosts, StepCosts
 
 CONFIG = MatFormerConfig(vocab_size=50, d_model=8, n_head=2, n_kv_head=1, widths=(800, 800), context_length=512)
 
@@ -34,7 +36,8 @@ LAW = StepCosts(
 
 def group_of(segment: Segment) -> Group:
     attended = sum(range(segment.start + 1, segment.stop + 1))
-    return Group(sum(segment.submodel.widths), len(segment.tokens), attended, int(segment.wants_logits))
+    planes = READS[CONFIG.precision_of(segment.submodel)]
+    return Group(sum(segment.submodel.widths), len(segment.tokens), attended, int(segment.wants_logits), planes)
 
 
 class SimulatedRuntime:
@@ -47,7 +50,9 @@ class SimulatedRuntime:
         config: MatFormerConfig = CONFIG,
         n_blocks: int = 600,
         disturbance: Callable[[int], float] = lambda run: 1.0,
+        precisions: tuple[str, ...] = ("float32",),
     ) -> None:
+        self.precisions = precisions
         self.config, self.n_blocks = config, n_blocks
         self.now, self.steps = 0.0, 0
         self.seen: Counter[tuple[Group, ...]] = Counter()
@@ -91,6 +96,39 @@ def test_the_law_of_a_runtime_is_found_within_five_percent() -> None:
     for step in SERVED:
         assert found.step_ms(step) == pytest.approx(LAW.step_ms(step), rel=0.05), step
     assert found.relative_error < 0.01
+
+
+PLANES = replace(
+    LAW,
+    beside=(
+        PlaneCosts(
+            plane="upper", base=(0.4, 0.5, 2.5, 40.0), neuron=(0.001, 0.001, 0.005, 0.05), head=(1.0, 1.5, 4.0, 80.0)
+        ),
+        PlaneCosts(plane="lower", base=(0.4,) * 4, neuron=(0.001, 0.001, 0.001, 0.002), head=(1.0, 1.0, 1.0, 2.0)),
+    ),
+    once=0.5,
+)
+PRECISE = ("float32", "int8", "int4")
+
+
+def test_the_law_of_each_precision_and_of_steps_that_mix_them_is_found() -> None:
+    runtime = SimulatedRuntime(PLANES, precisions=PRECISE)
+    found = measure_step_costs(runtime, seconds=3.0, clock=runtime.clock)
+    assert found.planes == READS["float32"] | READS["int8"]
+    for one, other in product(PRECISE, PRECISE):
+        for step in SERVED:
+            mixed = [replace(each, planes=READS[(one, other)[place % 2]]) for place, each in enumerate(step)]
+            assert found.step_ms(mixed) == pytest.approx(PLANES.step_ms(mixed), rel=0.1), (one, other, step)
+    assert found.relative_error < 0.02
+
+
+@pytest.mark.parametrize(("served", "planes"), [("int8", ["upper"]), ("int4", ["upper"]), ("bfloat16", ["bfloat16"])])
+def test_one_precision_is_one_plane_whichever_it_is(served: str, planes: list[str]) -> None:
+    step = [Group(1600, rows, rows, rows, READS[served]) for rows in (1, 8)]
+    found = fit_step_costs([([group], LAW.step_ms([group])) for group in step])
+    assert [found.plane, *(each.plane for each in found.beside)] == planes
+    assert found.once == 0
+    assert found.step_ms(step[:1]) == pytest.approx(LAW.step_ms(step[:1]), rel=1e-6)
 
 
 def test_a_quarter_of_the_runs_disturbed_changes_little() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from lts_ray.cli import main as cli
 from lts_ray.errors import LtsRayError
+from lts_ray.precision import READS
 from lts_ray.runtime.node_calibration import read_calibration
 from lts_ray.runtime.step_costs import Group, StepCosts
 from serve import calibrate_command, simulate_command
@@ -53,13 +54,15 @@ def test_a_node_is_measured_and_simulated(
     for name, value in (("CALIBRATION_S", 0.2), ("REHEARSAL_S", 0.2), ("RECORDING_S", 1.0), ("IMPORTED", "json")):
         monkeypatch.setattr(calibrate_command, name, value)
     file = tmp_path / "costs.json"
-    run(str(file), str(model_dir), "1", "cpu", "float32")
+    run(str(file), str(model_dir), "1", "cpu", "float32", "float32,int4")
     assert f"{file}: " in capsys.readouterr().out
     found = read_calibration(file)
     assert (found.threads, found.device) == (1, "cpu")
     assert min(len(found.ratios), len(found.prompt_ratios)) > 1
     assert min(found.process_s, found.calibration_s) > 0
     assert "cores" in found.machine
+    assert found.precisions == ("float32", "int4")
+    assert found.costs.planes == READS["float32"] | READS["int4"]
     fleet = tmp_path / "fleet.yaml"
     fleet.write_text("kinds: [{name: here, simulated: {step_costs: costs.json}}]")
     words = ["-f", fleet, "-m", model_dir, "--rate", 5, "--seconds", 2, "--json"]
@@ -78,7 +81,7 @@ def test_the_verb_hands_over(model_dir: Path, tmp_path: Path, monkeypatch: pytes
         cli.main()
     (given,) = became
     assert given[1:4] == ["-P", "-m", "serve.calibrate_command"]
-    assert given[4:] == [str(tmp_path / "new" / "costs.json"), str(model_dir), "2", "cpu", "float32"]
+    assert given[4:] == [str(tmp_path / "new" / "costs.json"), str(model_dir), "2", "cpu", "float32", ""]
 
 
 @pytest.mark.parametrize(
