@@ -14,8 +14,12 @@ from functools import cached_property
 from itertools import takewhile
 from statistics import fmean, median
 
-from benchmarks.common.turns import Progress, turns
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from benchmarks.common.turns import Progress, timed_turns, turns
 from lts_ray.errors import LtsRayError
+from lts_ray.precision import PRECISIONS
 from lts_ray.timing import Clock
 
 Prompts = Sequence[Sequence[int]]
@@ -23,6 +27,12 @@ Decode = Callable[[Prompts, int], list[list[int]]]
 """Of prompts and a number of tokens to exactly so many tokens for each, whatever ends a text."""
 RUNTIME, ENGINE = "lts-ray runtime", "lts-ray engine"
 TRANSFORMERS, CONTINUOUS, CTRANSLATE2 = "transformers generate", "transformers continuous batching", "CTranslate2"
+LLAMA_CPP, OPENVINO = "llama.cpp", "OpenVINO GenAI"
+KINDS: Mapping[str, str] = {
+    **{precision: precision for precision in PRECISIONS},
+    **{"F32": "float32", "F16": "bfloat16", "Q8_0": "int8", "Q4_0": "int4"},
+}
+"""Which of our precisions one is to be compared with, by the name that its library's users know."""
 
 
 @dataclass(frozen=True, order=True)
@@ -30,6 +40,42 @@ class Way:
     engine: str
     """Which library decodes, by the name that results use."""
     submodel: str
+    precision: str = "float32"
+    """Of KINDS."""
+
+    @property
+    def text(self) -> str:
+        return f"{self.submodel}@{self.precision}"
+
+    @property
+    def kind(self) -> tuple[str, str, str]:
+        """With the precision of ours."""
+        return self.engine, self.submodel, KINDS[self.precision]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoder:
+    decode: Decode
+    loss: Callable[[Tensor], float]
+    """Of windows of a text, [N, T + 1], in nats a token, by the same arithmetic as decodes."""
+    weight_bytes: float
+    """Of one of the weights that a step reads, on average."""
+    cache_bytes: int = 4
+    """Of a number of the KV cache."""
+
+
+def mean_nats(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
+    """pairs: logits, [n, vocab_size], and the tokens that came, [n]."""
+    total, count = 0.0, 0
+    for logits, tokens in pairs:
+        total += float(cross_entropy(logits.float(), tokens, reduction="sum"))
+        count += len(tokens)
+    return total / count
+
+
+def by_window(logits: Callable[[Tensor], Tensor]) -> Callable[[Tensor], float]:
+    """The loss by a library that gives all logits of a row of tokens: [T] to [T, vocab_size]."""
+    return lambda windows: mean_nats((logits(window[:-1]), window[1:]) for window in windows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +83,24 @@ class DecodeWork:
     """What is asked of each way to decode."""
 
     submodels: Sequence[str]
+    precisions: Sequence[str]
+    """Of ours."""
     batches: Sequence[int]
     """Sequences at once."""
     prompt_tokens: int
     new_tokens: int
+    read_tokens: int
+    """Of a longer prompt, read alone."""
     threads: int
 
     @property
     def length(self) -> int:
-        return self.prompt_tokens + self.new_tokens
+        return max(self.prompt_tokens + self.new_tokens, self.read_tokens + 1)
+
+    @property
+    def step_tokens(self) -> int:
+        """The most that a step reads."""
+        return max(max(self.batches) * self.prompt_tokens, self.read_tokens)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +115,7 @@ class DecodeTimes:
     first_ms: tuple[float, ...]
     """Of responses of one token."""
     agreement: float
-    """The share of tokens until each response parts from ours."""
+    """The share of tokens until each response parts from ours in the most precise of our precisions."""
 
     @cached_property
     def step_ms(self) -> float:
@@ -106,7 +161,7 @@ def time_decoding(
         if turn.counts:
             first[way, batch].append(first_ms)
             whole[way, batch].append(whole_ms)
-    ours = next(iter(ways)).engine
+    ours = {way.submodel: way for way in reversed(list(ways))}
     return tuple(
         DecodeTimes(
             way=way,
@@ -114,10 +169,18 @@ def time_decoding(
             new_tokens=work.new_tokens,
             whole_ms=tuple(whole[way, batch]),
             first_ms=tuple(first[way, batch]),
-            agreement=agreement(tokens[way, batch], tokens[Way(ours, way.submodel), batch]),
+            agreement=agreement(tokens[way, batch], tokens[ours[way.submodel], batch]),
         )
         for way, batch in whole
     )
+
+
+def time_reading(
+    ways: Mapping[Way, Decode], prompt: Sequence[int], *, rounds: int, clock: Clock = time.perf_counter
+) -> dict[Way, float]:
+    """Milliseconds from a prompt to its first token; the median."""
+    reads = {way: lambda number, decode=decode: decode([prompt], 1) for way, decode in ways.items()}
+    return {way: median(times) for way, times in timed_turns(reads, rounds=rounds, warmup=1, clock=clock).items()}
 
 
 def agreement(left: Iterable[Sequence[int]], right: Iterable[Sequence[int]]) -> float:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
-from benchmarks.decoders.decode_times import ENGINE, RUNTIME, Decode, DecodeWork, Prompts, Way
+from torch import Tensor
+
+from benchmarks.decoders.decode_times import ENGINE, RUNTIME, Decode, Decoder, DecodeWork, Prompts, Way, mean_nats
 from benchmarks.load.local_model import running
+from lts_ray.precision import WEIGHT_BYTES
 from lts_ray.runtime.runtime import Runtime
 from lts_ray.runtime.segment import Segment
 from lts_ray.runtime.step_costs import StepCosts
@@ -52,22 +56,43 @@ def bare_runtime(runtime: Runtime, submodel: Submodel) -> Decode:
     return decode
 
 
+def loss_of(runtime: Runtime, submodel: Submodel, windows: Tensor) -> float:
+    """Token by token, all windows as the rows of a step: as they are decoded, and rounded where that is."""
+    held = blocks_needed(windows.shape[1])
+
+    def steps() -> Iterator[tuple[Tensor, Tensor]]:
+        for place, tokens in enumerate(windows[:, :-1].T.tolist()):
+            segments = [
+                Segment(
+                    tokens=[token],
+                    start=place,
+                    blocks=range(held * row, held * row + blocks_needed(place + 1)),
+                    submodel=submodel,
+                    wants_logits=True,
+                )
+                for row, token in enumerate(tokens)
+            ]
+            yield runtime.run(segments), windows[:, place + 1]
+
+    return mean_nats(steps())
+
+
 @contextmanager
 def open_ours(
-    runtime: Runtime, costs: StepCosts, submodels: Mapping[str, Submodel], work: DecodeWork, *, observer: Observer
-) -> Iterator[dict[Way, Decode]]:
-    """The runtime and an engine with each submodel, by its name. observer: of the engine's steps.
+    runtime: Runtime, costs: StepCosts, work: DecodeWork, *, observer: Observer
+) -> Iterator[dict[Way, Decoder]]:
+    """The runtime and an engine with each submodel in each precision. observer: of the engine's steps.
 
     The engine reads prompts whole and in one step, as the other ways do, and finds none in its cache.
     """
-    batch = max(work.batches)
+    config, batch = runtime.config, max(work.batches)
     engine = Engine(
         runtime,
-        menu=menu_of_granularities(runtime.config, {}),
+        menu=menu_of_granularities(config, {}, precisions=runtime.precisions),
         times=LearnedTimes(costs),
         policy=policy_named("fixed"),
         eos_ids=frozenset(),
-        capacity=Capacity(slots=batch, max_queue=batch, chunk_tokens=batch * (work.prompt_tokens + 1)),
+        capacity=Capacity(slots=batch, max_queue=batch, chunk_tokens=work.step_tokens + batch),
         prefix_cache=False,
         observers=[observer],
     )
@@ -80,10 +105,18 @@ def open_ours(
         return list(await asyncio.gather(*(one(option, prompt, new_tokens) for prompt in prompts)))
 
     def of_engine(name: str, submodel: Submodel) -> Decode:
-        option = Option.of(runtime.config, submodel, name=name, loss=0.0)
+        option = Option.of(config, submodel, name=name, loss=0.0)
         return lambda prompts, new_tokens: asyncio.run(batched(option, prompts, new_tokens))
 
-    ways = {Way(RUNTIME, name): bare_runtime(runtime, submodel) for name, submodel in submodels.items()}
-    ways |= {Way(ENGINE, name): of_engine(name, submodel) for name, submodel in submodels.items()}
+    ways: dict[Way, Decoder] = {}
+    for precision in work.precisions:
+        for name in work.submodels:
+            submodel = config.submodel(f"{name}@{precision}")
+            decodes = {RUNTIME: bare_runtime(runtime, submodel), ENGINE: of_engine(name, submodel)}
+            for ours, decode in decodes.items():
+                loss = partial(loss_of, runtime, submodel)
+                ways[Way(ours, name, precision)] = Decoder(
+                    decode=decode, loss=loss, weight_bytes=WEIGHT_BYTES[precision]
+                )
     with running(engine):
         yield ways
