@@ -65,8 +65,8 @@ def measure(
                 show("measuring", place, len(submodels))
                 yield chosen
 
-        precisions = sorted({universal.config.precision_of(chosen) for chosen in submodels})
-        measured = measure_submodels(universal, told(), target, precisions=precisions, quantised=quantised)
+        asked = sorted({universal.config.precision_of(chosen) for chosen in submodels})
+        measured = measure_submodels(universal, told(), target, precisions=asked, quantised=quantised)
     rows = [
         {
             "submodel": name,
