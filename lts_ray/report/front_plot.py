@@ -18,6 +18,8 @@ from lts_ray.search.algorithms.search_settings import LatencyName
 AXES: dict[LatencyName, str] = {"prefill_ms": "prefill latency, ms", "decode_ms": "decode latency, ms per token"}
 LEFT, RIGHT = 0.16, 0.07
 """Of what the latencies span, empty beside them: the names of trained granularities stand to the left."""
+SYMBOLS = {"": "circle", "float32": "circle", "bfloat16": "cross", "int8": "square", "int4": "x"}
+"""By precision; in two dimensions and in three there are these."""
 EYE = {"x": 1.45, "y": -1.6, "z": 0.7}
 """From the side: latency and memory grow together, so that the front runs from left to right."""
 
@@ -29,7 +31,7 @@ def front_figure(data: ReportData, target: str, axis: LatencyName) -> go.Figure:
     bar = {"title": {"text": "memory, MB", "side": "right", "font": {"size": 13}}, "thickness": 12, "outlinewidth": 0}
     off_front = {
         **_hover(data, rest, target, "evaluated"),
-        "marker": {"color": MUTED, "size": 6, "opacity": 0.45},
+        "marker": {"color": MUTED, "size": 6, "opacity": 0.45, "symbol": _symbols(rest)},
     }
     on_front = {
         **_hover(data, front, target, "front"),
@@ -50,13 +52,16 @@ def front_figure(data: ReportData, target: str, axis: LatencyName) -> go.Figure:
                 landmarks,
                 target,
                 axis,
-                **_names(landmarks),
+                **_names(data, landmarks),
                 textposition="bottom left" if data.scale.is_loss else "top left",  # where nothing can lie
                 textfont={"size": 13, "color": INK},
                 marker={"symbol": "diamond-open", "size": 14, "color": INK, "line": {"width": 1.8}},
                 hoverinfo="skip",
             )
         )
+    for precision in data.precisions if len(data.precisions) > 1 else ():  # in the legend alone
+        marker = {"symbol": SYMBOLS[precision], "size": 9, "color": MUTED}
+        figure.add_trace(go.Scatter(x=[None], y=[None], mode="markers", name=precision, marker=marker))
     latencies = [_latency(candidate, target, axis) for candidate in data.evaluated]
     span = max(latencies) - min(latencies) or max(latencies)
     figure.update_xaxes(title_text=AXES[axis], range=[min(latencies) - LEFT * span, max(latencies) + RIGHT * span])
@@ -69,9 +74,13 @@ def front_figure_3d(data: ReportData, target: str) -> go.Figure:
     is_prefill = data.settings.latency == "prefill"
     axis: LatencyName = "prefill_ms" if is_prefill else "decode_ms"
     front, rest, landmarks = data.front(target), _off_front(data, target), _landmarks(data)
-    labels = {**_names(landmarks), "textposition": "top center", "textfont": {"size": 13, "color": INK, "family": FONT}}
+    labels = {
+        **_names(data, landmarks),
+        "textposition": "top center",
+        "textfont": {"size": 13, "color": INK, "family": FONT},
+    }
     drawn: list[tuple[Sequence[Shown], str, dict[str, Any]]] = [
-        (rest, "evaluated", {"marker": {"color": MUTED, "size": 2.5, "opacity": 0.5}}),
+        (rest, "evaluated", {"marker": {"color": MUTED, "size": 2.5, "opacity": 0.5, "symbol": _symbols(rest)}}),
         (front, "front", {"marker": _by_memory(front, target, size=5, edge=0.5)}),
     ]
     if landmarks:
@@ -143,12 +152,21 @@ def _by_memory(shown: Sequence[Shown], target: str, *, size: float, edge: float)
         "color": [candidate.measured[target].cost.peak_memory_mb for candidate in shown],
         "colorscale": MEMORY_SCALE,
         "size": size,
+        "symbol": _symbols(shown),
         "line": {"color": "white", "width": edge},
     }
 
 
-def _names(landmarks: Sequence[Shown]) -> dict[str, Any]:
-    texts = [f"<b>{html.escape(candidate.name or '')}</b>" for candidate in landmarks]
+def _symbols(shown: Sequence[Shown]) -> list[str]:
+    return [SYMBOLS[candidate.precision] for candidate in shown]
+
+
+def _names(data: ReportData, landmarks: Sequence[Shown]) -> dict[str, Any]:
+    """Once each, in the most precise of several precisions: beside one another they would hide each other."""
+    texts = [
+        f"<b>{html.escape(candidate.name or '')}</b>" if candidate.precision in ("", *data.precisions[:1]) else ""
+        for candidate in landmarks
+    ]
     return {"mode": "markers+text", "name": "trained granularity", "text": texts}
 
 

@@ -12,8 +12,8 @@ from lts_ray.report.style import ACCENT, MUTED, SHOWN_ON_HOVER, styled
 def proxy_figure(data: ReportData) -> go.Figure:
     """Marked: what is on the front of any target."""
     figure = go.Figure()
-    rest = [candidate for candidate in data.evaluated if not candidate.fronts]
-    front = [candidate for candidate in data.evaluated if candidate.fronts]
+    rest = [candidate for candidate in data.most_precise if not candidate.fronts]
+    front = [candidate for candidate in data.most_precise if candidate.fronts]
     figure.add_trace(_trace(data, rest, name="evaluated", marker={"color": MUTED, "size": 6, "opacity": 0.5}))
     marker = {"color": ACCENT, "size": 9, "line": {"color": "white", "width": 1}}
     figure.add_trace(_trace(data, front, name="on a front", marker=marker))

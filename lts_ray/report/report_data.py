@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from lts_ray.architecture import Architecture
 from lts_ray.measurement.measurement import Measurement
 from lts_ray.measurement.outcome import Evaluation
+from lts_ray.models.elastic_config import STORED
+from lts_ray.precision import PRECISIONS
 from lts_ray.report.curves import Curve, hypervolume_curves
 from lts_ray.report.proxy_agreement import ProxyAgreement, proxy_agreement
 from lts_ray.report.quality_scale import SCALES, QualityScale
@@ -16,6 +18,7 @@ from lts_ray.search.algorithms.search_settings import SearchSettings
 from lts_ray.search.search_results import KeptPoint, Results, kept_points
 from lts_ray.search.search_session import SearchSession
 from lts_ray.spaces.search_space import Candidate
+from lts_ray.submodel import Submodel
 from lts_ray.target import Target
 
 ENCODER_LAYERS = "encoder layers"
@@ -31,6 +34,8 @@ class Shown:
     description: str
     parts: Mapping[str, str]
     """What it is made of, by column."""
+    precision: str
+    """Empty where none was chosen."""
     decoder_params: int
     loss: float
     measured: Mapping[str, Measurement]
@@ -89,6 +94,17 @@ class ReportData:
         return all(measurement.decode is not None for measurement in measurements)
 
     @property
+    def precisions(self) -> tuple[str, ...]:
+        """Those chosen from, the most precise first."""
+        chosen = {candidate.precision for candidate in self.evaluated}
+        return tuple(each for each in PRECISIONS if each in chosen)
+
+    @property
+    def most_precise(self) -> tuple[Shown, ...]:
+        """Of `evaluated`, all in one precision: parameters say nothing of what another one loses."""
+        return tuple(each for each in self.evaluated if each.precision in self.precisions[:1] or not self.precisions)
+
+    @property
     def is_pooled(self) -> bool:
         """Whether latencies are what all candidates' say of each one's."""
         measured = [measurement for candidate in self.evaluated for measurement in candidate.measured.values()]
@@ -124,8 +140,7 @@ def report_data(
         for candidate in evaluated
     }
     is_measured = settings.quality == "validation_loss"
-    params = [candidate.decoder_params for candidate in shown.values()]
-    return ReportData(
+    data = ReportData(
         noun=results.noun,
         space=plan.space.name,
         subject={key.replace("_", " "): str(value) for key, value in plan.subject.items() if value is not None},
@@ -138,11 +153,17 @@ def report_data(
             target.name: _steadiness(evaluation.measurements[target.name] for evaluation in evaluated.values())
             for target in targets
         },
-        proxy=proxy_agreement(params, list(evaluated.values()), settings.latency) if is_measured else None,
+        proxy=None,
         failed=len(session.outcomes) - len(evaluated),
         exhausted=session.is_exhausted,
         file_name=results.file_name,
     )
+    if not is_measured:
+        return data
+    alike = {candidate: each for candidate, each in shown.items() if each in data.most_precise}
+    params = [each.decoder_params for each in alike.values()]
+    agreement = proxy_agreement(params, [evaluated[candidate] for candidate in alike], settings.latency)
+    return replace(data, proxy=agreement)
 
 
 def _shown(
@@ -153,10 +174,14 @@ def _shown(
     results: Results[Candidate],
 ) -> Shown:
     description = results.describe(candidate)
+    precision = ""
+    if isinstance(candidate, Submodel) and session.plan.settings.precisions:
+        precision = candidate.precision or STORED
     return Shown(
         name=None if point is None else point.name,
         description=description,
-        parts=_parts(candidate, description),
+        parts=_parts(candidate, description) | ({"precision": precision} if precision else {}),
+        precision=precision,
         decoder_params=session.plan.space.decoder_params(candidate),
         loss=evaluation.loss,
         measured=evaluation.measurements,
@@ -166,7 +191,9 @@ def _shown(
     )
 
 
-def _parts(candidate: object, description: str) -> Mapping[str, str]:
+def _parts(candidate: object, description: str) -> dict[str, str]:
+    if isinstance(candidate, Submodel) and candidate.precision:
+        description = description.removesuffix(f"@{candidate.precision}")
     if not isinstance(candidate, Architecture):
         return {"widths": description}
     encoder = candidate.encoder

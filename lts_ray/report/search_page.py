@@ -83,6 +83,7 @@ def _finding(data: ReportData, target: Target) -> dict[str, Any]:
     name = target.name
     costs = [point.measured[name].cost for point in data.front(name)]
     steadiness, ran_in = data.steadiness[name], {each.measured[name].ran_in for each in data.evaluated}
+    numbers = "/".join(data.precisions) or target.dtype
     labels = ", ".join(f"{key}: {value}" for key, value in target.label_selector.items())
     spans = {}
     for cost in _costs(data):
@@ -94,7 +95,7 @@ def _finding(data: ReportData, target: Target) -> dict[str, Any]:
     return {
         "name": name,
         "where": "the driver's node" if target.local else labels,
-        "setup": f"{target.threads} thread{'s' if target.threads > 1 else ''}, {target.device}, {target.dtype}, "
+        "setup": f"{target.threads} thread{'s' if target.threads > 1 else ''}, {target.device}, {numbers}, "
         f"batch {target.batch_size} × {target.sequence_length} tokens, in {' and '.join(sorted(ran_in))}",
         "points": len(costs),
         "spans": spans,

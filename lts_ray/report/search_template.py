@@ -40,7 +40,9 @@ with seed {{ data.settings.seed }}. Kept are those that no other one beats in {{
 {% for finding in findings %}
 <h2>{{ finding.name }}</h2>
 <p>{{ "Lower" if data.scale.is_loss else "Upper" }} left is better. Coloured points are on the front of
-{{ dimensions }}; the line joins those that lead in a plot's two dimensions alone.</p>
+{{ dimensions }}
+{%- if data.precisions | length > 1 %}, their shape is their precision{% endif %}; the line
+joins those that lead in a plot's two dimensions alone.</p>
 {% set figures = fronts[loop.index0] %}
 {% if figures | length > 1 %}<div class="two">{% endif %}
 {% for figure in figures %}<div>{{ figure }}</div>{% endfor %}
@@ -58,7 +60,9 @@ where a candidate beats the box.</p>
 {% if proxy %}
 <h2>Decoder parameters against the measured loss</h2>
 <p>Whether counting parameters, which takes no training, would have told the better {{ data.noun }}: over the
-{{ data.proxy.count }} that this search evaluated, which lean towards its fronts and are no random sample.</p>
+{{ data.proxy.count }} that this search evaluated
+{%- if data.precisions %} in {{ data.precisions[0] }}{% endif %}, which lean
+towards its fronts and are no random sample.</p>
 <div class="wide-narrow">
 <div>{{ proxy }}</div>
 <table><tbody>

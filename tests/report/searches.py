@@ -14,6 +14,7 @@ from lts_ray.measurement.latency import Latency, TimedBlock
 from lts_ray.measurement.measurement import Failed, Measurement
 from lts_ray.measurement.outcome import Evaluation
 from lts_ray.measurement.steps import Regime
+from lts_ray.precision import Precision
 from lts_ray.search.algorithms.search_settings import AlgorithmName, LatencyRegime, SearchSettings
 from lts_ray.search.backbone_search import BackboneResults
 from lts_ray.search.search_plan import SearchPlan
@@ -109,9 +110,10 @@ def submodel_search(
     targets: Sequence[str] = TARGETS,
     unsteady: int = 0,
     failing: int = 0,
+    precisions: tuple[Precision, ...] | None = None,
 ) -> SearchSession[Submodel]:
     plan = SearchPlan(
-        space=MixNMatch(CONFIG),
+        space=MixNMatch(CONFIG, precisions=precisions),
         subject={"model_fingerprint": "f" * 64, "validation_fingerprint": None},
         targets=tuple(Target(name=name, label_selector={"role": name}) for name in targets),
         settings=SearchSettings(
@@ -120,6 +122,7 @@ def submodel_search(
             algorithm=algorithm,
             latency=latency,
             quality=quality,
+            precisions=precisions,
             evolution=SMALL,
         ),
     )

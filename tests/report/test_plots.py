@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from lts_ray.precision import Precision
 from lts_ray.proxies.agreement import common_ratio, proxy_front_distance, spearman
 from lts_ray.report.curve_plot import curve_figure
 from lts_ray.report.front_plot import front_figure, front_figure_3d
@@ -14,6 +15,7 @@ from lts_ray.report.hover_text import hover_text
 from lts_ray.report.proxy_agreement import proxy_agreement
 from lts_ray.report.proxy_plot import proxy_figure
 from lts_ray.report.report_data import ReportData, report_data
+from lts_ray.report.search_page import render
 from tests.report.searches import ARCHITECTURES, SUBMODELS, TARGETS, backbone_search, submodel_search
 
 
@@ -112,6 +114,33 @@ def test_the_proxy_section_agrees_with_the_functions_that_define_it(of_submodels
         assert proxy.distances[target] == {"decode": distance}
     figure = proxy_figure(of_submodels)
     assert len(trace(figure, "on a front").x) == sum(bool(each.fronts) for each in of_submodels.evaluated)
+
+
+def test_shapes_tell_precisions_apart_and_the_proxy_is_of_one(tmp_path: Path) -> None:
+    precisions: tuple[Precision, ...] = ("float32", "int4")
+    search = submodel_search(tmp_path / "search", evaluations=30, precisions=precisions)
+    data = report_data(search, replace(SUBMODELS, precisions=precisions))
+    assert data.precisions == precisions
+    shapes = {"float32": "circle", "int4": "x"}
+    for figure in (front_figure(data, "slow", "decode_ms"), front_figure_3d(data, "slow")):
+        front = data.front("slow")
+        assert list(trace(figure, "front").marker.symbol) == [shapes[each.precision] for each in front]
+        named = {text for text in trace(figure, "trained granularity").text if text}
+        assert named == {"<b>S</b>", "<b>M</b>", "<b>L</b>", "<b>XL</b>"}
+    flat = front_figure(data, "slow", "decode_ms")
+    assert {name: trace(flat, name).marker.symbol for name in precisions} == shapes
+    assert {each.precision for each in front} == set(precisions)
+    for each in front:
+        assert each.parts["precision"] == each.precision
+        assert "@" not in each.parts["widths"]
+        assert ("@int4" in hover_text(data, each, "slow")) == (each.precision == "int4")
+    stored = [each for each in data.evaluated if each.precision == "float32"]
+    assert data.proxy is not None
+    assert data.proxy.count == len(stored) < len(data.evaluated)
+    assert sum(len(each.x) for each in proxy_figure(data).data) == len(stored)
+    page = render(data)
+    assert "in float32, which lean" in " ".join(page.split())
+    assert "float32/int4" in page
 
 
 def test_one_candidate_has_no_order_for_a_proxy_to_agree_on() -> None:

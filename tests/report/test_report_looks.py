@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 from playwright.sync_api import Browser
 
+from lts_ray.precision import Precision
 from lts_ray.report.report_data import report_data
 from lts_ray.report.search_page import render
 from tests.report.searches import SUBMODELS, submodel_search
@@ -39,9 +41,10 @@ LOOKS = """() => {
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("report")
-    search = submodel_search(folder / "search", latency="both")
+    precisions: tuple[Precision, ...] = ("float32", "int8", "int4")
+    search = submodel_search(folder / "search", latency="both", precisions=precisions)
     path: Path = folder / "report.html"
-    path.write_text(render(report_data(search, SUBMODELS)), encoding="utf-8")
+    path.write_text(render(report_data(search, replace(SUBMODELS, precisions=precisions))), encoding="utf-8")
     return path.as_uri()
 
 
