@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from ctypes import CDLL
 from pathlib import Path
 
 from lts_ray.errors import LtsRayError
@@ -36,6 +37,12 @@ def check_memory(parts: Mapping[str, int], *, what: str, there: int | None = Non
         raise LtsRayError(
             f"{what} needs at least {needed // 10**9:,} GB of memory; there are {most / 1e9:,.1f} GB: {advice}"
         )
+
+
+def return_freed() -> None:
+    """Give the system back what was freed: glibc keeps it for what is asked for next, which may never be so much."""
+    if (trim := getattr(CDLL(None), "malloc_trim", None)) is not None:
+        trim(0)
 
 
 def _read(path: Path) -> str:

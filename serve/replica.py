@@ -14,7 +14,7 @@ from lts_ray.checkpoints.model_tokenizer import load_model_tokenizer
 from lts_ray.checkpoints.universal import load_universal, vouched
 from lts_ray.frontier import Frontier
 from lts_ray.measurement.on_ray.selector import labels_match
-from lts_ray.memory import check_memory
+from lts_ray.memory import check_memory, return_freed
 from lts_ray.record import read_record, record_json
 from lts_ray.runtime.build_runtime import build_runtime
 from lts_ray.runtime.kernel_library import kernel_problem
@@ -99,6 +99,7 @@ def build_replica(
     if problem is not None:
         logger.warning(problem)
     del checkpoint  # the runtime has the weights packed: they need not be held twice
+    return_freed()
     costs = measure_step_costs(runtime, seconds=CALIBRATION_S)
     menu = menu.priced(costs)
     logger.info(
