@@ -29,9 +29,9 @@ def fake_endpoint() -> FastAPI:
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        widths = {"fake": [8, 8], "fake:S": [1, 1]}
+        sizes = {"fake": {"decoder_params": 16}, "fake:S": {"decoder_params": 12, "precision": "int8"}}
         common = {"object": "model", "created": 0, "owned_by": "lts-ray"}
-        return {"object": "list", "data": [common | {"id": id, "lts": {"widths": w}} for id, w in widths.items()]}
+        return {"object": "list", "data": [common | {"id": id, "lts": size} for id, size in sizes.items()]}
 
     @app.post("/v1/completions")
     async def completions(request: Request) -> JSONResponse:

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lts_ray.errors import LtsRayError
+from lts_ray.precision import WEIGHT_BYTES
 
 PROMPTS = (
     "The state of the Union is",
@@ -99,8 +100,13 @@ async def endpoint_needs(url: str) -> Needs:
     """Of some tries the median, but of what must hold the longest. The endpoint learns from them what steps take."""
     async with AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
         models = (await client.models.list()).data
-        narrowest = min(models, key=lambda model: sum((model.model_extra or {})["lts"]["widths"]))
+        narrowest = min(models, key=lambda model: _read_bytes((model.model_extra or {})["lts"]))
         return await _needs(client, models[0].id, narrowest.id)
+
+
+def _read_bytes(submodel: Answer) -> float:
+    """What the weights of a submodel's layers take, which is what a step reads."""
+    return float(submodel["decoder_params"]) * WEIGHT_BYTES[submodel.get("precision", "float32")]
 
 
 async def _needs(client: AsyncOpenAI, universal: str, narrowest: str) -> Needs:

@@ -32,7 +32,7 @@ def test_what_is_served_in_8_bits_is_held_in_8_bits_alone(model_dir: Path, tmp_p
     stored = sum(parameter.nbytes for parameter in model.parameters())
     save_checkpoint(model, tmp_path / "model")
     save_tokenizer(load_tokenizer(model_dir), tmp_path / "model")
-    child = [sys.executable, "-m", "tests.serve.test_replica", model_dir, tmp_path / "model"]
+    child: list[str | Path] = [sys.executable, "-m", "tests.serve.test_replica", model_dir, tmp_path / "model"]
     ran = subprocess.run(child, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     grown = json.loads(ran.stdout)
