@@ -20,6 +20,8 @@ SHAPE_BITS = 40
 """Of a shape's number: as many neurons as no model has."""
 FEW, SOME, MANY = 1, 8, 64
 """Rows of a step: at the first its price is what it reads, at the last what it computes."""
+GAIN = 0.02
+"""By less than that share no measured step is faster than another: the rest is how measuring strays."""
 Price = tuple[float, float, float]
 
 
@@ -129,7 +131,7 @@ class Menu:
         if len({option.planes for option in self.candidates}) < 2:
             return self
         prices = {option.name: _price(option, costs) for option in self.candidates}
-        return replace(self, elastic=_worth_their_cost(self.candidates, prices))
+        return replace(self, elastic=_worth_their_cost(self.candidates, prices, gain=GAIN))
 
     @property
     def narrowest(self) -> Option:
@@ -269,14 +271,18 @@ def _as_stored(submodel: Submodel) -> Submodel:
     return replace(submodel, precision="")
 
 
-def _worth_their_cost(options: Sequence[Option], prices: Mapping[str, Price]) -> tuple[Option, ...]:
+def _worth_their_cost(
+    options: Sequence[Option], prices: Mapping[str, Price], *, gain: float = 0.0
+) -> tuple[Option, ...]:
     """prices: by name, with few rows, with some and with many. The last one is the cheapest with some."""
+
+    def order(option: Option) -> tuple[float, Price, int, str]:
+        return option.shortfall, prices[option.name], option.neurons, option.name
+
     kept: list[Option] = []
-    for option in sorted(
-        options, key=lambda option: (option.shortfall, prices[option.name], option.neurons, option.name)
-    ):
-        price = prices[option.name]
-        if all(any(mine < its for mine, its in zip(price, prices[other.name], strict=True)) for other in kept):
+    for option in sorted(options, key=order):
+        rivals = [zip(prices[option.name], prices[other.name], strict=True) for other in kept]
+        if all(any(mine < (1 - gain) * its for mine, its in pairs) for pairs in rivals):
             kept.append(option)
-    cheapest = min(kept, key=lambda option: (prices[option.name][1], prices[option.name], option.neurons))
+    cheapest = min(kept, key=lambda option: (prices[option.name][1], *order(option)[1:]))
     return tuple(kept[: kept.index(cheapest) + 1])

@@ -4,13 +4,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lts_ray.checkpoints.universal import read_universal, vouched
 from lts_ray.frontier import Frontier, FrontierPoint
 from lts_ray.models.gemma3n.gemma3n_config import Gemma3nConfig
+from lts_ray.runtime.step_costs import PlaneCosts, StepCosts
 from lts_ray.submodel import Submodel
 from lts_ray.target import Target
-from serve.policies.menu import Menu, menu_of_frontier, menu_of_granularities
+from serve.policies.menu import Menu, Option, menu_of_frontier, menu_of_granularities
 from serve.replica import matching_target
 from tests.serve.models import CONFIG
 
@@ -193,3 +196,63 @@ def test_a_node_takes_the_target_whose_labels_it_has() -> None:
     assert matching_target(FRONTIER, {"role": "large", "zone": "b"}) == "large"
     assert matching_target(FRONTIER, {"role": "large", "zone": "c"}) is None
     assert matching_target(FRONTIER, {}) is None
+
+
+PRECISE = ("float32", "int8", "int4")
+FLAT = (0.0, 0.0)
+
+
+def planes(*, upper: float, lower: float, computed: float) -> StepCosts:
+    """Of one row a plane costs what is said for each neuron; of 100 rows a neuron costs `computed` at any precision."""
+    return StepCosts(
+        grid=(1, 101),
+        base=FLAT,
+        neuron=(0.1, 0.1 + computed),
+        head=FLAT,
+        attended=0.0,
+        beside=(
+            PlaneCosts(plane="upper", base=FLAT, neuron=(upper, upper + computed), head=FLAT),
+            PlaneCosts(plane="lower", base=FLAT, neuron=(lower, lower), head=FLAT),
+        ),
+    )
+
+
+def test_options_that_no_other_beats_in_bytes_and_products_are_chosen_among_the_best_first() -> None:
+    """XL in 4 bits reads less than any L, and loses less than that; nothing beats a width in fewer bits of itself."""
+    losses = {"S": 4.0, "M": 3.0, "L": 2.0, "XL": 1.0}
+    menu = menu_of_granularities(CONFIG, losses, precisions=PRECISE)
+    assert menu.narrowest.name == "S@int4"
+    assert names(menu)[:3] == ["XL", "XL@int8", "XL@int4"]
+    losses_of = [option.shortfall for option in menu.elastic]
+    assert losses_of == sorted(losses_of)
+    only = menu_of_granularities(CONFIG, {**losses, "XL@int4": 9.0}, precisions=PRECISE)
+    assert "XL@int4" not in names(only)
+    assert "XL@int4" in only.named
+
+
+def test_steps_that_were_measured_say_which_options_are_worth_it() -> None:
+    """Here 8 bits are as slow as float32, and 4 bits fast with few rows: but for 4 bits only float32 is worth it."""
+    losses = {"S": 4.0, "M": 3.0, "L": 2.0, "XL": 1.0}
+    menu = menu_of_granularities(CONFIG, losses, precisions=PRECISE)
+    found = names(menu.priced(planes(upper=0.02, lower=0.08, computed=0.3)))
+    assert found == ["XL", "XL@int4", "L", "L@int4", "M", "M@int4", "S", "S@int4"]
+    slow = names(menu.priced(planes(upper=0.2, lower=0.2, computed=0.1)))
+    assert slow == ["XL", "L", "M", "S"]
+
+
+@given(st.lists(st.floats(0.5, 5.0), min_size=12, max_size=12), st.lists(st.floats(0.0, 0.2), min_size=3, max_size=3))
+def test_no_option_that_is_left_out_is_better_and_cheaper_with_few_rows_and_with_many(
+    losses: list[float], each: list[float]
+) -> None:
+    kinds = [f"{width}{at}" for at in ("", "@int8", "@int4") for width in ("S", "M", "L", "XL")]
+    costs = planes(upper=each[0], lower=each[1], computed=each[2])
+    menu = menu_of_granularities(CONFIG, dict(zip(kinds, losses, strict=True)), precisions=PRECISE).priced(costs)
+
+    def ms(option: Option, rows: int) -> float:
+        return costs.step_ms([option.group(rows, 0, rows)])
+
+    for option in menu.elastic:
+        for other in menu.options:
+            if other.shortfall < option.shortfall:
+                assert any(ms(option, rows) < ms(other, rows) for rows in (1, 8, 64))
+    assert ms(menu.narrowest, 8) <= min(ms(option, 8) for option in menu.options) * 1.021
