@@ -44,7 +44,17 @@ def round_to_nearest(matrix: Tensor) -> QuantisedMatrix:
     """matrix: [n_out, n_in], of finite numbers. Each group's largest weight gets the last code on its side."""
     n_out, n_in = matrix.shape
     groups = pad(matrix.detach().to(torch.float32), (0, -n_in % GROUP)).view(n_out, -1, GROUP)
-    scales = (groups.abs().amax(dim=2) / 127).to(torch.float16)
-    steps = scales.to(torch.float32)[:, :, None].clamp_min(torch.finfo(torch.float16).smallest_normal / 2**10)
-    codes = (groups / steps).round_().add_(MIDDLE).clamp_(0, 255).to(torch.uint8)
+    scales = least_scales(groups, dim=2).to(torch.float16)
+    codes = (groups / steps_of(scales)[:, :, None]).round_().add_(MIDDLE).clamp_(0, 255).to(torch.uint8)
     return QuantisedMatrix(codes.view(n_out, -1)[:, :n_in].contiguous(), scales)
+
+
+def least_scales(groups: Tensor, *, dim: int) -> Tensor:
+    """With which 8 bits reach all weights along `dim`."""
+    return groups.abs().amax(dim=dim) / 127
+
+
+def steps_of(scales: Tensor) -> Tensor:
+    """What to divide by: float32, never 0."""
+    steps = scales.to(torch.float32)
+    return torch.where(steps == 0, torch.finfo(torch.float16).smallest_normal / 2**10, steps)

@@ -94,7 +94,7 @@ class MatFormer(UniversalModel):
         return self.embed_tokens.weight
 
     def run(self, tokens: Tensor, positions: Tensor, extent: Extent, attend: Attend) -> Tensor:
-        x, rotary = self._start(tokens, positions, extent.d_model)
+        x, rotary = self.start(tokens, positions, extent.d_model)
         for layer, block in enumerate(self.layers):
             x = block(x, rotary, extent=extent, attend=attend, layer=layer)
         normalised: Tensor = self.norm(x, extent.d_model)
@@ -114,7 +114,7 @@ class MatFormer(UniversalModel):
             raise LtsRayError("submodels that differ in heads or d_model share no pass: run each alone")
         attend = OwnTokens()
         positions = torch.arange(length, device=tokens.device).expand(1, length)  # of all rows
-        x, rotary = self._start(tokens, positions, 0)
+        x, rotary = self.start(tokens, positions, 0)
         for layer, block in enumerate(self.layers):
             assert isinstance(block, MatFormerBlock)
             x = block.attend(x, rotary, extent=extent, attend=attend, layer=layer)
@@ -134,7 +134,7 @@ class MatFormer(UniversalModel):
     def logits(self, hidden: Tensor) -> Tensor:
         return linear(hidden, self.output_weight[:, : hidden.shape[-1]])
 
-    def _start(self, tokens: Tensor, positions: Tensor, d_model: Widths) -> tuple[Tensor, Tensor | None]:
+    def start(self, tokens: Tensor, positions: Tensor, d_model: Widths) -> tuple[Tensor, Tensor | None]:
         """What the first layer gets: [B, T, d_model], and the angles [2, B, 1, T, d_head] where positions rotate.
 
         tokens: [B, T]; positions: [B, T], or [1, T] for all rows.

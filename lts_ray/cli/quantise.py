@@ -1,0 +1,31 @@
+"""`lts-ray quantise`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lts_ray.cli.options import Json
+
+
+def quantise(
+    model: Annotated[Path, typer.Option("--model", "-m", help="Checkpoint folder, which gets the file.")],
+    corpus: Annotated[
+        str | None, typer.Option(help="Corpus, file or glob whose training documents calibrate; default: sotu.")
+    ] = None,
+    blocks: Annotated[int, typer.Option(min=1, help="Sequences of 256 tokens to calibrate on.")] = 64,
+    as_json: Json = False,
+) -> None:
+    """Find on text how a checkpoint's matrices are best rounded to 8 and 4 bits.
+
+    That is quantised.safetensors beside the weights, which all that runs the checkpoint takes from then on; without it
+    they are rounded to the nearest. What either loses on held-out text is printed, in nats per token.
+    """
+    from dataclasses import asdict
+
+    from lts_ray.console import print_rows
+    from lts_ray.elasticize.calibration import calibrate
+
+    print_rows([asdict(row) for row in calibrate(model, corpus=corpus, blocks=blocks)], as_json=as_json)
