@@ -35,6 +35,7 @@ from benchmarks.load.policies_page import describe, policy_sections
 from benchmarks.load.policy_rows import rows_of
 from lts_ray.cli.options import Model, Output, Seed
 from lts_ray.errors import LtsRayError
+from lts_ray.models.elastic_config import STORED
 from lts_ray.pretrained import DEFAULT_MODEL
 from lts_ray.runtime.step_costs import StepCosts
 from serve.simulate.attainment_score import score
@@ -123,6 +124,7 @@ def _set_up(
     old = folder.read_setup()
     if costs is None:
         costs = model.calibrate(calibration_s) if old is None else old.costs
+    model.menu = model.menu.priced(costs)
     setup = PolicySetup(
         settings=settings,
         model=model.fingerprint,
@@ -200,6 +202,7 @@ def policies(
     rollouts: Annotated[int, typer.Option(min=1, help="Replays that the oracle has a load.")] = DEFAULTS.rollouts,
     frontier: options.Frontier = None,
     target: options.TargetName = None,
+    precisions: Annotated[str, typer.Option(help="That submodels run in: a,b, the most precise first.")] = STORED,
     context: options.Context = options.CONTEXT,
     slots: options.Slots = LoadCapacity.slots,
     max_queue: options.MaxQueue = LoadCapacity.max_queue,
@@ -223,7 +226,9 @@ def policies(
         rollouts=rollouts,
     )
     capacity = LoadCapacity(context_length=context, slots=slots, max_queue=max_queue, chunk_tokens=chunk_tokens)
-    local = LocalModel(model, capacity=capacity, threads=threads, frontier=frontier, target=target)
+    local = LocalModel(
+        model, capacity=capacity, threads=threads, frontier=frontier, target=target, precisions=precisions.split(",")
+    )
     with shown_progress("loads") as progress:
         result = compare_policies(
             settings,

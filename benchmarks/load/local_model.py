@@ -6,7 +6,7 @@ With it how much that engine takes at once, and how long the requests of a load 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from lts_ray.checkpoints.universal import load_universal, read_universal, universal_fingerprint
 from lts_ray.errors import LtsRayError
 from lts_ray.frontier import read_frontier
+from lts_ray.models.elastic_config import STORED
 from lts_ray.record import record
 from lts_ray.runtime.build_runtime import build_runtime
 from lts_ray.runtime.runtime import Runtime
@@ -67,8 +68,10 @@ class LocalModel:
         threads: int | None,
         frontier: Path | None = None,
         target: str | None = None,
+        precisions: Sequence[str] = (STORED,),
     ) -> None:
         """Does not load the weights. threads: None: all cores but one, which the client and the event loop need.
+        precisions: that are served, the most precise first.
 
         Raises LtsRayError for files that do not fit.
         """
@@ -76,14 +79,14 @@ class LocalModel:
         if frontier is not None:
             points = read_frontier(frontier)
             points.check_model(universal_fingerprint(folder), self.config.check)
-            self.menu = menu_of_frontier(self.config, points, target)
+            self.menu = menu_of_frontier(self.config, points, target, precisions=precisions)
         elif target is not None:
             raise LtsRayError(f"--target {target} needs --frontier: the frontier says what a target is")
         else:
-            self.menu = menu_of_granularities(self.config, validation_loss)
+            self.menu = menu_of_granularities(self.config, validation_loss, precisions=precisions)
         self.capacity = replace(capacity, context_length=min(capacity.context_length, self.config.context_length))
         self.threads = threads or max(1, len(os.sched_getaffinity(0)) - 1)
-        self.folder = folder
+        self.folder, self.precisions = folder, precisions
 
     @cached_property
     def fingerprint(self) -> str:
@@ -92,8 +95,14 @@ class LocalModel:
     @cached_property
     def runtime(self) -> Runtime:
         """For one engine at a time."""
-        model = load_universal(self.folder).model
-        return build_runtime(model, n_blocks=self.capacity.n_blocks, threads=self.threads)
+        loaded = load_universal(self.folder)
+        return build_runtime(
+            loaded.model,
+            n_blocks=self.capacity.n_blocks,
+            threads=self.threads,
+            precisions=self.precisions,
+            quantised=loaded.quantised,
+        )
 
     def calibrate(self, seconds: float) -> StepCosts:
         """Measures for about so long. For when no engine runs: it writes over what blocks hold."""

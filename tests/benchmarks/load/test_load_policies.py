@@ -16,12 +16,14 @@ from benchmarks.load.policy_rows import PolicyRow
 from benchmarks.policies import PoliciesResult, compare_policies
 from lts_ray.errors import LtsRayError
 from lts_ray.record import read_record, record_json
+from serve.policies.menu import menu_of_granularities
 from serve.simulate.oracle import QUALITY
 from serve.traffic.budget_classes import BudgetClasses
 from tests.benchmarks.load.loads import COSTS, local_model
 from tests.conftest import ROOT
-from tests.serve.models import tiny_menu
+from tests.serve.models import CONFIG, tiny_menu
 
+SERVED = ("", "@int4")
 SETTINGS = PolicySettings(
     modes=("simulated",),
     traces=("poisson", "gamma-4"),
@@ -134,6 +136,14 @@ def test_a_fixed_server_has_one_submodel_for_all() -> None:
         one = contestant(f"fixed-{name}", menu)
         assert (one.menu.universal, one.menu.elastic) == (option, (option,))
     assert contestant("slackfit", menu).menu == menu
+
+
+def test_widths_alone_are_those_of_the_universal_models_precision() -> None:
+    """In 4 bits each loses nothing here, so that no other one is worth its cost: what width alone has is left out."""
+    losses = {f"{name}{at}": loss for name, loss in (("S", 4.0), ("M", 3.0), ("L", 2.0), ("XL", 1.0)) for at in SERVED}
+    menu = menu_of_granularities(CONFIG, losses, precisions=("float32", "int4"))
+    assert {option.submodel.precision for option in menu.elastic} == {"int4"}
+    assert [option.name for option in contestant("deadline-widths", menu).menu.elastic] == ["XL", "L", "M", "S"]
 
 
 def test_the_oracle_finds_its_plan_on_the_load_that_it_gets(model_dir: Path, tmp_path: Path) -> None:
