@@ -130,11 +130,11 @@ def load_checkpoint(folder: Path, *, dtype: torch.dtype = torch.float32, device:
         tensors |= {name: matrix.weights(form_of(name, stored)) for name, matrix in quantised.items()}
     check_fit(folder, model, tensors)
     model = model.to_empty(device=device)
-    model.load_state_dict(tensors)
+    model.load_state_dict(tensors, assign=bool(stored))  # what was made of codes is held once, not twice
     model.rotary = rotary_table(config).to(device)  # in no file, and left unset by to_empty
     seal = fingerprint(folder)
     return Checkpoint(
-        model=model.to(dtype=dtype).eval(),
+        model=model.to(device=device, dtype=dtype).eval(),
         fingerprint=seal,
         validation_loss=validation_loss,
         quantised=quantised or read_quantised(folder, model, fingerprint=seal),
