@@ -19,7 +19,7 @@ from lts_ray.errors import LtsRayError
 from lts_ray.frontier import Frontier, read_frontier
 from lts_ray.models.decoder_config import DecoderConfig
 from lts_ray.models.elastic_config import STORED
-from lts_ray.precision import PRECISIONS
+from lts_ray.precision import DEFAULT_PRECISIONS, PRECISIONS
 from lts_ray.record import Text, record
 from lts_ray.runtime.kernel_library import kernel_library
 from lts_ray.target import Target
@@ -32,8 +32,6 @@ from serve.policies.menu import menu_of_frontier, menu_of_granularities
 from serve.user_config import UserConfig
 
 SHIPPED_MODEL = Path(lts_ray.__file__).parent / "pretrained" / "sotu"
-DEFAULT_PRECISIONS: tuple[str, ...] = (STORED,)
-"""That are served where neither arguments nor a frontier say it, by kernels that run them."""
 
 
 def _checked_name(name: str) -> str:

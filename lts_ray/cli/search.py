@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -41,7 +42,7 @@ def search(
     ] = None,
     precisions: Annotated[
         str | None,
-        typer.Option(help="Of submodels, between commas: float32, bfloat16, int8, int4; default: as they are stored."),
+        typer.Option(help="Of submodels, between commas: float32, bfloat16, int8, int4; default: those served."),
     ] = None,
     latency: Annotated[
         LatencyRegime, typer.Option(help="Which latency is an objective; of encoders it is that of their pass.")
@@ -77,12 +78,11 @@ def search(
     is_backbone = space in BACKBONE_SPACES
     if is_backbone and precisions is not None:
         raise LtsRayError("precisions are of a trained model's submodels: a search of backbones has none")
-    named = [] if precisions is None else sorted(set(listed(precisions)), key=[*PRECISIONS, *listed(precisions)].index)
     settings = SearchSettings(
         evaluations=evaluations,
         seed=seed,
         quality=quality or ("decoder_params" if is_backbone else "validation_loss"),
-        precisions=None if named in ([], [STORED]) else tuple(cast("list[Precision]", named)),
+        precisions=_chosen(precisions or STORED),
         latency=latency,
         algorithm=algorithm,
         predicted=predicted,
@@ -108,13 +108,20 @@ def search(
         job = backbone_job(space=BACKBONE_SPACES[space], targets=chosen, settings=settings, trained=rows)
     else:
         from lts_ray.evaluation.text_quality import evaluation_blocks, text_name
-        from lts_ray.search.submodel_search import submodel_job
+        from lts_ray.search.submodel_search import default_precisions, submodel_job
 
+        served = default_precisions(model, chosen, settings.quality) if precisions is None else settings.precisions
         measured = settings.quality == "validation_loss"
         data = evaluation_blocks(model, text=text, corpus=corpus, count=blocks) if measured else None
         if measured:
             print(f"losses are on {text_name(model, text=text, corpus=corpus)}", file=sys.stderr)
-        job = submodel_job(model_dir=model, space=space, targets=chosen, settings=settings, validation_blocks=data)
+        job = submodel_job(
+            model_dir=model,
+            space=space,
+            targets=chosen,
+            settings=replace(settings, precisions=served),
+            validation_blocks=data,
+        )
     with simulated_cluster(nodes_for(chosen)) if simulate else nullcontext(address) as where:
         session: SearchSession[Any] = run_search(job, output, resume=resume, address=where)
     job.results.write(session, output)
@@ -157,6 +164,12 @@ def report(
     named = {str(other): session for other, (session, _) in zip(results[1:], others, strict=True)}
     _draw(session, described, folder, others=named)
     print(f"The report is {folder / REPORT}; optuna-dashboard opens {folder / JOURNAL}")
+
+
+def _chosen(text: str) -> tuple[Precision, ...] | None:
+    """The most precise first; None where that is the stored one alone, as logs have it that know of no other."""
+    names = sorted(set(listed(text)), key=[*PRECISIONS, *listed(text)].index)
+    return None if names == [STORED] else cast("tuple[Precision, ...]", tuple(names))
 
 
 def _draw(

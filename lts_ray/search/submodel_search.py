@@ -14,13 +14,15 @@ import torch
 from lts_ray.checkpoints.model_tokenizer import check_tokenizer
 from lts_ray.checkpoints.universal import load_universal, read_universal
 from lts_ray.errors import LtsRayError
-from lts_ray.frontier import MEASURED, Frontier, FrontierPoint, write_frontier
+from lts_ray.frontier import MEASURED, Frontier, FrontierPoint, Quality, write_frontier
 from lts_ray.measurement.steps import check_fits
 from lts_ray.measurement.subjects.submodel_subject import UniversalSource, check_precisions, weights_of
 from lts_ray.measurement.workload import Workload
 from lts_ray.models.decoder_config import DecoderConfig
-from lts_ray.precision import QUANTISED
+from lts_ray.models.elastic_config import STORED
+from lts_ray.precision import DEFAULT_PRECISIONS, QUANTISED, Precision
 from lts_ray.quantisation.quantised_weights import QuantisedWeights
+from lts_ray.runtime.kernel_library import kernel_library
 from lts_ray.search.algorithms.search_settings import SearchSettings
 from lts_ray.search.search_job import SearchJob
 from lts_ray.search.search_plan import SearchPlan
@@ -72,6 +74,16 @@ def submodel_job(
         ),
         results=SubmodelResults(config=model.config, model_fingerprint=checkpoint.fingerprint, precisions=precisions),
     )
+
+
+def default_precisions(model_dir: Path, targets: Sequence[Target], quality: Quality) -> tuple[Precision, ...] | None:
+    """What serving would serve on all of the targets; the most precise alone where parameters stand for quality."""
+    served = read_universal(model_dir)[0].precisions
+    chosen = tuple(each for each in DEFAULT_PRECISIONS if each in served)
+    plain = all((target.device, target.dtype) == ("cpu", STORED) for target in targets)
+    if not plain or chosen in ((), (STORED,)) or kernel_library() is None:
+        return None
+    return chosen[:1] if quality == "decoder_params" else chosen
 
 
 def submodel_plan(

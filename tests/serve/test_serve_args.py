@@ -18,6 +18,7 @@ from lts_ray.frontier import Frontier, FrontierPoint, read_frontier, write_front
 from lts_ray.models.decoder_config import DecoderConfig
 from lts_ray.models.matformer.hugging_face.checkpoint import fingerprint
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
+from lts_ray.precision import DEFAULT_PRECISIONS
 from lts_ray.record import read_record
 from lts_ray.target import Target
 from lts_ray.text.tokenizer import load_tokenizer
@@ -25,7 +26,7 @@ from serve.app import ElasticServer, application, build
 from serve.engine.kv_memory import block_bytes, blocks_that_fit
 from serve.replica import build_replica
 from serve.routes import Routes
-from serve.serve_args import DEFAULT_PRECISIONS, ServeArgs
+from serve.serve_args import ServeArgs
 from tests.serve.models import COSTS
 
 
