@@ -1,8 +1,9 @@
 """A matrix in eight bits a weight, whose upper four are the same matrix in four.
 
-Each 32 inputs of an output are a group with one scale s. A code c in 0 … 255 stands for s (c - 128) in 8 bits, and
-for s (16 ⌊c / 16⌋ - 120) in 4: the middle of the sixteen codes that have these upper bits, sixteen evenly spaced
-levels around 0. So a prefix of the inputs is a prefix of the groups, whatever the precision.
+Each 32 inputs of an output are a group with one scale s. A code c in 0 … 255 stands for s (c - 136) in 8 bits, and
+for s (16 ⌊c / 16⌋ - 128) in 4: the middle of the sixteen codes that have these upper bits. Both have a level at 0,
+where most weights are, and one more on one side of it, which the sign of s chooses. A prefix of the inputs is a prefix
+of the groups, whatever the precision.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from lts_ray.errors import LtsRayError
 
 GROUP = 32
 """Inputs that share a scale."""
-MIDDLE, UPPER_MIDDLE = 128, 120
+MIDDLE, UPPER_MIDDLE = 136, 128
 """What the codes 0 … 255, and 16 times the upper bits, are counted from."""
 
 
@@ -26,7 +27,7 @@ class QuantisedMatrix:
     codes: Tensor
     """[n_out, n_in], uint8."""
     scales: Tensor
-    """[n_out, groups], float16; the last group may have fewer inputs."""
+    """[n_out, groups], float16, of either sign; the last group may have fewer inputs."""
 
     def weights(self, precision: str) -> Tensor:
         """What stands for the matrix: [n_out, n_in], float32. precision: int8 or int4."""
@@ -41,7 +42,7 @@ class QuantisedMatrix:
 
 
 def round_to_nearest(matrix: Tensor) -> QuantisedMatrix:
-    """matrix: [n_out, n_in], of finite numbers. Each group's largest weight gets the last code on its side."""
+    """matrix: [n_out, n_in], of finite numbers."""
     n_out, n_in = matrix.shape
     groups = pad(matrix.detach().to(torch.float32), (0, -n_in % GROUP)).view(n_out, -1, GROUP)
     scales = least_scales(groups, dim=2).to(torch.float16)
@@ -50,8 +51,10 @@ def round_to_nearest(matrix: Tensor) -> QuantisedMatrix:
 
 
 def least_scales(groups: Tensor, *, dim: int) -> Tensor:
-    """With which 8 bits reach all weights along `dim`."""
-    return groups.abs().amax(dim=dim) / 127
+    """With which 8 bits reach all weights along `dim`: code 0 the largest of all, 255 the largest of the other sign."""
+    least, most = groups.amin(dim=dim), groups.amax(dim=dim)
+    larger, other = torch.maximum(most, -least), torch.minimum(most, -least)
+    return torch.maximum(larger / MIDDLE, other / (255 - MIDDLE)) * torch.where(most > -least, -1, 1)
 
 
 def steps_of(scales: Tensor) -> Tensor:

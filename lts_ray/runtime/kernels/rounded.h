@@ -17,7 +17,7 @@
 #endif
 
 enum { SLABS = 4, SLAB_BYTES = 4 * PANEL, GROUP_BYTES = SLABS * SLAB_BYTES };
-enum { UPPER_ONLY = 120, BOTH_PLANES = 128 }; /* what codes are counted from: see quantised_matrix.py */
+enum { UPPER_ONLY = 128, BOTH_PLANES = 136 }; /* what codes are counted from: see quantised_matrix.py */
 
 #if defined(__AVX512VNNI__) || (defined(__AVXVNNI__) && !defined(__AVX512F__))
 #define HAS_DOT 1
@@ -42,15 +42,24 @@ typedef struct {
     const uint16_t *scales;
 } panel_codes;
 
-/* Floats of sixteen-bit floats that are not negative: their bits are a float's with an exponent 112 too small. Where the
-   CPU has an instruction for it: the smallest of them are slow to multiply. */
+/* A float of a sixteen-bit float, whose bits are a float's with an exponent that is 112 too small. */
+INLINE float scale_of(uint16_t half) {
+    const uint32_t bits = (uint32_t)(half & 0x7FFF) << 13;
+    float scale;
+    memcpy(&scale, &bits, sizeof scale);
+    return half >> 15 ? scale * -0x1p112f : scale * 0x1p112f;
+}
+
+/* By the CPU's own instruction where it has one: the smallest numbers are slow to multiply. */
 INLINE lanes load_scales(const uint16_t *from) {
 #if defined(__AVX512F__)
     return (lanes)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)from));
 #elif defined(__AVX2__)
     return (lanes)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)from));
 #else
-    return (lanes)(__builtin_convertvector(*(const halves *)from, int_lanes) << 13) * 0x1p112f;
+    lanes scales;
+    for (int i = 0; i < LANES; i++) scales[i] = scale_of(from[i]);
+    return scales;
 #endif
 }
 

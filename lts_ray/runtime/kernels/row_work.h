@@ -22,10 +22,7 @@ INLINE float weight_at(const matrix *w, int precision, long n_in, long output, l
     const long at = group * GROUP_BYTES + within / 8 * SLAB_BYTES + 4 * place + within % 4;
     const int shift = within % 8 < 4 ? 0 : 4;
     const int code = (w->upper[at] >> shift & 15) << 4 | (w->lower[at] >> shift & 15);
-    const uint32_t bits = (uint32_t)w->scales[group * PANEL + place] << 13;
-    float scale;
-    memcpy(&scale, &bits, sizeof scale);
-    return (float)(code - BOTH_PLANES) * (scale * 0x1p112f);
+    return (float)(code - BOTH_PLANES) * scale_of(w->scales[group * PANEL + place]);
 }
 
 INLINE void embed(const model *m, const rows *b, long row, float *x) {
