@@ -19,6 +19,7 @@ from lts_ray.errors import LtsRayError
 from lts_ray.frontier import Frontier, read_frontier
 from lts_ray.models.decoder_config import DecoderConfig
 from lts_ray.models.elastic_config import STORED
+from lts_ray.models.matformer.matformer_config import MatFormerConfig
 from lts_ray.precision import DEFAULT_PRECISIONS, PRECISIONS
 from lts_ray.record import Text, record
 from lts_ray.runtime.kernel_library import kernel_library
@@ -222,7 +223,8 @@ class ServeArgs:
         elif frontier is not None:
             wanted = tuple(point.submodel.precision or STORED for point in frontier.points)
         else:
-            wanted = DEFAULT_PRECISIONS if kernel_library() is not None else ()
+            by_kernels = isinstance(config, MatFormerConfig) and not config.heads and kernel_library() is not None
+            wanted = DEFAULT_PRECISIONS if by_kernels else ()
         return tuple(each for each in can if each in wanted) or (STORED if STORED in can else can[0],)
 
     def node_kinds(self) -> tuple[NodeKind, ...]:
