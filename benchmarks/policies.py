@@ -15,11 +15,11 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.common.command import run_benchmark, shown_progress
+from benchmarks.common.command import names_of, run_benchmark, shown_progress
 from benchmarks.common.machine import Machine
 from benchmarks.common.result_page import leave_result
 from benchmarks.load import load_options as options
-from benchmarks.load.contestants import DEFAULT, check_name, contestant
+from benchmarks.load.contestants import DEFAULT, WIDTHS, check_name, contestant
 from benchmarks.load.engine_slowdown import engine_slowdown
 from benchmarks.load.local_model import LoadCapacity, LocalModel
 from benchmarks.load.policies_folder import (
@@ -116,8 +116,9 @@ def _set_up(
     calibration_s: float,
 ) -> PolicySetup:
     """What the folder has, if it goes with what is asked for, with whatever was not measured then."""
-    losses = {name: option.loss for name, option in model.menu.named.items() if option.loss is not None}
-    if unknown := model.menu.named.keys() - losses.keys():
+    named = {**model.menu.named, **model.widths.named}
+    losses = {name: option.loss for name, option in named.items() if option.loss is not None}
+    if unknown := named.keys() - losses.keys():
         raise LtsRayError(
             f"the frontier says nothing of the loss of {', '.join(sorted(unknown))}, which the bench compares"
         )
@@ -149,8 +150,14 @@ def _set_up(
 def _run_cell(cell: Cell, arrivals: Sequence[Arrival], setup: PolicySetup, model: LocalModel) -> CellResult:
     slowdown = _slowdown(cell, setup)
     node = replace(model.replica(setup.costs.scaled(slowdown)), noise=setup.settings.noise)
+    menu = model.widths if cell.policy.startswith(WIDTHS) else model.menu
     one = contestant(
-        cell.policy, model.menu, arrivals=arrivals, node=node, rollouts=setup.settings.rollouts, seed=cell.seed
+        cell.policy.removeprefix(WIDTHS),
+        menu,
+        arrivals=arrivals,
+        node=node,
+        rollouts=setup.settings.rollouts,
+        seed=cell.seed,
     )
     step_error = None
     if cell.mode == "engine":
@@ -160,8 +167,8 @@ def _run_cell(cell: Cell, arrivals: Sequence[Arrival], setup: PolicySetup, model
     scored = score(
         outcomes,
         losses=setup.losses,
-        narrowest=model.menu.narrowest.name,
-        universal=model.menu.universal.name,
+        narrowest=menu.narrowest.name,
+        universal=menu.universal.name,
         seconds=setup.settings.seconds,
     )
     return CellResult(cell=cell, score=scored, step_error=step_error)
@@ -183,7 +190,8 @@ def policies(
             "--policy",
             "-p",
             help="deadline, slackfit, idle-feasible, smallest, oracle, or fixed- with universal, narrowest or a "
-            "submodel: a server that has only this one; default: all but the last kind.",
+            "submodel: a server that has only this one; widths- before any: of widths alone, where --precisions are "
+            "several; default: all but the last two kinds.",
         ),
     ] = None,
     trace: Annotated[
@@ -200,9 +208,12 @@ def policies(
     loose: Annotated[float, typer.Option(help="Of an idle engine's time: loose budgets.")] = DEFAULTS.classes.loose,
     noise: Annotated[float, typer.Option(min=0, help="Deviation of simulated steps' log times.")] = DEFAULTS.noise,
     rollouts: Annotated[int, typer.Option(min=1, help="Replays that the oracle has a load.")] = DEFAULTS.rollouts,
+    precisions: Annotated[
+        str,
+        typer.Option(help="That the menu offers beside widths, the most precise first; loads are as float32 has them."),
+    ] = STORED,
     frontier: options.Frontier = None,
     target: options.TargetName = None,
-    precisions: Annotated[str, typer.Option(help="That submodels run in: a,b, the most precise first.")] = STORED,
     context: options.Context = options.CONTEXT,
     slots: options.Slots = LoadCapacity.slots,
     max_queue: options.MaxQueue = LoadCapacity.max_queue,
@@ -226,9 +237,8 @@ def policies(
         rollouts=rollouts,
     )
     capacity = LoadCapacity(context_length=context, slots=slots, max_queue=max_queue, chunk_tokens=chunk_tokens)
-    local = LocalModel(
-        model, capacity=capacity, threads=threads, frontier=frontier, target=target, precisions=precisions.split(",")
-    )
+    chosen = tuple(names_of(precisions))
+    local = LocalModel(model, capacity=capacity, threads=threads, frontier=frontier, target=target, precisions=chosen)
     with shown_progress("loads") as progress:
         result = compare_policies(
             settings,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,23 +20,34 @@ from benchmarks.decoders.decode_times import Decoder, DecodeWork, Prompts, by_wi
 from benchmarks.decoders.gguf_files import gguf_files
 from lts_ray.errors import LtsRayError
 
+Result = TypeVar("Result")
 ERROR = 4
 """Of its log's levels; below are warnings, and what it tells of itself."""
 
 
 @contextmanager
 def open_llama_cpp(work: DecodeWork, folder: Path, scratch: Path) -> Iterator[Mapping[str, Decoder]]:
-    """All else than sizes and threads as it is by default: float16 in the KV cache, flash attention as it decides."""
+    """All else than sizes and threads as it is by default: float16 in the KV cache, flash attention as it decides.
+
+    In a thread of its own: it sets up a thread's AMX tiles once, and other libraries set them up otherwise.
+    """
     library = _library()
-    with ExitStack() as opened:
+    with ThreadPoolExecutor(max_workers=1) as thread, ExitStack() as opened:
         decoders = {}
         for kind, (path, weight_bytes) in gguf_files(folder, scratch).items():
             context = LlamaContext(library, path, work)
             opened.callback(context.close)
             decoders[kind] = Decoder(
-                decode=context.decode, loss=by_window(context.logits), weight_bytes=weight_bytes, cache_bytes=2
+                decode=partial(_in_thread, thread, context.decode),
+                loss=by_window(partial(_in_thread, thread, context.logits)),
+                weight_bytes=weight_bytes,
+                cache_bytes=2,
             )
         yield decoders
+
+
+def _in_thread(thread: ThreadPoolExecutor, call: Callable[..., Result], *arguments: Any) -> Result:
+    return thread.submit(call, *arguments).result()
 
 
 @cache

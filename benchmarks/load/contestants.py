@@ -27,8 +27,8 @@ from serve.traffic.load import make_prompts
 FIXED = "fixed-"
 UNIVERSAL, NARROWEST = "fixed-universal", "fixed-narrowest"
 ORACLE = "oracle"
-WIDTHS = "deadline-widths"
-"""The deadline policy among the submodels of the universal one's precision."""
+WIDTHS = "widths-"
+"""Before a policy: that it chooses among widths alone, where the menu has precisions too."""
 NOISE, SEARCH = 4, 5
 """The streams of random numbers of simulated steps and the oracle's search; see serve.traffic.load for the others."""
 DEFAULT = ("deadline", "slackfit", "idle-feasible", "smallest", NARROWEST, UNIVERSAL, ORACLE)
@@ -59,8 +59,8 @@ class Contestant:
 
 
 def check_name(name: str, menu: Menu) -> None:
-    known = (*DEFAULT, WIDTHS, *(f"{FIXED}{option}" for option in menu.named))
-    if name not in known:
+    known = (*DEFAULT, *(f"{FIXED}{option}" for option in menu.named))
+    if name.removeprefix(WIDTHS) not in known:
         raise LtsRayError(f"unknown policy {name!r}; known: {', '.join(known)}")
 
 
@@ -82,10 +82,6 @@ def contestant(
     if name.startswith(FIXED):
         only = {UNIVERSAL: menu.universal, NARROWEST: menu.narrowest}.get(name) or menu.named[name.removeprefix(FIXED)]
         return Contestant(policy=FixedPolicy(), menu=replace(menu, universal=only, elastic=(only,)))
-    if name == WIDTHS:
-        alike = [option for option in menu.candidates if option.planes == menu.universal.planes]
-        alone = replace(menu, elastic=tuple(sorted(alike, key=lambda option: option.shortfall)))
-        return Contestant(policy=policy_named("deadline"), menu=alone)
     if name == ORACLE:
         assert node is not None
         rng = np.random.default_rng([seed, SEARCH])

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from lts_ray.checkpoints.universal import load_universal, read_universal, universal_fingerprint
 from lts_ray.errors import LtsRayError
+from lts_ray.evaluation.text_quality import evaluate
 from lts_ray.frontier import read_frontier
+from lts_ray.models.decoder_config import DecoderConfig
 from lts_ray.models.elastic_config import STORED
 from lts_ray.record import record
 from lts_ray.runtime.build_runtime import build_runtime
@@ -35,6 +37,9 @@ from serve.policies.policy import Policy
 from serve.simulate.saturation import saturation_rate
 from serve.simulate.simulate import SimulatedReplica
 from serve.traffic.budget_classes import Need
+
+LOSS_BLOCKS = 16
+"""Sequences that losses are measured on where no file tells them."""
 
 
 @record(what="capacity")
@@ -57,8 +62,22 @@ def running(engine: Engine) -> Iterator[Engine]:
         engine.stop()
 
 
+def _measured_losses(folder: Path, config: DecoderConfig, precisions: Sequence[str]) -> dict[str, float]:
+    """By the names of a menu: one at the stored precision has none."""
+    names = {
+        name if precision == STORED else f"{name}@{precision}": f"{name}@{precision}"
+        for precision in dict.fromkeys((STORED, *precisions))
+        for name in config.trained
+    }
+    found = evaluate(folder, list(names.values()), text=None, blocks=LOSS_BLOCKS)
+    return {name: quality.loss for name, quality in zip(names, found, strict=True)}
+
+
 class LocalModel:
-    """`menu` is what the endpoint would offer of the folder; `capacity` has the model's context, if that is less."""
+    """`menu` is what the endpoint would offer of the folder; `capacity` has the model's context, if that is less.
+
+    `widths` is the menu of the stored precision alone: what loads and budgets go by, whatever else is offered.
+    """
 
     def __init__(
         self,
@@ -70,20 +89,26 @@ class LocalModel:
         target: str | None = None,
         precisions: Sequence[str] = (STORED,),
     ) -> None:
-        """Does not load the weights. threads: None: all cores but one, which the client and the event loop need.
-        precisions: that are served, the most precise first.
+        """Loads no weights, but to measure losses at `precisions` that no frontier tells.
 
+        threads: None: all cores but one, which the client and the event loop need.
         Raises LtsRayError for files that do not fit.
         """
         self.config, validation_loss = read_universal(folder)
         if frontier is not None:
             points = read_frontier(frontier)
             points.check_model(universal_fingerprint(folder), self.config.check)
-            self.menu = menu_of_frontier(self.config, points, target, precisions=precisions)
+            self.menu, self.widths = (
+                menu_of_frontier(self.config, points, target, precisions=each) for each in (precisions, (STORED,))
+            )
         elif target is not None:
             raise LtsRayError(f"--target {target} needs --frontier: the frontier says what a target is")
         else:
-            self.menu = menu_of_granularities(self.config, validation_loss, precisions=precisions)
+            known = tuple(precisions) == (STORED,)
+            losses = validation_loss if known else _measured_losses(folder, self.config, precisions)
+            self.menu, self.widths = (
+                menu_of_granularities(self.config, losses, precisions=each) for each in (precisions, (STORED,))
+            )
         self.capacity = replace(capacity, context_length=min(capacity.context_length, self.config.context_length))
         self.threads = threads or max(1, len(os.sched_getaffinity(0)) - 1)
         self.folder, self.precisions = folder, precisions
@@ -95,13 +120,13 @@ class LocalModel:
     @cached_property
     def runtime(self) -> Runtime:
         """For one engine at a time."""
-        loaded = load_universal(self.folder)
+        checkpoint = load_universal(self.folder)
         return build_runtime(
-            loaded.model,
+            checkpoint.model,
             n_blocks=self.capacity.n_blocks,
             threads=self.threads,
-            precisions=self.precisions,
-            quantised=loaded.quantised,
+            precisions=tuple(dict.fromkeys((STORED, *self.precisions))),
+            quantised=checkpoint.quantised,
         )
 
     def calibrate(self, seconds: float) -> StepCosts:
@@ -110,13 +135,13 @@ class LocalModel:
 
     def need(self, costs: StepCosts) -> Need:
         """What budgets are multiples of."""
-        return Need(costs=costs, option=self.menu.universal, chunk_tokens=self.capacity.chunk_tokens)
+        return Need(costs=costs, option=self.widths.universal, chunk_tokens=self.capacity.chunk_tokens)
 
     def saturation(self, costs: StepCosts, *, lengths: NDArray[np.int64] | None = None) -> float:
         """Requests per second at load 1. lengths: as `saturation_rate` has them."""
         capacity = self.capacity
         context = capacity.context_length
-        return saturation_rate(self.menu, costs, capacity=capacity, context_length=context, lengths=lengths)
+        return saturation_rate(self.widths, costs, capacity=capacity, context_length=context, lengths=lengths)
 
     def replica(self, costs: StepCosts) -> SimulatedReplica:
         """The same engine for the simulator."""

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,14 +17,13 @@ from benchmarks.load.policy_rows import PolicyRow
 from benchmarks.policies import PoliciesResult, compare_policies
 from lts_ray.errors import LtsRayError
 from lts_ray.record import read_record, record_json
-from serve.policies.menu import menu_of_granularities
+from lts_ray.runtime.step_costs import PlaneCosts
 from serve.simulate.oracle import QUALITY
 from serve.traffic.budget_classes import BudgetClasses
 from tests.benchmarks.load.loads import COSTS, local_model
 from tests.conftest import ROOT
-from tests.serve.models import CONFIG, tiny_menu
+from tests.serve.models import tiny_menu
 
-SERVED = ("", "@int4")
 SETTINGS = PolicySettings(
     modes=("simulated",),
     traces=("poisson", "gamma-4"),
@@ -138,14 +138,6 @@ def test_a_fixed_server_has_one_submodel_for_all() -> None:
     assert contestant("slackfit", menu).menu == menu
 
 
-def test_widths_alone_are_those_of_the_universal_models_precision() -> None:
-    """In 4 bits each loses nothing here, so that no other one is worth its cost: what width alone has is left out."""
-    losses = {f"{name}{at}": loss for name, loss in (("S", 4.0), ("M", 3.0), ("L", 2.0), ("XL", 1.0)) for at in SERVED}
-    menu = menu_of_granularities(CONFIG, losses, precisions=("float32", "int4"))
-    assert {option.submodel.precision for option in menu.elastic} == {"int4"}
-    assert [option.name for option in contestant("deadline-widths", menu).menu.elastic] == ["XL", "L", "M", "S"]
-
-
 def test_the_oracle_finds_its_plan_on_the_load_that_it_gets(model_dir: Path, tmp_path: Path) -> None:
     """With no noise, and the deadline policy as one of its starts, what it aims at is not less than that policy's."""
     settings = replace(
@@ -214,3 +206,27 @@ def test_limits_that_no_engine_can_have_are_refused() -> None:
     with pytest.raises(LtsRayError, match=r"chunk_tokens must be at least the 8 requests .*; got 7"):
         LoadCapacity(context_length=64, chunk_tokens=7)
     assert LoadCapacity(context_length=65, slots=3).n_blocks == 18
+
+
+def test_widths_and_precisions_get_the_loads_of_widths_alone(
+    result: PoliciesResult, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows in 8 bits cost a quarter and lose hardly more."""
+    curves = {name: tuple(value / 8 for value in getattr(COSTS, name)) for name in ("base", "neuron", "head")}
+    costs = replace(COSTS, beside=tuple(PlaneCosts(plane=plane, **curves) for plane in ("upper", "lower")))
+    asked: list[str] = []
+
+    def evaluated(folder: Path, names: list[str], **options: object) -> list[SimpleNamespace]:
+        asked.extend(names)
+        return [SimpleNamespace(loss=3 + 0.1 * "SMLX".index(name[0]) * -1 + 0.01 * ("int8" in name)) for name in names]
+
+    monkeypatch.setattr("benchmarks.load.local_model.evaluate", evaluated)
+    local = local_model(model_dir, precisions=("int8",))
+    assert sorted(asked) == sorted(f"{name}@{each}" for name in local.config.trained for each in ("float32", "int8"))
+    settings = replace(SETTINGS, traces=("poisson",), loads=(2.0,), policies=("deadline", "widths-deadline"), seeds=1)
+    found = compare_policies(settings, local, tmp_path, costs=costs)
+    both, widths = (cell.score for cell in found.cells)
+    assert both.requests == widths.requests
+    assert both.attainment > widths.attainment
+    assert both.loss < widths.loss
+    assert found.setup.rate == pytest.approx(result.setup.rate)
