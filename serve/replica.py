@@ -123,6 +123,7 @@ def build_replica(
         prefix_cache=args.prefix_cache,
     )
     rehearse(make_engine(), seconds=REHEARSAL_S)
+    runtime.forget()  # of the blocks, and so of the memory, that only measuring has written
     others = [] if observer is None else [observer(args.served_name)]
     engine = make_engine(observers=[metrics, *others, *([] if load is None else [load])])
     engine.start()

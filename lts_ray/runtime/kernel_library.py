@@ -64,6 +64,7 @@ class KernelModel(ctypes.Structure):
                 "gated",
                 "layer_norm",
                 "fan_in",
+                "block_stride",
                 "half_cache",
             )
         ),

@@ -29,7 +29,7 @@ from lts_ray.quantisation.quantised_matrix import GROUP
 from lts_ray.quantisation.quantised_weights import QuantisedWeights
 from lts_ray.runtime.kernel_library import KernelLayer, KernelModel, KernelRows, constant, kernel_library, thread_steps
 from lts_ray.runtime.packed_model import PackedModel
-from lts_ray.runtime.panels import PANEL, empty, padded
+from lts_ray.runtime.panels import PANEL, empty, give_back, padded
 from lts_ray.runtime.runtime import BLOCK_TOKENS
 from lts_ray.runtime.segment import Segment
 from lts_ray.submodel import Submodel
@@ -73,17 +73,16 @@ class NativeRuntime:
         self._library, self._work = library, thread_steps(library)[kind]
         self._packed = PackedModel.of(model, precisions, quantised)
         config = self.config
-        d_value = padded(config.d_head, PANEL)
-        per_layer = n_blocks * config.n_kv_head * BLOCK_TOKENS * (config.d_head + d_value)
-        size = 2 if half_cache else 4
-        self._cache = empty(config.n_layer * per_layer * size // 4)
-        at, values = self._cache.data_ptr(), size * n_blocks * config.n_kv_head * BLOCK_TOKENS * config.d_head
+        keys, values = (config.n_kv_head * BLOCK_TOKENS * padded(config.d_head, unit) for unit in (1, PANEL))
+        stride, size = config.n_layer * (keys + values), 2 if half_cache else 4
+        self._cache = empty(n_blocks * stride * size // 4)
+        at = self._cache.data_ptr()
         self._layers = (KernelLayer * config.n_layer)(
             *(
                 KernelLayer(
                     **self._packed.layer(index),
-                    keys=at + size * index * per_layer,
-                    values=at + size * index * per_layer + values,
+                    keys=at + size * index * (keys + values),
+                    values=at + size * (index * (keys + values) + keys),
                     width=config.widths[index],
                 )
                 for index in range(config.n_layer)
@@ -101,6 +100,7 @@ class NativeRuntime:
             gated=config.family.gated,
             layer_norm=config.family.norm == "layer",
             fan_in=padded(max(config.widths)),
+            block_stride=stride,
             half_cache=half_cache,
             eps=config.rms_norm_eps,
             layers=self._layers,
@@ -122,6 +122,9 @@ class NativeRuntime:
     def kept_bytes(self) -> int:
         logits = self._logits[-1].untyped_storage()
         return self._cache.nbytes + logits.nbytes() + sum(tensor.nbytes for tensor in self._room.memory.values())
+
+    def forget(self) -> None:
+        give_back(self._cache)
 
     def run(self, segments: Sequence[Segment]) -> Tensor:
         """Raises LtsRayError, before anything is written, for tokens, places or blocks that there are not."""

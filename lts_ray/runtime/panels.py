@@ -6,6 +6,7 @@ addresses as long as for the weights.
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -37,6 +38,17 @@ def empty(floats: int) -> Tensor:
     whole = torch.frombuffer(pages, dtype=torch.float32)
     skipped = -whole.data_ptr() % HUGE_PAGE // 4
     return whole[skipped : skipped + floats]
+
+
+def give_back(memory: Tensor) -> None:
+    """The pages of what `empty` gave: it holds zeros again, and takes memory as it is written."""
+    if hasattr(mmap, "MADV_DONTNEED"):
+        first, stop = (
+            at // mmap.PAGESIZE * mmap.PAGESIZE for at in (memory.data_ptr(), memory.data_ptr() + memory.nbytes)
+        )
+        ctypes.CDLL(None, use_errno=True).madvise(
+            ctypes.c_void_p(first), ctypes.c_size_t(stop - first), mmap.MADV_DONTNEED
+        )
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,10 @@ class Runtime(Protocol):
         """What it keeps in memory beside the weights: the KV cache, and what its largest step so far took and kept."""
         ...
 
+    def forget(self) -> None:
+        """Give back what memory the KV cache takes; what its blocks held is lost."""
+        ...
+
     def run(self, segments: Sequence[Segment]) -> Tensor:
         """Run all segments in one step, each at its own submodel. Not for two threads at once.
 

@@ -128,6 +128,9 @@ class TorchRuntime:
     def kept_bytes(self) -> int:
         return self._keys.nbytes + self._values.nbytes
 
+    def forget(self) -> None:
+        """Its blocks are torch's, which gives none back."""
+
     @torch.inference_mode()
     def run(self, segments: Sequence[Segment]) -> Tensor:
         if self._threads is not None and torch.get_num_threads() != self._threads:

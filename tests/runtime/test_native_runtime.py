@@ -277,3 +277,13 @@ def test_room_is_made_by_what_the_compiled_code_says_that_it_needs(room: str, mo
 def test_activations_are_numbered_by_the_compiled_code() -> None:
     assert LIBRARY is not None
     assert sorted(constant(LIBRARY, name) for name in ACTIVATIONS) == list(range(len(ACTIVATIONS)))
+
+
+def test_a_cache_that_is_forgotten_takes_no_memory_and_is_written_anew(model: MatFormer) -> None:
+    runtime = NativeRuntime(model, n_blocks=64, threads=1)
+    tokens, submodel = tokens_of(50), Submodel((70, 70, 70))
+    before = runtime.run([whole(tokens, submodel, [60, 3, 61, 9])]).clone()
+    assert runtime._cache.any()
+    runtime.forget()
+    assert not runtime._cache.any()
+    assert torch.equal(runtime.run([whole(tokens, submodel, [60, 3, 61, 9])]), before)

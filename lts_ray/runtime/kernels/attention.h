@@ -10,7 +10,7 @@ enum { HEADS_AT_ONCE = LANES == 4 ? 2 : MOST_HEADS_AT_ONCE, CHUNKS_AT_ONCE = LAN
 typedef struct {
     const void *keys, *values; /* of this layer and head of keys, in block 0: floats, or their upper halves */
     const int32_t *blocks;
-    long key_stride, value_stride; /* numbers from block to block */
+    long stride; /* numbers from block to block */
     long d_head, d_value, n;       /* n: places that the row sees */
     float scale;
 } view;
@@ -25,7 +25,7 @@ INLINE void score(const int heads, const int count, const int half, const view *
     lanes sums[2 * HEADS_AT_ONCE][PARTS];
     UNROLLED for (int i = 0; i < heads * count; i++) UNROLLED for (int p = 0; p < PARTS; p++) sums[i][p] = spread(0.0f);
     long keys[2];
-    UNROLLED for (int b = 0; b < count; b++) keys[b] = s->blocks[block + b] * s->key_stride;
+    UNROLLED for (int b = 0; b < count; b++) keys[b] = s->blocks[block + b] * s->stride;
     for (long d = 0; d < s->d_head; d++)
         UNROLLED for (int b = 0; b < count; b++) UNROLLED for (int p = 0; p < PARTS; p++) {
             lanes key = load_cached(half, s->keys, keys[b] + d * PANEL + p * LANES);
@@ -56,7 +56,7 @@ INLINE void mix(const int heads, const int chunks, const int half, const view *s
     lanes sums[HEADS_AT_ONCE][CHUNKS_AT_ONCE];
     UNROLLED for (int h = 0; h < heads; h++) UNROLLED for (int c = 0; c < chunks; c++) sums[h][c] = spread(0.0f);
     for (long first = 0; first < s->n; first += PANEL) {
-        long value = s->blocks[first / PANEL] * s->value_stride + at;
+        long value = s->blocks[first / PANEL] * s->stride + at;
         const long stop = first + PANEL < s->n ? first + PANEL : s->n;
         for (long t = first; t < stop; t++, value += s->d_value) {
             lanes part[CHUNKS_AT_ONCE];

@@ -23,15 +23,16 @@ typedef struct {
     matrix qkv, out, inward, down;
     const float *attention_norm, *attention_norm_bias, *qkv_bias, *q_norm, *k_norm, *out_bias;
     const float *ffn_norm, *ffn_norm_bias, *inward_bias, *down_bias;
-    void *keys;   /* [n_blocks, n_kv_head, d_head, 16]: a block's scores are sums of vectors */
-    void *values; /* [n_blocks, n_kv_head, 16, d_head padded to sixteens] */
+    void *keys;   /* of block 0: [n_kv_head, d_head, 16]: a block's scores are sums of vectors */
+    void *values; /* [n_kv_head, 16, d_head padded to sixteens] */
     int64_t width; /* neurons */
 } layer;
 
 typedef struct {
     int64_t n_layer, d_model, n_head, n_kv_head, d_head, vocab_size, context_length;
     int64_t activation, gated, layer_norm, fan_in; /* fan_in: floats from row to row of the FFN's inner values */
-    int64_t half_cache;  /* whether keys and values are kept as the upper halves of floats */
+    int64_t block_stride; /* numbers from block to block: a block holds all layers, so that few blocks touch few pages */
+    int64_t half_cache; /* whether keys and values are kept as the upper halves of floats */
     double eps;
     const layer *layers;
     matrix head, embedding; /* the same where they are tied; for rows in 4 bits, too, they are in 8 */

@@ -150,8 +150,8 @@ INLINE void remember(const model *m, const layer *l, const rows *b, long row, lo
     float *k = qkv + (m->n_head + head) * d, *v = k + m->n_kv_head * d;
     turn(m, qkv + head * group * d, group, l->q_norm, place);
     turn(m, k, 1, l->k_norm, place);
-    const long key = (block * m->n_kv_head + head) * d * PANEL + slot;
-    const long value = ((block * m->n_kv_head + head) * PANEL + slot) * d_value;
+    const long key = block * m->block_stride + head * d * PANEL + slot;
+    const long value = block * m->block_stride + (head * PANEL + slot) * d_value;
     if (m->half_cache) {
         for (long i = 0; i < d; i++) ((uint16_t *)l->keys)[key + i * PANEL] = to_half(k[i]);
         for (long i = 0; i < d; i++) ((uint16_t *)l->values)[value + i] = to_half(v[i]);
@@ -169,8 +169,7 @@ static void look_back(const model *m, const layer *l, const rows *b, long row, l
         .keys = (const char *)l->keys + head * d * PANEL * size,
         .values = (const char *)l->values + head * PANEL * d_value * size,
         .blocks = b->blocks + b->table[row],
-        .key_stride = m->n_kv_head * d * PANEL,
-        .value_stride = m->n_kv_head * PANEL * d_value,
+        .stride = m->block_stride,
         .d_head = d,
         .d_value = d_value,
         .n = seen,
