@@ -141,9 +141,11 @@ def read_bandwidth(*, threads: int, megabytes: int = MEGABYTES, clock: Clock = t
 
 def step_bytes(config: MatFormerConfig, submodel: Submodel, decoder: Decoder, *, batch: int, context: int) -> float:
     """What a step has to read: all layers, the output matrix, and keys and values of `context` tokens."""
-    weights = config.decoder_params(submodel) + config.vocab_size * config.d_model
+    layers, head = config.decoder_params(submodel), config.vocab_size * config.d_model
     cached = 2 * config.n_layer * config.n_kv_head * config.d_head * context
-    return decoder.weight_bytes * weights + batch * decoder.cache_bytes * cached
+    head_bytes = decoder.weight_bytes if decoder.head_bytes is None else decoder.head_bytes
+    weights = decoder.weight_bytes * layers + head_bytes * head
+    return weights + batch * decoder.cache_bytes * cached
 
 
 def random_prompts(config: MatFormerConfig, *, count: int, tokens: int, seed: int) -> list[list[int]]:

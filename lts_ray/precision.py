@@ -19,5 +19,5 @@ READS: Mapping[str, int] = {"float32": 0b0001, "bfloat16": 0b0010, "int8": 0b110
 """The planes of a precision: bit n stands for PLANES[n]."""
 STORED_PLANE = READS["float32"]
 """Of submodels that name no precision."""
-DEFAULT_PRECISIONS: tuple[Precision, ...] = ("float32",)
+DEFAULT_PRECISIONS: tuple[Precision, ...] = ("int8", "int4")
 """That a CPU's kernels serve, and a search for them looks at, where nothing else is asked for."""

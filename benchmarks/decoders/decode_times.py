@@ -60,6 +60,8 @@ class Decoder:
     """Of windows of a text, [N, T + 1], in nats a token, by the same arithmetic as decodes."""
     weight_bytes: float
     """Of one of the weights that a step reads, on average."""
+    head_bytes: float | None = None
+    """Of one of the output matrix; None: as of the others."""
     cache_bytes: int = 4
     """Of a number of the KV cache."""
 

@@ -116,7 +116,10 @@ def open_ours(
             for ours, decode in decodes.items():
                 loss = partial(loss_of, runtime, submodel)
                 ways[Way(ours, name, precision)] = Decoder(
-                    decode=decode, loss=loss, weight_bytes=WEIGHT_BYTES[precision]
+                    decode=decode,
+                    loss=loss,
+                    weight_bytes=WEIGHT_BYTES[precision],
+                    head_bytes=WEIGHT_BYTES["int8"] if precision == "int4" else None,
                 )
     with running(engine):
         yield ways

@@ -43,7 +43,7 @@ typedef struct {
 enum { SILU, GELU, GELU_TANH, RELU };
 
 /* Rows that every thread normalises for itself; and heads whose scores a thread holds at a time, on any CPU. */
-enum { FEW_ROWS = 16, MOST_HEADS_AT_ONCE = 4 };
+enum { FEW_ROWS = 8, MOST_HEADS_AT_ONCE = 4 };
 
 /* 32 inputs of a row in 8 bits. */
 enum { GROUP = 32 };

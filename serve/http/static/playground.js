@@ -54,7 +54,8 @@ function showMarks() {
   element("marks").replaceChildren(...marks, ...markNames(named));
 }
 
-/** Every granularity has its name, pushed to the right where marks lie close; shares have theirs where there is room. */
+/** Every granularity has its name, pushed to the right where marks lie close, and back where the slider's end is near;
+ * shares have theirs where there is room. */
 function markNames(marks) {
   const gap = (100 * NAME_PX) / (element("marks").clientWidth || 300);
   const isFree = (at, others) => others.every((other) => Math.abs(other.at - at) >= gap);
@@ -62,6 +63,11 @@ function markNames(marks) {
   const trained = marks.filter(({ option }) => !Submodels.isShare(option)).sort((one, other) => one.position - other.position);
   for (const { option, position } of trained) {
     names.push({ option, at: Math.max(position, names.length ? names.at(-1).at + gap : 0) });
+  }
+  let end = 100 - 1.5 * gap; // before the word "tight"
+  for (const name of [...names].reverse()) {
+    name.at = Math.min(name.at, end);
+    end = name.at - gap;
   }
   for (const { option, position } of marks) {
     if (Submodels.isShare(option) && isFree(position, names)) names.push({ option, at: position });

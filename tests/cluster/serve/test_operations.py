@@ -70,13 +70,13 @@ def test_user_config_changes_the_policy_of_a_replica_that_goes_on(
     while serve.status().applications["live"].status != "RUNNING":
         sleep(0.1)
     came_up = created(url)
-    assert submodel() == "XL"
+    assert submodel() == "XL@int8"
     deploy({"policy": "fixed", "thresholds": {"submodel": "S"}})
-    while submodel() != "S":
+    while submodel() != "S@int8":
         sleep(0.1)
     deploy({"policy": "no such policy"})
     sleep(2)  # it would have been taken over by now
-    assert submodel() == "S", "a config that does not fit changes nothing"
+    assert submodel() == "S@int8", "a config that does not fit changes nothing"
     assert created(url) == came_up
     serve.delete("live")
 
