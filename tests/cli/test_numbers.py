@@ -21,6 +21,7 @@ COMMANDS = {
     "elasticize": "elasticize -m IN/llama -c IN/elasticize.yaml -o OUT",
     "search": "search -t IN/targets.yaml -s gpt2 -o OUT",
     "evaluate": "evaluate -m IN/llama --text IN/a.txt -s S --json",
+    "quantise": "quantise -m IN/llama --corpus IN/a.txt --json",
     "measure": "measure -m IN/llama -s S",
     "generate": "generate -m IN/llama -p law -s S",
     "replay": "replay -t IN/table.csv --objectives perplexity,latency_ms -n 5 --seeds 1",
