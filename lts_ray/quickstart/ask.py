@@ -228,7 +228,7 @@ def print_answers(answers: Sequence[Answer]) -> None:
     by_client = sum(answer["client_ms"] <= answer["budget_ms"] for answer in asked)
     console.print(
         f"{kept} of {len(asked)} budgets that can be kept were, {by_client} by this client's own clock. Each step of a "
-        "response runs the widest submodel that still leaves time enough, so its tokens may be of several: a wider one "
+        "response runs the best submodel that still leaves time enough, so its tokens may be of several: a wider one "
         "writes better, a narrower one faster."
     )
 
