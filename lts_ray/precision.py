@@ -1,4 +1,5 @@
-"""What the weights of a step's matrices are kept in. Activations, sums and the KV cache are float32 at all of them."""
+"""What the weights of a step's matrices are kept in. Activations and sums are float32 at all of them, but that inputs
+of matrices in whole numbers are rounded to 8 bits."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ class ServeArgs:
     kv_cache_mb: Annotated[float, Field(gt=0, le=1e9)] | None = None
     """Memory for keys and values, in 1e6 bytes; None: see serve.engine.kv_memory."""
     kv_cache_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of keys and values on a CPU. bfloat16: half the memory, and quicker steps where contexts are long."""
+    """Of keys and values on a CPU. bfloat16: half the memory, so room for twice the tokens; steps take as long."""
     prefix_cache: bool = True
     """Reuse the keys and values of prompts that begin alike."""
     precisions: Precisions = ()

@@ -104,7 +104,7 @@ class Scenario:
     @property
     def losses(self) -> dict[str, float]:
         """By submodel; 0 where none was measured."""
-        return {name: option.loss or 0.0 for name, option in self.kinds[0].node.menu.named.items()}
+        return {name: option.likely_loss or 0.0 for name, option in self.kinds[0].node.menu.named.items()}
 
     @property
     def knows_losses(self) -> bool:

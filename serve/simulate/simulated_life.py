@@ -48,7 +48,7 @@ class SimulatedLife:
         """By which it alone is slow now."""
         self._served: dict[int, ServedRequest] = {}
         self._coming: dict[int, ServedRequest] = {}
-        self._losses = {name: option.loss or 0.0 for name, option in kind.node.menu.named.items()}
+        self._losses = {name: option.likely_loss or 0.0 for name, option in kind.node.menu.named.items()}
         self._seen: tuple[int, tuple[StepCosts, Situation]] | None = None
         self._recent = RecentLoad(asked_ms / 1e3)
 
