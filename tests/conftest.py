@@ -26,6 +26,9 @@ from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
 from lts_ray.text.tokenizer import save_tokenizer, train_tokenizer
 
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is imported: kernels then run on a CPU
+
 # A shell starts what runs in the background without Ctrl-C, nohup without SIGHUP, and children inherit that: tests send
 # both to them.
 for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):

@@ -7,20 +7,12 @@ presence. Log probabilities are those of the model itself, before any of it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from lts_ray.decoding.sampling import Sampling, pick_token
-
-
-@dataclass(frozen=True, slots=True)
-class ChosenToken:
-    token: int
-    logprob: float | None = None
-    top: tuple[tuple[int, float], ...] = ()
-    """The most likely tokens with their log probabilities, most likely first, as many as were asked for."""
+from lts_ray.pick import ChosenToken
 
 
 class Sampler:

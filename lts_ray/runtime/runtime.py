@@ -8,6 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from lts_ray.models.decoder_config import DecoderConfig
+from lts_ray.pick import ChosenToken, Pick
 from lts_ray.runtime.segment import Segment
 
 BLOCK_TOKENS = 16
@@ -45,5 +46,30 @@ class Runtime(Protocol):
         Keys and values of the segments' tokens are in their blocks afterwards. Two segments may share blocks that
         neither writes. Returns logits, [segments that want them, vocab_size], float32 on the CPU, in the segments'
         order; valid until the next run. Each row is what its sequence would get alone.
+        """
+        ...
+
+
+def pending(place: int) -> int:
+    """In a segment's tokens: the one that the step begun just before is choosing, as the place-th of its picks."""
+    return -1 - place
+
+
+class BegunStep(Protocol):
+    """A step that a device is at, or has done."""
+
+    def chosen(self) -> Sequence[ChosenToken]:
+        """Of the segments that want logits, in their order. Waits until they are chosen; ask once, in any order."""
+        ...
+
+
+class ChoosingRuntime(Runtime, Protocol):
+    """One that chooses the tokens where the logits are, and is at one step while the next is planned."""
+
+    def begin(self, segments: Sequence[Segment], picks: Sequence[Pick]) -> BegunStep:
+        """As `run`, but returns before the step is done; steps are done in the order of their beginning.
+
+        picks: of the segments that want logits, in their order. A token of a segment may be `pending`: one of the step
+        begun just before. A step that fails says so here, or when its tokens are asked for.
         """
         ...

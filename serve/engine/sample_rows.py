@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from lts_ray.decoding.sampler import ChosenToken
+from lts_ray.pick import ChosenToken
 from serve.engine.active_request import ActiveRequest
 
 logger = logging.getLogger(__name__)
