@@ -47,6 +47,8 @@ class NativeRuntime:
     in heads.
     """
 
+    device = torch.device("cpu")
+
     def __init__(
         self,
         model: MatFormer,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
+import torch
 from torch import Tensor
 
 from lts_ray.models.decoder_config import DecoderConfig
-from lts_ray.pick import ChosenToken, Pick
+from lts_ray.pick import GREEDY_PICK, ChosenToken, Pick
 from lts_ray.runtime.segment import Segment
 
 BLOCK_TOKENS = 16
@@ -24,6 +25,11 @@ class Runtime(Protocol):
     @property
     def config(self) -> DecoderConfig:
         """The model's."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where steps run."""
         ...
 
     @property
@@ -73,3 +79,16 @@ class ChoosingRuntime(Runtime, Protocol):
         begun just before. A step that fails says so here, or when its tokens are asked for.
         """
         ...
+
+
+def chooses(runtime: Runtime) -> TypeGuard[ChoosingRuntime]:
+    """Whether it is a ChoosingRuntime."""
+    return hasattr(runtime, "begin")
+
+
+def run_as_served(runtime: Runtime, segments: Sequence[Segment]) -> None:
+    """A step to time. Where tokens are chosen on the device, its logits stay there."""
+    if chooses(runtime):
+        runtime.begin(segments, [GREEDY_PICK for segment in segments if segment.wants_logits]).chosen()
+    else:
+        runtime.run(segments)

@@ -24,26 +24,40 @@ import torch
 from lts_ray.errors import LtsRayError
 from lts_ray.models.decoder_config import DecoderConfig
 from lts_ray.precision import READS
-from lts_ray.runtime.runtime import BLOCK_TOKENS, Runtime
+from lts_ray.runtime.runtime import BLOCK_TOKENS, Runtime, run_as_served
 from lts_ray.runtime.segment import Segment
 from lts_ray.runtime.step_cost_fit import fit_step_costs
 from lts_ray.runtime.step_costs import Group, StepCosts
 from lts_ray.submodel import Submodel
 from lts_ray.timing import Clock, waiter
 
-DECODE_ROWS = (1, 2, 4, 8, 16)
-PIECES = (2, 4, 8, 16, 32, 64, 128, 256)
-"""Of prompts. The short ones have as many rows as decoding and no logits: they tell the head's cost from the rest."""
 FURTHER = 1 / 3
 """Of the time for one precision, for each further one."""
-NEAR, FAR = 8, 256
-"""Tokens before the newest one."""
+NEAR = 8
+"""Tokens before the newest one, or `StepSizes.far`."""
 ESSENTIAL_ROWS = 32
 LONGEST = 1 / 12
 """A step of more than ESSENTIAL_ROWS is left out where one run of it takes longer than this share of the given time."""
 SECOND_ROUND_LIMIT = 2
 """The second round is left out once so many times the given time have passed: a busy node starts after one of them."""
 MAX_ROUNDS = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepSizes:
+    """Of the steps that are measured."""
+
+    rows: tuple[int, ...]
+    """That decode; of the narrowest, twice the most, too."""
+    pieces: tuple[int, ...]
+    """Tokens of prompts. The short ones have as many rows as decoding and no logits: they tell the head's cost from the
+    rest."""
+    far: int
+    """Tokens before the newest one, where there are many."""
+
+
+ON_CPU = StepSizes(rows=(1, 2, 4, 8, 16), pieces=(2, 4, 8, 16, 32, 64, 128, 256), far=256)
+ON_GPU = StepSizes(rows=(*ON_CPU.rows, 32, 64, 128), pieces=(*ON_CPU.pieces, 512, 1024), far=2048)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +116,8 @@ def measure_step_costs(runtime: Runtime, *, seconds: float = 3.0, clock: Clock =
     seconds: where there is one precision; see FURTHER.
     """
     seconds *= 1 + FURTHER * (len(runtime.precisions) - 1)
-    possible = list(_steps_of(runtime.config, runtime.n_blocks, runtime.precisions))
+    sizes = ON_CPU if runtime.device.type == "cpu" else ON_GPU
+    possible = list(_steps_of(runtime.config, runtime.n_blocks, runtime.precisions, sizes))
     if not possible:
         raise LtsRayError(f"a KV cache of {runtime.n_blocks} blocks is too small to measure a step in")
     with torch.inference_mode():
@@ -113,7 +128,9 @@ def measure_step_costs(runtime: Runtime, *, seconds: float = 3.0, clock: Clock =
     return replace(costs, relative_error=round(median(errors), 4) if errors else 0.0)
 
 
-def _steps_of(config: DecoderConfig, n_blocks: int, precisions: Sequence[str]) -> Iterator[CalibrationStep]:
+def _steps_of(
+    config: DecoderConfig, n_blocks: int, precisions: Sequence[str], sizes: StepSizes
+) -> Iterator[CalibrationStep]:
     """Those that the model and the cache have room for. Pieces of prompts come first, from short to long."""
     trained = list(config.trained.values())
     at = {
@@ -122,7 +139,7 @@ def _steps_of(config: DecoderConfig, n_blocks: int, precisions: Sequence[str]) -
     }
     narrow, middle, full = at[precisions[0]]
     further = [at[precision] for precision in precisions[1:]]
-    far = min(FAR, config.context_length - 1)
+    far = min(sizes.far, config.context_length - 1)
 
     def piece(submodel: Submodel, tokens: int, before: int, *, logits: bool) -> CalibrationPiece:
         neurons = config.equivalent_neurons(submodel)
@@ -138,27 +155,28 @@ def _steps_of(config: DecoderConfig, n_blocks: int, precisions: Sequence[str]) -
         return [piece(submodel, tokens, before, logits=logits)]
 
     fitted = []
-    for tokens in PIECES:
+    for tokens in sizes.pieces:
         fitted += [prompt(submodel, tokens) for submodel in (narrow, full)]
-        if tokens < PIECES[-1]:
+        if tokens < sizes.pieces[-1]:
             fitted += [prompt(submodel, tokens) for small, _, wide in further for submodel in (small, wide)]
     fitted += [prompt(narrow, tokens, far - tokens) for tokens in (16, 64) if tokens < far]
-    fitted += [decoding(submodel, rows) for rows in DECODE_ROWS for submodel in (narrow, middle, full)]
-    fitted += [decoding(narrow, 32), decoding(narrow, 2, far), decoding(full, 4, far), decoding(narrow, 8, far)]
+    fitted += [decoding(submodel, rows) for rows in sizes.rows for submodel in (narrow, middle, full)]
+    fitted += [decoding(narrow, 2, far), decoding(full, 4, far), decoding(narrow, 8, far)]
+    fitted.append(decoding(narrow, 2 * sizes.rows[-1]))
     held_out = [
         decoding(full) + decoding(narrow),
         decoding(full) + decoding(middle) + decoding(narrow, 2, far // 2),
         decoding(full, 2) + decoding(middle, 2) + decoding(narrow, 4),
         decoding(full, 3, far // 2),
         decoding(narrow, 6, far // 2),
-        decoding(middle, 12),
+        decoding(middle, 3 * sizes.rows[-1] // 4),
         prompt(middle, 24, logits=True),
         decoding(narrow, 4) + prompt(full, 20),
         decoding(full, 7, far // 2) + prompt(narrow, 24, logits=True),
         prompt(narrow, 20, logits=True) + prompt(full, 12, logits=True),
     ]
     for small, between, wide in further:
-        fitted += [decoding(wide, rows) for rows in DECODE_ROWS] + [decoding(small, rows) for rows in (1, 4, 32)]
+        fitted += [decoding(wide, rows) for rows in sizes.rows] + [decoding(small, rows) for rows in (1, 4, 32)]
         held_out += [decoding(wide, 3, far // 2), prompt(between, 24, logits=True)]
     for (one, _, one_wide), (other, _, other_wide) in combinations(at.values(), 2):
         fitted += [decoding(one_wide) + decoding(other_wide), decoding(one_wide, 2) + decoding(other, 6)]
@@ -176,7 +194,7 @@ def _measure(
     pool = max(step.blocks for step in steps)
     dealt = count()
     vocab_size = runtime.config.vocab_size
-    wait = waiter(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    wait = waiter(runtime.device)
 
     def run(pieces: Sequence[CalibrationPiece]) -> float:
         """Blocks are dealt in turns, so that rows of a step have their own, and none is always in a cache."""
@@ -191,7 +209,7 @@ def _measure(
             for piece in pieces
         ]
         begin = clock()
-        runtime.run(segments)
+        run_as_served(runtime, segments)
         wait()
         return (clock() - begin) * 1e3
 
@@ -200,6 +218,10 @@ def _measure(
     token = replace(steps[0].pieces[0], tokens=1, before=0, logits=True)
     for begin in range(0, pool, ESSENTIAL_ROWS):
         run([token] * min(ESSENTIAL_ROWS, pool - begin))
+    if runtime.device.type != "cpu":  # what compiling takes, and capturing graphs, is no step's time
+        for step in steps:
+            run(step.pieces)
+        started = clock()
     longest_ms, most_rows = 1e3 * seconds * LONGEST, runtime.config.context_length
     for step in steps:
         if step.rows <= most_rows and run(step.pieces) > longest_ms and step.rows > ESSENTIAL_ROWS:

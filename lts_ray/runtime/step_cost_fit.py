@@ -18,7 +18,7 @@ from scipy.optimize import nnls
 from lts_ray.precision import PLANES
 from lts_ray.runtime.step_costs import Group, PlaneCosts, StepCosts
 
-GRID = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+GRID = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 OUTLYING, REWEIGHTINGS = 0.03, 8
 """An error above the first counts by its size, not by its square: a step may have been slow in all runs. The fit is
 reweighted as often as the second says."""

@@ -113,7 +113,7 @@ class TorchRuntime:
         config, weight = model.config, model.weight
         self.config, self.n_blocks = config, n_blocks
         self._models = {STORED: model} if at is None else at
-        self._threads, self._device = threads, weight.device
+        self._threads, self.device = threads, weight.device
         of_token = config.cache_shape
         shape = (of_token.n_layer, n_blocks, of_token.n_kv_head, BLOCK_TOKENS, of_token.d_head)
         dtype = torch.bfloat16 if half_cache else weight.dtype
@@ -196,13 +196,13 @@ class TorchRuntime:
         width = max(-(-segment.stop // BLOCK_TOKENS) for segment in segments)
         # A row never looks at its padding, which the mask hides; any block will do.
         tables = [(*segment.blocks, *[0] * width)[:width] for segment in segments]
-        steps = torch.arange(len(segments[0].tokens), device=self._device)
+        steps = torch.arange(len(segments[0].tokens), device=self.device)
         positions = (self._indices([segment.start for segment in segments])[:, None] + steps)[:, None, :, None]
-        mask = torch.arange(width * BLOCK_TOKENS, device=self._device) <= positions  # [B, 1, T, places]
+        mask = torch.arange(width * BLOCK_TOKENS, device=self.device) <= positions  # [B, 1, T, places]
         return _Group(start, self._indices(tables), positions, mask, ~mask[:, :, -1, :, None])
 
     def _indices(self, values: Sequence[object]) -> Tensor:
-        return torch.tensor(values, dtype=torch.int64, device=self._device)
+        return torch.tensor(values, dtype=torch.int64, device=self.device)
 
 
 @cache

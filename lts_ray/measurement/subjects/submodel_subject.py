@@ -21,9 +21,9 @@ from lts_ray.precision import WEIGHT_BYTES
 from lts_ray.quantisation.quantised_matrix import QuantisedMatrix
 from lts_ray.quantisation.quantised_weights import FINE, QuantisedWeights, matrices_of
 from lts_ray.runtime.build_runtime import build_runtime
-from lts_ray.runtime.native_runtime import NativeRuntime
-from lts_ray.runtime.runtime import BLOCK_TOKENS, Runtime
+from lts_ray.runtime.runtime import BLOCK_TOKENS, Runtime, run_as_served
 from lts_ray.runtime.segment import Segment
+from lts_ray.runtime.torch_runtime import TorchRuntime
 from lts_ray.submodel import Submodel
 from lts_ray.target import Target
 
@@ -56,7 +56,7 @@ class SubmodelSubject:
 
     @property
     def ran_in(self) -> RanIn:
-        return "kernels" if isinstance(self.universal.runtime, NativeRuntime) else "torch"
+        return "torch" if isinstance(self.universal.runtime, TorchRuntime) else "kernels"
 
     @property
     def context_length(self) -> int:
@@ -92,11 +92,12 @@ class SubmodelSubject:
 
     def run(self, tokens: Tensor, cache: RowBlocks) -> None:
         rows = zip(tokens.tolist(), cache.lengths.tolist(), cache.blocks, strict=True)
-        self.universal.runtime.run(
+        run_as_served(
+            self.universal.runtime,
             [
                 Segment(tokens=row, start=start, blocks=blocks, submodel=self.submodel, wants_logits=True)
                 for row, start, blocks in rows
-            ]
+            ],
         )
         cache.lengths.add_(tokens.shape[1])
 
