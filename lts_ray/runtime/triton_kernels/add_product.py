@@ -1,0 +1,63 @@
+"""A way out into the residual: of attention, and of the FFN."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from lts_ray.runtime.triton_kernels.product import fold, folded, follow, rows_of, sums, weights
+
+
+@triton.jit
+def add_product(
+    a,
+    limits,
+    dims,
+    weight,
+    bias,
+    x,
+    half,
+    stats,
+    R,
+    D: tl.constexpr,
+    K: tl.constexpr,
+    UNIT: tl.constexpr,
+    NT: tl.constexpr,
+    BIASED: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+    DOT: tl.constexpr,
+    STAGES: tl.constexpr,
+    EARLY: tl.constexpr = False,
+):
+    """x [R, D] (float32) += a [R, K] weightᵀ [K, D] + bias, of each row up to its own dims.
+
+    limits [R]: how much of K each row has, in UNITs (heads of D_HEAD, or neurons). The loop ends at the tile's widest
+    row; up to there, and on to a multiple of BK, a is 0 where a row has nothing. Also writes half, x in the weights'
+    type, and stats [R, 2, NT], one tile's a program.
+    """
+    follow(EARLY)
+    rows = tl.program_id(0) * BM + tl.arange(0, BM)
+    there = rows < R
+    own = tl.load(dims + rows, mask=there, other=0)
+    n = tl.program_id(1) * BN + tl.arange(0, BN)
+    if tl.max(own, axis=0) == 0:
+        return
+    limit = tl.load(limits + rows, mask=there, other=0) * UNIT
+    acc = sums(BM, BN, BK, DOT)
+    for start in tl.range(0, tl.max(limit, axis=0), BK, num_stages=STAGES):
+        k = start + tl.arange(0, BK)
+        part = rows_of(a, rows, there, k, K, K % BK == 0)
+        acc = fold(acc, part, weights(weight, n, k, D, K, D % BN == 0, K % BK == 0), DOT)
+    y = folded(acc, DOT)
+    if BIASED:
+        y += tl.load(bias + n, mask=n < D, other=0.0).to(tl.float32)[None, :]
+    kept = n[None, :] < own[:, None]
+    at = rows[:, None] * D + n[None, :]
+    y = tl.where(kept, y + tl.load(x + at, mask=kept, other=0.0), 0.0)
+    tl.store(x + at, y, mask=kept)
+    tl.store(half + at, y.to(half.dtype.element_ty), mask=kept)
+    to = stats + rows * (2 * NT) + tl.program_id(1)
+    tl.store(to, tl.sum(y, axis=1), mask=there)
+    tl.store(to + NT, tl.sum(y * y, axis=1), mask=there)

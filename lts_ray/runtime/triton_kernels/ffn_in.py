@@ -1,0 +1,90 @@
+"""The way into a nested FFN: norm, gate and up, activation; of each row its own first neurons."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from lts_ray.runtime.triton_kernels.product import (
+    activated,
+    fold,
+    folded,
+    follow,
+    normed,
+    row_norm,
+    rows_of,
+    sums,
+    weights,
+)
+
+
+@triton.jit
+def ffn_in(
+    half,
+    stats,
+    dims,
+    widths,
+    norm,
+    norm_bias,
+    gate,
+    up,
+    gate_bias,
+    up_bias,
+    inner,
+    eps,
+    R,
+    D: tl.constexpr,
+    F: tl.constexpr,
+    NT: tl.constexpr,
+    NORM: tl.constexpr,
+    LAYER_NORM: tl.constexpr,
+    GATED: tl.constexpr,
+    BIASED: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    PAD: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+    DOT: tl.constexpr,
+    STAGES: tl.constexpr,
+    EARLY: tl.constexpr = False,
+):
+    """half [R, D] to inner [R, F]: of each row its first widths[row], and 0 up to where `add_product` reads, a multiple
+    of PAD behind the tile's widest row. gate, up: [F, D].
+
+    A program whose neurons no row of its tile has ends at once: so one grid serves every width.
+    """
+    follow(EARLY)
+    rows = tl.program_id(0) * BM + tl.arange(0, BM)
+    there = rows < R
+    width = tl.load(widths + rows, mask=there, other=0)
+    widest, first = tl.max(width, axis=0), tl.program_id(1) * BN
+    n = first + tl.arange(0, BN)
+    to = inner + rows[:, None] * F + n[None, :]
+    inside = there[:, None] & (n < F)[None, :]
+    if first >= widest:
+        if first < tl.cdiv(widest, PAD) * PAD:
+            tl.store(to, tl.zeros((BM, BN), inner.dtype.element_ty), mask=inside)
+        return
+    own = tl.load(dims + rows, mask=there, other=0)
+    mean, scale = row_norm(stats, rows, there, own, eps, NT, LAYER_NORM)
+    upper, gated = sums(BM, BN, BK, DOT), sums(BM, BN, BK, DOT)
+    for start in tl.range(0, tl.max(own, axis=0), BK, num_stages=STAGES):
+        k = start + tl.arange(0, BK)
+        a = rows_of(half, rows, there, k, D, D % BK == 0)
+        a = normed(a, own, k, mean, scale, norm, norm_bias, D, NORM, LAYER_NORM)
+        upper = fold(upper, a, weights(up, n, k, F, D, F % BN == 0, D % BK == 0), DOT)
+        if GATED:
+            gated = fold(gated, a, weights(gate, n, k, F, D, F % BN == 0, D % BK == 0), DOT)
+    y = folded(upper, DOT)
+    if BIASED:
+        y += tl.load(up_bias + n, mask=n < F, other=0.0).to(tl.float32)[None, :]
+    if GATED:
+        z = folded(gated, DOT)
+        if BIASED:
+            z += tl.load(gate_bias + n, mask=n < F, other=0.0).to(tl.float32)[None, :]
+        y = y * activated(z, ACTIVATION)
+    else:
+        y = activated(y, ACTIVATION)
+    y = tl.where(n[None, :] < width[:, None], y, 0.0)
+    tl.store(to, y.to(inner.dtype.element_ty), mask=inside)

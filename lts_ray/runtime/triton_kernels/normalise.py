@@ -1,0 +1,34 @@
+"""A norm on its own: for steps of many rows, whose products are then of plain tiles."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from lts_ray.runtime.triton_kernels.product import follow, normed, row_norm, rows_of
+
+
+@triton.jit
+def normalise(
+    half,
+    stats,
+    dims,
+    norm,
+    norm_bias,
+    out,
+    eps,
+    D: tl.constexpr,
+    D_PADDED: tl.constexpr,
+    NT: tl.constexpr,
+    LAYER_NORM: tl.constexpr,
+    EARLY: tl.constexpr = False,
+):
+    """Row = program. half [R, D] to out [R, D], 0 past each row's own dims."""
+    follow(EARLY)
+    rows = tl.program_id(0) + tl.arange(0, 1)
+    own = tl.load(dims + rows)
+    k = tl.arange(0, D_PADDED)
+    mean, scale = row_norm(stats, rows, own > 0, own, eps, NT, LAYER_NORM)
+    y = rows_of(half, rows, own >= 0, k, D, D == D_PADDED)
+    y = normed(y, own, k, mean, scale, norm, norm_bias, D, True, LAYER_NORM)
+    tl.store(out + rows[:, None] * D + k[None, :], y, mask=(k < D)[None, :])
