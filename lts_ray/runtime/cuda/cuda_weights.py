@@ -90,7 +90,7 @@ class CudaWeights:
 
     @classmethod
     def of(cls, model: MatFormer) -> CudaWeights:
-        """The model stays what it is, but that its queries', keys' and values' projections become parts of one tensor."""
+        """The model stays what it is, but that projections of queries, keys and values become parts of one tensor."""
         norm, norm_bias = _norm(model.norm)
         layers = []
         for block in model.layers:
