@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from lts_ray.decoding.sampling import Sampling, pick_token
-from lts_ray.pick import ChosenToken
+from lts_ray.decoding.sampling import COLDEST, Sampling, draw_share, pick_token
+from lts_ray.pick import ChosenToken, Pick
 
 
 class Sampler:
@@ -43,6 +43,32 @@ class Sampler:
         """Whether it only ever takes the largest logit, and remembers nothing: then the caller may do it instead."""
         return self._sampling.temperature == 0 and self._top is None and not self._sampling.edits_logits
 
+    def pick(self) -> Pick | None:
+        """How a device chooses the next token, which counts as produced. None where logits are edited: `choose` can.
+
+        Takes the random number that `choose` would take, so that a response's tokens may be chosen now here, now there.
+        """
+        if self._edits:
+            return None
+        self._produced += 1
+        sampling = self._sampling
+        if sampling.temperature == 0:
+            return Pick(logprobs=self._top)
+        return Pick(
+            temperature=max(sampling.temperature, COLDEST),
+            top_k=sampling.top_k,
+            top_p=sampling.top_p,
+            min_p=sampling.min_p,
+            draw=draw_share(self._generator),
+            logprobs=self._top,
+        )
+
+    @property
+    def _edits(self) -> bool:
+        """Whether the next token's logits are edited: min_tokens holds stop tokens back only until it is met."""
+        held = self._produced < self._sampling.min_tokens and len(self._stops) > 0
+        return held or len(self._biased) > 0 or self._penalties is not None
+
     def choose(self, logits: Tensor) -> ChosenToken:
         """The next token. logits: [vocab_size], left as they are. Draws on the CPU, as `sampling.sample` does."""
         token = pick_token(self._edited(logits), self._sampling, self._generator)
@@ -52,7 +78,7 @@ class Sampler:
         return ChosenToken(token) if self._top is None else _with_logprobs(token, logits, self._top)
 
     def _edited(self, logits: Tensor) -> Tensor:
-        if not self._sampling.edits_logits:
+        if not self._edits:
             return logits
         logits = logits.detach().to("cpu", torch.float32, copy=True)
         if self._produced < self._sampling.min_tokens:

@@ -1,7 +1,8 @@
 """The next token from logits: greedy, or drawn at a temperature from the most likely ones. No global randomness.
 
 Logits are cut in vLLM's order: temperature, min_p, top_k, top_p. It is transformers' too, but for min_p, which there
-comes last. What depends on earlier tokens, or on which token is which, is in `sampler.py`.
+comes last. What is left is drawn from in the order of ids. What depends on earlier tokens, or on which token is which,
+is in `sampler.py`.
 """
 
 from __future__ import annotations
@@ -122,9 +123,14 @@ def draw_index(weights: Tensor, generator: torch.Generator) -> int:
     total = float(bounds[-1])
     if not 0 < total < float("inf"):  # NaN too
         raise LtsRayError("the model's logits are no numbers, so that no token can be drawn: its weights are broken")
-    share = float(torch.rand((), dtype=torch.float64, generator=generator))
+    share = draw_share(generator)
     at = min(share * total, nextafter(total, 0.0))  # rounding must not reach the total, which is no token's
     return int(torch.searchsorted(bounds, at, right=True))
+
+
+def draw_share(generator: torch.Generator) -> float:
+    """The random number of one token, from 0 to 1, below 1."""
+    return float(torch.rand((), dtype=torch.float64, generator=generator))
 
 
 def _candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor | None, Tensor]:
@@ -144,8 +150,14 @@ def _candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor | None, Tens
 def nucleus(weights: Tensor, top_p: float, *, head: int = HEAD) -> tuple[Tensor, Tensor]:
     """The heaviest tokens [k], and their weights, until they have the share `top_p` of all `weights` [vocab_size].
 
-    Heaviest first, of equals the one with the smaller id. head: how many are sorted first, which changes no result.
+    Of equals the one with the smaller id is kept first. Both are in the order of ids, in which tokens are drawn
+    whatever cut them: so a device needs no sort. head: how many are sorted first, which changes no result.
     """
+    tokens = _heaviest(weights, top_p, head).sort().values
+    return tokens, weights[tokens]
+
+
+def _heaviest(weights: Tensor, top_p: float, head: int) -> Tensor:
     wanted = top_p * weights.sum(dtype=torch.float64)
     if head < len(weights):
         heaviest = weights.topk(head, sorted=False)
@@ -154,10 +166,9 @@ def nucleus(weights: Tensor, top_p: float, *, head: int = HEAD) -> tuple[Tensor,
         kept = _reaching(ordered, wanted)
         # Beyond the head there may be equals of its last one, and which of them it holds is left open too.
         if kept < head and ordered[kept - 1] > ordered[-1]:
-            return heaviest.indices[order][places[:kept]], ordered[:kept]
+            return heaviest.indices[order][places[:kept]]
     ordered, tokens = weights.sort(descending=True, stable=True)
-    kept = _reaching(ordered, wanted)
-    return tokens[:kept], ordered[:kept]
+    return tokens[: _reaching(ordered, wanted)]
 
 
 def _reaching(ordered: Tensor, wanted: Tensor) -> int:

@@ -14,6 +14,7 @@ from transformers import (
 
 from lts_ray.decoding.sampler import Sampler
 from lts_ray.decoding.sampling import Sampling, sample
+from lts_ray.pick import GREEDY_PICK, Pick
 
 VOCABULARY = 50
 PROMPT = (3, 7, 7, 11)
@@ -195,3 +196,37 @@ def test_a_sampler_takes_over_where_another_one_stood(temperature: float, n: int
     tokens = [whole.choose(row).token for row in logits]
     resumed = make(sampling, produced=tokens[:n])
     assert [resumed.choose(row).token for row in logits[n:]] == tokens[n:]
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.8, "top_k": 5, "top_p": 0.9, "min_p": 0.1}], ids=str)
+def test_a_pick_takes_the_number_that_choosing_would_and_counts_the_token(options: dict[str, Any]) -> None:
+    """So that tokens may be chosen now on a device, now here."""
+    sampling = Sampling(min_tokens=3, **options)
+    chosen, mixed = make(sampling, top_logprobs=2), make(sampling, top_logprobs=2)
+    shares = torch.rand(8, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).tolist()
+    for number, row in enumerate(steps(8)):
+        expected = chosen.choose(row)
+        pick = None if number == 5 else mixed.pick()
+        if pick is None:
+            assert number < 3 or number == 5  # stop tokens are held back before
+            assert mixed.choose(row) == expected
+        else:
+            assert pick == Pick(draw=shares[number] if options else 0.0, logprobs=2, **options)
+
+
+def test_a_pick_of_a_tiny_temperature_is_still_drawn() -> None:
+    """In float32, which devices hold it in, it would be 0."""
+    pick = make(Sampling(temperature=5e-324)).pick()
+    assert pick is not None
+    assert torch.tensor(pick.temperature, dtype=torch.float32) > 0
+
+
+@pytest.mark.parametrize("option", [{"presence_penalty": 0.1}, {"logit_bias": {1: 1.0}}, {"min_tokens": 1}], ids=str)
+def test_edited_logits_are_no_devices_to_pick_from_and_asking_draws_nothing(option: dict[str, Any]) -> None:
+    asked, plain = make(Sampling(temperature=1.0, **option)), make(Sampling(temperature=1.0, **option))
+    assert asked.pick() is None
+    assert [asked.choose(row) for row in steps(4)] == [plain.choose(row) for row in steps(4)]
+
+
+def test_a_least_number_of_tokens_edits_nothing_where_no_token_ends_the_response() -> None:
+    assert Sampler(Sampling(min_tokens=9), generator=torch.Generator(), prompt=PROMPT).pick() == GREEDY_PICK

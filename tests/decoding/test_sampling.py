@@ -11,6 +11,7 @@ from scipy.stats import chisquare
 from transformers import LogitsProcessorList, MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper
 from transformers import TopPLogitsWarper as TopP
 
+from lts_ray.decoding import sampling as sampling_module
 from lts_ray.decoding.sampling import GREEDY, Sampling, draw_index, nucleus, probabilities, sample
 from lts_ray.errors import LtsRayError
 
@@ -112,7 +113,7 @@ def test_top_p_from_the_head_alone_is_exactly_that_of_the_whole_sort(
         mass += float(given[token])
         if mass >= top_p * float(given.double().sum()):
             break
-    assert tokens.tolist() == smallest
+    assert tokens.tolist() == sorted(smallest)
 
 
 def test_the_head_holds_the_mass_of_a_peaked_distribution() -> None:
@@ -139,6 +140,21 @@ def test_a_draw_at_the_very_edge_is_still_of_no_weight_zero(
     monkeypatch.setattr(torch, "rand", lambda *_, **__: torch.tensor(share, dtype=torch.float64))
     assert draw_index(torch.tensor([0.0, 1.0, 0.0, 3.0, 0.0, 4.0, 0.0]), torch.Generator()) == token
     assert draw_index(torch.tensor([0.0, 1.0, 0.0, 3.0, 0.0, 4.0, 0.0]) / 2**40, torch.Generator()) == token
+
+
+@pytest.mark.parametrize("options", [{}, {"top_k": 3}, {"min_p": 0.1}, {"top_p": 0.9}], ids=str)
+def test_what_is_left_is_drawn_from_in_the_order_of_ids(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    """Whatever cut it: evenly spaced draws give tokens that never fall, each as often as it is likely."""
+    shares = iter([(number + 0.5) / 200 for number in range(200)])
+    monkeypatch.setattr(sampling_module, "draw_share", lambda _: next(shares))
+    logits = torch.tensor([0.05, 0.3, 0.0, 0.5, 0.15]).log()
+    sampling = Sampling(temperature=1.0, **options)
+    tokens = [sample(logits, sampling, torch.Generator()) for _ in range(200)]
+    assert tokens == sorted(tokens)
+    expected = probabilities(logits, sampling) * 200
+    assert torch.tensor(tokens).bincount(minlength=5).tolist() == pytest.approx(expected.tolist(), abs=1)
 
 
 def test_the_same_seed_draws_the_same_tokens() -> None:
