@@ -1,0 +1,31 @@
+"""Every kernel, compiled at the sizes it runs with for an H100 and for an A100: it finds place in the registers."""
+
+from __future__ import annotations
+
+from lts_ray.runtime.triton_kernels.paged_attention import rows_options, tiles_options
+from tests.runtime.triton_kernels.compiled import Compilation, compiled
+
+H100, A100 = 90, 80
+
+
+def attention(capability: int, weight: str, n_head: int, n_kv: int, d_head: int) -> list[Compilation]:
+    names = "q keys values attended", "partial marks", "positions tables blocks heads singles firsts sizes arrived"
+    kinds = zip((f"*{weight}", "*fp32", "*i32"), names, strict=True)
+    types = {name: kind for kind, of in kinds for name in of.split()} | {"scale": "fp32"}
+    shape = {"N_HEAD": n_head, "N_KV": n_kv, "D_HEAD": d_head, "EARLY": capability == H100}
+    return [
+        Compilation(
+            kernel="paged_attention.paged_attention", types=types, constants=shape | options, capability=capability
+        )
+        for options in (rows_options(8, n_kv, d_head, 2), tiles_options(n_head // n_kv, d_head, 2))
+    ]
+
+
+def test_no_kernel_spills() -> None:
+    compilations = attention(H100, "bf16", 9, 3, 64) + attention(A100, "fp16", 32, 8, 128)
+    spilled = [
+        (compilation, made.registers, made.spilled)
+        for compilation, made in zip(compilations, compiled(compilations), strict=True)
+        if made.spilled
+    ]
+    assert spilled == []
