@@ -108,7 +108,7 @@ def _combine(
 
 @triton.jit
 def paged_attention(
-    q, keys, values, positions, tables, blocks, heads, singles, firsts, sizes, partial, marks, arrived, attended, scale,
+    q, keys, values, positions, tables, blocks, heads, firsts, sizes, partial, marks, arrived, attended, scale,
     N_HEAD: tl.constexpr, N_KV: tl.constexpr, D_HEAD: tl.constexpr, ROWS: tl.constexpr, SPLITS: tl.constexpr,
     SPLIT_PLACES: tl.constexpr, CHUNK: tl.constexpr, EARLY: tl.constexpr = False,
 ):  # fmt: skip
@@ -117,7 +117,7 @@ def paged_attention(
     - keys, values [blocks of the cache, N_KV, BLOCK, D_HEAD]: of one layer. Row r sees the places 0 … positions[r] of
       its sequence, which lie in the blocks blocks[tables[r]], ….
     - heads [R]: query heads of the row, a multiple of the group; the rest becomes 0. 0: the row stays untouched.
-    - ROWS = 1: a program a row, for the rows before singles[0]. Otherwise a tile of sizes[t] rows from firsts[t], at
+    - ROWS = 1: a program a row. Otherwise a tile of sizes[t] rows from firsts[t], at
       most ROWS: consecutive tokens of one sequence. Of size 0 is no tile.
     - SPLITS > 1: a row of more than SPLIT_PLACES places is cut into up to as many runs. Each leaves its numerator in
       partial [R, N_HEAD, SPLITS, D_HEAD], its maximum and sum in marks [R, N_HEAD, SPLITS, 2], all float32; the last of
@@ -136,7 +136,6 @@ def paged_attention(
     if ROWS == 1:
         row = tl.program_id(0)
         size = 1
-        count = tl.load(singles)
     else:
         # A piece's last tiles see most places: they begin first.
         tile = tl.num_programs(0) - 1 - tl.program_id(0)
@@ -144,12 +143,11 @@ def paged_attention(
         if size == 0:
             return
         row = tl.load(firsts + tile)
-        count = row + 1
     # All that decides is read before the first decision: one wait for memory.
     width = tl.load(heads + row)
     position = tl.load(positions + row)
     table = blocks + tl.load(tables + row)
-    if (row >= count) | (width == 0):
+    if width == 0:
         return
 
     member = tl.arange(0, MEMBERS)

@@ -9,7 +9,7 @@ H100, A100 = 90, 80
 
 
 def attention(capability: int, weight: str, n_head: int, n_kv: int, d_head: int) -> list[Compilation]:
-    names = "q keys values attended", "partial marks", "positions tables blocks heads singles firsts sizes arrived"
+    names = "q keys values attended", "partial marks", "positions tables blocks heads firsts sizes arrived"
     kinds = zip((f"*{weight}", "*fp32", "*i32"), names, strict=True)
     types = {name: kind for kind, of in kinds for name in of.split()} | {"scale": "fp32"}
     shape = {"N_HEAD": n_head, "N_KV": n_kv, "D_HEAD": d_head, "EARLY": capability == H100}

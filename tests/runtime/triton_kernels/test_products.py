@@ -174,9 +174,9 @@ def test_rows_are_added_up_to_their_own_limits(tile: Tile, dtype: torch.dtype) -
 @pytest.mark.parametrize("tile", TILES)
 @pytest.mark.parametrize("kind", ["rotary", "norms", "learned"])
 def test_heads_are_projected_turned_and_kept(kind: str, tile: Tile, dtype: torch.dtype) -> None:
-    n_head, n_kv, d_head, context = 4, 2, 20, 30
-    rows, size = Rows(dtype), (4 + 2 * 2) * 20
-    heads, positions, places = (4, 2, 4, 0, 2), ints(3, 29, 0, 0, 7), ints(5, 16, 40, -1, 17)
+    n_head, n_kv, d_head, context = 2, 1, 20, 30
+    rows, size = Rows(dtype), (2 + 2) * 20
+    heads, positions, places = (2, 1, 2, 0, 1), ints(3, 29, 0, 0, 7), ints(5, 16, 40, -1, 17)
     weight, bias = drawn(size, D, seed=13, dtype=dtype), drawn(size, seed=14, dtype=dtype)
     gains = [drawn(d_head, seed=seed, dtype=dtype) for seed in (15, 16)]
     angles = drawn(context, d_head // 2, seed=17).repeat(1, 2)
