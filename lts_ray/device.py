@@ -1,7 +1,9 @@
-"""Where torch computes: on the CPU, or on a GPU."""
+"""Where torch computes: on the CPU, or on a GPU, and what memory that has."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -24,4 +26,22 @@ def dtype_here(device: str) -> Literal["float32", "bfloat16", "float16"]:
     """What weights are in where nothing says it: on a GPU what its matrix units multiply."""
     if device == "cpu":
         return "float32"
-    return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+    lacks = torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False)
+    return "float16" if lacks else "bfloat16"
+
+
+def gpu_memory() -> tuple[int, int]:
+    """Bytes that are free now on the GPU that this process has, and all of its bytes."""
+    return torch.cuda.mem_get_info()
+
+
+@contextmanager
+def within_gpu_memory(what: str, *, advice: str) -> Iterator[None]:
+    """Raises LtsRayError, in one line, where the GPU has no room for what the block asks for. what: the block does."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        free, total = gpu_memory()
+        raise LtsRayError(
+            f"{what} does not fit on the GPU, where {free / 1e9:.1f} of {total / 1e9:.1f} GB are free: {advice}"
+        ) from None

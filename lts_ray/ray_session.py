@@ -218,8 +218,8 @@ def check_room(
     problem is returned, as one line.
     """
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    able = [node["Resources"] for node in nodes if fits(node["Labels"])]
-    if (room := sum(min(int(own.get(name, 0) // amount) for name, amount in needed.items()) for own in able)) >= count:
+    able = [node["Resources"] for node in nodes if fits(node["Labels"])]  # three thirds of a GPU are one, below
+    if (room := sum(min(int(own.get(name, 0) / n + 1e-9) for name, n in needed.items()) for own in able)) >= count:
         return None
     shown = []
     for node in nodes:

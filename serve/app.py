@@ -21,7 +21,14 @@ from lts_ray.record import read_record, record_json
 from lts_ray.runtime.kernel_library import warn_of_missing_kernels
 from serve.metrics.ray_metrics import RayMetrics
 from serve.metrics.ray_shared_metrics import RaySharedMetrics
-from serve.ray_deployment import MAX_ONGOING_REQUESTS, actor_options, check_placed, count_options, log_to_stderr
+from serve.ray_deployment import (
+    MAX_ONGOING_REQUESTS,
+    actor_options,
+    check_placed,
+    count_options,
+    gpus_there,
+    log_to_stderr,
+)
 from serve.ray_fleet import fleet_application
 from serve.ray_proxies import mend, mend_proxies
 from serve.replica import build_replica
@@ -98,8 +105,9 @@ def application(args: ServeArgs) -> Application:
     if len(kinds) > 1:
         return fleet_application(args, kinds)
     args = args.of_kind(kinds[0]) if kinds else args
-    target = args.check()
-    options, counts = actor_options(args, target), count_options(args)
+    if (target := args.check()) is None:
+        args = args.decided(has_gpu=gpus_there())
+    options, counts = actor_options(args, args.on_device(target)), count_options(args)
     for line in check_placed(args, options):
         print(f"warning: {line}", file=sys.stderr)
     deployment = serve.deployment(

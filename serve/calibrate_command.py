@@ -18,24 +18,23 @@ import numpy as np
 import torch
 from scipy.optimize import nnls
 
-from lts_ray.checkpoints.universal import load_universal, vouched
+from lts_ray.checkpoints.universal import vouched
 from lts_ray.console import progress_bars
+from lts_ray.device import device_here, dtype_here
 from lts_ray.ending import ending_in_one_line
 from lts_ray.interrupt import interruptible
 from lts_ray.processor import Processor
 from lts_ray.record import read_record
-from lts_ray.runtime.build_runtime import build_runtime
 from lts_ray.runtime.kernel_library import warn_of_missing_kernels
 from lts_ray.runtime.node_calibration import NodeCalibration
 from lts_ray.runtime.step_calibration import measure_step_costs
 from lts_ray.runtime.step_costs import StepCosts
 from lts_ray.target import read_target
 from serve.engine.engine import Engine
-from serve.engine.kv_memory import blocks_that_fit
 from serve.engine.learned_times import LearnedTimes
 from serve.engine.rehearsal import rehearse
 from serve.engine.step import Step
-from serve.policies.capacity import Capacity
+from serve.loaded_model import LoadedModel
 from serve.policies.deadline import DeadlinePolicy
 from serve.policies.menu import menu_of_granularities
 from serve.replica import CALIBRATION_S, REHEARSAL_S
@@ -79,8 +78,8 @@ def served_costs(
 
 
 def calibrate(order: Sequence[str], show: Callable[[str, int, int], None]) -> NodeCalibration:
-    """order: model's folder, threads, device, dtype, precisions. show: told what is done, how much of it, and of how
-    much."""
+    """order: model's folder, threads, device, dtype (empty: what suits the device), precisions. show: told what is
+    done, how much of it, and of how much."""
     folder, threads, device, dtype, precisions = order
     moments_s: list[float] = []
 
@@ -91,18 +90,16 @@ def calibrate(order: Sequence[str], show: Callable[[str, int, int], None]) -> No
     over()
     subprocess.run([sys.executable, "-c", f"import {IMPORTED}"], check=True)
     over()
-    checkpoint = load_universal(Path(folder), dtype=getattr(torch, dtype), device=device)
-    config, losses, capacity = checkpoint.model.config, checkpoint.validation_loss, Capacity()
-    n_blocks = blocks_that_fit(config, rows=capacity.slots, budget_mb=None)
-    asked = read_record(ServeArgs, {"model": folder, "precisions": precisions})
-    target = read_target({"name": "here", "local": True, "device": device, "dtype": dtype})
-    served = asked.served_precisions(config, target=target)
-    runtime = build_runtime(
-        checkpoint.model, n_blocks=n_blocks, threads=int(threads), precisions=served, quantised=checkpoint.quantised
-    )
+    given = {"model": folder, "threads": threads, "precisions": precisions, "device": device}
+    asked, device = read_record(ServeArgs, given), device_here(device, what="--device")
+    numbers = {"device": device, "dtype": dtype or dtype_here(device)}
+    target = read_target({"name": "here", "local": True, **numbers})
+    loaded = LoadedModel.of(asked, target, None, threads=int(threads))
+    runtime, config, losses, capacity = loaded.runtime, loaded.config, loaded.validation_loss, asked.capacity
     over()
     times = RecordedTimes(bare := measure_step_costs(runtime, seconds=CALIBRATION_S))
-    menu = menu_of_granularities(config, losses, vouched=vouched(config, losses), precisions=served).priced(bare)
+    known, served = vouched(config, losses), runtime.precisions
+    menu = menu_of_granularities(config, losses, vouched=known, precisions=served).priced(bare)
     make = partial(Engine, runtime, menu=menu, times=times, policy=DeadlinePolicy(), eos_ids=frozenset[int]())
     rehearse(make(capacity=capacity), seconds=REHEARSAL_S)
     over()
@@ -111,7 +108,8 @@ def calibrate(order: Sequence[str], show: Callable[[str, int, int], None]) -> No
     over()
     costs, ratios, prompt_ratios = served_costs(bare, times.steps)
     starts = dict(zip(("process_s", "load_s", "calibration_s"), np.diff(moments_s).round(2).tolist(), strict=False))
-    machine, model = f"{(here := Processor.here()).name}, {here.cores} cores", checkpoint.fingerprint
+    here = Processor.here()
+    machine = f"{here.name}, {here.cores} cores" if device == "cpu" else torch.cuda.get_device_name()
     how: dict[str, Any] = {
         "threads": int(threads),
         "device": device,
@@ -119,7 +117,7 @@ def calibrate(order: Sequence[str], show: Callable[[str, int, int], None]) -> No
         "precisions": served,
         **starts,
     }
-    return NodeCalibration(model=model, costs=costs, ratios=ratios, prompt_ratios=prompt_ratios, **how)
+    return NodeCalibration(model=loaded.fingerprint, costs=costs, ratios=ratios, prompt_ratios=prompt_ratios, **how)
 
 
 @interruptible

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
+from math import ceil
 from typing import Any
 
 import ray
+import torch
 from pydantic import ValidationError
 from ray.serve.config import AutoscalingConfig
 
@@ -30,8 +32,15 @@ def actor_options(args: ServeArgs, target: Target | None) -> dict[str, Any]:
     if target is not None and target.label_selector and not args.anywhere:
         options["label_selector"] = dict(target.label_selector)
     if target is not None and target.device == "cuda":
-        options["num_gpus"] = 1
+        options["num_gpus"] = args.num_gpus or 1
     return options
+
+
+def gpus_there() -> bool:
+    """Whether a node has a GPU: of the cluster or, before it is known, this one."""
+    if not ray.is_initialized():
+        return torch.cuda.is_available()
+    return any(node["Alive"] and node["Resources"].get("GPU", 0) > 0 for node in ray.nodes())
 
 
 def count_options(args: ServeArgs) -> dict[str, Any]:
@@ -73,13 +82,17 @@ def check_kinds(kinds: Sequence[NodeKind], options: Sequence[Mapping[str, Any]])
             if kind.min_replicas:
                 raise
             waiting.append(f"kind {kind.name!r} waits until there is a node for it: {error}")
-    cpus = sum(kind.min_replicas * own["num_cpus"] for kind, own in zip(kinds, options, strict=True))
-    check_room(cpus, {"CPU": 1.0}, what="CPUs of all kinds together")
+    for name, option in (("CPU", "num_cpus"), ("GPU", "num_gpus")):
+        amount = sum(kind.min_replicas * own.get(option, 0) for kind, own in zip(kinds, options, strict=True))
+        check_room(ceil(amount), {name: 1.0}, what=f"{name}s of all kinds together")
     return waiting
 
 
 def _check_room(count: int, options: Mapping[str, Any], *, what: str) -> list[str]:
-    needed = {"CPU": float(options["num_cpus"]), **({"GPU": 1.0} if "num_gpus" in options else {})}
+    needed = {"CPU": float(options["num_cpus"])}
+    if "num_gpus" in options:
+        needed["GPU"] = 1 / int(1 / options["num_gpus"])  # what is left of a GPU beside its replicas is nobody's
+        what += " (num_gpus=0.5 lets two share a GPU)"
     selector = options.get("label_selector", {})
     where = f" on nodes with {selector} (anywhere=true ignores that)" if selector else ""
     lack = check_room(count, needed, what=what + where, fits=partial(labels_match, selector))

@@ -11,20 +11,17 @@ from functools import partial
 import torch
 
 from lts_ray.checkpoints.model_tokenizer import load_model_tokenizer
-from lts_ray.checkpoints.universal import load_universal, vouched
+from lts_ray.checkpoints.universal import vouched
 from lts_ray.frontier import Frontier
 from lts_ray.measurement.on_ray.selector import labels_match
-from lts_ray.memory import check_memory, return_freed
 from lts_ray.record import read_record, record_json
-from lts_ray.runtime.build_runtime import build_runtime
-from lts_ray.runtime.kernel_library import kernel_problem
 from lts_ray.runtime.step_calibration import measure_step_costs
 from lts_ray.text.tokenizer import Tokenizer
 from serve.engine.engine import Engine
-from serve.engine.kv_memory import block_bytes, blocks_that_fit
 from serve.engine.learned_times import LearnedTimes
 from serve.engine.observer import Observer
 from serve.engine.rehearsal import rehearse
+from serve.loaded_model import LoadedModel
 from serve.metrics.prometheus_metrics import PrometheusMetrics
 from serve.policies.menu import menu_of_frontier, menu_of_granularities
 from serve.serve_args import ServeArgs
@@ -65,51 +62,25 @@ def build_replica(
     Raises LtsRayError for files that do not fit.
     """
     frontier = args.read_frontier()
-    name = None if frontier is None else args.target or matching_target(frontier, labels)
-    target = None if frontier is None or name is None else frontier.targets[name]
-    checkpoint = load_universal(
-        args.model,
-        dtype=torch.float32 if target is None else getattr(torch, target.dtype),
-        device="cpu" if target is None else target.device,
-    )
-    config, losses = checkpoint.model.config, checkpoint.validation_loss
-    known, precisions = vouched(config, losses), args.served_precisions(config, frontier, target)
-    if frontier is None:
-        menu = menu_of_granularities(config, losses, vouched=known, precisions=precisions)
-    else:
-        frontier.check_model(checkpoint.fingerprint, config.check)
-        menu = menu_of_frontier(config, frontier, name, vouched=known, precisions=precisions)
+    if args.target is None:
+        args = args.decided(has_gpu=torch.cuda.is_available())
+    name = None if frontier is None else args.target or matching_target(frontier, labels, args.device)
+    target = args.on_device(None if frontier is None or name is None else frontier.targets[name])
     # A core is left for the proxy and the event loops: with torch on all of them each step waits for its last thread.
     share = max(1, ((os.cpu_count() or 1) - 1) // args.most_replicas)
-    threads = args.threads or (share if target is None else target.threads)
-    half = args.has_half_cache
-    n_blocks = blocks_that_fit(config, rows=args.max_batch_size, budget_mb=args.kv_cache_mb, half=half)
-    if target is None or target.device == "cpu":
-        cache = n_blocks * block_bytes(config, half=half)
-        check_memory({"lower kv_cache_mb or serve a shorter context": cache}, what="the cache of keys and values")
-    runtime = build_runtime(
-        checkpoint.model,
-        n_blocks=n_blocks,
-        threads=threads,
-        precisions=precisions,
-        quantised=checkpoint.quantised,
-        half_cache=half,
+    loaded = LoadedModel.of(
+        args, target, frontier, threads=args.threads or (share if target is None else target.threads)
     )
-    problem = kernel_problem()
-    if problem is not None:
-        logger.warning(problem)
-    del checkpoint  # the runtime has the weights packed: they need not be held twice
-    return_freed()
+    runtime, config, losses = loaded.runtime, loaded.config, loaded.validation_loss
+    known = vouched(config, losses)
+    if frontier is None:
+        menu = menu_of_granularities(config, losses, vouched=known, precisions=runtime.precisions)
+    else:
+        frontier.check_model(loaded.fingerprint, config.check)
+        menu = menu_of_frontier(config, frontier, name, vouched=known, precisions=runtime.precisions)
     costs = measure_step_costs(runtime, seconds=CALIBRATION_S)
     menu = menu.priced(costs)
-    logger.info(
-        "%s in %s with %d threads, %d blocks of keys and values; steps were measured here: error %.0f %%",
-        type(runtime).__name__,
-        " and ".join(precisions),
-        threads,
-        n_blocks,
-        100 * costs.relative_error,
-    )
+    logger.info("%s; steps were measured here: error %.0f %%", loaded.described, 100 * costs.relative_error)
     tokenizer = load_model_tokenizer(args.model, vocab_size=config.vocab_size)
     metrics = PrometheusMetrics(model_name=args.served_name, submodels=tuple(option.name for option in menu.options))
     make_engine = partial(
@@ -127,19 +98,17 @@ def build_replica(
     others = [] if observer is None else [observer(args.served_name)]
     engine = make_engine(observers=[metrics, *others, *([] if load is None else [load])])
     engine.start()
-    return Replica(engine=engine, times=times, n_blocks=n_blocks, tokenizer=tokenizer, metrics=metrics)
+    return Replica(engine=engine, times=times, n_blocks=runtime.n_blocks, tokenizer=tokenizer, metrics=metrics)
 
 
-def matching_target(frontier: Frontier, labels: Mapping[str, str]) -> str | None:
-    """The target with the most labels among those that this node matches; None if it matches none.
+def matching_target(frontier: Frontier, labels: Mapping[str, str], device: str) -> str | None:
+    """The target on this device with the most labels among those that this node matches; None if it matches none.
 
     A `local` target has no labels to match: which node it was measured on is not in the file.
     """
     matching = [
         name
         for name, target in frontier.targets.items()
-        if target.label_selector
-        and labels_match(target.label_selector, labels)
-        and (target.device == "cpu" or torch.cuda.is_available())
+        if target.label_selector and target.device == device and labels_match(target.label_selector, labels)
     ]
     return max(matching, key=lambda name: len(frontier.targets[name].label_selector), default=None)

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+import torch
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 
 import lts_ray
 from lts_ray.checkpoints.model_tokenizer import load_model_tokenizer
 from lts_ray.checkpoints.universal import read_universal, universal_fingerprint, vouched
+from lts_ray.device import Device, dtype_here
 from lts_ray.errors import LtsRayError
 from lts_ray.frontier import Frontier, read_frontier
 from lts_ray.models.decoder_config import DecoderConfig
 from lts_ray.models.elastic_config import STORED
+from lts_ray.models.matformer.hugging_face.checkpoint import read_dtype
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
-from lts_ray.precision import DEFAULT_PRECISIONS, PRECISIONS
+from lts_ray.precision import DEFAULT_PRECISIONS
 from lts_ray.record import Text, record
 from lts_ray.runtime.kernel_library import kernel_library
 from lts_ray.target import Target
+from serve.argument_types import AbsolutePath, Autoscaling, Count, Name, Names, Origins, Precisions, Replicas
 from serve.engine.kv_memory import blocks_that_fit
-from serve.fleet.node_kind import NodeKind, load_kinds, named_kinds
+from serve.fleet.node_kind import GpuShare, NodeKind, load_kinds, named_kinds
 from serve.http.keys import Keys
 from serve.http.request_limits import RequestLimits
 from serve.policies.capacity import Capacity
@@ -34,49 +36,6 @@ from serve.user_config import UserConfig
 
 SHIPPED_MODEL = Path(lts_ray.__file__).parent / "pretrained" / "sotu"
 
-
-def _checked_name(name: str) -> str:
-    if not re.fullmatch(r"[^:\s]+", name):
-        raise ValueError("one word without a colon")
-    return name
-
-
-def _separated(value: object) -> object:
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-
-def _checked_precisions(precisions: tuple[str, ...]) -> tuple[str, ...]:
-    if not set(precisions) <= set(PRECISIONS):
-        raise ValueError(f"some of {', '.join(PRECISIONS)}, with commas between them")
-    return precisions
-
-
-def _checked_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
-    wrong = [origin for origin in origins if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", origin)]
-    if wrong:
-        raise ValueError("origins such as https://example.org, without a path, or *")
-    return origins
-
-
-def _as_replicas(value: object) -> object:
-    return None if value == "auto" else value
-
-
-def _as_config(value: object) -> object:
-    try:
-        return json.loads(value) if isinstance(value, str) else value
-    except ValueError:
-        raise ValueError('a JSON object such as {"min_replicas": 1, "max_replicas": 4}') from None
-
-
-AbsolutePath = Annotated[Path, AfterValidator(Path.absolute)]
-"""A replica has another working directory than the command that starts it."""
-Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
-Replicas = Annotated[Count | None, BeforeValidator(_as_replicas)]
-Autoscaling = Annotated[Mapping[str, Any] | None, BeforeValidator(_as_config)]
-Names = Annotated[tuple[str, ...], BeforeValidator(_separated)]
-Precisions = Annotated[tuple[str, ...], BeforeValidator(_separated), AfterValidator(_checked_precisions)]
-Origins = Annotated[tuple[str, ...], BeforeValidator(_separated), AfterValidator(_checked_origins)]
 MODEL_FOLDER = "model"
 MAX_QUEUE = 1024
 """Each arrival is judged by a look at all that wait, which takes time on the event loop."""
@@ -99,6 +58,10 @@ class ServeArgs:
     """How often a request may go on at another replica when the one that it runs on dies; then it fails."""
     anywhere: bool = False
     """Place the replicas on any node all the same, to try on one machine what was searched on a simulated cluster."""
+    device: Device = "auto"
+    """Where replicas run that no target places: cpu, cuda, or auto: a GPU where the cluster has one, else the CPU."""
+    num_gpus: GpuShare | None = None
+    """A replica's part of a GPU, where it runs on one: with 0.5 two of them share it. None: all of one."""
     threads: Count | None = None
     """Torch's, in a replica. None: the target's, or an equal share of the node's cores but one."""
     max_batch_size: Count = Capacity.slots
@@ -108,9 +71,11 @@ class ServeArgs:
     chunk_tokens: Count = Capacity.chunk_tokens
     """The most tokens of one step, pieces of prompts included."""
     kv_cache_mb: Annotated[float, Field(gt=0, le=1e9)] | None = None
-    """Memory for keys and values, in 1e6 bytes; None: see serve.engine.kv_memory."""
+    """Memory for keys and values, in 1e6 bytes; None: what `max_batch_size` full contexts need, on a CPU at most 1024,
+    on a GPU at most what is free beside the model."""
     kv_cache_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of keys and values on a CPU. bfloat16: half the memory, so room for twice the tokens; steps take as long."""
+    """Of keys and values on a CPU; on a GPU they are what the weights are. bfloat16: half the memory, so room for twice
+    the tokens; steps take as long."""
     prefix_cache: bool = True
     """Reuse the keys and values of prompts that begin alike."""
     precisions: Precisions = ()
@@ -141,7 +106,7 @@ class ServeArgs:
     """Engines, each with a copy of the model. None, in words auto: as many as there is work for."""
     autoscaling_config: Autoscaling = None
     """Ray Serve's, for a number of replicas that follows the work; as JSON on a command line. None: its defaults."""
-    name: Annotated[str, AfterValidator(_checked_name)] | None = None
+    name: Name | None = None
     """What clients call the model; None: as its run is called, or else its folder."""
 
     @property
@@ -152,9 +117,29 @@ class ServeArgs:
         run = self.model.parent.name if self.model.name == MODEL_FOLDER else ""
         return re.sub(r"[:\s]", "-", run or self.model.name)
 
-    @property
-    def has_half_cache(self) -> bool:
-        return self.kv_cache_dtype == "bfloat16"
+    def cache_itemsize(self, target: Target | None) -> int:
+        """Bytes of a key's or value's number. target: of `on_device`."""
+        if target is not None and (target.device == "cuda" or target.dtype != "float32"):
+            return int(getattr(torch, target.dtype).itemsize)
+        return 2 if self.kv_cache_dtype == "bfloat16" else 4
+
+    def decided(self, *, has_gpu: bool) -> ServeArgs:
+        """With cpu or cuda in place of auto. has_gpu: whether there is a GPU where the replicas may run.
+
+        A frontier's targets are to be on one, too, and no precision asked for that a GPU does not run.
+        """
+        if self.device != "auto":
+            return self
+        frontier = self.read_frontier()
+        searched = frontier is None or any(target.device == "cuda" for target in frontier.targets.values())
+        return replace(self, device="cuda" if has_gpu and searched and not {*self.precisions} - {STORED} else "cpu")
+
+    def on_device(self, target: Target | None) -> Target | None:
+        """What a replica runs on: the target or, where there is none, a GPU if `device` says so; None: the CPU."""
+        if target is not None or self.device != "cuda":
+            return target
+        dtype = "float16" if read_dtype(self.model) == torch.float16 else dtype_here("cuda")
+        return Target(name="a GPU", local=True, device="cuda", dtype=dtype)
 
     @property
     def is_autoscaled(self) -> bool:
@@ -177,9 +162,8 @@ class ServeArgs:
             raise LtsRayError(f"weights {weights} are missing or corrupt: {error}") from None
         load_model_tokenizer(self.model, vocab_size=config.vocab_size)
         UserConfig(policy=self.policy).build()
-        blocks_that_fit(config, rows=self.capacity.slots, budget_mb=self.kv_cache_mb, half=self.has_half_cache)
         self.read_keys()
-        self.served_precisions(config)
+        self._check_on(config, None, None)
         if self.autoscaling_config is not None and (self.num_replicas or 1) > 1:
             raise LtsRayError(
                 f"num_replicas={self.num_replicas} and autoscaling_config say two things: give num_replicas=auto, or "
@@ -192,8 +176,6 @@ class ServeArgs:
                 raise LtsRayError(f"{asked} needs frontier=FILE: the frontier says what a target is")
             return None
         frontier.check_model(universal_fingerprint(self.model), config.check)
-        for name in dict.fromkeys([self.target or "", *(kind.target_name for kind in kinds)]):
-            self.served_precisions(config, frontier, frontier.targets.get(name))
         points = {point.submodel.precision for point in frontier.points}
         if self.precisions and points and not points & {"", *self.precisions}:
             raise LtsRayError(
@@ -204,10 +186,26 @@ class ServeArgs:
             if kind.target_name not in frontier.targets:
                 has = ", ".join(frontier.targets) or "none"
                 raise LtsRayError(f"kind {kind.name!r}: the frontier has no target {kind.target_name!r}; it has: {has}")
+            own = replace(self.of_kind(kind), num_gpus=kind.num_gpus)
+            own._check_on(config, frontier, frontier.targets[kind.target_name])
         if self.target is None:
+            self._check_on(config, frontier, None)
             return None
         frontier.front(self.target)  # raises for an unknown target
-        return frontier.targets[self.target]
+        target = frontier.targets[self.target]
+        self._check_on(config, frontier, target)
+        return target
+
+    def _check_on(self, config: DecoderConfig, frontier: Frontier | None, named: Target | None) -> None:
+        """Raise LtsRayError for what replicas on this target could not do."""
+        target = self.on_device(named)
+        if named is not None and self.device not in ("auto", named.device):
+            raise LtsRayError(f"device={self.device} and target {named.name!r}, on {named.device}, say two things")
+        if self.num_gpus is not None and "cpu" in (self.device, named and named.device):
+            raise LtsRayError(f"num_gpus={self.num_gpus:g} is of replicas on a GPU, and these run on the CPU")
+        self.served_precisions(config, frontier, target)
+        itemsize = self.cache_itemsize(target)
+        blocks_that_fit(config, rows=self.capacity.slots, budget_mb=self.kv_cache_mb, itemsize=itemsize)
 
     def served_precisions(
         self, config: DecoderConfig, frontier: Frontier | None = None, target: Target | None = None
@@ -217,8 +215,11 @@ class ServeArgs:
         can = config.precisions if plain else (STORED,)
         if self.precisions:
             if unknown := [each for each in self.precisions if each not in can]:
-                what = "the model" if target is None or plain else f"{target.dtype} on {target.device}"
-                raise LtsRayError(f"precisions asks for {', '.join(unknown)}, and {what} runs in {', '.join(can)}")
+                if target is not None and not plain:
+                    what = f"{target.name} runs the model in {target.dtype} on {target.device} alone"
+                else:
+                    what = f"the model runs in {', '.join(can)}"
+                raise LtsRayError(f"precisions asks for {', '.join(unknown)}, and {what}")
             wanted = self.precisions
         elif frontier is not None:
             wanted = tuple(point.submodel.precision or STORED for point in frontier.points)
@@ -236,6 +237,7 @@ class ServeArgs:
             "fleet": self.fleet is not None,
             "target": self.target is not None,
             "num_replicas": self.num_replicas != 1,
+            "device": self.device != "auto",
             "autoscaling_config": self.autoscaling_config is not None,
         }
         if len(both := [name for name, is_given in given.items() if is_given]) > 1:
@@ -258,6 +260,7 @@ class ServeArgs:
             fleet=None,
             target=kind.target_name,
             threads=kind.threads or self.threads,
+            num_gpus=kind.num_gpus or self.num_gpus,
             num_replicas=kind.most if fixed else None,
             autoscaling_config=None if fixed else bounds,
         )

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lts_ray.device import device_here, dtype_here
+from lts_ray.device import device_here, dtype_here, within_gpu_memory
 from lts_ray.errors import LtsRayError
 
 
@@ -23,7 +23,16 @@ def test_a_gpu_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_weights_are_in_what_the_device_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for multiplies, dtype in ((True, "bfloat16"), (False, "float16")):
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *, including_emulation, has=multiplies: has)
-        assert dtype_here("cuda") == dtype
-    assert dtype_here("cpu") == "float32"
+    assert (dtype_here("cpu"), dtype_here("cuda")) == ("float32", "bfloat16")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *, including_emulation: including_emulation)
+    assert dtype_here("cuda") == "float16"
+
+
+def test_what_the_gpu_has_no_room_for_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (int(1.5e9), int(8e9)))
+    said = r"^the model does not fit on the GPU, where 1\.5 of 8\.0 GB are free: sell it$"
+    with pytest.raises(LtsRayError, match=said), within_gpu_memory("the model", advice="sell it"):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.\nTried to allocate 20 GiB")
+    with pytest.raises(RuntimeError, match="another"), within_gpu_memory("the model", advice=""):
+        raise RuntimeError("another")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -23,8 +23,11 @@ def measure(
     sequence_length: Annotated[
         int, typer.Option(min=1, help="Tokens of the prefill, and before the decode step.")
     ] = 192,
-    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16")] = "float32",
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto: a GPU where there is one.")] = "auto",
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"] | None,
+        typer.Option(show_default="float32 on a CPU, on a GPU bfloat16 where it has it"),
+    ] = None,
     step_costs: Annotated[
         Path | None,
         typer.Option(
@@ -40,10 +43,11 @@ def measure(
     """Time submodels on this machine: prefill, a decode step, peak memory."""
     if step_costs is not None:
         check_output(step_costs.parent)
-        become("serve.calibrate_command", [str(step_costs), str(model), str(threads), device, dtype, precisions])
+        become("serve.calibrate_command", [str(step_costs), str(model), str(threads), device, dtype or "", precisions])
     from lts_ray.checkpoints.model_tokenizer import check_tokenizer
     from lts_ray.checkpoints.universal import load_universal, read_universal
     from lts_ray.console import print_rows, progress_bars
+    from lts_ray.device import device_here, dtype_here
     from lts_ray.measurement.latency import UNSTEADY_MEANS
     from lts_ray.measurement.measurement import measure_submodels
     from lts_ray.runtime.kernel_library import warn_of_missing_kernels
@@ -56,7 +60,9 @@ def measure(
     universal, quantised = checkpoint.model, checkpoint.quantised
     names = submodel or list(universal.config.granularities)
     sizes = {"threads": threads, "sequence_length": sequence_length, "batch_size": batch_size}
-    target = read_target({"name": "here", "local": True, "device": device, "dtype": dtype, **sizes})
+    there = device_here(device, what="--device")
+    number = dtype or dtype_here(there)
+    target = read_target({"name": "here", "local": True, "device": there, "dtype": number, **sizes})
     submodels = [universal.config.submodel(name) for name in names]
     with progress_bars() as show:
 
@@ -79,6 +85,7 @@ def measure(
         }
         for name, result in zip(names, measured, strict=True)
     ]
-    print_rows(rows, as_json=as_json, title=f"batch {batch_size}, {sequence_length} tokens, {threads} threads, {dtype}")
+    where = f"{threads} threads" if there == "cpu" else "a GPU"
+    print_rows(rows, as_json=as_json, title=f"batch {batch_size}, {sequence_length} tokens, {where}, {number}")
     if not as_json and any(result.is_unsteady for result in measured):
         print(f"unsteady: {UNSTEADY_MEANS}")

@@ -39,7 +39,7 @@ class NodeCalibration:
     device: Text = "cpu"
     """What ran the steps."""
     machine: Text = "unknown"
-    """Its processor, and how many cores there were."""
+    """Its processor, and how many cores there were; or its GPU."""
     precisions: tuple[Text, ...] = PRECISIONS[:1]
     """That were measured, the most precise first."""
 

@@ -29,6 +29,16 @@ def _checked(name: str) -> str:
     return name
 
 
+def _checked_share(share: float) -> float:
+    if not 0 < share <= 1:
+        raise ValueError("above 0 and at most 1, for an engine runs on one GPU")
+    return share
+
+
+GpuShare = Annotated[float, AfterValidator(_checked_share)]
+"""Of one GPU."""
+
+
 @record(what="kind")
 class NodeKind:
     name: Annotated[str, AfterValidator(_checked)]
@@ -43,6 +53,8 @@ class NodeKind:
     """Of one replica, in any unit: among replicas that do equally well the cheapest serves."""
     threads: Whole | None = None
     """Of a replica's steps; None: the target's."""
+    num_gpus: GpuShare | None = None
+    """A replica's part of a GPU, where the target is on one; None: all of one."""
     simulated: NodeSimulation = field(default_factory=NodeSimulation)
     """How `lts-ray simulate` has it."""
 

@@ -124,7 +124,8 @@ def test_measure_runs_submodels_of_several_precisions(
 ) -> None:
     """Less memory the less precise they are."""
     measure_briefly(monkeypatch.setattr)
-    asked = ("measure", "-m", model_dir, "-s", "XL@int4", "-s", "XL@int8", "-s", "XL", "--sequence-length", "8")
+    submodels = ("-s", "XL@int4", "-s", "XL@int8", "-s", "XL")
+    asked = ("measure", "-m", model_dir, *submodels, "--sequence-length", "8", "--device", "cpu")
     assert lts_ray(*asked, "--json", monkeypatch=monkeypatch) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["submodel"] for row in rows] == ["XL@int4", "XL@int8", "XL"]

@@ -81,7 +81,7 @@ def test_the_verb_hands_over(model_dir: Path, tmp_path: Path, monkeypatch: pytes
         cli.main()
     (given,) = became
     assert given[1:4] == ["-P", "-m", "serve.calibrate_command"]
-    assert given[4:] == [str(tmp_path / "new" / "costs.json"), str(model_dir), "2", "cpu", "float32", ""]
+    assert given[4:] == [str(tmp_path / "new" / "costs.json"), str(model_dir), "2", "auto", "", ""]
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def test_precisions_are_those_asked_for_or_the_frontiers_or_the_default(model_di
     assert served("float32", halved) == ("float32",)
     cuda = Target(name="gpu", local=True, device="cuda", dtype="bfloat16")
     assert served(frontier=halved, target=cuda) == ("float32",)
-    with pytest.raises(LtsRayError, match="precisions asks for int8, and bfloat16 on cuda runs in float32"):
+    with pytest.raises(LtsRayError, match="precisions asks for int8, and gpu runs the model in bfloat16 on cuda alone"):
         served("int8", halved, cuda)
     write_frontier(halved, path)
     with pytest.raises(LtsRayError, match=r"precisions=float32 leaves none of .* which are in int4, int8"):
@@ -369,7 +369,7 @@ def test_a_cache_for_one_context_holds_one_however_its_megabytes_are_rounded(con
 def test_the_cache_holds_all_rows_unless_they_need_more_than_its_default() -> None:
     config = MatFormerConfig(vocab_size=300, d_model=32, n_head=4, n_kv_head=2, widths=(64,) * 3, context_length=96)
     size = 4 * 3 * 2 * 16 * (8 + 16)  # bytes of a block: layers, heads, places, a key and a padded value
-    assert block_bytes(config) == size == 2 * block_bytes(config, half=True)
+    assert block_bytes(config) == size == 2 * block_bytes(config, itemsize=2)
     assert blocks_that_fit(config, rows=8, budget_mb=None) == 8 * 6
     assert blocks_that_fit(config, rows=8, budget_mb=100 * size / 1e6) == 100
     long = replace(config, context_length=1 << 20)
