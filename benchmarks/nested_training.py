@@ -28,11 +28,11 @@ from benchmarks.nested.nested_scales import DEFAULT_SCALES, scale_named, train_s
 from benchmarks.training_step import MIXED, StepTimes, compare_steps
 from lts_ray.cli.options import Output, Seed
 from lts_ray.console import progress_bars
+from lts_ray.device import device_here
 from lts_ray.errors import LtsRayError
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint
 from lts_ray.text.tokenizer import load_tokenizer
 from lts_ray.training.freed_memory import keep_freed_memory
-from lts_ray.training.loop import device_named
 
 SCHEMA = 1
 
@@ -153,7 +153,7 @@ def compare_nested(
     results = []
     with progress_bars() as progress:
         for scale, folders in trained:
-            device = device_named(scale.training.device).type
+            device = device_here(scale.training.device, what="training.device")
             models = {name: load_checkpoint(folders[name].model, device=device).model for name in scale.runs}
             data = folders[UNIVERSAL].data
             tokenizer, tokens = load_tokenizer(data), np.load(data / "validation.npy")

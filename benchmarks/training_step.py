@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Annotated, Any
@@ -78,13 +78,17 @@ def compare_steps(
     *,
     rounds: int = 15,
     warmup: int = 2,
+    wanted: Callable[[str], bool] = lambda kind: True,
     clock: Clock = time.perf_counter,
     progress: Progress = lambda done, total: None,
 ) -> StepTimes:
-    """Raises LtsRayError for fewer than two rounds, and for a GPU where there is none."""
+    """wanted: which kinds of step, by name.
+
+    Raises LtsRayError for fewer than two rounds, and for a GPU where there is none.
+    """
     scale = replace(scale, training=chosen(scale.training))
     vocab_size = scale.model.vocab_size
-    kinds = _kinds(scale)
+    kinds = {name: run for name, run in _kinds(scale).items() if wanted(name)}
     return StepTimes(
         scale=scale,
         times_ms=time_training_steps(

@@ -12,6 +12,7 @@ from lts_ray.errors import LtsRayError
 
 Device = Literal["auto", "cpu", "cuda"]
 """auto: a GPU where there is one."""
+CPU = torch.device("cpu")
 
 
 def device_here(asked: str, *, what: str = "device") -> Literal["cpu", "cuda"]:
@@ -45,3 +46,15 @@ def within_gpu_memory(what: str, *, advice: str) -> Iterator[None]:
         raise LtsRayError(
             f"{what} does not fit on the GPU, where {free / 1e9:.1f} of {total / 1e9:.1f} GB are free: {advice}"
         ) from None
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Matrix products on the device in `precision`."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """That a GPU can still give, with what torch holds there and does not use. None: not a GPU."""
+    if device.type != "cuda":
+        return None
+    return gpu_memory()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from benchmarks.common.scale import Scale, run_flops, warmed_up
 from benchmarks.common.training_runs import train_runs
+from lts_ray.device import Device
 from lts_ray.errors import LtsRayError
 from lts_ray.text.tokenizer import load_tokenizer
 from lts_ray.training.run_folder import RunFolder
-from lts_ray.training.run_settings import Device, ModelSettings, RunSettings, TrainingSettings
+from lts_ray.training.run_settings import ModelSettings, RunSettings, TrainingSettings
 
 WEIGHTED, SAMPLED, SAMPLED_EQUAL, INDEPENDENT = "large-first", "sampled", "sampled-equal-compute", "independent"
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from lts_ray.cli.options import SUBMODEL, Corpus, Json, Model, Text, listed
+from lts_ray.cli.options import SUBMODEL, Corpus, DeviceName, Json, Model, Text, listed
 from lts_ray.pretrained import DEFAULT_MODEL
 
 
@@ -38,6 +38,7 @@ def evaluate(
         Path | None, typer.Option(help="A plain transformers checkpoint to run under the same tasks.")
     ] = None,
     include_path: Annotated[Path | None, typer.Option(help="Folder with tasks of your own, in YAML.")] = None,
+    device: DeviceName = "auto",
     as_json: Json = False,
 ) -> None:
     """Say how good submodels are: loss on a text, or scores on tasks.
@@ -50,6 +51,7 @@ def evaluate(
     from contextlib import nullcontext, redirect_stderr
 
     from lts_ray.console import print_rows, progress_bars
+    from lts_ray.device import device_here
     from lts_ray.errors import LtsRayError
     from lts_ray.evaluation.harness import check_lm_eval
     from lts_ray.evaluation.text_quality import evaluate as run
@@ -70,7 +72,9 @@ def evaluate(
         stderr = sys.stderr
         is_watched = stderr.isatty() and not as_json
         with nullcontext() if is_watched else redirect_stderr(io.StringIO()):
-            subjects = load_subjects(model, submodel, frontier=frontier, beside=beside)
+            subjects = load_subjects(
+                model, submodel, frontier=frontier, beside=beside, device=device_here(device, what="--device")
+            )
             scores: list[TaskScore] = []
             for scored in evaluate_tasks(
                 subjects.models,
@@ -99,6 +103,7 @@ def evaluate(
             corpus=corpus,
             blocks=blocks,
             length=length,
+            device=device_here(device, what="--device"),
             progress=partial(progress, "evaluating"),
         )
     print(f"losses are on {text_name(model, text=text, corpus=corpus)}", file=sys.stderr)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -27,6 +27,9 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the res
 OutputFile = Annotated[Path | None, typer.Option("--output", "-o", help="File for the results: JSON.", callback=_file)]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what --output holds.")]
 Address = Annotated[str | None, typer.Option("--address", help="Ray cluster; default: RAY_ADDRESS, else a local one.")]
+DeviceName = Annotated[
+    Literal["auto", "cpu", "cuda"], typer.Option("--device", help="cpu, cuda, or auto: a GPU where there is one.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON Lines instead of a table.")]
 Text = Annotated[
     str | None,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lts_ray.cli.options import Json, Seed, listed
+from lts_ray.cli.options import DeviceName, Json, Seed, listed
 
 
 def proxies(
@@ -24,6 +24,7 @@ def proxies(
     vocab_size: Annotated[int, typer.Option(min=2, max=10_000_000, help="Of models that live proxies build.")] = 1_000,
     batch_size: Annotated[int, typer.Option(min=2, max=100_000, help="Random sequences that live proxies see.")] = 8,
     length: Annotated[int, typer.Option(min=2, max=100_000, help="Tokens of each.")] = 32,
+    device: DeviceName = "auto",
     as_json: Json = False,
 ) -> None:
     """Compare estimates of quality with what training led to.
@@ -35,6 +36,7 @@ def proxies(
 
     from lts_ray.architecture import Architecture
     from lts_ray.console import print_rows, progress_bars
+    from lts_ray.device import device_here
     from lts_ray.models.backbones.backbone import Backbone
     from lts_ray.models.backbones.backbone_config import backbone_of
     from lts_ray.proxies.proxy_table import Live, compare_proxies, read_trained
@@ -43,12 +45,12 @@ def proxies(
     from lts_ray.spaces.named_spaces import backbone_space
 
     chosen = backbone_space(space)
-    generator = seeded_generator(seed)
+    generator, place = seeded_generator(seed), device_here(device, what="--device")
 
     def build(architecture: Architecture) -> Backbone:
         model = backbone_of(chosen.backbone, architecture, vocab_size, length)
         model.initialize(seeded_generator(seed))
-        return model
+        return model.to(place)
 
     tokens = random_batch(vocab_size, rows=batch_size, length=length, generator=generator)
     with progress_bars() as progress:
@@ -58,7 +60,7 @@ def proxies(
             space=chosen,
             rng=np.random.default_rng(seed),
             few_shot_rows=few_shot_rows,
-            live=Live(build=build, tokens=tokens, limit=limit),
+            live=Live(build=build, tokens=tokens.to(place), limit=limit),
             progress=progress,
         )
     if as_json:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lts_ray.cli.options import Json
+from lts_ray.cli.options import DeviceName, Json
 
 
 def quantise(
@@ -16,6 +16,7 @@ def quantise(
         str | None, typer.Option(help="Corpus, file or glob whose training documents calibrate; default: sotu.")
     ] = None,
     blocks: Annotated[int, typer.Option(min=1, help="Sequences of 256 tokens to calibrate on.")] = 64,
+    device: DeviceName = "auto",
     as_json: Json = False,
 ) -> None:
     """Find on text how a checkpoint's matrices are best rounded to 8 and 4 bits.
@@ -26,6 +27,8 @@ def quantise(
     from dataclasses import asdict
 
     from lts_ray.console import print_rows
+    from lts_ray.device import device_here
     from lts_ray.elasticize.calibration import calibrate
 
-    print_rows([asdict(row) for row in calibrate(model, corpus=corpus, blocks=blocks)], as_json=as_json)
+    rows = calibrate(model, corpus=corpus, blocks=blocks, device=device_here(device, what="--device"))
+    print_rows([asdict(row) for row in rows], as_json=as_json)

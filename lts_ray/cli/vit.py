@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from lts_ray.cli.options import SUBMODEL, Json, Output, Resume
+from lts_ray.cli.options import SUBMODEL, DeviceName, Json, Output, Resume
 
 app = typer.Typer(
     help="Image classifiers that nest (MatViT): train, evaluate, extract, retrieve.",
@@ -78,6 +78,7 @@ def evaluate(
     model: VitModel,
     submodel: Annotated[list[str] | None, typer.Option("--submodel", "-s", help=SUBMODEL)] = None,
     images: ImageSource = "digits",
+    device: DeviceName = "auto",
     as_json: Json = False,
 ) -> None:
     """Say how good submodels are on the images that were held out.
@@ -85,15 +86,17 @@ def evaluate(
     Accuracy, loss, and agreement with the universal model: the share of images for which both name the same class.
     """
     from lts_ray.console import print_rows, progress_bars
+    from lts_ray.device import device_here
     from lts_ray.models.vit.vit_checkpoint import load_vit
     from lts_ray.vision.accuracy import image_quality
     from lts_ray.vision.images import check_images, read_images
 
-    vit, data = load_vit(model).model, read_images(images)
+    place = device_here(device, what="--device")
+    vit, data = load_vit(model).model.to(place), read_images(images)
     check_images(data, vit.config)
     with progress_bars() as progress:
         names = submodel or list(vit.config.granularities)
-        results = image_quality(vit, names, data.held_out, progress=partial(progress, "evaluating"))
+        results = image_quality(vit, names, data.held_out.to(place), progress=partial(progress, "evaluating"))
     rows = [
         {
             "submodel": result.name,
@@ -139,6 +142,7 @@ def retrieve(
     ] = None,
     distance: Annotated[Literal["cosine", "l2"], typer.Option(help="How near is measured.")] = "cosine",
     images: ImageSource = "digits",
+    device: DeviceName = "auto",
     as_json: Json = False,
 ) -> None:
     """Find the nearest image with one submodel, in an index of another.
@@ -149,12 +153,14 @@ def retrieve(
     from dataclasses import asdict
 
     from lts_ray.console import print_rows, progress_bars
+    from lts_ray.device import device_here
     from lts_ray.models.vit.vit_checkpoint import load_vit
     from lts_ray.vision.images import read_images
     from lts_ray.vision.retrieval import retrieve as run
 
-    vit, data = load_vit(model).model, read_images(images)
-    storing = vit if index_model is None else load_vit(index_model).model
+    place = device_here(device, what="--device")
+    vit, data = load_vit(model).model.to(place), read_images(images)
+    storing = vit if index_model is None else load_vit(index_model).model.to(place)
     queries, indices = query or list(vit.config.granularities), index or list(storing.config.granularities)
     with progress_bars() as progress:
         retrievals = run(

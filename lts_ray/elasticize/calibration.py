@@ -39,21 +39,21 @@ class RoundedLoss:
     """In float32."""
 
 
-def calibrate(folder: Path, *, corpus: str | None, blocks: int) -> list[RoundedLoss]:
+def calibrate(folder: Path, *, corpus: str | None, blocks: int, device: str = "cpu") -> list[RoundedLoss]:
     """Write `quantised.safetensors` to `folder`, and the losses to its config.json, by `S@int4`.
 
     corpus: whose training documents are calibrated on; None: `SOTU`. blocks: sequences of it. A loss is noted as far
     above the one in float32 as it was found to be, since training measured that on a text of its own.
     Raises LtsRayError for an unusable model or text.
     """
-    checkpoint = load_checkpoint(folder)
+    checkpoint = load_checkpoint(folder, device=device)
     model, config = checkpoint.model, checkpoint.model.config
     tokenizer = load_model_tokenizer(folder, vocab_size=config.vocab_size)
     training, _ = split_documents(read_corpus(corpus or SOTU), 0.05)
     text = blocks_of(tokenize(training, tokenizer), length=min(LENGTH, config.context_length))[:, :-1]
     held_out = evaluation_blocks(folder, text=None, corpus=corpus, count=HELD_OUT)
     with progress_bars() as show:
-        chosen = text[evenly(len(text), blocks)]
+        chosen = text[evenly(len(text), blocks)].to(device)
         rounded = calibrated_weights(model, chosen, progress=lambda done, total: show("rounding layers", done, total))
         models = {"": model}
         for precision in QUANTISED:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from lts_ray.device import autocast
 from lts_ray.evaluation.consistency import Predictor, consistency
 from lts_ray.models.matformer.matformer import MatFormer
 
@@ -46,7 +46,7 @@ def compare_stage(
     """The model's granularities on held-out text, blocks [N, T + 1]; precision: of the matrix products."""
     names = list(model.config.trained)
     predictors = [Predictor(model, submodel) for submodel in model.config.trained.values()]
-    with autocast(precision):
+    with autocast(model.weight.device, precision):
         total = 2 * len(blocks)
         own = consistency(predictors[-1], predictors, blocks, progress=lambda done, _: progress(done, total))
         before = consistency(
@@ -67,8 +67,3 @@ def compare_stage(
         )
         for name, predictor, with_own, with_original in zip(names, predictors, own, before, strict=True)
     ]
-
-
-def autocast(precision: str) -> torch.autocast:
-    """Matrix products in `precision`."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")

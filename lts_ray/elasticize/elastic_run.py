@@ -15,7 +15,8 @@ import numpy as np
 
 from lts_ray.checkpoints.model_tokenizer import load_model_tokenizer
 from lts_ray.console import progress_bars
-from lts_ray.elasticize.comparison import ComparisonRow, autocast, compare_stage
+from lts_ray.device import autocast, device_here
+from lts_ray.elasticize.comparison import ComparisonRow, compare_stage
 from lts_ray.elasticize.elasticize_settings import ElasticizeSettings
 from lts_ray.elasticize.gguf import check_gguf, convert_gguf
 from lts_ray.elasticize.importance import evenly, reorder_by_importance
@@ -142,7 +143,7 @@ def _reordered(settings: ElasticizeSettings, folder: RunFolder) -> Path:
         blocks = blocks[evenly(len(blocks), settings.calibration_blocks)]
         total = len(blocks) * len(model.config.trained)
         done = count(1)
-        with progress_bars() as show, autocast(settings.training.precision):
+        with progress_bars() as show, autocast(model.weight.device, settings.training.precision):
             reorder_by_importance(model, blocks, progress=lambda: show("importance of neurons", next(done), total))
     save_tokenizer(load_tokenizer(original), reordered)
     held_out = HeldOutTokens(tokens=np.load(folder.data / "validation.npy"), corpus=settings.data.corpus)
@@ -152,8 +153,9 @@ def _reordered(settings: ElasticizeSettings, folder: RunFolder) -> Path:
 
 
 def _load(settings: ElasticizeSettings, path: Path) -> MatFormer:
-    """With the granularities that are to be trained."""
-    model = load_checkpoint(path).model
+    """With the granularities that are to be trained, where they are."""
+    device = device_here(settings.training.device, what="training.device")  # of a run that goes on, it may be missing
+    model = load_checkpoint(path, device=device).model
     model.config = replace(model.config, granularities=dict(settings.granularities))
     return model
 

@@ -36,7 +36,7 @@ def neuron_importance(
         raise LtsRayError("there is no calibration text to find the important neurons on")
 
     def losses() -> Iterator[Tensor]:
-        for block in blocks:
+        for block in blocks.to(model.weight.device):
             logits = model(block[None, :-1], submodel=submodel)  # [1, T, V]
             yield functional.cross_entropy(logits[0].float(), block[1:])
             progress()
@@ -49,7 +49,7 @@ def neuron_scores(
 ) -> list[Tensor]:
     """The score by `count` losses, each of one example that `submodel` has run; whatever kind of model has the FFNs."""
     projections = [ffn.down_proj.weight for ffn in ffns]
-    scores = [torch.zeros(width) for width in submodel.widths]
+    scores = [torch.zeros(width, device=projections[0].device) for width in submodel.widths]
     for loss in losses:
         gradients = torch.autograd.grad(loss, projections)
         for score, weight, gradient in zip(scores, projections, gradients, strict=True):
@@ -67,7 +67,7 @@ def reorder_by_importance(model: MatFormer, blocks: Tensor, *, progress: Progres
 def reorder_by(ffns: Sequence[FeedForward], scores: Sequence[Tensor]) -> None:
     """Put each layer's first neurons, those that have a score, in its order, in place: the model is what it was."""
     for ffn, score in zip(ffns, scores, strict=True):
-        rest = torch.arange(len(score), ffn.width)
+        rest = torch.arange(len(score), ffn.width, device=score.device)
         ffn.reorder(torch.cat([score.argsort(descending=True, stable=True), rest]))
 
 

@@ -50,6 +50,7 @@ def evaluate(
     corpus: str | None = None,
     blocks: int | None = None,
     length: int | None = None,
+    device: str = "cpu",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[SubmodelQuality]:
     """Evaluate each named submodel, all of them in one pass over the text.
@@ -61,7 +62,7 @@ def evaluate(
     or a shorter context. progress: told how many are done, and of how many.
     Raises LtsRayError for an unusable model, submodel, frontier or text.
     """
-    checkpoint = load_universal(model_dir)
+    checkpoint = load_universal(model_dir, device=device)
     model = checkpoint.model
     points = frontier_points(frontier, checkpoint.fingerprint, model.config)
     submodels = submodels_of(model.config, names, points)

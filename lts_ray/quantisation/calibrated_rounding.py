@@ -44,7 +44,9 @@ class _Inputs(TorchFunctionMode):
         super().__init__()
         matrices = [(name, weight) for name, weight in block.named_parameters() if weight.dim() == 2]
         self._names = {weight.untyped_storage().data_ptr(): name for name, weight in matrices}
-        self.moments = {name: torch.zeros(weight.shape[1], weight.shape[1]) for name, weight in matrices}
+        self.moments = {
+            name: torch.zeros(weight.shape[1], weight.shape[1], device=weight.device) for name, weight in matrices
+        }
         self._last: tuple[object, Tensor] = None, torch.empty(0)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -68,7 +70,7 @@ def calibrated_weights(
     """
     config, attend = model.config, OwnTokens()
     extents = [Extent.of(submodel, len(tokens), config) for submodel in config.trained.values()]
-    positions = torch.arange(tokens.shape[1]).expand(1, -1)
+    positions = torch.arange(tokens.shape[1], device=tokens.device).expand(1, -1)
     starts = [model.start(tokens, positions, extent.d_model) for extent in extents]
     rotary, streams = starts[0][1], [x for x, _ in starts]
     rounded = rounded_weights(model)
@@ -88,8 +90,8 @@ def round_calibrated(matrix: Tensor, moments: Tensor) -> QuantisedMatrix:
     undone = _propagation(moments)
     left4 = matrix.detach().to(torch.float32).T.contiguous()  # [n_in, n_out]: an input's weights lie side by side
     left8 = left4.clone()
-    codes = torch.empty(n_in, n_out, dtype=torch.uint8)
-    scales = torch.empty(-(-n_in // GROUP), n_out, dtype=torch.float16)
+    codes = torch.empty(n_in, n_out, dtype=torch.uint8, device=matrix.device)
+    scales = torch.empty(-(-n_in // GROUP), n_out, dtype=torch.float16, device=matrix.device)
     for group, start in enumerate(range(0, n_in, GROUP)):
         own = slice(start, min(start + GROUP, n_in))
         importance = undone.diagonal()[own].square().reciprocal()[:, None]
@@ -110,9 +112,9 @@ def round_calibrated(matrix: Tensor, moments: Tensor) -> QuantisedMatrix:
 
 def _propagation(moments: Tensor) -> Tensor:
     """[n_in, n_in], upper triangular: row j says what an error at input j, over the diagonal, changes in later ones."""
-    damped = moments.to(torch.float64)
+    damped = moments.to(torch.float64, copy=True)
     mean = damped.diagonal().mean().clamp_min(1e-12)
-    damped = damped + torch.eye(len(damped), dtype=torch.float64) * DAMPING * mean
+    damped.diagonal().add_(DAMPING * mean)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
     factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
     return factor.to(torch.float32)
@@ -120,7 +122,7 @@ def _propagation(moments: Tensor) -> Tensor:
 
 def _scale(weights4: Tensor, weights8: Tensor, importance: Tensor) -> Tensor:
     """[n_out], of a group: weights4, weights8: [inputs, n_out]; importance: [inputs, 1], of a squared error."""
-    tried = least_scales(weights8, dim=0) * FACTORS[:, None]  # [FACTORS, n_out]
+    tried = least_scales(weights8, dim=0) * FACTORS.to(weights8.device)[:, None]  # [FACTORS, n_out]
     steps = torch.where(tried == 0, 1e-30, tried)[:, None]
     levels = ((weights4 / steps + UPPER_MIDDLE) / 16).round_().clamp_(0, 15) * 16 - UPPER_MIDDLE
     errors = ((levels * steps - weights4).square_() * importance).sum(dim=1)

@@ -13,14 +13,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, distributed, nn
 
+from lts_ray.device import CPU, autocast, device_here
 from lts_ray.errors import LtsRayError
 from lts_ray.files import append_json_line
 from lts_ray.training.learners.learner import Batch, Learner, Lessons
 from lts_ray.training.run_folder import RunFolder, forget_after
 from lts_ray.training.run_settings import TrainingSettings
 from lts_ray.training.snapshot import drop_snapshot, load_snapshot, save_snapshot, snapshots
-
-CPU = torch.device("cpu")
 
 
 def train(
@@ -146,9 +145,9 @@ def optimize(
 def propagate(learner: Learner[Batch], batch: Batch, step: int, precision: str) -> dict[str, Tensor]:
     """Add this worker's gradients to the parameters', pass by pass; no two passes are in memory at once."""
     passes, losses = learner.losses(batch, step), dict[str, Tensor]()
-    device = next(learner.model.parameters()).device.type
+    device = next(learner.model.parameters()).device
     while True:
-        with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
+        with autocast(device, precision):
             computed = next(passes, None)
         if computed is None:
             return losses
@@ -190,17 +189,9 @@ def finish(learner: Learner[Batch], lessons: Lessons[Batch], options: TrainingSe
 
 def chosen(options: TrainingSettings) -> TrainingSettings:
     """With every choice made that depends on this machine's hardware. Raises LtsRayError."""
-    device = device_named(options.device)
-    precision = native_precision(device) if options.precision == "auto" else options.precision
-    return replace(options, device="cuda" if device.type == "cuda" else "cpu", precision=precision)
-
-
-def device_named(name: str) -> torch.device:
-    """Of `training.device`. Raises LtsRayError for a GPU where there is none."""
-    has_gpu = torch.cuda.is_available()
-    if name == "cuda" and not has_gpu:
-        raise LtsRayError("training.device is cuda, but torch finds no CUDA GPU on this machine: give cpu or auto")
-    return torch.device("cuda" if has_gpu and name != "cpu" else "cpu")
+    device = device_here(options.device, what="training.device")
+    precision = native_precision(torch.device(device)) if options.precision == "auto" else options.precision
+    return replace(options, device=device, precision=precision)
 
 
 def when_done(device: torch.device, clock: Callable[[], float]) -> float:

@@ -16,11 +16,11 @@ from ray import train as ray_train
 from ray.exceptions import RayError
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from lts_ray.device import device_here
 from lts_ray.errors import LtsRayError, StoppedError
 from lts_ray.files import check_output
 from lts_ray.ray_session import check_cluster, check_room, connected, starts_here
 from lts_ray.training.freed_memory import keep_freed_memory
-from lts_ray.training.loop import device_named
 from lts_ray.training.run_folder import RunFolder
 from lts_ray.training.run_memory import check_here
 from lts_ray.training.run_settings import RunSettings, TrainingSettings
@@ -49,7 +49,7 @@ def run_training(
         settings = continue_run(folder) if resume else start_run(settings, folder)
         if folder.is_finished:
             return folder.model
-        device_named(settings.training.device)  # of a run that goes on, it may be missing here
+        device_here(settings.training.device, what="training.device")  # of a run that goes on, it may be missing here
         if starts_here(address):  # else each worker checks the memory where it is
             check_here(settings)
         prepare_text(settings, folder)

@@ -14,6 +14,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import PlainSerializer, PlainValidator, SkipValidation, ValidationInfo
 
 from lts_ray.architecture import MOST_LAYERS, MOST_VOCABULARY
+from lts_ray.device import Device
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_yaml
 from lts_ray.models.backbones.backbone_config import BackboneConfig
@@ -29,7 +30,6 @@ from lts_ray.training.learners.objective import Kind, Objective
 from lts_ray.training.learners.universal_learner import Passes
 from lts_ray.training.learners.weighting import Weighting
 
-Device = Literal["auto", "cpu", "cuda"]
 Shares = Annotated[Mapping[str, float], SkipValidation]
 """Fractions by the names of granularities, smallest first; checked as a whole."""
 OF_SEVERAL = ("objective", "weights", "probabilities")

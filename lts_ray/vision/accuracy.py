@@ -69,6 +69,7 @@ def encoded(model: MatViT, pixels: Tensor, submodel: Submodel) -> Tensor:
     """What retrieval compares: pixels [N, C, H, W] in [0, 1] to [N, d_model]."""
     with torch.inference_mode():
         parts = [
-            model.encode(normalize(part, model.config), submodel=submodel) for part in torch.split(pixels, AT_ONCE)
+            model.encode(normalize(part.to(model.cls_token.device), model.config), submodel=submodel)
+            for part in torch.split(pixels, AT_ONCE)
         ]
     return torch.cat(parts)

@@ -74,7 +74,7 @@ def retrieve(
 
 
 def _accuracy(queries: Tensor, index: Tensor, data: ImageData, distance: Distance) -> float:
-    labels = data.train.labels[nearest_images(queries, index, distance)]
+    labels = data.train.labels[nearest_images(queries, index, distance).cpu()]
     return float((labels == data.held_out.labels).double().mean())
 
 

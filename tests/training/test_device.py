@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from lts_ray.device import CPU, Device
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json, write_json
-from lts_ray.training.loop import CPU, chosen, make_optimizer, when_done
+from lts_ray.training.loop import chosen, make_optimizer, when_done
 from lts_ray.training.new_learner import new_learner
 from lts_ray.training.ray_trainer import run_training, scaling_config, torch_config
 from lts_ray.training.run_folder import RunFolder
-from lts_ray.training.run_settings import Device, RunSettings, TrainingSettings
+from lts_ray.training.run_settings import RunSettings, TrainingSettings
 from lts_ray.training.snapshot import load_snapshot, save_snapshot, snapshots
 from lts_ray.training.text_run import continue_run, prepare_text, start_run, train_text
 from tests.training.runs import losses, tiny_settings

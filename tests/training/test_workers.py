@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import distributed
 
-from lts_ray.training.loop import CPU, make_optimizer, optimize
+from lts_ray.device import CPU
+from lts_ray.training.loop import make_optimizer, optimize
 from lts_ray.training.new_learner import new_learner
 from lts_ray.training.run_settings import ModelSettings, RunSettings, TrainingSettings
 from tests.forked import forked

@@ -27,13 +27,18 @@ class HarnessSubjects:
 
 
 def load_subjects(
-    model_dir: Path, names: Sequence[str] | None, *, frontier: Path | None = None, beside: Path | None = None
+    model_dir: Path,
+    names: Sequence[str] | None,
+    *,
+    frontier: Path | None = None,
+    beside: Path | None = None,
+    device: str = "cpu",
 ) -> HarnessSubjects:
     """names: of submodels; None: the granularities, and the frontier's points where there is one.
 
     Raises LtsRayError for an unusable model, submodel, frontier or checkpoint beside them.
     """
-    checkpoint = load_universal(model_dir)
+    checkpoint = load_universal(model_dir, device=device)
     config = checkpoint.model.config
     points = frontier_points(frontier, checkpoint.fingerprint, config)
     submodels = submodels_of(config, names, points)
@@ -44,12 +49,12 @@ def load_subjects(
         models[label] = HarnessModel(model, tokenizer, plain)
     if beside is not None:
         label = beside.resolve().name
-        models[f"{label} (beside)" if label in models else label] = _plain_checkpoint(beside)
+        models[f"{label} (beside)" if label in models else label] = _plain_checkpoint(beside, device)
     return HarnessSubjects(config=config, submodels=submodels, models=models)
 
 
-def _plain_checkpoint(folder: Path) -> LM:
-    """Such as OPT's: lm_eval's own model of it, in float32 on the CPU.
+def _plain_checkpoint(folder: Path, device: str) -> LM:
+    """Such as OPT's: lm_eval's own model of it, in float32.
 
     Without lm_eval's logits_cache: where equal texts end in continuations of two lengths, 0.4.13 gives the shorter one
     the log-probability of another place.
@@ -60,7 +65,7 @@ def _plain_checkpoint(folder: Path) -> LM:
 
     try:
         return HFLM(
-            pretrained=str(folder.resolve()), device="cpu", dtype="float32", batch_size=BATCH_SIZE, logits_cache=False
+            pretrained=str(folder.resolve()), device=device, dtype="float32", batch_size=BATCH_SIZE, logits_cache=False
         )
     except Exception as error:  # transformers raises what its many parts raise
         reason = str(error).strip().split("\n")[0]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lts_ray.device import CPU
 from lts_ray.errors import LtsRayError
 from lts_ray.evaluation.validation_loss import validation_loss
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint, save_checkpoint
@@ -22,7 +23,7 @@ from lts_ray.training.learners.independent_learner import IndependentLearner
 from lts_ray.training.learners.learner import Learner
 from lts_ray.training.learners.teacher import Teacher
 from lts_ray.training.learners.universal_learner import UniversalLearner
-from lts_ray.training.loop import CPU, make_optimizer, optimize, propagate
+from lts_ray.training.loop import make_optimizer, optimize, propagate
 from lts_ray.training.new_learner import new_learner
 from lts_ray.training.run_folder import RunFolder
 from lts_ray.training.run_settings import ModelSettings, RunSettings, TrainingSettings

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lts_ray.architecture import Architecture
+from lts_ray.device import CPU
 from lts_ray.errors import LtsRayError
 from lts_ray.evaluation.validation_loss import backbone_loss
 from lts_ray.models.backbones.backbone_checkpoint import load_backbone
@@ -20,7 +21,7 @@ from lts_ray.models.backbones.supernet_config import SupernetConfig
 from lts_ray.text.batches import blocks_of
 from lts_ray.training import loop
 from lts_ray.training.learners.supernet_learner import SupernetLearner
-from lts_ray.training.loop import CPU, make_optimizer, optimize, propagate
+from lts_ray.training.loop import make_optimizer, optimize, propagate
 from lts_ray.training.new_learner import new_learner
 from lts_ray.training.run_folder import RunFolder
 from lts_ray.training.run_settings import ModelSettings, RunSettings, TrainingSettings, load_run_settings

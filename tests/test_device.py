@@ -1,0 +1,68 @@
+"""Where torch computes is chosen by one helper, and every verb refuses a GPU that is not there in the same line.
+
+No test needs a GPU: on `meta` a tensor has a device and no value, so that a mixture of devices, or a value that is
+read, is an error there as it would be, or would cost, on a GPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from lts_ray.cli.main import app
+from lts_ray.device import CPU, free_bytes
+from lts_ray.elasticize.importance import reorder_by_importance
+from lts_ray.quantisation.calibrated_rounding import round_calibrated
+from lts_ray.training.learners.universal_learner import Passes, UniversalLearner
+from lts_ray.training.loop import average, propagate
+from lts_ray.training.run_settings import TrainingSettings
+from tests.conftest import make_model
+
+META = torch.empty(5, 11, dtype=torch.int64, device="meta")
+"""Blocks of tokens."""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["evaluate"],
+        ["quantise", "--model", "nowhere"],
+        ["proxies", "--space", "gpt2", "--input", "nowhere"],
+        ["vit", "evaluate", "--model", "nowhere"],
+        ["vit", "retrieve", "--model", "nowhere"],
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)
+def test_a_gpu_that_is_not_there_is_one_line(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    result = CliRunner().invoke(app, [*words, "--device", "cuda"])
+    assert str(result.exception) == "--device is cuda, but torch finds no CUDA GPU on this machine: give cpu or auto"
+
+
+def test_only_a_gpu_has_memory_of_its_own() -> None:
+    assert free_bytes(CPU) is None
+
+
+@pytest.mark.parametrize("passes", ["mixed", "separate"])
+def test_a_step_stays_on_its_device_and_reads_no_value(passes: Passes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: False)
+    model, options = make_model().train().to("meta"), TrainingSettings(passes=passes)
+    learner = UniversalLearner(
+        model=model, objective=options.objective_of(model.config.granularities), passes=options.passes
+    )
+    losses = propagate(learner, META, 0, "float32")
+    average([*losses.values()])
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    assert {loss.device.type for loss in losses.values()} == {"meta"}
+    assert all(each.grad is not None for each in model.parameters())
+
+
+def test_neurons_are_sorted_and_matrices_rounded_on_the_models_device() -> None:
+    model = make_model(n_layer=1, width=16).to("meta")
+    reorder_by_importance(model, META)
+    rounded = round_calibrated(model.layers[0].mlp.up_proj.weight, META.new_empty(32, 32, dtype=torch.float32))
+    assert rounded.codes.device.type == rounded.scales.device.type == "meta"
