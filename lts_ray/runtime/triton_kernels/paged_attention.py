@@ -16,9 +16,9 @@ def rows_options(rows: int, n_kv_head: int, d_head: int, item_size: int) -> dict
     # ahead: that is what five stages make of a load through a load. 73 KB: three programs on a multiprocessor of an
     # H100, one on any card since Ampere.
     chunk = max(16, min(128, 16_384 // (triton.next_power_of_2(d_head) * item_size)))
-    # Programs for four on each of 132 multiprocessors; those beyond a row's places end at once, but not for nothing.
+    # About 1,000 programs: a card takes 400 at once, and those beyond a row's places end at once, but not for nothing.
     # To split costs two trips to memory (write and arrive, read): more than the 512 places that go unsplit take longer.
-    splits = min(64, triton.next_power_of_2(max(1, 528 // (rows * n_kv_head))))
+    splits = 1 << min(6, max(1, 1024 // (rows * n_kv_head)).bit_length() - 1)
     return {"ROWS": 1, "SPLITS": splits, "SPLIT_PLACES": 512, "CHUNK": chunk, "num_warps": 4, "num_stages": 5}
 
 
@@ -44,22 +44,12 @@ def _attend(
     column = tl.arange(0, query.shape[1])[None, :]
     for begin in tl.range(start, stop, CHUNK):
         place = begin + tl.arange(0, CHUNK)
-        if MASKED:
-            block = tl.load(table + place // BLOCK, mask=place < stop, other=0)
-        else:
-            block = tl.load(table + place // BLOCK)
+        block = tl.load(table + place // BLOCK, mask=place < stop, other=0)
         offset = (block.to(tl.int64) * STRIDE + (place % BLOCK) * D_HEAD)[:, None] + column
-        # What lies in places that no row sees may be no number: their scores are overwritten, their values left out.
-        if query.shape[1] == D_HEAD:
-            key = tl.load(keys + offset)
-        else:
-            key = tl.load(keys + offset, mask=column < D_HEAD, other=0.0)
-        if MASKED:
-            value = tl.load(values + offset, mask=(place < stop)[:, None] & (column < D_HEAD), other=0.0)
-        elif query.shape[1] == D_HEAD:
-            value = tl.load(values + offset)
-        else:
-            value = tl.load(values + offset, mask=column < D_HEAD, other=0.0)
+        # What lies in places that no row sees may be no number.
+        inside = (place < stop)[:, None] & (column < D_HEAD)
+        key = tl.load(keys + offset, mask=inside, other=0.0)
+        value = tl.load(values + offset, mask=inside, other=0.0)
         score = tl.dot(query, tl.trans(key), input_precision="ieee")
         if MASKED:
             score = tl.where(place[None, :] < seen[:, None], score, float("-inf"))
@@ -117,8 +107,8 @@ def paged_attention(
     - keys, values [blocks of the cache, N_KV, BLOCK, D_HEAD]: of one layer. Row r sees the places 0 … positions[r] of
       its sequence, which lie in the blocks blocks[tables[r]], ….
     - heads [R]: query heads of the row, a multiple of the group; the rest becomes 0. 0: the row stays untouched.
-    - ROWS = 1: a program a row. Otherwise a tile of sizes[t] rows from firsts[t], at
-      most ROWS: consecutive tokens of one sequence. Of size 0 is no tile.
+    - ROWS = 1: a program a row. Otherwise a tile of sizes[t] rows from firsts[t], at most ROWS: consecutive tokens of
+      one sequence. Of size 0 is no tile.
     - SPLITS > 1: a row of more than SPLIT_PLACES places is cut into up to as many runs. Each leaves its numerator in
       partial [R, N_HEAD, SPLITS, D_HEAD], its maximum and sum in marks [R, N_HEAD, SPLITS, 2], all float32; the last of
       them, by arrived int32 [R, N_KV], 0 before and after, puts them together.

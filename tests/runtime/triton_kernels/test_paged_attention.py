@@ -119,15 +119,15 @@ def test_rows(device: torch.device, dtype: torch.dtype, n_head: int, n_kv: int, 
     check(paged, paged.run(singles=6, chunk=32), [0, 1, 2, 4, 5])
 
 
-@pytest.mark.parametrize(("n_head", "n_kv", "d_head"), [(6, 2, 16), (16, 1, 72)])
-def test_splits(device: torch.device, dtype: torch.dtype, n_head: int, n_kv: int, d_head: int) -> None:
-    """As many as a row's places ask for, and bit for bit the same each time."""
+@pytest.mark.parametrize(("n_head", "n_kv", "d_head", "splits"), [(6, 2, 16, 4), (16, 1, 72, 8)])
+def test_splits(device: torch.device, dtype: torch.dtype, n_head: int, n_kv: int, d_head: int, splits: int) -> None:
+    """As many as a row's places ask for, and bit for bit the same each time; more than are put together at once."""
     rows = [(0, 31, n_head), (1, 32, n_head // n_kv), (2, 180, n_head), (3, 0, 0)]
     paged = Paged([32, 33, 181, 3], rows, device, dtype, n_head=n_head, n_kv=n_kv, d_head=d_head)
-    attended = paged.run(singles=4, splits=8, chunk=32)
+    attended = paged.run(singles=4, splits=splits, chunk=32)
     check(paged, attended, [0, 1, 2])
     assert (paged.arrived == 0).all()
-    assert torch.equal(paged.run(singles=4, splits=8, chunk=32), attended)
+    assert torch.equal(paged.run(singles=4, splits=splits, chunk=32), attended)
 
 
 @pytest.mark.parametrize("chunk", [16, 32])
