@@ -8,7 +8,7 @@ import triton.language as tl
 from lts_ray.runtime.triton_kernels.product import fold, folded, follow, rows_of, sums, weights
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["R"])
 def add_product(
     a,
     limits,

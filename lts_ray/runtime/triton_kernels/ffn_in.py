@@ -18,7 +18,7 @@ from lts_ray.runtime.triton_kernels.product import (
 )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["R"])
 def ffn_in(
     half,
     stats,

@@ -8,7 +8,7 @@ import triton.language as tl
 from lts_ray.runtime.triton_kernels.product import fold, folded, follow, normed, row_norm, rows_of, sums, weights
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["R"])
 def project_qkv(
     half,
     stats,
