@@ -9,6 +9,7 @@ import typer
 from lts_ray.cli.options import Json
 
 PACKAGES = ("lts-ray", "torch", "ray", "tokenizers", "numpy", "transformers")
+MISSING = "not installed"
 
 
 def doctor(as_json: Json = False) -> None:
@@ -18,6 +19,7 @@ def doctor(as_json: Json = False) -> None:
     import torch
 
     from lts_ray.console import print_rows
+    from lts_ray.device import gpu_memory
     from lts_ray.processor import Processor
     from lts_ray.runtime.kernel_library import kernel_library, kernel_problem, thread_steps
 
@@ -25,7 +27,13 @@ def doctor(as_json: Json = False) -> None:
     found = {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
     found["CPU"] = f"{processor.name}, {processor.cores} cores; {' '.join(processor.flags) or 'no wide registers'}"
     found["memory"] = f"{processor.memory_mb:,} MB"
-    found["GPU"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "none that torch finds"
+    found["GPU"] = "none that torch finds"
+    if torch.cuda.is_available():
+        (free, total), triton = gpu_memory(), _version("triton")
+        runs = f"kernels of triton {triton} run steps"
+        if triton == MISSING:
+            runs = "plain torch runs steps, narrow ones no faster than wide ones: our kernels need `pip install triton`"
+        found["GPU"] = f"{torch.cuda.get_device_name()}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free; {runs}"
     found["kernels"] = (
         "compiled" if library is None else f"compiled; this CPU runs {len(thread_steps(library))} of their 3 variants"
     )
@@ -45,4 +53,4 @@ def _version(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:
-        return "not installed"
+        return MISSING

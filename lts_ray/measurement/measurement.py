@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lts_ray.cost import Cost
+from lts_ray.device import within_gpu_memory
 from lts_ray.errors import LtsRayError
 from lts_ray.measurement.latency import Latency
 from lts_ray.measurement.peak_memory import peak_memory_bytes
@@ -107,8 +108,11 @@ def measure_submodels(
 ) -> list[Measurement]:
     """Measure several submodels, in their order, on this machine as `target` says; its selector is not looked at.
 
-    precisions: of the submodels; they and quantised are as of `build_runtime`.
+    precisions: of the submodels; they and quantised are as of `build_runtime`. Raises LtsRayError where the GPU has no
+    room for the model and what its batch takes.
     """
-    subjects = UniversalSubjects.of(model, target, precisions=precisions, quantised=quantised)
-    reference = Reference.of(subjects.reference, target)
-    return [measure(subjects.subject(submodel), reference) for submodel in submodels]
+    what = f"the model with a batch of {target.batch_size} rows of {target.sequence_length} tokens"
+    with within_gpu_memory(what, advice="measure a smaller batch or shorter rows, or give dtype bfloat16"):
+        subjects = UniversalSubjects.of(model, target, precisions=precisions, quantised=quantised)
+        reference = Reference.of(subjects.reference, target)
+        return [measure(subjects.subject(submodel), reference) for submodel in submodels]

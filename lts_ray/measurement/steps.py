@@ -72,4 +72,4 @@ def decode_step(subject: Subject, *, rows: int, context: int) -> Step:
 def random_tokens(subject: Subject, rows: int, length: int) -> torch.Tensor:
     """[rows, length], the same ones in every run."""
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(subject.vocab_size, (rows, length), generator=generator).to(subject.device)
+    return torch.randint(subject.vocab_size, (rows, length), generator=generator).to(subject.takes_tokens_on)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 
 from lts_ray.cli import main as cli
 from lts_ray.decoding.plain_loop import generate
@@ -117,6 +120,27 @@ def test_measure_marks_what_is_to_be_distrusted(
     assert ("unsteady: the 95 % interval" in out) == noisy
     assert lts_ray("measure", "-m", model_dir, "-s", "S", "--json", monkeypatch=monkeypatch) == 0
     assert json.loads(capsys.readouterr().out)["unsteady"] == (["prefill"] if noisy else [])
+
+
+@pytest.mark.parametrize(
+    ("installed", "said"),
+    [(True, "kernels of triton 3.6.0 run steps"), (False, "plain torch runs steps, .*: our kernels need `pip")],
+)
+def test_the_doctor_says_what_runs_on_a_gpu(
+    installed: bool, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def version(package: str) -> str:
+        if package == "triton" and not installed:
+            raise PackageNotFoundError
+        return "3.6.0"
+
+    monkeypatch.setattr("lts_ray.cli.doctor.version", version)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Card")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (int(79e9), int(80e9)))
+    assert lts_ray("doctor", "--json", monkeypatch=monkeypatch) == 0
+    rows = {row["what"]: row["here"] for row in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert re.match("Card, 79.0 of 80.0 GB free; " + said, rows["GPU"])
 
 
 def test_measure_runs_submodels_of_several_precisions(

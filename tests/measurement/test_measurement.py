@@ -23,6 +23,7 @@ from lts_ray.measurement.subjects.submodel_subject import UniversalSource, Unive
 from lts_ray.measurement.timed_blocks import MIN_BLOCKS
 from lts_ray.models.backbones.backbone_config import BACKBONES, backbone_of
 from lts_ray.models.matformer.matformer import MatFormer
+from lts_ray.pick import GREEDY_PICK, ChosenToken, Pick
 from lts_ray.quantisation.quantised_weights import at_precision, rounded_weights
 from lts_ray.runtime.native_runtime import NativeRuntime
 from lts_ray.runtime.runtime import Runtime
@@ -75,6 +76,41 @@ def test_decode_attends_to_the_targets_context(universal: MatFormer) -> None:
     step()
     step()
     assert seen == [(20, 0), (20, 0)]
+
+
+def test_a_device_that_chooses_tokens_is_timed_until_it_has_chosen(universal: MatFormer) -> None:
+    """As serving has it: logits stay on the device, and what brings tokens there is the runtime's own."""
+    told: list[object] = []
+
+    class Choosing(Spy):
+        def begin(self, segments: Sequence[Segment], picks: Sequence[Pick]) -> Choosing:
+            told.append([*picks])
+            return self
+
+        def chosen(self) -> Sequence[ChosenToken]:
+            told.append("waited")
+            return []
+
+    target = Target(name="t", local=True, sequence_length=20, batch_size=3)
+    subjects = UniversalSubjects.of(universal, target)
+    spy = Choosing(subjects.runtime)
+    subject = replace(subjects, runtime=spy, device=torch.device("cuda")).subject(universal.config.universal)
+    assert subject.ran_in == "kernels"
+    step_of("decode", subject, target)()
+    assert told == [[GREEDY_PICK] * 3, "waited"] * 2
+    assert spy.seen == []
+
+
+def test_what_a_gpu_has_no_room_to_measure_is_one_line(universal: MatFormer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(*_: object, **__: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (int(6e9), int(8e9)))
+    monkeypatch.setattr("lts_ray.measurement.subjects.submodel_subject.build_runtime", build)
+    with pytest.raises(
+        LtsRayError, match=r"^the model with a batch of 1 rows of 16 tokens does not fit on the GPU, .*$"
+    ):
+        measure_submodels(universal, [universal.config.universal], TARGET)
 
 
 @pytest.mark.parametrize(("dtype", "kind"), [("float32", NativeRuntime), ("bfloat16", TorchRuntime)])

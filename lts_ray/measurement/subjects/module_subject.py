@@ -28,6 +28,10 @@ class ModuleSubject:
         return next(self.module.parameters()).device
 
     @property
+    def takes_tokens_on(self) -> torch.device:
+        return self.device
+
+    @property
     def kept_bytes(self) -> int:
         """Nothing: its caches are made anew for each generation."""
         return 0

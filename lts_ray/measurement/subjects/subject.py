@@ -56,6 +56,11 @@ class Subject(Protocol):
     def device(self) -> torch.device: ...
 
     @property
+    def takes_tokens_on(self) -> torch.device:
+        """Where those of `run` lie; to bring them there is no part of a step."""
+        ...
+
+    @property
     def ran_in(self) -> RanIn: ...
 
     @property

@@ -45,6 +45,8 @@ class SubmodelSubject:
 
     universal: UniversalSubjects
     submodel: Submodel
+    takes_tokens_on = torch.device("cpu")
+    """A segment's are numbers of Python's."""
 
     @property
     def vocab_size(self) -> int:
