@@ -29,24 +29,26 @@ def add_product(
     BK: tl.constexpr,
     DOT: tl.constexpr,
     STAGES: tl.constexpr,
+    WHOLE: tl.constexpr = False,
     EARLY: tl.constexpr = False,
 ):
     """x [R, D] (float32) += a [R, K] weightᵀ [K, D] + bias, of each row up to its own dims.
 
     limits [R]: how much of K each row has, in UNITs (heads of D_HEAD, or neurons). The loop ends at the tile's widest
-    row; up to there, and on to a multiple of BK, a is 0 where a row has nothing. Also writes half, x in the weights'
-    type, and stats [R, 2, NT], one tile's a program.
+    row; up to there, and on to a multiple of BK, a is 0 where a row has nothing. WHOLE: every row has all of K. Also
+    writes half, x in the weights' type, and stats [R, 2, NT], one tile's a program.
     """
     follow(EARLY)
     rows = tl.program_id(0) * BM + tl.arange(0, BM)
     there = rows < R
     own = tl.load(dims + rows, mask=there, other=0)
     n = tl.program_id(1) * BN + tl.arange(0, BN)
-    if tl.max(own, axis=0) == 0:
-        return
-    limit = tl.load(limits + rows, mask=there, other=0) * UNIT
+    if WHOLE:
+        limit = K
+    else:
+        limit = tl.max(tl.load(limits + rows, mask=there, other=0), axis=0) * UNIT
     acc = sums(BM, BN, BK, DOT)
-    for start in tl.range(0, tl.max(limit, axis=0), BK, num_stages=STAGES):
+    for start in tl.range(0, limit, BK, num_stages=STAGES):
         k = start + tl.arange(0, BK)
         part = rows_of(a, rows, there, k, K, K % BK == 0)
         acc = fold(acc, part, weights(weight, n, k, D, K, D % BN == 0, K % BK == 0), DOT)

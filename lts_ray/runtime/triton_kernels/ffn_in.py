@@ -47,12 +47,14 @@ def ffn_in(
     BK: tl.constexpr,
     DOT: tl.constexpr,
     STAGES: tl.constexpr,
+    WHOLE: tl.constexpr = False,
     EARLY: tl.constexpr = False,
 ):
     """half [R, D] to inner [R, F]: of each row its first widths[row], and 0 up to where `add_product` reads, a multiple
     of PAD behind the tile's widest row. gate, up: [F, D].
 
-    A program whose neurons no row of its tile has ends at once: so one grid serves every width.
+    A program whose neurons no row of its tile has ends at once: so one grid serves every width. WHOLE: every row has
+    all of D, and the loop need not wait for what its rows have.
     """
     follow(EARLY)
     rows = tl.program_id(0) * BM + tl.arange(0, BM)
@@ -67,20 +69,31 @@ def ffn_in(
             tl.store(to, tl.zeros((BM, BN), inner.dtype.element_ty), mask=inside)
         return
     own = tl.load(dims + rows, mask=there, other=0)
-    mean, scale = row_norm(stats, rows, there, own, eps, NT, LAYER_NORM)
+    limit = D if WHOLE else tl.max(own, axis=0)
+    LATE: tl.constexpr = NORM and not LAYER_NORM and half.dtype.element_ty != tl.float16  # whose range is too small
+    if LATE:
+        mean, scale = own, own
+    else:
+        mean, scale = row_norm(stats, rows, there, own, eps, NT, LAYER_NORM)
     upper, gated = sums(BM, BN, BK, DOT), sums(BM, BN, BK, DOT)
-    for start in tl.range(0, tl.max(own, axis=0), BK, num_stages=STAGES):
+    for start in tl.range(0, limit, BK, num_stages=STAGES):
         k = start + tl.arange(0, BK)
         a = rows_of(half, rows, there, k, D, D % BK == 0)
-        a = normed(a, own, k, mean, scale, norm, norm_bias, D, NORM, LAYER_NORM)
+        a = normed(a, own, k, mean, scale, norm, norm_bias, D, NORM, LAYER_NORM, LATE)
         upper = fold(upper, a, weights(up, n, k, F, D, F % BN == 0, D % BK == 0), DOT)
         if GATED:
             gated = fold(gated, a, weights(gate, n, k, F, D, F % BN == 0, D % BK == 0), DOT)
+    if LATE:
+        mean, scale = row_norm(stats, rows, there, own, eps, NT, LAYER_NORM)
     y = folded(upper, DOT)
+    if LATE:
+        y = y * scale[:, None]
     if BIASED:
         y += tl.load(up_bias + n, mask=n < F, other=0.0).to(tl.float32)[None, :]
     if GATED:
         z = folded(gated, DOT)
+        if LATE:
+            z = z * scale[:, None]
         if BIASED:
             z += tl.load(gate_bias + n, mask=n < F, other=0.0).to(tl.float32)[None, :]
         y = y * activated(z, ACTIVATION)

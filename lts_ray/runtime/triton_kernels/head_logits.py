@@ -32,6 +32,7 @@ def head_logits(
     BK: tl.constexpr,
     DOT: tl.constexpr,
     STAGES: tl.constexpr,
+    WHOLE: tl.constexpr = False,
     EARLY: tl.constexpr = False,
 ):
     """wants [W]: rows of half, of which the first `count` (one number in memory) count. weight: [V, D].
@@ -47,14 +48,22 @@ def head_logits(
     rows = tl.load(wants + asked, mask=there, other=0)
     own = tl.load(dims + rows, mask=there, other=0)
     n = tl.program_id(1) * BN + tl.arange(0, BN)
-    mean, scale = row_norm(stats, rows, there, own, eps, NT, LAYER_NORM)
+    limit = D if WHOLE else tl.max(own, axis=0)
+    LATE: tl.constexpr = True and not LAYER_NORM and half.dtype.element_ty != tl.float16  # whose range is too small
+    if LATE:
+        mean, scale = own, own
+    else:
+        mean, scale = row_norm(stats, rows, there, own, eps, NT, LAYER_NORM)
     acc = sums(BM, BN, BK, DOT)
-    for start in tl.range(0, tl.max(own, axis=0), BK, num_stages=STAGES):
+    for start in tl.range(0, limit, BK, num_stages=STAGES):
         k = start + tl.arange(0, BK)
         a = rows_of(half, rows, there, k, D, D % BK == 0)
-        a = normed(a, own, k, mean, scale, norm, norm_bias, D, True, LAYER_NORM)
+        a = normed(a, own, k, mean, scale, norm, norm_bias, D, True, LAYER_NORM, LATE)
         acc = fold(acc, a, weights(weight, n, k, V, D, V % BN == 0, D % BK == 0), DOT)
     y = folded(acc, DOT)
+    if LATE:
+        mean, scale = row_norm(stats, rows, there, own, eps, NT, LAYER_NORM)
+        y = y * scale[:, None]
     inside = n < V
     to = logits + asked.to(tl.int64)[:, None] * V + n[None, :]
     tl.store(to, y, mask=there[:, None] & inside[None, :])

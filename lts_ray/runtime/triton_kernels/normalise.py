@@ -30,5 +30,5 @@ def normalise(
     k = tl.arange(0, D_PADDED)
     mean, scale = row_norm(stats, rows, own > 0, own, eps, NT, LAYER_NORM)
     y = rows_of(half, rows, own >= 0, k, D, D == D_PADDED)
-    y = normed(y, own, k, mean, scale, norm, norm_bias, D, True, LAYER_NORM)
+    y = normed(y, own, k, mean, scale, norm, norm_bias, D, True, LAYER_NORM, False)
     tl.store(out + rows[:, None] * D + k[None, :], y, mask=(k < D)[None, :])

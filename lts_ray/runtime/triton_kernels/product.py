@@ -84,11 +84,28 @@ def rows_of(a, rows, there, k, K: tl.constexpr, EVEN_K: tl.constexpr):
 
 
 @triton.jit
-def normed(x, dims, k, mean, scale, norm, norm_bias, D: tl.constexpr, NORM: tl.constexpr, LAYER_NORM: tl.constexpr):
-    """Columns k of rows, x [BM, BK], normalised if NORM; 0 past each row's own dims."""
+def normed(
+    x,
+    dims,
+    k,
+    mean,
+    scale,
+    norm,
+    norm_bias,
+    D: tl.constexpr,
+    NORM: tl.constexpr,
+    LAYER_NORM: tl.constexpr,
+    LATE: tl.constexpr,
+):
+    """Columns k of rows, x [BM, BK], normalised if NORM; 0 past each row's own dims.
+
+    LATE: but for the scale, which the caller applies to the product: so the weights need not wait for the statistics.
+    """
     if NORM:
         inside = k < D
-        y = x.to(tl.float32) * scale[:, None]
+        y = x.to(tl.float32)
+        if not LATE:
+            y = y * scale[:, None]
         if LAYER_NORM:
             y -= (mean * scale)[:, None]
         y = y * tl.load(norm + k, mask=inside, other=0.0).to(tl.float32)[None, :]

@@ -45,6 +45,7 @@ def project_qkv(
     BK: tl.constexpr,
     DOT: tl.constexpr,
     STAGES: tl.constexpr,
+    WHOLE: tl.constexpr = False,
     EARLY: tl.constexpr = False,
 ):
     """Program: a tile of rows, and BN dimensions of one head's first half with those of the second that pair with them.
@@ -63,22 +64,30 @@ def project_qkv(
     own = tl.load(dims + rows, mask=there, other=0)
     is_query = head < N_HEAD
     # Keys and values of all heads are kept, whatever a row's own: a wider submodel may go on from here.
-    heads_of = tl.load(heads + rows, mask=there, other=0)
-    if is_query and head >= tl.max(heads_of, axis=0):
-        return
+    if not WHOLE:
+        if is_query and head >= tl.max(tl.load(heads + rows, mask=there, other=0), axis=0):
+            return
     pair = part * BN + tl.arange(0, BN)
     second = HALF + pair
     # Past a head's half the next one's weights are multiplied; nothing of that is stored.
     n1, n2 = head * D_HEAD + pair, head * D_HEAD + second
-    mean, scale = row_norm(stats, rows, there, own, eps, NT, LAYER_NORM)
+    limit = D if WHOLE else tl.max(own, axis=0)
+    LATE: tl.constexpr = NORM and not LAYER_NORM and half.dtype.element_ty != tl.float16  # whose range is too small
+    if LATE:
+        mean, scale = own, own
+    else:
+        mean, scale = row_norm(stats, rows, there, own, eps, NT, LAYER_NORM)
     acc1, acc2 = sums(BM, BN, BK, DOT), sums(BM, BN, BK, DOT)
-    for start in tl.range(0, tl.max(own, axis=0), BK, num_stages=STAGES):
+    for start in tl.range(0, limit, BK, num_stages=STAGES):
         k = start + tl.arange(0, BK)
         a = rows_of(half, rows, there, k, D, D % BK == 0)
-        a = normed(a, own, k, mean, scale, norm, norm_bias, D, NORM, LAYER_NORM)
+        a = normed(a, own, k, mean, scale, norm, norm_bias, D, NORM, LAYER_NORM, LATE)
         acc1 = fold(acc1, a, weights(weight, n1, k, N, D, EVEN_N, D % BK == 0), DOT)
         acc2 = fold(acc2, a, weights(weight, n2, k, N, D, EVEN_N, D % BK == 0), DOT)
     y1, y2 = folded(acc1, DOT), folded(acc2, DOT)
+    if LATE:
+        mean, scale = row_norm(stats, rows, there, own, eps, NT, LAYER_NORM)
+        y1, y2 = y1 * scale[:, None], y2 * scale[:, None]
     in1, in2 = pair < HALF, (pair < HALF) & (second < D_HEAD)
     if BIASED:
         y1 += tl.load(bias + n1, mask=in1, other=0.0).to(tl.float32)[None, :]

@@ -121,7 +121,7 @@ def test_each_row_has_its_own_first_neurons(gated: bool, tile: Tile, dtype: torc
     activation = "silu" if gated else "gelu_tanh"
     ffn_in[tile.grid(5, n_inner)](
         rows.half, rows.stats, rows.dims, ints(*widths), rows.norm, rows.norm_bias, gate, up, gate_bias, up_bias, inner,
-        EPS, 5, D=D, F=n_inner, NT=NT, NORM=True, LAYER_NORM=not gated, GATED=gated, BIASED=not gated,
+        EPS, 5, D=D, F=n_inner, NT=NT, WHOLE=False, NORM=True, LAYER_NORM=not gated, GATED=gated, BIASED=not gated,
         ACTIVATION=activation, PAD=32, **tile.constants,
     )  # fmt: skip
     a = rows.normed(layer=not gated).to(dtype).float()
@@ -139,7 +139,7 @@ def test_activations(activation: str) -> None:
     up, inner = drawn(16, D, seed=7), torch.zeros(5, 16, device=DEVICE)
     ffn_in[tile.grid(5, 16)](
         rows.half, rows.stats, rows.dims, ints(*[16] * 5), rows.norm, rows.norm, up, up, up, up, inner, EPS, 5,
-        D=D, F=16, NT=NT, NORM=False, LAYER_NORM=False, GATED=False, BIASED=False, ACTIVATION=activation,
+        D=D, F=16, NT=NT, WHOLE=False, NORM=False, LAYER_NORM=False, GATED=False, BIASED=False, ACTIVATION=activation,
         PAD=16, **tile.constants,
     )  # fmt: skip
     near(inner, ACTIVATIONS[activation](rows.x @ up.T), torch.float32)  # type: ignore[index]
@@ -160,7 +160,7 @@ def test_rows_are_added_up_to_their_own_limits(tile: Tile, dtype: torch.dtype) -
     dirty[3] = torch.nan
     add_product[tile.grid(5, D)](
         dirty, ints(*limits), rows.dims, weight, bias, x, half, stats, 5,
-        D=D, K=n_inner, UNIT=4, NT=n_tiles, BIASED=True, **tile.constants,
+        D=D, K=n_inner, UNIT=4, NT=n_tiles, WHOLE=False, BIASED=True, **tile.constants,
     )  # fmt: skip
     inside = torch.arange(D, device=DEVICE) < rows.dims[:, None]
     wanted = (rows.x + torch.where(own, inner, 0.0).float() @ weight.float().T + bias.float()) * inside  # [5, D]
@@ -189,7 +189,7 @@ def test_heads_are_projected_turned_and_kept(kind: str, tile: Tile, dtype: torch
     project_qkv[(-(-5 // tile.rows), (n_head + 2 * n_kv) * parts)](
         rows.half, rows.stats, rows.dims, ints(*heads), positions, places, rows.norm, rows.norm_bias, weight, bias,
         *gains, rotary, q, cache[0], cache[1], EPS, 5, D=D, N_HEAD=n_head, N_KV=n_kv, D_HEAD=d_head, CONTEXT=context,
-        NT=NT, NORM=True, LAYER_NORM=kind == "learned", BIASED=kind != "norms", QK_NORM=kind == "norms",
+        NT=NT, WHOLE=False, NORM=True, LAYER_NORM=kind == "learned", BIASED=kind != "norms", QK_NORM=kind == "norms",
         ROTARY=kind != "learned", PARTS=parts, **tile.constants,
     )  # fmt: skip
     a = rows.normed(layer=kind == "learned").to(dtype).float()
@@ -228,7 +228,7 @@ def test_logits_are_of_the_rows_that_ask(tile: Tile, dtype: torch.dtype) -> None
     tops, top_ids = torch.full((4, n_tops), 7.0, device=DEVICE), torch.full((4, n_tops), 7, device=DEVICE).int()
     head_logits[(-(-4 // tile.rows), n_tops)](
         rows.half, rows.stats, rows.dims, ints(4, 0, 1, 2), ints(3), rows.norm, rows.norm_bias, weight, logits, tops,
-        top_ids, EPS, D=D, V=n_words, N_TOPS=n_tops, NT=NT, LAYER_NORM=False, **tile.constants,
+        top_ids, EPS, D=D, V=n_words, N_TOPS=n_tops, NT=NT, WHOLE=False, LAYER_NORM=False, **tile.constants,
     )  # fmt: skip
     wanted = rows.normed(layer=False)[[4, 0, 1]].to(dtype).float() @ weight.float().T
     near(logits[:3], wanted, dtype)
@@ -247,6 +247,6 @@ def test_a_logit_that_is_no_number_is_said() -> None:
     logits, tops, ids = torch.zeros(1, 32, device=DEVICE), torch.zeros(1, 2, device=DEVICE), ints(0, 0)
     head_logits[(1, 2)](
         rows.half, rows.stats, rows.dims, ints(0), ints(1), rows.norm, rows.norm, weight, logits, tops, ids, EPS,
-        D=D, V=32, N_TOPS=2, NT=NT, LAYER_NORM=False, **tile.constants,
+        D=D, V=32, N_TOPS=2, NT=NT, WHOLE=True, LAYER_NORM=False, **tile.constants,
     )  # fmt: skip
     assert tops.isnan().tolist() == [[False, True]]
