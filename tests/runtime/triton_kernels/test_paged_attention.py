@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from lts_ray.runtime.triton_kernels.paged_attention import paged_attention
+from lts_ray.runtime.triton_kernels.paged_attention import paged_attention, tiles_options
 
 TOLERANCE = {torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 UNTOUCHED = 7.0
@@ -85,6 +85,7 @@ class Paged:
             SPLIT_PLACES=32,
             CHUNK=chunk,
             num_warps=4,
+            num_stages=5,
             enable_fp_fusion=True,
         )
         return attended.view(len(self.rows), self.n_head, self.d_head).float().cpu()
@@ -130,10 +131,15 @@ def test_splits(device: torch.device, dtype: torch.dtype, n_head: int, n_kv: int
     assert torch.equal(paged.run(singles=4, splits=splits, chunk=32), attended)
 
 
-@pytest.mark.parametrize("chunk", [16, 32])
-def test_tiles(device: torch.device, dtype: torch.dtype, chunk: int) -> None:
+@pytest.mark.parametrize("usual", [False, True])
+def test_tiles(device: torch.device, dtype: torch.dtype, usual: bool) -> None:
     """A piece that begins a sequence, one that goes on with another over a chunk's edge, a row alone, no tile."""
-    rows = [(0, place, 3) for place in range(7)] + [(1, place, 6) for place in range(28, 37)] + [(2, 3, 6)] * 2
-    paged = Paged([7, 37, 4], rows, device, dtype)
-    tiles = [(0, 5), (5, 2), (7, 5), (12, 4), (0, 0), (16, 1)]
-    check(paged, paged.run(tiles=tiles, tile_rows=5, chunk=chunk), list(range(17)))
+    rows = [(0, place, 3) for place in range(7)] + [(1, place, 6) for place in range(60, 85)] + [(2, 3, 6)] * 2
+    paged = Paged([7, 85, 4], rows, device, dtype)
+    options = tiles_options(3, 16, dtype.itemsize) if usual else {"ROWS": 5, "CHUNK": 16}
+    most = options["ROWS"]
+    tiles = [
+        (first, min(most, stop - first)) for start, stop in ((0, 7), (7, 32)) for first in range(start, stop, most)
+    ]
+    attended = paged.run(tiles=[*tiles, (0, 0), (32, 1)], tile_rows=most, chunk=options["CHUNK"])
+    check(paged, attended, list(range(33)))
