@@ -37,10 +37,11 @@ def actor_options(args: ServeArgs, target: Target | None) -> dict[str, Any]:
 
 
 def gpus_there() -> bool:
-    """Whether a node has a GPU: of the cluster or, before it is known, this one."""
+    """Whether a node has a GPU, of the cluster or, before it is known, this one; and torch here is one that uses it."""
     if not ray.is_initialized():
         return torch.cuda.is_available()
-    return any(node["Alive"] and node["Resources"].get("GPU", 0) > 0 for node in ray.nodes())
+    uses = torch.version.cuda or torch.version.hip
+    return bool(uses) and any(node["Alive"] and node["Resources"].get("GPU", 0) > 0 for node in ray.nodes())
 
 
 def count_options(args: ServeArgs) -> dict[str, Any]:

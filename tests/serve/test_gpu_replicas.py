@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from lts_ray.checkpoints.universal import read_universal
+from lts_ray.checkpoints.universal import load_universal, read_universal
 from lts_ray.errors import LtsRayError
 from lts_ray.frontier import Frontier, write_frontier
 from lts_ray.models.matformer.hugging_face.checkpoint import fingerprint
@@ -48,6 +48,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch, *gpus: float) -> None:
         {"Alive": True, "Labels": {"role": "gpu" if count else "cpu"}, "Resources": {"CPU": 8.0, "GPU": count}}
         for count in gpus
     ]
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr("serve.app.ray.is_initialized", lambda: True)
     monkeypatch.setattr("serve.app.ray.nodes", lambda: nodes)
     monkeypatch.setattr("lts_ray.ray_session.has_autoscaler", lambda: False)
@@ -76,6 +77,8 @@ def test_without_a_target_replicas_are_on_a_gpu_where_the_cluster_has_one(
     assert placed(alone | {"precisions": "int8,int4"}) == ({"num_cpus": 1}, "cpu")
     # Of a frontier some target is on a GPU, and those on a CPU serve where there is none.
     assert placed(given)[1] == "cuda"
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert placed(alone) == ({"num_cpus": 1}, "cpu")
     cluster(monkeypatch, 0.0)
     assert placed(given) == ({"num_cpus": 1}, "cpu")
     assert placed(alone) == ({"num_cpus": 1}, "cpu")
@@ -224,6 +227,32 @@ def test_what_does_not_fit_on_a_gpu_is_one_line_with_what_to_do(
 ) -> None:
     with pytest.raises(LtsRayError, match=message):
         blocks(free, **more)
+
+
+def test_the_model_is_loaded_onto_the_gpu_and_its_cache_is_what_is_left(
+    model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The CPU stands in for the GPU, once its memory has been asked for."""
+    asked: list[tuple[torch.dtype, str]] = []
+
+    def load(folder: Path, *, dtype: torch.dtype, device: str) -> object:
+        asked.append((dtype, device))
+        return load_universal(folder, dtype=dtype)
+
+    config, _ = read_universal(model_dir)
+    one, size = -(-config.context_length // 16), block_bytes(config, itemsize=2)
+    model = config.parameters(config.universal) * 2 + step_bytes(config, itemsize=2)
+    free = int(0.05 * 4e9 + 0.5e9 + model + (2 * one + 0.5) * size)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, int(4e9)))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Card")
+    monkeypatch.setattr("serve.loaded_model.load_universal", load)
+    args = read_record(ServeArgs, {"model": model_dir, "device": "cuda"})
+    loaded = LoadedModel.of(args, replace(GPU, dtype="bfloat16"), None, threads=1)
+    assert asked == [(torch.bfloat16, "cuda")]
+    assert loaded.runtime.n_blocks == 2 * one
+    assert loaded.runtime.precisions == ("float32",)
+    assert loaded.described.startswith(f"TorchRuntime on Card in bfloat16, {2 * one} blocks of keys and values (")
 
 
 def test_a_model_that_is_too_large_while_it_is_loaded_is_one_line(
