@@ -48,7 +48,7 @@ class Sampler:
 
         Takes the random number that `choose` would take, so that a response's tokens may be chosen now here, now there.
         """
-        if self._edits:
+        if self.edits:
             return None
         self._produced += 1
         sampling = self._sampling
@@ -64,7 +64,7 @@ class Sampler:
         )
 
     @property
-    def _edits(self) -> bool:
+    def edits(self) -> bool:
         """Whether the next token's logits are edited: min_tokens holds stop tokens back only until it is met."""
         held = self._produced < self._sampling.min_tokens and len(self._stops) > 0
         return held or len(self._biased) > 0 or self._penalties is not None
@@ -78,7 +78,7 @@ class Sampler:
         return ChosenToken(token) if self._top is None else _with_logprobs(token, logits, self._top)
 
     def _edited(self, logits: Tensor) -> Tensor:
-        if not self._edits:
+        if not self.edits:
             return logits
         logits = logits.detach().to("cpu", torch.float32, copy=True)
         if self._produced < self._sampling.min_tokens:

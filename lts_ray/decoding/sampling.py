@@ -24,6 +24,7 @@ MIN_REPETITION_PENALTY = 0.01
 """Logits are divided by it, and must stay numbers."""
 COLDEST = 1e-30
 """Smaller temperatures are 0 in float32, and mean the same."""
+BROKEN_LOGITS = "the model's logits are no numbers, so that no token can be drawn: its weights are broken"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +123,7 @@ def draw_index(weights: Tensor, generator: torch.Generator) -> int:
     bounds = weights.cumsum(0, dtype=torch.float64)
     total = float(bounds[-1])
     if not 0 < total < float("inf"):  # NaN too
-        raise LtsRayError("the model's logits are no numbers, so that no token can be drawn: its weights are broken")
+        raise LtsRayError(BROKEN_LOGITS)
     share = draw_share(generator)
     at = min(share * total, nextafter(total, 0.0))  # rounding must not reach the total, which is no token's
     return int(torch.searchsorted(bounds, at, right=True))

@@ -94,6 +94,7 @@ class Blocks:
         """The sequence's places up to `places` hold its `tokens`; those that are new were written by `writer`.
 
         A block that another sequence has completed with the same contents meanwhile takes the place of this one's own.
+        One whose last token is not known yet (`pending`) waits for the next call.
         """
         sequence = self._sequences[id]
         if not sequence.chain:
@@ -101,13 +102,22 @@ class Blocks:
         if writer is not sequence.writer and writer != sequence.writer:
             sequence.chain = False
             return
-        while (sequence.complete + 1) * BLOCK_TOKENS <= places:
+        while (stop := (sequence.complete + 1) * BLOCK_TOKENS) <= places and tokens[stop - 1] >= 0:
             self._complete(sequence, tokens)
 
     def close(self, id: int) -> None:
         """Let go of all of the sequence's blocks. Those with a key are kept for others."""
         for block in reversed(self._sequences.pop(id).table):
             self._release(block)
+
+    def forget(self) -> None:
+        """What blocks hold is in doubt: nothing that has been written until now is for others any more."""
+        self._free += self._kept
+        self._kept.clear()
+        self._by_key.clear()
+        self._keys = [None] * self.n_blocks
+        for sequence in self._sequences.values():
+            sequence.chain = False
 
     def _shared(self, tokens: Sequence[int], writer: Submodel) -> list[int]:
         """The blocks that have the tokens' beginning already, as `writer` writes it."""

@@ -1,8 +1,9 @@
 """Continuous batching over one model, in a thread of its own. It knows token ids: no text, no HTTP.
 
 A step is what the scheduler says, at the widths that the policy says. The runtime runs in this thread only, so the
-event loop that serves the clients never waits for it. Each request gets the tokens that `decoding.generate` would give
-it alone, whatever shares its steps and however often it is preempted.
+event loop that serves the clients never waits for it; one that chooses tokens is at a step while the next is planned.
+Each request gets the tokens that `decoding.generate` would give it alone, whatever shares its steps and however often
+it is preempted.
 """
 
 from __future__ import annotations
@@ -10,26 +11,27 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from copy import copy
 from functools import partial
 
 import torch
-from torch import Tensor
 
 from lts_ray.decoding.plain_loop import check_length
-from lts_ray.runtime.runtime import Runtime
+from lts_ray.runtime.runtime import Runtime, chooses, pending
 from lts_ray.runtime.step_costs import StepCosts
 from serve.engine.active_request import ActiveRequest
+from serve.engine.active_requests import ActiveRequests
 from serve.engine.engine_errors import BudgetInfeasibleError, QueueFullError, one_line
 from serve.engine.engine_health import EngineHealth
+from serve.engine.flight import Flight
 from serve.engine.hold import Hold
 from serve.engine.learned_times import LearnedTimes
 from serve.engine.observer import Load, Observer, StepRecord, tell
-from serve.engine.response import Admitted, Ended, FinishReason, LeaveReason, Outbox, Response, ResponseFailed, Token
+from serve.engine.response import Admitted, Response
 from serve.engine.sample_rows import sample_rows
 from serve.engine.scheduler import Scheduler
-from serve.engine.step import Part, Step
+from serve.engine.step import Step
 from serve.policies.admission import drain_s, judge, on_admission, smallest_feasible_budget_ms
 from serve.policies.capacity import Capacity
 from serve.policies.menu import Menu
@@ -59,16 +61,15 @@ class Engine:
         self._runtime, self._observers, self._times = runtime, observers, times
         self._eos_ids = frozenset(token for token in eos_ids if token < runtime.config.vocab_size)
         self._ids, self._health, self._stopping = itertools.count(), EngineHealth(), False
-        # The lock guards what both threads change: the scheduler, the active requests, the cancellations.
-        self._wake = threading.Condition()
+        self._wake = threading.Condition()  # guards what both threads change
         self.hold = Hold(self._wake)
         self._scheduler = Scheduler(
             menu=menu, policy=policy, capacity=capacity, n_blocks=runtime.n_blocks, prefix_cache=prefix_cache
         )
+        self._choosing = runtime if chooses(runtime) else None
+        self._flight: Flight | None = None  # what was begun last, if it is not over: the scheduler has taken it
         self.use_policy(policy)
-        self._active: dict[int, ActiveRequest] = {}
-        self._cancelled: dict[int, FinishReason | LeaveReason] = {}
-        self._outbox = Outbox()
+        self._active = ActiveRequests(self._wake, self._scheduler, times, observers)
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     @property
@@ -109,10 +110,7 @@ class Engine:
 
     def load(self) -> Load:
         """Without the requests that leave at the next step boundary: who is answered does not count any more."""
-        with self._wake:
-            running = len(set(self._scheduler.running) - self._cancelled.keys())
-            waiting = len(set(self._scheduler.waiting) - self._cancelled.keys())
-            return Load(running=running, waiting=waiting, kv_usage=self._scheduler.kv_usage if running else 0.0)
+        return self._active.load()
 
     def submit(self, request: Request, *, arrived_s: float | None = None, resumed: Resumed | None = None) -> Response:
         """Queue a request; call it on the event loop that will read the response. arrived_s: by the engine's clock.
@@ -136,7 +134,7 @@ class Engine:
             tell(self._observers, lambda observer: observer.refused("infeasible"))
             feasible = smallest_feasible_budget_ms(situation, job, self.menu, self.costs, policy)
             raise BudgetInfeasibleError(feasible, retry_after_s=drain_s(situation, self.costs))
-        cancel = partial(self.cancel, job.id)
+        cancel = partial(self._active.cancel, job.id)
         begun = resumed or Resumed()
         active = ActiveRequest.of(
             request, id=job.id, arrived_s=arrived_s, eos_ids=self._eos_ids, cancel=cancel, resumed=begun
@@ -144,27 +142,21 @@ class Engine:
         with self._wake:
             self.check()
             if over := active.over(begun):
-                self._cancelled[job.id] = over
+                self._active.cancelled[job.id] = over
             elif not self._scheduler.add(job, resumed):
                 raise self._full(situation)
             self._active[job.id] = active
             self._wake.notify_all()
         return active.response
 
-    def cancel(self, number: int, reason: LeaveReason = "cancelled") -> None:
-        """The request leaves at the next step boundary, and its place is free again. Unknown ids are no error.
-
-        reason: "stop" where it has ended as it should, by what the engine does not know: a stop string.
-        """
-        with self._wake:
-            if active := number in self._active:
-                self._cancelled[number] = reason if reason == "failed" else self._cancelled.get(number, reason)
-                self._wake.notify_all()
-        if reason == "failed" and not active:
-            tell(self._observers, lambda observer: observer.broken())
-
     def situation(self, at_s: float) -> Situation:
-        return self._scheduler.situation(at_s * 1e3, self._times.deviation)
+        """When the steps that have begun are over, which may be later."""
+        return self._scheduler.situation(self._free_s(at_s) * 1e3, self._times.deviation)
+
+    def _free_s(self, now_s: float) -> float:
+        """When the runtime is expected to be free for another step."""
+        flight = self._flight
+        return now_s if flight is None else max(now_s, flight.ends_s)
 
     def _full(self, situation: Situation) -> QueueFullError:
         tell(self._observers, lambda observer: observer.refused("queue_full"))
@@ -177,6 +169,8 @@ class Engine:
             with torch.inference_mode():
                 while self._awake():
                     self._step()
+                if self._flight is not None:
+                    self._end(self._land(self._flight))
         except BaseException:  # even of kinds that only end programs: this thread must not end in silence
             logger.exception("the engine's thread has died")
         finally:  # whatever ended the thread, no client waits for ever
@@ -186,115 +180,121 @@ class Engine:
         with self._wake:
             refusal = self._health.end("the engine's thread has died; see the server's log")
             left = list(self._active)
-        self._fail(left, refusal)
-        self._hand_over()
+        self._active.fail(left, refusal)
+        self._active.hand_over()
         tell(self._observers, lambda observer: observer.idle())
 
     def _awake(self) -> bool:
         """Wait for something to do. False when the engine is to stop."""
         with self._wake:
-            while not (self._stopping or self._cancelled or self._scheduler.has_work):
+            while not (self._stopping or self._active.cancelled or self._scheduler.has_work or self._flight):
                 self.hold.wait()
                 self._times.begin()
-            cancelled, stopping = dict(self._cancelled), self._stopping
-        for number, reason in cancelled.items():
-            if reason == "failed":
-                self._fail([number], "the answer could not be written; see the server's log")
-            else:
-                self._finish(self._active[number], reason, self.clock())
+            cancelled, stopping = dict(self._active.cancelled), self._stopping
+        self._active.end(cancelled)
         return not stopping
 
     def _step(self) -> None:
-        """Plan a step, run it and hand over what it made. A failure is the step's requests' alone."""
-        step = None
+        """Plan a step, run it and hand over what it made; or begin it, and hand over what the one before made.
+
+        A failure is the step's requests' alone.
+        """
+        before, step, done, failure = self._flight, None, None, None
         try:
             with self._wake:
-                step = self._scheduler.step(self.clock() * 1e3, self.costs, self._times.deviation)
-            started = self.clock()
-            if step is not None:
-                self._take(step, self._runtime.run([part.segment for part in step.parts]), started)
-            self._health.failed_steps = 0
+                if before is not None:
+                    self._scheduler.let_go()
+                ahead = self._choosing is not None and not self._active.edited
+                if ahead or before is None:  # else what was begun is taken first
+                    now_ms = self._free_s(self.clock()) * 1e3
+                    step = self._scheduler.step(now_ms, self.costs, self._times.deviation)
+            if step is not None and ahead:
+                self._begin_step(step)
+            elif step is not None:
+                done = self._run_step(step)
         except Exception as error:
-            self._health.failed_steps += 1
-            failed = list(self._active) if step is None else [part.id for part in step.parts]
-            logger.exception("a step of %d requests failed", len(failed))
-            self._fail(failed, f"the step failed: {one_line(error)}")
-            step = None
-        self._hand_over()
-        if step is not None:
-            self._note(step)
-            return
-        self._times.begin()  # what failed is not the next step's time
-        if not self._scheduler.has_work:
-            tell(self._observers, lambda observer: observer.idle())
+            failure = error
+        if before is not None:
+            done = self._land(before)
+        if failure is not None:
+            self._break(failure, list(self._active) if step is None else [part.id for part in step.parts])
+        self._end(done)
 
-    def _take(self, step: Step, logits: Tensor, started: float) -> None:
-        """logits: [parts that want them, vocab_size]. started: when the step began."""
-        parts = [part for part in step.parts if part.segment.wants_logits]
-        chosen, broken = sample_rows([self._active[part.id] for part in parts], logits)
-        for id, error in broken.items():
-            self._fail([id], f"choosing a token failed: {one_line(error)}")
-        pieces = [part for part in step.parts[step.decoded :] if part.id in self._active]
-        if begun := [part for part in pieces if not self._active[part.id].begun]:
-            self._admit(step, begun, started)
-        now = self.clock()
+    def _run_step(self, step: Step) -> Step:
+        started = self.clock()
+        logits = self._runtime.run([part.segment for part in step.parts])
+        chosen, broken = sample_rows([self._active[part.id] for part in step.wanting], logits)
+        self._active.take(step, chosen, broken, self._newcomers(step, started), self._scheduler.took)
+        self._health.failed_steps = 0
+        return step
+
+    def _begin_step(self, step: Step) -> None:
+        """The scheduler takes it as done: the next one can be planned."""
+        assert self._choosing is not None
+        starts_s, parts = self._free_s(self.clock()), step.wanting
+        picks = [pick for part in parts if (pick := self._active[part.id].sampler.pick()) is not None]
+        begun = self._choosing.begin([part.segment for part in step.parts], picks)
+        flight = Flight(step, begun, self._newcomers(step, starts_s), starts_s)
         with self._wake:
-            self._scheduler.took(step, {id: choice.token for id, choice in chosen.items()}, now * 1e3)
-        for part in parts:
-            if part.id not in chosen:
-                continue
-            active, choice = self._active[part.id], chosen[part.id]
-            if choice.token in active.stops:
-                self._finish(active, "stop", now)
-                continue
-            self._push(active, Token(choice.token, part.option.name, now, choice.logprob, choice.top))
-            active.left -= 1
-            if not active.left:
-                self._finish(active, "length", now)
+            self._scheduler.took(
+                step, {part.id: pending(place) for place, part in enumerate(parts)}, flight.ends_s * 1e3
+            )
+            self._flight = flight
 
-    def _admit(self, step: Step, begun: Sequence[Part], started: float) -> None:
-        """Say how long those whose first step this was are expected to take."""
+    def _land(self, flight: Flight) -> Step | None:
+        """Take what the device has made. If that fails, so has what was begun upon it."""
+        last = self._flight or flight
+        try:
+            chosen, broken = flight.chosen(self._active)
+            self._active.take(flight.step, chosen, broken, flight.admitted, self._scheduler.made)
+        except Exception as error:
+            self._flight = None
+            with self._wake:
+                self._scheduler.forget()
+            self._break(error, {part.id for each in (flight, last) for part in each.step.parts})
+            return None
+        if last is flight:
+            self._flight = None
+        self._health.failed_steps = 0
+        return flight.step
+
+    def _break(self, error: Exception, failed: Collection[int]) -> None:
+        self._health.failed_steps += 1
+        logger.error("a step of %d requests failed", len(failed), exc_info=error)
+        self._active.fail(failed, f"the step failed: {one_line(error)}")
+
+    def _end(self, done: Step | None) -> None:
+        """Hand over what there is. done: what was taken."""
+        self._active.hand_over()
+        if done is not None:
+            self._note(done)
+        elif self._flight is None:
+            self._times.begin()  # what failed is not the next step's time
+            if not self._scheduler.has_work:
+                tell(self._observers, lambda observer: observer.idle())
+
+    def _newcomers(self, step: Step, started: float) -> dict[int, Admitted]:
+        """Those whose first step this is, and how long they are expected to take."""
+        known = () if self._flight is None else self._flight.newcomers
+        pieces = [part for part in step.parts[step.decoded :] if part.id not in known]
+        begun = [part for part in pieces if not self._active[part.id].begun]
+        if not begun:
+            return {}
         with self._wake:
             situation = self.situation(started)
         options = {part.id: part.option for part in step.parts}
         expected = on_admission(situation, options, self.menu, self.costs, self.policy)
+        events = {}
         for part in begun:
-            active = self._active[part.id]
-            waited_ms = (started - active.progress.arrived_s) * 1e3
+            waited_ms = (started - self._active[part.id].progress.arrived_s) * 1e3
             predicted = self._times.responses.predict(expected.timing(part.id), waited_ms=waited_ms)
-            self._push(active, Admitted(part.option.name, predicted, started))
+            events[part.id] = Admitted(part.option.name, predicted, started)
+        return events
 
     def _note(self, step: Step) -> None:
         now, actual_ms = self._times.end(step)
         with self._wake:
+            if self._flight is not None:
+                self._flight.starts_s = now
             record = StepRecord.of(step, self._scheduler, at_s=now, actual_ms=actual_ms)
         tell(self._observers, lambda observer: observer.stepped(record))
-
-    def _push(self, active: ActiveRequest, event: Admitted | Token | Ended) -> None:
-        active.progress.note(event)
-        self._outbox.put(active.response, event)
-
-    def _hand_over(self) -> None:
-        for response in self._outbox.send(self.clock()):
-            response.cancel()
-
-    def _finish(self, active: ActiveRequest, reason: FinishReason, now: float) -> None:
-        self._push(active, Ended(reason, now))
-        self._times.responses.note(active.progress, whole=reason == "length")
-        self._leave(active, reason)
-
-    def _fail(self, numbers: Iterable[int], message: str) -> None:
-        for number in numbers:
-            if (active := self._active.get(number)) is not None:  # one that has ended before has an answer already
-                self._outbox.put(active.response, ResponseFailed(message))
-                self._leave(active, None)
-
-    def _leave(self, active: ActiveRequest, reason: FinishReason | None) -> None:
-        with self._wake:
-            self._scheduler.remove(active.id)
-            del self._active[active.id]
-            cancelled = self._cancelled.pop(active.id, None)
-        active.log_end(reason)
-        tell(self._observers, lambda observer: observer.ended(active.request, active.progress, reason))
-        if cancelled == "failed" and reason is not None:  # said while the last token was on its way
-            tell(self._observers, lambda observer: observer.broken())

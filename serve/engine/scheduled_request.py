@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lts_ray.runtime.segment import Segment
+from serve.engine.blocks import blocks_needed
+from serve.engine.step import Part
 from serve.policies.menu import Option
 from serve.policies.policy import Job
 from serve.policies.request import Request
@@ -15,7 +18,7 @@ class ScheduledRequest:
     request: Request
     arrived_ms: float
     tokens: list[int]
-    """Of its prompt and what it has produced."""
+    """Of its prompt and what it has produced. One that a begun step is choosing is negative: see `pending`."""
     cached: int = 0
     produced: int = 0
     first_ms: float | None = None
@@ -42,3 +45,20 @@ class ScheduledRequest:
         """So many of its tokens' places are written now."""
         self.cached, self._job = cached, None
         self.decodes = self.produced > 0 and len(self.tokens) - cached == 1
+
+    def part(self, option: Option, table: tuple[int, ...], n: int) -> Part:
+        """Its next n tokens. table: its blocks."""
+        start, stop = self.cached, self.cached + n
+        segment = Segment(
+            tokens=tuple(self.tokens[start:stop]),
+            start=start,
+            blocks=table[: blocks_needed(stop)],
+            submodel=option.submodel,
+            wants_logits=stop == len(self.tokens),
+        )
+        return Part(self.id, segment, option)
+
+    def switches(self, option: Option) -> bool:
+        """Whether it changes its width if it runs at this one now."""
+        before = self.option
+        return before is not option and (before is None or before.submodel != option.submodel)

@@ -14,7 +14,6 @@ from math import inf
 
 from lts_ray.errors import LtsRayError
 from lts_ray.runtime.runtime import BLOCK_TOKENS
-from lts_ray.runtime.segment import Segment
 from lts_ray.runtime.step_costs import StepCosts
 from lts_ray.submodel import Submodel
 from serve.engine.blocks import Blocks, blocks_needed
@@ -22,13 +21,17 @@ from serve.engine.scheduled_request import ScheduledRequest
 from serve.engine.step import Part, Step, groups_of
 from serve.policies.capacity import Capacity
 from serve.policies.deviation import NO_DEVIATION, Deviation
-from serve.policies.menu import Menu, Option
+from serve.policies.menu import Menu
 from serve.policies.policy import Job, Plan, Policy, Situation
 from serve.policies.request import Request, Resumed
 
 
 class Scheduler:
-    """Not for two threads at once. `step`, then `took` once it has run; requests come and go at any time."""
+    """Not for two threads at once. `step`, then `took` once it has run; requests come and go at any time.
+
+    A step that has only begun may be taken too, with `pending` for its tokens: the next one is planned as if it had
+    run, and `made` says the tokens before the one after that is.
+    """
 
     def __init__(
         self, *, menu: Menu, policy: Policy, capacity: Capacity, n_blocks: int, prefix_cache: bool = True
@@ -129,7 +132,6 @@ class Scheduler:
         assert parts, f"the policy {self.policy.name} lets no request run"
         groups = groups_of(parts)
         quiet_ms, reads_prompt = costs.quiet_ms(groups), any(group.rows > group.logits for group in groups)
-        befores = [(self._running[part.id].option, part.option) for part in parts[:decoded]]
         return Step(
             parts=tuple(parts),
             groups=groups,
@@ -137,7 +139,7 @@ class Scheduler:
             predicted_ms=costs.served_ms(quiet_ms, reads_prompt=reads_prompt),
             preempted=preempted,
             reused_tokens=reused,
-            switches=sum(_switches(before, option) for before, option in befores),
+            switches=sum([self._running[part.id].switches(part.option) for part in parts[:decoded]]),
             decoded=decoded,
             reads_prompt=reads_prompt,
         )
@@ -197,6 +199,30 @@ class Scheduler:
             entry.option = part.option
             entry.move(stop)
 
+    def made(self, step: Step, tokens: Mapping[int, int], now_ms: float) -> None:
+        """What a step made that was taken before it had run: it has now. Requests that have left are passed over."""
+        for part in step.wanting:
+            entry = self._running.get(part.id) or self._waiting.get(part.id)
+            if entry is None or part.id not in tokens:
+                continue
+            place = part.segment.stop
+            entry.tokens[place] = tokens[part.id]
+            if place == len(entry.request.prompt):
+                entry.first_ms = now_ms
+                entry.move(entry.cached)
+            if entry.cached > place and entry.option is not None:  # the next step writes it: its block may be complete
+                self._blocks.wrote(part.id, entry.tokens, entry.cached, entry.option.submodel)
+
+    def let_go(self) -> None:
+        """Requests that will have all their tokens when the steps that are taken have run hold nothing any more."""
+        for entry in [*self._running.values()]:
+            if entry.produced == entry.request.max_tokens:
+                self.remove(entry.id)
+
+    def forget(self) -> None:
+        """Steps that were taken have not run: what the cache holds for others is in doubt."""
+        self._blocks.forget()
+
     def _make_room(self, held: Collection[int]) -> tuple[int, ...]:
         """See that every response that goes on has a place for its token. Returns those that had to make room."""
         preempted: list[int] = []
@@ -225,7 +251,8 @@ class Scheduler:
         """The step's parts, how many of them continue a response, which come first, and the tokens that newcomers
         reuse. admits: whether there may be newcomers."""
         going = [entry for entry in self._running.values() if entry.id not in held]
-        parts = [_part(entry, plan.options[entry.id], self._blocks, 1) for entry in going if entry.decodes]
+        table = self._blocks.table
+        parts = [entry.part(plan.options[entry.id], table(entry.id), 1) for entry in going if entry.decodes]
         decoded, reused = len(parts), 0
         room = self.capacity.chunk_tokens - decoded
         begun = [entry.id for entry in going if not entry.decodes]
@@ -243,7 +270,7 @@ class Scheduler:
             elif id not in begun:
                 continue
             tokens = min(room, len(entry.tokens) - entry.cached)
-            parts.append(_part(entry, plan.options[id], self._blocks, tokens))
+            parts.append(entry.part(plan.options[id], table(id), tokens))
             room -= tokens
         return parts, decoded, reused
 
@@ -268,20 +295,3 @@ def _most_blocks(request: Request) -> int:
 
 def _arrival(entry: ScheduledRequest) -> tuple[float, int]:
     return entry.arrived_ms, entry.id
-
-
-def _switches(before: Option | None, option: Option) -> bool:
-    return before is not option and (before is None or before.submodel != option.submodel)
-
-
-def _part(entry: ScheduledRequest, option: Option, blocks: Blocks, n: int) -> Part:
-    """The next n tokens of the request."""
-    start, stop = entry.cached, entry.cached + n
-    segment = Segment(
-        tokens=tuple(entry.tokens[start:stop]),
-        start=start,
-        blocks=blocks.table(entry.id)[: blocks_needed(stop)],
-        submodel=option.submodel,
-        wants_logits=stop == len(entry.tokens),
-    )
-    return Part(entry.id, segment, option)

@@ -40,6 +40,11 @@ class Step:
     """As the costs tell it: a prompt's last token alone is like any row that wants logits."""
 
     @property
+    def wanting(self) -> list[Part]:
+        """The parts that make a token."""
+        return [part for part in self.parts if part.segment.wants_logits]
+
+    @property
     def prompt_tokens(self) -> int:
         return sum(group.rows for group in self.groups) - self.decoded
 

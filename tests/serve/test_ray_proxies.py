@@ -76,6 +76,6 @@ def test_a_client_whose_body_came_after_its_headers_is_missed(
         connection.sendall(body)
         wait_for(lambda: len(service.engine._active) == 1)
         gate.reached.wait()
-    wait_for(lambda: len(service.engine._cancelled) == 1)
+    wait_for(lambda: len(service.engine._active.cancelled) == 1)
     gate.opened.set()
     wait_for(lambda: service.engine.counts() == (0, 0))

@@ -193,3 +193,31 @@ def test_without_a_prefix_cache_nothing_is_kept() -> None:
         cache.write(id, 2 * N)
         assert cache.reused[id] == 0
         cache.close(id)
+
+
+def test_what_is_in_doubt_is_for_nobody_else_any_more() -> None:
+    blocks = Blocks(12)
+    cache = Cache(blocks)
+    for id in (1, 2):
+        cache.open(id, [7] * 3 * N)
+        cache.write(id, 3 * N)
+    cache.close(2)
+    blocks.forget()
+    cache.open(3, [7] * 3 * N)
+    assert cache.reused[3] == 0
+    cache.write(1, 1)  # goes on with what it has
+    for id in (1, 3):
+        cache.close(id)
+    assert blocks.available == 12
+    cache.open(4, [7] * 3 * N)
+    assert cache.reused[4] == 0
+
+
+def test_a_block_whose_last_token_is_to_come_waits_for_it() -> None:
+    blocks, tokens = Blocks(8), [*range(N - 1), -1, 5]
+    blocks.open(1, tokens, WIDE)
+    blocks.wrote(1, tokens, N, WIDE)
+    assert blocks.open(2, [*range(N), 9], WIDE) == 0
+    tokens[N - 1] = N - 1
+    blocks.wrote(1, tokens, N, WIDE)
+    assert blocks.open(3, [*range(N), 9], WIDE) == N

@@ -138,7 +138,7 @@ def test_a_client_that_goes_away_frees_its_rows(
         if stream:
             connection.recv(1)  # its status line has gone out
     # The connection is closed while the prefill still hangs at the gate, so the server learns it before any token.
-    wait_for(lambda: len(service.engine._cancelled) == n)
+    wait_for(lambda: len(service.engine._active.cancelled) == n)
     gate.opened.set()
     wait_for(lambda: service.engine.counts() == (0, 0))
     assert all(active.progress.tokens <= 1 for active in actives)
@@ -166,7 +166,7 @@ def test_choices_that_do_not_all_fit_the_queue_are_refused_together(
         wait_for(lambda: service.engine.counts() == (1, 3))
         with pytest.raises(openai.RateLimitError, match="busy"):
             ask(4, n=2)  # there is room for one of the two, which must not stay behind
-        assert len(service.engine._active) - len(service.engine._cancelled) == 4
+        assert len(service.engine._active) - len(service.engine._active.cancelled) == 4
         gate.opened.set()
         assert [each.result() for each in asked] == ["text_completion"] * 4
 

@@ -100,7 +100,7 @@ class TimedReplica:
         self._goes.clear()
         return torch.zeros(sum(segment.wants_logits for segment in segments), CONFIG.vocab_size)
 
-    async def begin(self) -> None:
+    async def go_on(self) -> None:
         if self.ends_ms == inf and self.engine.counts() != (0, 0):
             self._step = asyncio.get_running_loop().run_in_executor(self._thread, self.engine._step)
             await asyncio.to_thread(self._begun.wait)
@@ -137,7 +137,7 @@ async def played(arrivals: Sequence[Arrival]) -> tuple[list[Outcome], list[str |
             await asyncio.sleep(0.005)
         while len(responses) < len(arrivals) or fleet.counts() != (0, 0):
             for replica in timed.values():
-                await replica.begin()
+                await replica.go_on()
             coming_ms = arrivals[len(responses)].at_ms if len(responses) < len(arrivals) else inf
             clock.now_ms = min(coming_ms, *(replica.ends_ms for replica in timed.values()))
             for replica in timed.values():
