@@ -13,13 +13,13 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
 import typer
 from hypothesis import settings
-from playwright.sync_api import Browser, sync_playwright
 
 from lts_ray.models.matformer.hugging_face.checkpoint import save_checkpoint
 from lts_ray.models.matformer.matformer import MatFormer
@@ -37,6 +37,9 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
 settings.register_profile("repository", derandomize=True, deadline=None)  # a run is red or green, never by chance
 settings.load_profile("repository")
 typer.main.get_command = cache(typer.main.get_command)  # else each command of a test makes all verbs anew: 35 ms
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 ROOT = Path(__file__).parents[1]
 
@@ -112,6 +115,8 @@ def texts(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Of the module, not the session: Playwright keeps an event loop in this thread, beside which asyncio.run fails."""
+    from playwright.sync_api import sync_playwright  # a machine with a GPU may lack it
+
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None:
         pytest.skip("no chromium: install the package chromium (apt install chromium) to test what pages look like")

@@ -38,7 +38,7 @@ FLOORS = (
     ("lts_ray/cli", "serve/simulate"),
     ("serve",),
     ("benchmarks/common",),
-    ("benchmarks/laws", "benchmarks/load", "benchmarks/nested"),
+    ("benchmarks/gpu", "benchmarks/laws", "benchmarks/load", "benchmarks/nested"),
     ("benchmarks/decoders",),
     ("benchmarks",),
 )
