@@ -50,14 +50,14 @@ def _attend(
         inside = (place < stop)[:, None] & (column < D_HEAD)
         key = tl.load(keys + offset, mask=inside, other=0.0)
         value = tl.load(values + offset, mask=inside, other=0.0)
-        score = tl.dot(query, tl.trans(key), input_precision="ieee")
+        score = tl.dot(query, tl.trans(key), input_precision="tf32x3")
         if MASKED:
             score = tl.where(place[None, :] < seen[:, None], score, float("-inf"))
         higher = tl.maximum(top, tl.max(score, 1) * factor)
         weight = tl.exp2(score * factor - higher[:, None])
         shrink = tl.exp2(top - higher)
         total = total * shrink + tl.sum(weight, 1)
-        mixed = tl.dot(weight.to(value.dtype), value, mixed * shrink[:, None], input_precision="ieee")
+        mixed = tl.dot(weight.to(value.dtype), value, mixed * shrink[:, None], input_precision="tf32x3")
         top = higher
     return top, total, mixed
 
