@@ -30,8 +30,10 @@ def sums(BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, DOT: tl.constexpr
 
 @triton.jit
 def fold(acc, a, w, DOT: tl.constexpr):
-    """acc with the product of a [BM, BK] and w [BN, BK]; both of the weights' type. float32 goes through the tensor cores
-    in three parts, which is as good as float32's own product and leaves it its registers."""
+    """acc with the product of a [BM, BK] and w [BN, BK]; both of the weights' type.
+
+    float32 goes through the tensor cores in three parts: as good as its own product, which spills its registers.
+    """
     if DOT:
         return tl.dot(a, tl.trans(w), acc, input_precision="tf32x3")
     else:
