@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from statistics import quantiles
 
 import torch
@@ -41,6 +42,7 @@ def time_training_steps(
     wait = waiter(device)
 
     def steps_of(settings: RunSettings) -> Callable[[int], None]:
+        settings = replace(settings, training=chosen(settings.training))
         learner = new_learner(settings, vocab_size=vocab_size, device=device)
         optimizer = make_optimizer(learner.model, options)
 

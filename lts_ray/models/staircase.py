@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Protocol
 
 import torch
@@ -61,6 +61,8 @@ def fan(x: Tensor, widths: Sequence[int], ffn: Banded) -> Tensor:
 
 def _staircase_with_gradients(x: Tensor, widths: Sequence[int], steps: Sequence[int], ffn: Banded) -> Tensor:
     """Adds from the widest band down, so that nothing is written in place."""
+    if x.is_cuda:
+        return each_alone(x, widths, ffn)
     x = _autocast(x)
     out: Tensor | None = None
     for width, band in reversed(list(zip(steps, bands(ffn, steps, x.shape[-1]), strict=True))):
@@ -76,17 +78,30 @@ def _staircase_with_gradients(x: Tensor, widths: Sequence[int], steps: Sequence[
     return out
 
 
-def bands(ffn: Banded, steps: Sequence[int], d_model: int) -> list[Band]:
+def each_alone(x: Tensor, widths: Sequence[int], ffn: Banded) -> Tensor:
+    """What `staircase` computes, with products of each width's own rows by all that the width has.
+
+    Weights are read more often, and nothing that is as large as the rows is added up: what counts on a GPU, whose rows
+    are many.
+    """
+    x, runs = _autocast(x), [(width, len(list(rows))) for width, rows in groupby(widths)]
+    blocks = bands(ffn, [width for width, _ in runs], x.shape[-1], whole=True)
+    parts = torch.split(x, [rows for _, rows in runs])
+    return torch.cat([block(part) for block, part in zip(blocks, parts, strict=True)])
+
+
+def bands(ffn: Banded, steps: Sequence[int], d_model: int, *, whole: bool = False) -> list[Band]:
     """The bands that end at `steps`, growing, for a pass with gradients; these are gathered by one concatenation a
     matrix. Slices would each have a gradient of the whole matrix's size, mostly zeros, all to be added up.
 
-    d_model: of the rows, which may be a prefix of the matrices'.
+    d_model: of the rows, which may be a prefix of the matrices'. whole: blocks of all neurons up to each step instead.
     """
-    ups = _cut(ffn.up_proj, steps, d_model, dim=0)
-    gates = _cut(ffn.gate_proj, steps, d_model, dim=0) if ffn.gated else ups
-    downs = _cut(ffn.down_proj, steps, d_model, dim=1)
+    ups = _cut(ffn.up_proj, steps, d_model, dim=0, whole=whole)
+    gates = _cut(ffn.gate_proj, steps, d_model, dim=0, whole=whole) if ffn.gated else ups
+    downs = _cut(ffn.down_proj, steps, d_model, dim=1, whole=whole)
     bias = ffn.down_proj.bias
-    ends = [None if bias is None else bias[:d_model], *[None] * (len(steps) - 1)]
+    end = None if bias is None else bias[:d_model]
+    ends = [end] * len(steps) if whole else [end, *[None] * (len(steps) - 1)]
 
     def band(x: Tensor, gate: Part, up: Part, down: Part, end: Tensor | None) -> Tensor:
         hidden = ffn.activation(functional.linear(x, *gate))
@@ -100,9 +115,14 @@ def bands(ffn: Banded, steps: Sequence[int], d_model: int) -> list[Band]:
     ]
 
 
-def _cut(projection: nn.Linear, steps: Sequence[int], d_model: int, *, dim: int) -> list[Part]:
+def _cut(projection: nn.Linear, steps: Sequence[int], d_model: int, *, dim: int, whole: bool) -> list[Part]:
     """Weight and bias of each band: the matrix is cast once for all of them, and those past the last step left out."""
     weight, bias = _autocast(projection.weight.narrow(1 - dim, 0, d_model)), projection.bias
+    if whole:
+        return [
+            (weight.narrow(dim, 0, step), None if bias is None or dim == 1 else bias.narrow(0, 0, step))
+            for step in steps
+        ]
     sizes = [steps[0], *(stop - start for start, stop in pairwise(steps))]
     rest = weight.shape[dim] - steps[-1]
     weights = torch.split(weight, [*sizes, rest], dim=dim)[: len(sizes)]

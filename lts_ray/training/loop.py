@@ -16,10 +16,14 @@ from torch import Tensor, distributed, nn
 from lts_ray.device import CPU, autocast, device_here
 from lts_ray.errors import LtsRayError
 from lts_ray.files import append_json_line
+from lts_ray.torch_compiler import can_compile
 from lts_ray.training.learners.learner import Batch, Learner, Lessons
 from lts_ray.training.run_folder import RunFolder, forget_after
 from lts_ray.training.run_settings import TrainingSettings
 from lts_ray.training.snapshot import drop_snapshot, load_snapshot, save_snapshot, snapshots
+
+COMPILED_STEPS = 100
+"""Fewer are soon done as they are."""
 
 
 def train(
@@ -191,7 +195,9 @@ def chosen(options: TrainingSettings) -> TrainingSettings:
     """With every choice made that depends on this machine's hardware. Raises LtsRayError."""
     device = device_here(options.device, what="training.device")
     precision = native_precision(torch.device(device)) if options.precision == "auto" else options.precision
-    return replace(options, device=device, precision=precision)
+    compiles = device == "cuda" and options.steps >= COMPILED_STEPS and can_compile()
+    by_compiler = compiles if options.compile is None else options.compile
+    return replace(options, device=device, precision=precision, compile=by_compiler)
 
 
 def when_done(device: torch.device, clock: Callable[[], float]) -> float:

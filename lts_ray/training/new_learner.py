@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from lts_ray.checkpoints.model_tokenizer import load_model_tokenizer
+from lts_ray.device import free_bytes
 from lts_ray.errors import LtsRayError
 from lts_ray.models.backbones.backbone_checkpoint import is_backbone, read_backbone_config
 from lts_ray.models.backbones.supernet_config import SupernetConfig
@@ -21,7 +22,7 @@ from lts_ray.training.learners.learner import TextLearner, freeze
 from lts_ray.training.learners.supernet_learner import SupernetLearner
 from lts_ray.training.learners.teacher import Teacher, check_teacher
 from lts_ray.training.learners.universal_learner import UniversalLearner
-from lts_ray.training.run_memory import check_run_memory
+from lts_ray.training.run_memory import check_run_memory, sequences_a_pass
 from lts_ray.training.run_settings import RunSettings, TrainingSettings
 
 
@@ -107,6 +108,8 @@ def _universal(options: TrainingSettings, model: MatFormer, device: torch.device
         objective=options.objective_of(model.config.granularities),
         passes=options.passes,
         teacher=_teacher(options, model.config.vocab_size, device),
+        sequences=sequences_a_pass(options, model.config, free_bytes(device)),
+        by_compiler=bool(options.compile),
     )
 
 

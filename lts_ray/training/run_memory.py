@@ -16,12 +16,14 @@ from lts_ray.models.backbones.backbone_config import BackboneConfig
 from lts_ray.models.backbones.supernet_config import SupernetConfig
 from lts_ray.models.matformer.hugging_face.checkpoint import read_config
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
-from lts_ray.training.learners.head_loss import CHUNK_TOKENS
+from lts_ray.training.learners.head_loss import chunk_tokens
 from lts_ray.training.learners.universal_learner import PASS_TOKENS
 from lts_ray.training.run_settings import RunSettings, TrainingSettings
 
 FEWEST_TOKENS = 257
 """Of a vocabulary that is not trained yet, which may be smaller than was asked for."""
+ROOM = 0.8
+"""Of the free memory, what a run plans with: blocks of it lie between others."""
 KEPT = 4
 """Tensors as wide as d_model that the way back needs of a layer: what its two norms took, and what they gave."""
 
@@ -39,7 +41,9 @@ def check_run_memory(settings: RunSettings, *, vocab_size: int = FEWEST_TOKENS, 
         table = "lower model.d_model, model.vocab_size or model.context_length"
     rows, length = options.batch_size // options.workers, options.sequence_length
     if isinstance(config, MatFormerConfig):
-        if options.passes == "mixed" and config.nests_ffn_alone:  # as UniversalLearner parts its batches
+        if device_bytes(options) is not None:  # as UniversalLearner parts its batches, where it must
+            rows = 1
+        elif options.passes == "mixed" and config.nests_ffn_alone:
             rows = min(rows, max(1, PASS_TOKENS // length))
         held = {smaller: (config.decoder_params(), 0), table: (config.embedding_params, _rotary_bytes(config))}
         wide = config.d_model * config.n_layer
@@ -53,10 +57,29 @@ def check_run_memory(settings: RunSettings, *, vocab_size: int = FEWEST_TOKENS, 
     parts: dict[str, int] = {}
     for advice, (parameters, others) in held.items():
         parts[advice] = parts.get(advice, 0) + workers * (learning_bytes(parameters, options) + others)
-    logits = min(CHUNK_TOKENS, rows * length) * config.vocab_size * 4
+    chunk = chunk_tokens("cpu" if device_bytes(options) is None else "cuda", config.vocab_size)
+    logits = min(chunk, rows * length) * config.vocab_size * 4
     kept = kept_bytes(rows * length, wide, options)
     parts["lower training.batch_size or training.sequence_length"] = workers * (kept + logits)
     check_memory(parts, what=_what(options, workers), there=device_bytes(options))
+
+
+def sequences_a_pass(options: TrainingSettings, config: MatFormerConfig, free: int | None) -> int | None:
+    """On a GPU of so many free bytes: as many as fit, but parts of the batch that are alike, so that all passes are.
+
+    None for None: on a CPU a pass is as large as its caches like.
+    """
+    if free is None:
+        return None
+    rows, objective = options.batch_size // options.workers, options.objective_of(config.granularities)
+    mixed = options.passes == "mixed" and options.objective == "joint" and config.nests_ffn_alone
+    run = [config.trained[name] for name in objective.weights] if mixed else [config.universal]
+    wide, precise = config.d_model * (config.n_layer + 1), 2 if options.precision == "float32" else 1
+    one = options.sequence_length * precise * sum(40 * wide + 8 * sum(each.widths) for each in run)
+    logits = 3 * 4 * config.vocab_size * min(chunk_tokens("cuda", config.vocab_size), rows * options.sequence_length)
+    learning = learning_bytes(config.decoder_params() + config.embedding_params, options)
+    room = free * ROOM - learning - logits
+    return next(each for each in range(rows, 0, -1) if rows % each == 0 and (each == 1 or each * one <= room))
 
 
 def check_here(settings: RunSettings) -> None:

@@ -158,6 +158,9 @@ class TrainingSettings:
     """With a teacher: the share of their loss that is KL(teacher ‖ granularity); the rest is the text's."""
     device: Device = "cpu"
     """Where model, optimizer and batches are; `auto` takes a GPU where there is one."""
+    compile: bool | None = None
+    """Whether torch compiles a universal model's layers and loss, which takes up to a minute when training begins.
+    None: on a GPU, where torch finds what it needs to, for runs of at least 100 steps."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the matrix products; `auto` takes bfloat16 where the device multiplies it in hardware."""
     save_dtype: Literal["float32", "float16", "bfloat16"] = "float32"

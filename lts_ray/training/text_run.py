@@ -18,6 +18,7 @@ from torch import Tensor
 from lts_ray.console import progress_bars
 from lts_ray.files import replacing
 from lts_ray.text.batches import Batches, Tokens, blocks_of, split_documents, tokenize
+from lts_ray.text.batches_ahead import BatchesAhead
 from lts_ray.text.corpus import check_corpus, read_corpus
 from lts_ray.text.held_out_tokens import HeldOutTokens
 from lts_ray.text.tokenizer import Tokenizer, load_tokenizer, save_tokenizer, train_tokenizer
@@ -31,7 +32,7 @@ from lts_ray.training.run_settings import RunSettings, TrainingSettings
 class TextLessons:
     """The text of a run's folder; blocks are [B, T + 1]."""
 
-    batches: Batches
+    batches: Batches | BatchesAhead
     blocks: Tensor
     """All that are held out."""
     held_out_tokens: HeldOutTokens
@@ -48,10 +49,11 @@ class TextLessons:
             batch_size=options.batch_size,
             seed=options.seed,
         )
+        device = torch.device(options.device)
         held_out = HeldOutTokens(tokens=np.load(_validation(folder)), corpus=corpus)
         return cls(
-            batches=batches,
-            blocks=blocks_of(held_out.tokens, length=options.sequence_length).to(options.device),
+            batches=batches if device.type == "cpu" else BatchesAhead(batches),
+            blocks=blocks_of(held_out.tokens, length=options.sequence_length).to(device),
             held_out_tokens=held_out,
             tokenizer=load_tokenizer(folder.data),
             options=options,
@@ -62,7 +64,7 @@ class TextLessons:
         return self.options.batch_size * self.options.sequence_length
 
     def batch(self, step: int, *, rank: int, workers: int) -> Tensor:
-        return self.batches.batch(step, rank=rank, workers=workers).to(self.options.device)
+        return self.batches.batch(step, rank=rank, workers=workers).to(self.options.device, non_blocking=True)
 
     def held_out(self, *, final: bool) -> Tensor:
         return self.blocks[: self.options.final_evaluation_blocks if final else self.options.evaluation_blocks]
@@ -82,6 +84,7 @@ def train_text(
 ) -> None:
     """Run to the end, from where `folder` is, in which the text is prepared. See `loop.train`."""
     options = chosen(settings.training)
+    settings = replace(settings, training=options)
     lessons = TextLessons.read(folder, options, corpus=settings.data.corpus)
     tokenizer, device = lessons.tokenizer, torch.device(options.device)
     learner = new_learner(settings, vocab_size=tokenizer.vocab_size, eos_id=tokenizer.eos_id, device=device)

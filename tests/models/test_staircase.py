@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from lts_ray.models.family import GPT2, LLAMA, Family
 from lts_ray.models.feed_forward import FeedForward
-from lts_ray.models.staircase import fan, staircase
+from lts_ray.models.staircase import each_alone, fan, staircase
 
 some_widths = st.lists(st.integers(1, 12), min_size=1, max_size=5)
 
@@ -30,19 +32,20 @@ families = pytest.mark.parametrize("family", [LLAMA, GPT2], ids=["gated", "with 
 
 
 @families
+@pytest.mark.parametrize("way", [staircase, each_alone])
 @given(widths=some_widths)
-def test_a_staircase_is_every_row_alone(family: Family, widths: list[int]) -> None:
+def test_a_staircase_is_every_row_alone(way: Callable[..., torch.Tensor], family: Family, widths: list[int]) -> None:
     ffn, ordered = block(family), sorted(widths, reverse=True)
     x = rows(len(ordered)).requires_grad_()
     alone = torch.stack([ffn.band(row, 0, width) for row, width in zip(x, ordered, strict=True)])
-    together = staircase(x, ordered, ffn)
+    together = way(x, ordered, ffn)
     torch.testing.assert_close(together, alone)
     inputs = [x, *ffn.parameters()]
     weights = torch.randn(alone.shape, generator=torch.Generator().manual_seed(2))
     found = torch.autograd.grad((together * weights).sum(), inputs)
     torch.testing.assert_close(found, torch.autograd.grad((alone * weights).sum(), inputs), atol=1e-5, rtol=1e-4)
     with torch.inference_mode():
-        torch.testing.assert_close(staircase(x.detach(), ordered, ffn), alone.detach())
+        torch.testing.assert_close(way(x.detach(), ordered, ffn), alone.detach())
 
 
 @families

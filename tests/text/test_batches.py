@@ -16,6 +16,7 @@ from tokenizers.processors import TemplateProcessing
 
 from lts_ray.errors import LtsRayError
 from lts_ray.text.batches import Batches, blocks_of, split_documents, tokenize
+from lts_ray.text.batches_ahead import BatchesAhead
 from lts_ray.text.corpus import Document, check_corpus, read_corpus
 from lts_ray.text.tokenizer import END_OF_TEXT, Tokenizer, load_tokenizer, save_tokenizer, train_tokenizer
 from tests.conftest import make_text
@@ -76,6 +77,14 @@ def test_an_epoch_covers_each_block_once_and_workers_share_the_batch(
         assert row.tolist() == list(range(int(row[0]), int(row[0]) + sequence_length + 1))
     halves = [batches.batch(2, rank=rank, workers=batch_size).tolist() for rank in range(batch_size)]
     assert [row for half in halves for row in half] == batches.batch(2).tolist()
+
+
+def test_batches_that_are_read_ahead_are_the_same() -> None:
+    """In any order: a run that goes on begins in the middle."""
+    batches = Batches(tokens=np.arange(200, dtype=np.int32), sequence_length=8, batch_size=4, seed=0)
+    ahead = BatchesAhead(batches)
+    for step in (3, 4, 5, 0, 1, 9):
+        assert ahead.batch(step, rank=1, workers=2).equal(batches.batch(step, rank=1, workers=2))
 
 
 def test_too_little_text_for_a_batch_is_refused() -> None:

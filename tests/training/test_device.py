@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ import torch
 from lts_ray.device import CPU, Device
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_json, write_json
+from lts_ray.training import loop
 from lts_ray.training.loop import chosen, make_optimizer, when_done
 from lts_ray.training.new_learner import new_learner
 from lts_ray.training.ray_trainer import run_training, scaling_config, torch_config
@@ -65,6 +67,27 @@ def test_precision_is_chosen_for_the_gpu_where_it_trains(
     assert chosen(TrainingSettings(device="auto")).precision == expected
     assert chosen(TrainingSettings(device="auto", precision="float32")).precision == "float32"
     assert chosen(TrainingSettings(device="cpu")).precision != expected
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, True),
+        ({"steps": 99}, False),
+        ({"device": "cpu"}, False),
+        ({"compile": False}, False),
+        ({"compile": True, "steps": 1, "device": "cpu"}, True),
+    ],
+    ids=str,
+)
+def test_a_long_run_on_a_gpu_is_compiled_where_it_can_be(
+    given: dict[str, Any], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu(monkeypatch, there=True)
+    monkeypatch.setattr(loop, "can_compile", lambda: True)
+    assert chosen(TrainingSettings(**{"device": "cuda", "steps": 100, **given})).compile is expected
+    monkeypatch.setattr(loop, "can_compile", lambda: False)
+    assert chosen(TrainingSettings(**{"device": "cuda", "steps": 100, **given})).compile is given.get("compile", False)
 
 
 def test_the_choice_is_written_down_and_a_resumed_run_makes_it_again(

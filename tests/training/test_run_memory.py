@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from lts_ray.elasticize.elasticize_settings import ElasticizeSettings
 from lts_ray.errors import LtsRayError
 from lts_ray.memory import check_memory, memory_bytes
 from lts_ray.models.backbones.backbone_config import BackboneConfig
-from lts_ray.training import ray_trainer
+from lts_ray.training import ray_trainer, run_memory
 from lts_ray.training.ray_trainer import run_training
-from lts_ray.training.run_memory import check_here, check_run_memory
-from lts_ray.training.run_settings import RunSettings, TrainingSettings
+from lts_ray.training.run_memory import check_here, check_run_memory, sequences_a_pass
+from lts_ray.training.run_settings import ModelSettings, RunSettings, TrainingSettings
 from lts_ray.vision.vision_run import train_vit
 from lts_ray.vision.vision_settings import VisionSettings
 
@@ -127,6 +128,32 @@ def test_memory_is_counted_where_it_is() -> None:
     check_run_memory(wide)
     with pytest.raises(LtsRayError, match="in 2 workers"):
         check_here(wide)
+
+
+def test_a_pass_on_a_gpu_is_as_large_a_part_of_the_batch_as_fits() -> None:
+    """All parts are alike. A mixed pass takes the memory of all its granularities, another one of one."""
+    options = TrainingSettings(batch_size=12, sequence_length=1024, precision="bfloat16")
+    config = ModelSettings(d_model=256, n_layer=16, d_ff=1024, context_length=1024).config(2048)
+    free = [2 * 10**9, 3 * 10**9, 5 * 10**9, 8 * 10**9, 10**11]
+    sizes = [sequences_a_pass(options, config, each) for each in free]
+    assert sizes[0] == 1
+    assert sizes[-1] == 12
+    assert sizes == sorted(sizes, key=int)
+    assert all(12 % (size or 0) == 0 for size in sizes)
+    assert len(set(sizes)) > 3
+    apart = [sequences_a_pass(replace(options, passes="separate"), config, each) for each in free]
+    assert all((one or 0) >= (other or 0) for one, other in zip(apart, sizes, strict=True))
+    assert sum(map(int, filter(None, apart))) > sum(map(int, filter(None, sizes)))
+    precise = replace(options, precision="float32")
+    assert int(sequences_a_pass(precise, config, free[3]) or 0) < int(sizes[3] or 0)
+    assert sequences_a_pass(options, config, None) is None
+
+
+def test_on_a_gpu_a_run_needs_room_for_one_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_memory, "device_bytes", lambda options: 16 * 10**9)
+    check_run_memory(RunSettings(training=TrainingSettings(batch_size=10**6, passes="separate")))
+    with pytest.raises(LtsRayError, match="batch_size or training"):
+        check_run_memory(RunSettings(training=TrainingSettings(batch_size=1, sequence_length=10**7)))
 
 
 def test_what_fits_is_not_refused() -> None:

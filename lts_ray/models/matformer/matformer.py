@@ -21,6 +21,7 @@ from lts_ray.models.matformer.norm import LayerNorm, RMSNorm
 from lts_ray.models.staircase import fan
 from lts_ray.models.universal_model import UniversalModel
 from lts_ray.submodel import Submodel
+from lts_ray.torch_compiler import compiled
 
 
 def norm_of(config: MatFormerConfig) -> RMSNorm | LayerNorm:
@@ -50,6 +51,20 @@ class MatFormerBlock(nn.Module):
     def transform(self, x: Tensor, widths: Widths, d_model: Widths) -> Tensor:
         transformed: Tensor = self.mlp(self.post_attention_layernorm(x, d_model), widths)
         return x + own(transformed, d_model)
+
+
+def _first(
+    block: MatFormerBlock, x: Tensor, rotary: Tensor | None, extent: Extent, attend: Attend, widths: Sequence[int]
+) -> Tensor:
+    """The first layer of a pass for G FFN widths: x [B, T, d_model] to [G·B, T, d_model]. extent: of the layer."""
+    x = block.attend(x, rotary, extent=extent, attend=attend, layer=0)
+    return x.repeat(len(widths), 1, 1) + fan(block.post_attention_layernorm(x), widths, block.mlp)
+
+
+def _other(block: MatFormerBlock, x: Tensor, rotary: Tensor | None, extent: Extent, attend: Attend) -> Tensor:
+    """Any layer of a pass that remembers nothing, so that which one it is changes nothing. extent: of the layer."""
+    y: Tensor = block(x, rotary, extent=extent, attend=attend, layer=0)
+    return y
 
 
 def own(x: Tensor, d_model: Widths) -> Tensor:
@@ -100,30 +115,31 @@ class MatFormer(UniversalModel):
         normalised: Tensor = self.norm(x, extent.d_model)
         return normalised
 
-    def fan_out(self, tokens: Tensor, submodels: Sequence[Submodel]) -> Tensor:
+    def fan_out(self, tokens: Tensor, submodels: Sequence[Submodel], *, by_compiler: bool = False) -> Tensor:
         """`hidden` of the same tokens [B, T] under each of G submodels: [G·B, T, d_model], submodel by submodel.
 
         Every submodel computes the same up to the first FFN's output: up to there all of them cost what one does.
+        by_compiler: torch compiles a layer, once for all that are alike.
         Raises LtsRayError for submodels that differ in more than FFN widths: these share nothing.
         """
         rows, length = tokens.shape
         self._check_length(length, self.config.context_length)
         of_rows = [submodel for submodel in submodels for _ in range(rows)]
         extent = Extent.of(of_rows, len(of_rows), self.config)
-        if extent.heads or extent.d_model:
+        if len(submodels) > 1 and (extent.heads or extent.d_model):
             raise LtsRayError("submodels that differ in heads or d_model share no pass: run each alone")
         attend = OwnTokens()
         positions = torch.arange(length, device=tokens.device).expand(1, length)  # of all rows
-        x, rotary = self.start(tokens, positions, 0)
+        x, rotary = self.start(tokens, positions, extent.d_model)
+        first, other = (compiled(_first), compiled(_other)) if by_compiler else (_first, _other)
         for layer, block in enumerate(self.layers):
             assert isinstance(block, MatFormerBlock)
-            x = block.attend(x, rotary, extent=extent, attend=attend, layer=layer)
-            if layer == 0:
-                y = fan(block.post_attention_layernorm(x), [submodel.widths[0] for submodel in submodels], block.mlp)
-                x = x.repeat(len(submodels), 1, 1) + y
+            own = Extent(extent.widths[layer : layer + 1], extent.heads[layer : layer + 1], extent.d_model)
+            if layer == 0 and len(submodels) > 1:
+                x = first(block, x, rotary, own, attend, [submodel.widths[0] for submodel in submodels])
             else:
-                x = block.transform(x, extent.widths[layer], 0)
-        normalised: Tensor = self.norm(x)
+                x = other(block, x, rotary, own, attend)
+        normalised: Tensor = self.norm(x, extent.d_model)
         return normalised
 
     @property

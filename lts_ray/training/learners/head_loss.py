@@ -14,8 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lts_ray.torch_compiler import compiled
+
 CHUNK_TOKENS = 256
-"""Enough to make good use of a matrix that is read once a chunk, few enough for a cache: 2 MB with 2048 words."""
+"""On a CPU: enough to make good use of a matrix that is read once a chunk, few enough for a cache: 2 MB with 2048
+words."""
+CHUNK_BYTES = 2**30
+"""On a GPU: of a chunk's logits in float32. Kernels are few and large, and it is little beside what a pass keeps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,27 +36,45 @@ class Teaching:
 
 
 def head_loss(
-    hidden: Tensor, head: Tensor, targets: Tensor, shares: Sequence[float], teaching: Teaching | None = None
+    hidden: Tensor,
+    head: Tensor,
+    targets: Tensor,
+    shares: Sequence[float],
+    teaching: Teaching | None = None,
+    *,
+    by_compiler: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Σ share · loss over the granularities, and the cross-entropy of each, detached: a scalar and [G].
 
     hidden: [G, N, d_model], of the same N tokens. head: [V, d_model]. targets: [N], int64. All means are over tokens.
+    by_compiler: torch compiles what is done to a chunk's logits, where no teacher is heeded.
     """
-    total, losses = _HeadLoss.apply(hidden, head, targets, tuple(shares), teaching)  # type: ignore[no-untyped-call]
+    given = hidden, head, targets, tuple(shares), teaching, by_compiler
+    total, losses = _HeadLoss.apply(*given)  # type: ignore[no-untyped-call]
     return total, losses
+
+
+def chunk_tokens(device: str, vocab_size: int) -> int:
+    """Whose logits are there at one time. device: its type."""
+    return CHUNK_TOKENS if device != "cuda" else max(CHUNK_TOKENS, CHUNK_BYTES // (4 * vocab_size) // 256 * 256)
 
 
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, shares: tuple[float, ...], teaching: Teaching | None
+        ctx: Any,
+        hidden: Tensor,
+        head: Tensor,
+        targets: Tensor,
+        shares: tuple[float, ...],
+        teaching: Teaching | None,
+        by_compiler: bool,
     ) -> tuple[Tensor, Tensor]:
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
         with torch.autocast(device, enabled=False):  # the products are cast here, the sums must not be
-            total, losses, gradients = _computed(
-                hidden.detach().to(dtype), head.detach().to(dtype), targets, shares, teaching, ctx.needs_input_grad[:2]
-            )
+            inputs, wanted = (hidden.detach().to(dtype), head.detach().to(dtype)), ctx.needs_input_grad[:2]
+            total, losses, gradients = _computed(*inputs, targets, shares, teaching, wanted, by_compiler)
         ctx.gradients = [None if g is None else g.to(x.dtype) for g, x in zip(gradients, (hidden, head), strict=True)]
         ctx.mark_non_differentiable(losses)
         return total, losses
@@ -61,7 +84,7 @@ class _HeadLoss(torch.autograd.Function):
         # In place, and by a tensor: reading its value would wait for a GPU.
         scaled = [gradient if gradient is None else gradient.mul_(grad_total) for gradient in ctx.gradients]
         ctx.gradients = [None, None]
-        return *scaled, None, None, None
+        return *scaled, None, None, None, None
 
 
 def _computed(
@@ -71,21 +94,30 @@ def _computed(
     shares: Sequence[float],
     teaching: Teaching | None,
     wanted: tuple[bool, bool],
+    by_compiler: bool,
 ) -> tuple[Tensor, Tensor, tuple[Tensor | None, Tensor | None]]:
     """The total, the cross-entropies, and the total's gradients for hidden and head, where wanted."""
     grad_hidden = torch.empty_like(hidden) if wanted[0] else None
     grad_head = torch.zeros_like(head, dtype=torch.float32) if wanted[1] else None
     portions = [0.0] * len(shares) if teaching is None else list(teaching.portions)
     crosses, divergences = hidden.new_zeros(2, len(shares), dtype=torch.float32)
-    count = len(targets)
-    for start in range(0, count, CHUNK_TOKENS):
-        chunk = slice(start, start + CHUNK_TOKENS)
+    count, size = len(targets), chunk_tokens(hidden.device.type, len(head))
+    for start in range(0, count, size):
+        chunk = slice(start, start + size)
         at = targets[chunk, None]  # [C, 1]
         taught = None
         if teaching is not None and any(portions):
             taught = torch.softmax(_logits(teaching.hidden[chunk].to(hidden.dtype), teaching.head.to(hidden.dtype)), -1)
         for index, (share, portion) in enumerate(zip(shares, portions, strict=True)):
             x = hidden[index, chunk]
+            if by_compiler and portion == 0:
+                loss, gradient = compiled(_untaught)(x @ head.t(), at)
+                crosses[index] += loss
+                if grad_hidden is not None:
+                    torch.mm(gradient, head, out=grad_hidden[index, chunk]).mul_(share / count)
+                if grad_head is not None:
+                    grad_head.add_(gradient.t() @ x, alpha=share / count)
+                continue
             logits = _logits(x, head)  # [C, V]
             p = torch.softmax(logits, dim=-1)
             # Of the likeliest word, whose probability cannot vanish: log Σ exp = logit - log p.
@@ -112,6 +144,15 @@ def _computed(
         for share, portion, loss, divergence in zip(shares, portions, losses, divergences / count, strict=True)
     ]
     return torch.stack(weighted).sum(), losses, (grad_hidden, grad_head)
+
+
+def _untaught(logits: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+    """The summed cross-entropy and its gradient, in the logits' dtype. logits: [C, V]; at: [C, 1]."""
+    exact = logits.float()
+    norms = exact.logsumexp(1, keepdim=True)
+    words = torch.arange(exact.shape[1], device=at.device)
+    gradient = (exact - norms).exp() - (words == at).float()  # to be fused: on its own it would be another matrix
+    return (norms - exact.gather(1, at)).sum(), gradient.to(logits.dtype)
 
 
 def _logits(hidden: Tensor, head: Tensor) -> Tensor:

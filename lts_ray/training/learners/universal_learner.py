@@ -20,7 +20,8 @@ from lts_ray.training.learners.teacher import Teacher, only
 
 Passes = Literal["mixed", "separate"]
 PASS_TOKENS = 4096
-"""Rows of hidden states in a mixed pass, unless one sequence has more: no more memory than a plain step, and faster."""
+"""Rows of hidden states in a mixed pass on a CPU, unless one sequence has more: no more memory than a plain step, and
+faster."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,10 @@ class UniversalLearner:
     passes: Passes = "mixed"
     """All granularities of a step as rows of one mixed-width batch, or a pass for each."""
     teacher: Teacher | None = None
+    sequences: int | None = None
+    """Of a pass; None: all in a pass of one granularity, `PASS_TOKENS` in a mixed one."""
+    by_compiler: bool = False
+    """Whether torch compiles the layers and the loss."""
 
     @property
     def context_length(self) -> int:
@@ -39,16 +44,14 @@ class UniversalLearner:
 
     def losses(self, blocks: Tensor, step: int) -> Iterator[Losses]:
         shares = self.objective.shares(step)
-        if self.passes == "separate" or not self.model.config.nests_ffn_alone:
-            teaching = self._teaching(blocks, shares)
-            for index, (name, share) in enumerate(shares.items()):
-                yield self._pass(blocks, {name: share}, only(teaching, index))
-            return
-        rows = max(1, PASS_TOKENS // (len(shares) * (blocks.shape[1] - 1)))
-        for part in torch.split(blocks, rows):
-            portion = len(part) / len(blocks)
-            total, losses = self._pass(part, shares, self._teaching(part, shares))
-            yield total * portion, {name: loss * portion for name, loss in losses.items()}
+        apart = self.passes == "separate" or not self.model.config.nests_ffn_alone
+        groups = [{name: share} for name, share in shares.items()] if apart else [shares]
+        usual = len(blocks) if apart else max(1, PASS_TOKENS // (len(shares) * (blocks.shape[1] - 1)))
+        for part in torch.split(blocks, self.sequences or usual):
+            portion, teaching = len(part) / len(blocks), self._teaching(part, shares)
+            for index, group in enumerate(groups):
+                total, losses = self._pass(part, group, only(teaching, index) if apart else teaching)
+                yield total * portion, {name: loss * portion for name, loss in losses.items()}
 
     def _teaching(self, blocks: Tensor, names: Iterable[str]) -> Teaching | None:
         trained, universal = self.model.config.trained, self.model.config.universal
@@ -60,13 +63,10 @@ class UniversalLearner:
         """All of `shares` in one forward pass."""
         tokens, targets = blocks[:, :-1], blocks[:, 1:].flatten()
         submodels = [self.model.config.trained[name] for name in shares]
-        if len(submodels) == 1:
-            hidden = self.model.hidden(tokens, submodel=submodels[0])
-        else:
-            hidden = self.model.fan_out(tokens, submodels)
+        hidden = self.model.fan_out(tokens, submodels, by_compiler=self.by_compiler)
         hidden = hidden.view(len(submodels), len(targets), -1)
         head = self.model.output_weight[:, : hidden.shape[-1]]
-        total, losses = head_loss(hidden, head, targets, list(shares.values()), teaching)
+        total, losses = head_loss(hidden, head, targets, list(shares.values()), teaching, by_compiler=self.by_compiler)
         return total, dict(zip(shares, losses, strict=True))
 
     def evaluate(self, blocks: Tensor) -> Evaluation:

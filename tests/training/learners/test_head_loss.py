@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lts_ray.training.learners import head_loss as module
-from lts_ray.training.learners.head_loss import Teaching, head_loss
+from lts_ray.training.learners.head_loss import Teaching, chunk_tokens, head_loss
 
 SHARES, PORTIONS = [0.5, 0.2, 0.3], [0.0, 0.7, 1.0]
 
@@ -44,12 +44,17 @@ def expected(hidden: Tensor, head: Tensor, targets: Tensor, teaching: Teaching |
     return total, losses
 
 
+@pytest.mark.parametrize("by_compiler", [False, True])
 @pytest.mark.parametrize("taught", [False, True], ids=["text", "teacher"])
 @pytest.mark.parametrize("factor", [1.0, 0.25])
-def test_losses_and_gradients_are_torchs(taught: bool, factor: float) -> None:
+def test_losses_and_gradients_are_torchs(
+    taught: bool, factor: float, by_compiler: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """by_compiler: as it would be compiled, but run as it is."""
+    monkeypatch.setattr(module, "compiled", lambda function: function)
     hidden, head, targets, teaching = batch()
     chosen = teaching if taught else None
-    total, losses = head_loss(hidden, head, targets, SHARES, chosen)
+    total, losses = head_loss(hidden, head, targets, SHARES, chosen, by_compiler=by_compiler)
     wanted, each = expected(hidden, head, targets, chosen)
     torch.testing.assert_close(total, wanted)
     torch.testing.assert_close(losses, torch.stack(each))
@@ -88,3 +93,9 @@ def test_what_is_frozen_costs_no_gradient(learning: tuple[bool, bool]) -> None:
     if any(learning):
         total.backward()  # type: ignore[no-untyped-call]
     assert tuple(each.grad is not None for each in inputs) == learning
+
+
+def test_a_chunk_suits_a_cpus_cache_or_a_gpus_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    assert chunk_tokens("cpu", 2048) == chunk_tokens("cpu", 50_000) == 256
+    assert [chunk_tokens("cuda", words) for words in (2048, 50_000, 10**7)] == [131_072, 5_120, 256]

@@ -9,20 +9,25 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
 from torch.nn import functional
 
 from lts_ray.device import CPU
 from lts_ray.errors import LtsRayError
 from lts_ray.evaluation.validation_loss import validation_loss
+from lts_ray.models import staircase
+from lts_ray.models.matformer import matformer
 from lts_ray.models.matformer.hugging_face.checkpoint import load_checkpoint, save_checkpoint
-from lts_ray.models.matformer.matformer import MatFormer
+from lts_ray.models.matformer.matformer import MatFormer, _first, _other
+from lts_ray.models.staircase import each_alone
 from lts_ray.text.tokenizer import load_tokenizer
 from lts_ray.training import loop
-from lts_ray.training.learners import universal_learner
+from lts_ray.training.learners import head_loss, universal_learner
+from lts_ray.training.learners.head_loss import _untaught
 from lts_ray.training.learners.independent_learner import IndependentLearner
 from lts_ray.training.learners.learner import Learner
 from lts_ray.training.learners.teacher import Teacher
-from lts_ray.training.learners.universal_learner import UniversalLearner
+from lts_ray.training.learners.universal_learner import Passes, UniversalLearner
 from lts_ray.training.loop import make_optimizer, optimize, propagate
 from lts_ray.training.new_learner import new_learner
 from lts_ray.training.run_folder import RunFolder
@@ -72,6 +77,38 @@ def test_gradients_are_those_of_the_weighted_sum_of_the_granularities_own_losses
     for name, loss in each.items():
         torch.testing.assert_close(found[name], loss.detach())
     torch.testing.assert_close(gradients(learner.model), gradients(plain), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("passes", ["mixed", "separate"])
+def test_a_step_in_parts_as_on_a_gpu_is_the_step(passes: Passes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mixed pass as it is compiled: each function is one graph, which the layers but the first have in common."""
+    graphs = CompileCounter()
+    own = {f: torch.compile(f, dynamic=False, fullgraph=True, backend=graphs) for f in (_first, _other, _untaught)}
+    for module in (matformer, head_loss):
+        monkeypatch.setattr(module, "compiled", own.__getitem__)
+    monkeypatch.setattr(staircase, "_staircase_with_gradients", lambda x, widths, _, ffn: each_alone(x, widths, ffn))
+    plain = learner_of(TrainingSettings(weights=WEIGHTS, passes=passes))
+    expected = propagate(plain, BLOCKS[:4], 0, "float32")
+    learner = replace(plain, model=make_model().train(), sequences=2, by_compiler=passes == "mixed")
+    torch.testing.assert_close(propagate(learner, BLOCKS[:4], 0, "float32"), expected)
+    torch.testing.assert_close(gradients(learner.model), gradients(plain.model), atol=1e-5, rtol=1e-4)
+    assert graphs.frame_count == (3 if passes == "mixed" else 0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("by_compiler", [False, True])
+@pytest.mark.parametrize(("precision", "off"), [("float32", 1e-4), ("bfloat16", 0.05)])
+def test_a_step_on_a_gpu_is_the_step_on_the_cpu(precision: str, off: float, by_compiler: bool) -> None:
+    plain = learner_of(TrainingSettings(weights=WEIGHTS))
+    expected = propagate(plain, BLOCKS, 0, "float32")
+    there = replace(plain, model=make_model().train().cuda(), sequences=5, by_compiler=by_compiler)
+    found = propagate(there, BLOCKS.cuda(), 0, precision)
+    for name, loss in expected.items():
+        torch.testing.assert_close(found[name].cpu(), loss, atol=off, rtol=off)
+    for one, other in zip(there.model.parameters(), plain.model.parameters(), strict=True):
+        assert one.grad is not None
+        assert other.grad is not None
+        assert (one.grad.cpu() - other.grad).norm() <= 4 * off * other.grad.norm()
 
 
 @pytest.mark.parametrize("step", range(4))
