@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lts_ray.runtime.triton_kernels.choose_token import choice_options
 from lts_ray.runtime.triton_kernels.paged_attention import rows_options, tiles_options
 from tests.runtime.triton_kernels.compiled import Compilation, compiled
 
@@ -24,8 +25,16 @@ def attention(capability: int, weight: str, n_head: int, n_kv: int, d_head: int)
     ]
 
 
+def choice(capability: int, vocab_size: int, n_tops: int) -> Compilation:
+    names = "logits tops temperature top_p min_p spare", "top_ids counts top_k chosen", "draws"
+    types = {name: kind for kind, of in zip(("*fp32", "*i32", "*fp64"), names, strict=True) for name in of.split()}
+    constants = {"EARLY": capability == H100, **choice_options(vocab_size, n_tops)}
+    return Compilation(kernel="choose_token.choose_token", types=types, constants=constants, capability=capability)
+
+
 def test_every_kernel_fits() -> None:
     compilations = attention(H100, "bf16", 9, 3, 64) + attention(A100, "fp16", 32, 8, 128)
+    compilations += [choice(H100, 128_256, 1002)]
     wrong = [
         (compilation, made.registers, made.spilled, made.shared)
         for compilation, made in zip(compilations, compiled(compilations), strict=True)
