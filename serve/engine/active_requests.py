@@ -25,7 +25,14 @@ class ActiveRequests(dict[int, ActiveRequest]):
         self._wake, self._scheduler, self._times, self._observers = wake, scheduler, times, observers
         self.cancelled: dict[int, FinishReason | LeaveReason] = {}
         """Those that leave at the next step boundary."""
+        self._editing: set[int] = set()  # those whose logits the CPU edits, or did at first
         self._outbox = Outbox()
+
+    def add(self, active: ActiveRequest) -> None:
+        """The lock is held."""
+        self[active.id] = active
+        if active.sampler.edits:
+            self._editing.add(active.id)
 
     def load(self) -> Load:
         """Without the requests that leave at the next step boundary: who is answered does not count any more."""
@@ -56,10 +63,11 @@ class ActiveRequests(dict[int, ActiveRequest]):
     @property
     def edited(self) -> bool:
         """Whether logits of requests that may be in the next step are to be edited, which no device does."""
-        ids = self._scheduler.running
-        if len(ids) < self._scheduler.capacity.slots:
-            ids += self._scheduler.waiting
-        return any(self[id].sampler.edits for id in ids)
+        if not self._editing:
+            return False
+        running = self._scheduler.running
+        full = len(running) == self._scheduler.capacity.slots
+        return any(self[id].sampler.edits for id in (self._editing.intersection(running) if full else self._editing))
 
     def take(
         self,
@@ -117,6 +125,7 @@ class ActiveRequests(dict[int, ActiveRequest]):
         with self._wake:
             self._scheduler.remove(active.id)
             del self[active.id]
+            self._editing.discard(active.id)
             cancelled = self.cancelled.pop(active.id, None)
         active.log_end(reason)
         tell(self._observers, lambda observer: observer.ended(active.request, active.progress, reason))

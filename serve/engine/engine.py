@@ -145,7 +145,7 @@ class Engine:
                 self._active.cancelled[job.id] = over
             elif not self._scheduler.add(job, resumed):
                 raise self._full(situation)
-            self._active[job.id] = active
+            self._active.add(active)
             self._wake.notify_all()
         return active.response
 

@@ -159,12 +159,12 @@ def test_where_all_get_max_tokens_the_steps_are_the_same_too(model: MatFormer, e
     assert runtime.steps > 0
 
 
-GREEDY = Request(prompt=(5, 6, 7), max_tokens=12, ignore_eos=True)
+GREEDY = Request(prompt=(5, 6, 7), max_tokens=9, ignore_eos=True)
 
 
 def test_the_end_of_text_may_come_at_every_place(model: MatFormer) -> None:
     """What the device has begun for a response that has ended is nobody's; its neighbours get all of theirs."""
-    other = replace(GREEDY, prompt=(8, 9), max_tokens=15)
+    other = replace(GREEDY, prompt=(8, 9), max_tokens=12)
     whole, beside = alone(model, GREEDY, eos_ids=()), alone(model, other, eos_ids=())
     for place, end in enumerate(whole):
         notes = Notes()
@@ -309,7 +309,7 @@ class TimedStep:
 
 def test_budgets_get_the_widths_the_times_and_the_predictions_that_waiting_for_each_step_gives() -> None:
     """Planning is for the moment when the step before will be over, and each step has its own time."""
-    draw = random.Random(1)
+    draw, judged = random.Random(1), list[tuple[float, float]]()
     requests = [
         Request(
             prompt=tuple(draw.randrange(300) for _ in range(draw.randrange(1, 40))),
@@ -331,9 +331,14 @@ def test_budgets_get_the_widths_the_times_and_the_predictions_that_waiting_for_e
             chunk_tokens=24,
             observers=[notes],
         )
-        drive(engine, requests)
+
+        def look(_: object) -> None:
+            judged.append((engine.situation(runtime.now_s).now_ms, max(runtime.now_s, runtime.free_s) * 1e3))  # noqa: B023
+
+        drive(engine, requests, dict.fromkeys(range(1000), look))
         ends = [progress for _, progress, _ in notes.ends]
         outcomes.append((notes.steps, ends))
+    assert all(now_ms == pytest.approx(free_ms) for now_ms, free_ms in judged), "new ones come after what was begun"
     (theirs, their_ends), (ours, our_ends) = outcomes
     assert len({name for progress in their_ends for name in progress.submodels}) > 1
     assert [progress.submodels for progress in our_ends] == [progress.submodels for progress in their_ends]

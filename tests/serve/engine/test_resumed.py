@@ -18,6 +18,7 @@ from serve.metrics.ended_request import EndedRequest
 from serve.policies.budget import Budget
 from serve.policies.named_policies import policy_named
 from serve.policies.request import Request, Resumed
+from tests.serve.engine.choosing_runtime import ChoosingTorchRuntime
 from tests.serve.models import Notes, collect, tiny_engine, tiny_menu, tiny_model, tiny_runtime
 
 MENU = tiny_menu()
@@ -94,8 +95,9 @@ def ids(tokens: Sequence[Token]) -> list[int]:
         (tiny_runtime, {"prefix_cache": False, "slots": 2, "chunk_tokens": 5}, False),
         (lambda model: tiny_runtime(model, 5), {"slots": 8, "chunk_tokens": 16}, True),
         (lambda model: build_runtime(model, n_blocks=32, threads=1), {}, False),
+        (lambda model: ChoosingTorchRuntime(tiny_runtime(model, 5)), {"slots": 8, "chunk_tokens": 16}, True),
     ],
-    ids=["pieces", "few blocks", "fastest"],
+    ids=["pieces", "few blocks", "fastest", "a step ahead"],
 )
 def test_a_response_goes_on_in_another_engine_as_if_nothing_had_been(
     model: MatFormer,

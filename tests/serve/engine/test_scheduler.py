@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lts_ray.errors import LtsRayError
-from lts_ray.runtime.runtime import BLOCK_TOKENS
+from lts_ray.runtime.runtime import BLOCK_TOKENS, pending
 from lts_ray.runtime.step_costs import Group, StepCosts
 from serve.engine.scheduler import Scheduler
 from serve.engine.step import Step
@@ -69,10 +69,12 @@ class Twin:
     """Runs what the scheduler says on a memory of its own, and checks that every row reads what it should.
 
     A token is a hash of all tokens before it, so that one which is lost, repeated or read from the wrong block shows.
+    ahead: each step is planned before the scheduler knows the tokens of the one before.
     """
 
-    def __init__(self, scheduler: Scheduler) -> None:
-        self.scheduler = scheduler
+    def __init__(self, scheduler: Scheduler, *, ahead: bool = False) -> None:
+        self.scheduler, self.ahead = scheduler, ahead
+        self.before: tuple[Step, dict[int, int]] | None = None
         self.memory: dict[tuple[int, int], tuple[int, ...]] = {}
         self.sequences: dict[int, list[int]] = {}
         self.ends: dict[int, int] = {}
@@ -86,9 +88,12 @@ class Twin:
         return True
 
     def step(self) -> Step | None:
+        if self.ahead:
+            self.scheduler.let_go()
         step = self.scheduler.step(self.now_ms, COSTS)
         if step is None:
             return None
+        chosen = () if self.before is None else [self.before[1][part.id] for part in self.before[0].wanting]
         self.now_ms += step.predicted_ms
         assert len({part.id for part in step.parts}) == len(step.parts) <= self.scheduler.capacity.slots
         assert sum(len(part.segment.tokens) for part in step.parts) <= self.scheduler.capacity.chunk_tokens
@@ -96,7 +101,8 @@ class Twin:
         made = {}
         for part in step.parts:
             segment, sequence = part.segment, self.sequences[part.id]
-            assert list(segment.tokens) == sequence[segment.start : segment.stop]
+            tokens = [token if token >= 0 else chosen[-1 - token] for token in segment.tokens]
+            assert tokens == sequence[segment.start : segment.stop]
             assert len(segment.blocks) == -(-segment.stop // N)
             assert segment.wants_logits == (segment.stop == len(sequence))
             for place in range(segment.start, segment.stop):
@@ -107,9 +113,16 @@ class Twin:
                 assert self.memory[segment.blocks[place // N], place % N] == tuple(sequence[: place + 1])
             if segment.wants_logits:
                 made[part.id] = hash(tuple(sequence)) % 2  # few tokens, so that responses share prefixes
-        self.scheduler.took(step, made, self.now_ms)
         for id, token in made.items():
             self.sequences[id].append(token)
+        if self.ahead:
+            self.scheduler.took(step, {id: pending(place) for place, id in enumerate(made)}, self.now_ms)
+            if self.before is not None:
+                self.scheduler.made(*self.before, self.now_ms)
+            self.before = step, made
+            return step
+        self.scheduler.took(step, made, self.now_ms)
+        for id in made:
             if len(self.sequences[id]) == self.ends[id]:
                 self.scheduler.remove(id)
         return step
@@ -133,6 +146,7 @@ REQUESTS = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 70), st.integer
     widths=st.integers(1, 4),
     held=st.frozensets(st.integers(0, 9)),
     cancelled=st.frozensets(st.integers(0, 9)),
+    ahead=st.booleans(),
     requests=REQUESTS,
 )
 def test_every_request_gets_each_of_its_tokens_once_however_few_the_blocks(
@@ -143,12 +157,13 @@ def test_every_request_gets_each_of_its_tokens_once_however_few_the_blocks(
     widths: int,
     held: frozenset[int],
     cancelled: frozenset[int],
+    ahead: bool,
     requests: list[tuple[int, int, int]],
 ) -> None:
     """Requests (prompt tokens, max_tokens, steps before the next arrives) through pools that force preemption."""
     policy = Scripted(options=MENU.elastic[:widths], held=held, reversed=reverse)
     scheduler = scheduler_of(policy, slots=slots, max_queue=10, chunk_tokens=slots + extra, n_blocks=n_blocks)
-    twin = Twin(scheduler)
+    twin = Twin(scheduler, ahead=ahead)
     for id, (prompt, max_tokens, pause) in enumerate(requests):
         assert twin.add(id, [7] * prompt, max_tokens)
         for _ in range(pause):
