@@ -89,7 +89,7 @@ def _batch_sums(predictors: Sequence[Predictor], tokens: Tensor) -> Tensor:
     sums = torch.zeros(len(predictors), 3, dtype=torch.float64)
     targets = tokens[:, 1:].flatten()
     hidden = [predictor.hidden(tokens[:, :-1]) for predictor in predictors]
-    for part in token_parts(len(targets), predictors[0].model.config.vocab_size):
+    for part in token_parts(len(targets), predictors[0].model.config.vocab_size, targets.device):
         reference = _log_probabilities(predictors[0], hidden[0][part])
         probabilities, choices = reference.exp(), reference.argmax(dim=-1)
         for place, predictor in enumerate(predictors):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lts_ray.device import CPU
 from lts_ray.errors import LtsRayError
 from lts_ray.models.backbones.backbone import Backbone
 from lts_ray.models.universal_model import UniversalModel
@@ -18,6 +19,8 @@ from lts_ray.submodel import Submodel
 
 LOGITS_AT_ONCE = 2**22
 """16 MiB in float32: 2,048 tokens of a vocabulary of 2,048, 85 of one of 49,152."""
+LOGITS_ON_GPU = 2**27
+"""The same on a GPU, whose kernels are to be few and large: 512 MiB."""
 
 
 def validation_loss(model: UniversalModel, blocks: Tensor, submodel: Submodel, *, batch_size: int = 8) -> float:
@@ -30,7 +33,7 @@ def validation_loss(model: UniversalModel, blocks: Tensor, submodel: Submodel, *
             tokens = batch.to(device)
             hidden = model.hidden(tokens[:, :-1], submodel=submodel).flatten(0, 1)  # [B·T, d_model]
             targets = tokens[:, 1:].flatten()
-            for part in token_parts(len(targets), model.config.vocab_size):
+            for part in token_parts(len(targets), model.config.vocab_size, device):
                 logits = model.logits(hidden[part]).float()
                 total += float(functional.cross_entropy(logits, targets[part], reduction="sum"))
             count += targets.numel()
@@ -50,9 +53,9 @@ def backbone_loss(model: Backbone, blocks: Tensor, *, batch_size: int = 8) -> fl
     return total / len(blocks)
 
 
-def token_parts(tokens: int, vocab_size: int) -> Iterator[slice]:
+def token_parts(tokens: int, vocab_size: int, device: torch.device = CPU) -> Iterator[slice]:
     """Slices that cover `tokens`, each small enough for its logits."""
-    step = max(1, LOGITS_AT_ONCE // vocab_size)
+    step = max(1, (LOGITS_ON_GPU if device.type == "cuda" else LOGITS_AT_ONCE) // vocab_size)
     return (slice(start, start + step) for start in range(0, tokens, step))
 
 

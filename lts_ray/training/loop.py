@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, distributed, nn
 
-from lts_ray.device import CPU, autocast, device_here
+from lts_ray.device import CPU, autocast, device_here, within_gpu_memory
 from lts_ray.errors import LtsRayError
 from lts_ray.files import append_json_line
 from lts_ray.torch_compiler import can_compile
@@ -55,7 +55,8 @@ def train(
         last_log, last_step, unseen = clock(), step, list[dict[str, Tensor]]()
         while step < options.steps:
             batch = lessons.batch(step, rank=rank, workers=workers)
-            losses = optimize(learner, optimizer, batch, step, options, options.precision)
+            with within_gpu_memory("a step of training", advice="lower training.batch_size or the model's size"):
+                losses = optimize(learner, optimizer, batch, step, options, options.precision)
             step += 1
             logs = step % options.log_every == 0 or step == options.steps
             unseen.append(losses)

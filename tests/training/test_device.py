@@ -137,6 +137,19 @@ def test_a_run_that_began_on_a_gpu_does_not_go_on_without_one(
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["settings.json"]
 
 
+def test_a_step_that_a_gpu_has_no_room_for_is_one_line(
+    texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("of many lines")
+
+    monkeypatch.setattr(loop, "optimize", full)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (10**9, 16 * 10**9))
+    prepare_text(on("cpu", texts), RunFolder(tmp_path))
+    with pytest.raises(LtsRayError, match=r"a step of training does not fit on the GPU, .* lower training\.batch_size"):
+        train_text(on("cpu", texts), RunFolder(tmp_path))
+
+
 def test_workers_on_gpus_have_one_each_and_average_there(texts: Path) -> None:
     options = replace(on("cuda", texts).training, workers=2)
     assert torch_config(options).backend == "nccl"

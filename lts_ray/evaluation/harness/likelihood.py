@@ -93,7 +93,7 @@ def _batch(
 def _scores(model: UniversalModel, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """hidden: [n, d_model]; targets: [n]. Each target's log-probability [n], float64, and whether it is likeliest."""
     nats, greedy = [], []
-    for part in token_parts(len(targets), model.config.vocab_size):
+    for part in token_parts(len(targets), model.config.vocab_size, targets.device):
         log_p = functional.log_softmax(model.logits(hidden[part]).float(), dim=-1)
         nats.append(log_p.gather(-1, targets[part, None])[:, 0])
         greedy.append(log_p.argmax(dim=-1) == targets[part])
