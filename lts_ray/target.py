@@ -46,9 +46,17 @@ class Target:
 
 
 def read_target(value: object) -> Target:
-    """A target out of a file. Raises LtsRayError with its name."""
+    """A target out of a file, where `device: auto` is what this machine has. Raises LtsRayError with its name."""
     name = value.get("name") if isinstance(value, Mapping) else None
-    return read_record(Target, value, what=f"target {name!r}" if name else "a target")
+    what = f"target {name!r}" if name else "a target"
+    if isinstance(value, Mapping) and value.get("device") == "auto":
+        if value.get("local") is not True:
+            raise LtsRayError(f"{what}: device auto is for `local: true`; of other nodes say whether it is cpu or cuda")
+        from lts_ray.device import device_here, dtype_here  # torch takes seconds to import
+
+        device = device_here("auto")
+        value = {"dtype": dtype_here(device), **value, "device": device}
+    return read_record(Target, value, what=what)
 
 
 def load_targets(path: Path) -> tuple[Target, ...]:

@@ -5,6 +5,7 @@ import torch
 
 from lts_ray.device import device_here, dtype_here, within_gpu_memory
 from lts_ray.errors import LtsRayError
+from lts_ray.target import read_target
 
 
 @pytest.mark.parametrize(
@@ -36,3 +37,16 @@ def test_what_the_gpu_has_no_room_for_is_one_line(monkeypatch: pytest.MonkeyPatc
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.\nTried to allocate 20 GiB")
     with pytest.raises(RuntimeError, match="another"), within_gpu_memory("the model", advice=""):
         raise RuntimeError("another")
+
+
+def test_a_target_that_takes_what_this_machine_has_is_a_local_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"name": "t", "local": True, "device": "auto"}
+    for there, device, dtype in ((False, "cpu", "float32"), (True, "cuda", "bfloat16")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+        target = read_target(given)
+        assert (target.device, target.dtype) == (device, dtype)
+        assert read_target(given | {"dtype": "float16"}).dtype == "float16"
+    elsewhere = {"name": "t", "label_selector": {"role": "x"}, "device": "auto"}
+    with pytest.raises(LtsRayError, match=r"^target 't': device auto is for `local: true`; of other nodes say whether"):
+        read_target(elsewhere)

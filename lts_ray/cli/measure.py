@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from lts_ray.cli.options import SUBMODEL, Json, Model
+from lts_ray.cli.options import SUBMODEL, DeviceName, Json, Model
 from lts_ray.cli.serve import become
 from lts_ray.files import check_output
 from lts_ray.pretrained import DEFAULT_MODEL
@@ -23,7 +23,7 @@ def measure(
     sequence_length: Annotated[
         int, typer.Option(min=1, help="Tokens of the prefill, and before the decode step.")
     ] = 192,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto: a GPU where there is one.")] = "auto",
+    device: DeviceName = "auto",
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"] | None,
         typer.Option(show_default="float32 on a CPU, on a GPU bfloat16 where it has it"),
