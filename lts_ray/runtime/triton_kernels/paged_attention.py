@@ -25,8 +25,8 @@ def rows_options(rows: int, n_kv_head: int, d_head: int, item_size: int) -> dict
 def tiles_options(group: int, d_head: int, item_size: int) -> dict[str, int]:
     """The same with a program a tile of rows, whose number is ROWS, for `group` query heads a key."""
     # 64 rows of a product are what one warp group's instruction takes; 128 would leave too few programs to fill a card
-    # with a piece of 1,024 tokens, and more keys at once spill on an A100. float32 is for comparisons: without tensor
-    # cores it needs the registers for itself.
+    # with a piece of 1,024 tokens, and more keys at once spill on an A100. float32 is multiplied in three parts, which
+    # take registers: it gets the smallest tile.
     rows, chunk = (64 // group, 64 if d_head <= 64 else 32) if item_size < 4 else (16 // group, 32)
     return {"ROWS": max(2, rows), "SPLITS": 1, "SPLIT_PLACES": 0, "CHUNK": chunk, "num_warps": 4, "num_stages": 5}
 
@@ -72,7 +72,7 @@ def _combine(
     """
     HEADS: tl.constexpr = triton.next_power_of_2(GROUP)
     PADDED: tl.constexpr = triton.next_power_of_2(D_HEAD)
-    FITTING: tl.constexpr = 8192 // (HEADS * PADDED)  # 64 registers of each of 128 threads
+    FITTING: tl.constexpr = triton.cdiv(4096, HEADS * PADDED)  # 32 registers of each of 128 threads
     PARTS: tl.constexpr = SPLITS if SPLITS < FITTING else FITTING
     member = tl.arange(0, HEADS)
     head = first + tl.minimum(member, GROUP - 1)
