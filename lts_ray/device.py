@@ -41,7 +41,9 @@ def within_gpu_memory(what: str, *, advice: str) -> Iterator[None]:
     """Raises LtsRayError, in one line, where the GPU has no room for what the block asks for. what: the block does."""
     try:
         yield
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "CUDA error: out of memory" not in str(error):
+            raise  # what is not torch's allocator, such as capturing a graph, has only words for it
         free, total = gpu_memory()
         raise LtsRayError(
             f"{what} does not fit on the GPU, where {free / 1e9:.1f} of {total / 1e9:.1f} GB are free: {advice}"

@@ -33,8 +33,10 @@ def test_weights_are_in_what_the_device_multiplies(monkeypatch: pytest.MonkeyPat
 def test_what_the_gpu_has_no_room_for_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (int(1.5e9), int(8e9)))
     said = r"^the model does not fit on the GPU, where 1\.5 of 8\.0 GB are free: sell it$"
-    with pytest.raises(LtsRayError, match=said), within_gpu_memory("the model", advice="sell it"):
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory.\nTried to allocate 20 GiB")
+    allocating = torch.cuda.OutOfMemoryError("CUDA out of memory.\nTried to allocate 20 GiB")
+    for error in (allocating, RuntimeError("CUDA error: out of memory")):
+        with pytest.raises(LtsRayError, match=said), within_gpu_memory("the model", advice="sell it"):
+            raise error
     with pytest.raises(RuntimeError, match="another"), within_gpu_memory("the model", advice=""):
         raise RuntimeError("another")
 
