@@ -98,6 +98,22 @@ def test_no_two_folders_import_each_other() -> None:
     assert [(upper, lower) for upper, lower in pairs if upper < lower and (lower, upper) in pairs] == []
 
 
+def test_triton_is_imported_only_where_a_gpu_is_asked_for() -> None:
+    """Its kernels, and what launches them, are imported by no other file's first lines; a bucket is numbers only."""
+    gpu = ("triton", "lts_ray.runtime.triton_kernels", "lts_ray.runtime.cuda")
+    early = {
+        str(path)
+        for path in FILES
+        for node in tree(path).body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        and (name := getattr(node, "module", "") or node.names[0].name).startswith(gpu)
+        and name != "lts_ray.runtime.cuda.bucket"
+    }
+    of_gpus = ("lts_ray/runtime/triton_kernels/", "lts_ray/runtime/cuda/", "lts_ray/runtime/cuda_runtime.py")
+    assert early
+    assert {path for path in early if not path.startswith(of_gpus)} == set()
+
+
 def test_public_names_stand_once() -> None:
     places: defaultdict[str, list[str]] = defaultdict(list)
     for path in FILES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -14,6 +15,8 @@ from lts_ray.runtime.kernel_library import kernel_library
 from lts_ray.runtime.native_runtime import NativeRuntime
 from lts_ray.runtime.runtime import Runtime
 from lts_ray.runtime.torch_runtime import TorchRuntime
+
+logger = logging.getLogger(__name__)
 
 
 def build_runtime(
@@ -34,6 +37,16 @@ def build_runtime(
     """
     chosen = model.config.chosen_precisions(precisions)
     weight = model.weight
+    if weight.device.type == "cuda":
+        problem = cuda_problem(model, chosen, half_cache=half_cache)
+        if problem is None:
+            from lts_ray.runtime.cuda_runtime import CudaRuntime
+
+            assert isinstance(model, MatFormer)
+            runtime = CudaRuntime(model, n_blocks=n_blocks)
+            runtime.prepare()
+            return runtime
+        logger.warning("plain torch runs this model, slower than the kernels for GPUs would: %s", problem)
     fits = weight.device.type == "cpu" and weight.dtype == torch.float32 and kernel_library() is not None
     if fits and isinstance(model, MatFormer) and not model.config.heads:
         return NativeRuntime(
@@ -49,3 +62,20 @@ def build_runtime(
     assert isinstance(model, MatFormer), "other models run in one precision"
     at = {each: model if each == STORED else at_precision(model, each, quantised) for each in chosen}
     return TorchRuntime(model, n_blocks=n_blocks, threads=threads, at=at, half_cache=half_cache)
+
+
+def cuda_problem(model: UniversalModel, precisions: Sequence[str], *, half_cache: bool) -> str | None:
+    """Why the kernels for GPUs do not run the model; None: they do. Arguments as of `build_runtime`."""
+    if not isinstance(model, MatFormer) or model.config.heads:
+        return "they run models of one family, with as many heads in all layers"
+    if tuple(precisions) != (STORED,):
+        return f"they run weights as they are stored, not in {', '.join(precisions)}"
+    if half_cache and model.weight.dtype == torch.float32:
+        return "they keep keys and values as they keep the weights"
+    if max(model.config.vocab_size, *model.config.widths) * model.config.d_model >= 2**31:
+        return "a matrix has 2^31 numbers or more"
+    try:
+        import triton  # noqa: F401
+    except ImportError as error:
+        return f"{error}: install triton"
+    return None

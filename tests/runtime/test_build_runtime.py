@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from itertools import pairwise
+from typing import cast
 
 import pytest
 import torch
 
 from lts_ray.errors import LtsRayError
+from lts_ray.models.elastic_config import STORED
+from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.precision import PRECISIONS
 from lts_ray.quantisation.quantised_weights import at_precision, rounded_weights
-from lts_ray.runtime.build_runtime import build_runtime
+from lts_ray.runtime.build_runtime import build_runtime, cuda_problem
 from lts_ray.runtime.segment import Segment
 from lts_ray.runtime.torch_runtime import TorchRuntime
 from lts_ray.submodel import Submodel
@@ -90,3 +94,28 @@ def test_a_models_own_pass_refuses_a_precision() -> None:
         for submodel in (chosen, [SHAPE.universal, chosen]):
             with pytest.raises(LtsRayError, match=f"a model's own pass runs its weights as they are: {asked}"):
                 MODEL(torch.tensor([[1], [2]]), submodel=submodel)
+
+
+def test_what_the_kernels_for_gpus_do_not_run_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain torch runs it then."""
+    stored = (STORED,)
+    uneven = random_model(replace(SHAPE, heads=(4, 2, 4)))
+    for model, precisions, half, message in [
+        (uneven, stored, False, "as many heads in all layers"),
+        (cast(MatFormer, object()), stored, False, "models of one family"),
+        (MODEL, ("int8", "int4"), False, "not in int8, int4"),
+        (MODEL, stored, True, "keep keys and values as they keep the weights"),
+    ]:
+        assert message in str(cuda_problem(model, precisions, half_cache=half))
+    monkeypatch.setitem(sys.modules, "triton", None)
+    assert "install triton" in str(cuda_problem(MODEL, stored, half_cache=False))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gets_the_kernels() -> None:
+    pytest.importorskip("triton")
+    runtime = build_runtime(random_model(SHAPE).to("cuda"), n_blocks=1, threads=1)
+    plain = build_runtime(MODEL, n_blocks=1, threads=1)
+    assert type(runtime).__name__ == "CudaRuntime"
+    got, expected = (each.run([segment(SHAPE.universal)]) for each in (runtime, plain))
+    torch.testing.assert_close(got, expected, **CLOSE)

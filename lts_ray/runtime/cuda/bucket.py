@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 MOST_SINGLES = 256
-MOST_PIECES = 2048
-TILE = 16
-"""Rows of one piece of a prompt that attention takes together."""
 USUAL_SINGLES = tuple(2**power for power in range(MOST_SINGLES.bit_length()))
+LEAST_PIECES, MOST_PIECES = 16, 2048
+"""Rows of all pieces together."""
 BESIDE_PIECES = (0, 16, 64, MOST_SINGLES)
 """Room for single rows in a step that has pieces too; for the logits that are asked for there, all but the first."""
 
@@ -24,26 +23,40 @@ class Bucket:
     wants: int = 0
     """Rows of logits."""
     tiles: int = 0
-    """Of up to TILE consecutive rows of one piece. 0 where there are no pieces."""
+    """Of consecutive rows of one piece, which attention takes together. 0 where there are no pieces."""
 
     @property
     def rows(self) -> int:
         return self.singles + self.pieces
 
 
-def bucket_for(singles: int, pieces: Sequence[int], wants: int) -> Bucket:
+LARGEST = Bucket(MOST_SINGLES, MOST_PIECES, MOST_SINGLES, MOST_PIECES)
+"""A tile has two rows at least, and so has a piece."""
+
+
+def bucket_for(singles: int, pieces: Sequence[int], wants: int, *, tile: int) -> Bucket:
     """The smallest that holds so many single rows, pieces of so many rows each, and rows of logits.
 
-    None of them may pass its MOST. Decoding rows alone, or nearly, all want logits: they have one bucket a power of 2.
+    None may pass those of LARGEST. Rows that decode alone want logits, nearly all: they have a bucket a power of 2.
+    tile: the most rows of one.
     """
     if not pieces:
         room = _power(max(singles, wants))
         return Bucket(room, wants=room)
-    rows, tiles = _power(sum(pieces), least=TILE), sum(-(-piece // TILE) for piece in pieces)
-    room = 2 * (rows // TILE)
+    rows, tiles = _power(sum(pieces), least=LEAST_PIECES), sum(-(-piece // tile) for piece in pieces)
+    room = 2 * -(-rows // tile)
     while room < tiles:
         room *= 2
     return Bucket(_at_least(singles, BESIDE_PIECES), rows, _at_least(wants, BESIDE_PIECES[1:]), room)
+
+
+def usual_buckets(tile: int) -> list[Bucket]:
+    """Of most steps: rows that decode, and pieces of prompts alone or beside them."""
+    pieces = [2**power for power in range(MOST_PIECES.bit_length()) if 2**power >= LEAST_PIECES]
+    decoding = [bucket_for(rows, [], 1, tile=tile) for rows in USUAL_SINGLES]
+    return decoding + [
+        bucket_for(singles, [rows], max(singles, 1), tile=tile) for singles in BESIDE_PIECES for rows in pieces
+    ]
 
 
 def _at_least(number: int, sizes: Sequence[int]) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,9 @@ from torch import Tensor, nn
 from lts_ray.models.matformer.grouped_attention import rotary_table
 from lts_ray.models.matformer.matformer import MatFormer, MatFormerBlock
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
+
+Pair = tuple[Tensor | None, Tensor | None]
+NONE: Pair = (None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,30 +50,21 @@ class LayerWeights:
     @classmethod
     def of(cls, block: MatFormerBlock) -> LayerWeights:
         attention, ffn = block.self_attn, block.mlp
+        q_and_k: Pair = NONE
+        if attention.qk_norm:
+            q_and_k = (attention.q_norm.weight.detach(), attention.k_norm.weight.detach())
+        gate: Pair = _parts(ffn.gate_proj) if ffn.gated else NONE
         projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-        norm, norm_bias = _norm(block.input_layernorm)
-        ffn_norm, ffn_norm_bias = _norm(block.post_attention_layernorm)
-        gate, gate_bias = _linear(ffn.gate_proj) if ffn.gated else (None, None)
-        up, up_bias = _linear(ffn.up_proj)
-        down, down_bias = _linear(ffn.down_proj)
-        out, out_bias = _linear(attention.o_proj)
         return cls(
-            norm=norm,
-            norm_bias=norm_bias,
-            qkv=_joined([each.weight for each in projections]),
-            qkv_bias=None if attention.q_proj.bias is None else _joined([each.bias for each in projections]),
-            q_norm=attention.q_norm.weight.detach() if attention.qk_norm else None,
-            k_norm=attention.k_norm.weight.detach() if attention.qk_norm else None,
-            out=out,
-            out_bias=out_bias,
-            ffn_norm=ffn_norm,
-            ffn_norm_bias=ffn_norm_bias,
-            gate=gate,
-            gate_bias=gate_bias,
-            up=up,
-            up_bias=up_bias,
-            down=down,
-            down_bias=down_bias,
+            *_parts(block.input_layernorm),
+            _joined([each.weight for each in projections]),
+            None if attention.q_proj.bias is None else _joined([each.bias for each in projections]),
+            *q_and_k,
+            *_parts(attention.o_proj),
+            *_parts(block.post_attention_layernorm),
+            *gate,
+            *_parts(ffn.up_proj),
+            *_parts(ffn.down_proj),
         )
 
 
@@ -91,18 +86,14 @@ class CudaWeights:
     @classmethod
     def of(cls, model: MatFormer) -> CudaWeights:
         """The model stays what it is, but that projections of queries, keys and values become parts of one tensor."""
-        norm, norm_bias = _norm(model.norm)
-        layers = []
-        for block in model.layers:
-            assert isinstance(block, MatFormerBlock)
-            layers.append(LayerWeights.of(block))
+        norm, norm_bias = _parts(model.norm)
         return cls(
             config=model.config,
             embedding=model.embed_tokens.weight.detach(),
             position_table=model.embed_positions.weight.detach() if model.learned else None,
             # Not the model's own, which has the weights' dtype.
             rotary=None if model.learned else rotary_table(model.config).to(model.weight.device),
-            layers=layers,
+            layers=[LayerWeights.of(cast(MatFormerBlock, block)) for block in model.layers],
             norm=norm,
             norm_bias=norm_bias,
             head=model.output_weight.detach(),
@@ -124,11 +115,8 @@ def _joined(parts: Sequence[Tensor]) -> Tensor:
     return memory
 
 
-def _norm(norm: nn.Module) -> tuple[Tensor, Tensor | None]:
-    weight, bias = norm.weight, getattr(norm, "bias", None)
+def _parts(module: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias, of a norm or a projection."""
+    weight, bias = module.weight, getattr(module, "bias", None)
     assert isinstance(weight, Tensor)
     return weight.detach(), None if bias is None else bias.detach()
-
-
-def _linear(linear: nn.Linear) -> tuple[Tensor, Tensor | None]:
-    return linear.weight.detach(), None if linear.bias is None else linear.bias.detach()

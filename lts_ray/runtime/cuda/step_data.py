@@ -13,6 +13,8 @@ from lts_ray.runtime.cuda.bucket import Bucket
 ALIGNED = 4
 """Numbers of 4 bytes: every view begins at a multiple of so many, so that one compiled kernel does for all buckets."""
 
+KINDS = {"draws": torch.float64, **dict.fromkeys(("temperatures", "top_ps", "min_ps"), torch.float32)}
+
 
 @dataclass(frozen=True, slots=True)
 class StepData:
@@ -54,40 +56,22 @@ class StepData:
     @classmethod
     def of(cls, memory: Tensor, bucket: Bucket, n_layer: int) -> StepData:
         """memory: [n], int32, that begins at a multiple of 16 bytes."""
-        rows, wants, tiles = bucket.rows, bucket.wants, bucket.tiles
-        at = 0
-
-        def view(*shape: int, kind: torch.dtype = torch.int32) -> Tensor:
-            nonlocal at
+        of_wants, of_rows, of_layers = (bucket.wants,), (bucket.rows,), (n_layer, bucket.rows)
+        # In the order in which they lie: what needs the most alignment comes first.
+        shapes = dict.fromkeys(("draws", "temperatures", "top_ps", "min_ps", "top_ks", "wants"), of_wants)
+        shapes |= {"counts": (1,)} | dict.fromkeys(("tokens", "positions", "places", "dims", "tables"), of_rows)
+        shapes |= dict.fromkeys(("firsts", "sizes"), (bucket.tiles,))
+        views, at = {}, 0
+        for name, shape in (shapes | dict.fromkeys(("widths", "heads"), of_layers)).items():
+            kind = KINDS.get(name, torch.int32)
             padded = (*shape[:-1], -(-shape[-1] // ALIGNED) * ALIGNED)
             stop = at + prod(padded) * kind.itemsize // 4
-            piece = memory[at:stop].view(kind).view(padded)
+            views[name] = memory[at:stop].view(kind).view(padded)[..., : shape[-1]]
             at = stop
-            return piece[..., : shape[-1]]
+        return cls(bucket=bucket, **views, blocks=memory[at:])
 
-        # In the order in which they lie: what needs the most alignment first, and what differs in length last.
-        return cls(
-            bucket=bucket,
-            draws=view(wants, kind=torch.float64),
-            temperatures=view(wants, kind=torch.float32),
-            top_ps=view(wants, kind=torch.float32),
-            min_ps=view(wants, kind=torch.float32),
-            top_ks=view(wants),
-            wants=view(wants),
-            counts=view(1),
-            tokens=view(rows),
-            positions=view(rows),
-            places=view(rows),
-            dims=view(rows),
-            tables=view(rows),
-            firsts=view(tiles),
-            sizes=view(tiles),
-            widths=view(n_layer, rows),
-            heads=view(n_layer, rows),
-            blocks=memory[at:],
-        )
-
-    @property
-    def n_before_blocks(self) -> int:
-        """Numbers of memory before the block tables."""
-        return int(self.blocks.storage_offset())
+    @classmethod
+    def numbers(cls, bucket: Bucket, n_layer: int) -> int:
+        """Of the memory, before the block tables."""
+        endless = torch.empty(2**31, dtype=torch.int32, device="meta")
+        return int(cls.of(endless, bucket, n_layer).blocks.storage_offset())

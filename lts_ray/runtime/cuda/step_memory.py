@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
+from lts_ray.runtime.triton_kernels.choose_token import choice_options
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepMemory:
     """Of the largest bucket; every bucket uses the beginning. Graphs hold the addresses: none of it ever moves.
 
-    R rows, W rows of logits, S single rows, D d_model, F the widest layer's width. Half: in the weights' dtype.
+    R rows, W rows of logits, D d_model, F the widest layer's width. Half: in the weights' dtype.
     """
 
     keys: Tensor
@@ -33,16 +34,18 @@ class StepMemory:
     inner: Tensor
     """[R · F], half: of a layer of f neurons as [R, f]."""
     partial: Tensor
-    """[S, n_head, splits, d_head], float32: what each part of a long context gives."""
+    """[parts · n_head · d_head], float32: what each part of a long context gives. Parts: of all single rows."""
     marks: Tensor
-    """[S, n_head, splits, 2], float32: the largest score of each part, and the sum of its exponentials."""
+    """[parts · n_head · 2], float32: the largest score of each part, and the sum of its exponentials."""
     arrived: Tensor
-    """[S, n_kv_head], int32: parts that are done. 0 before a step and behind it."""
+    """[R, n_kv_head], int32: parts that are done. 0 before a step and behind it."""
     logits: Tensor
     """[W, vocab_size], float32."""
     tops: Tensor
     """[W · head_tiles], float32: each row's largest logit by tile of the vocabulary; top_ids, int32: whose it is."""
     top_ids: Tensor
+    spare: Tensor
+    """[W, 2, …], float32: where choose_token sorts."""
     chosen: Tensor
     """[…], int32: each want's token, kept until the next step has read it. Longer than W: see `CudaSteps`."""
 
@@ -56,11 +59,10 @@ class StepMemory:
         n_blocks: int,
         block_tokens: int,
         rows: int,
-        singles: int,
         wants: int,
         stat_tiles: int,
         head_tiles: int,
-        splits: int,
+        parts: int,
         most_chosen: int,
     ) -> StepMemory:
         def zeros(*shape: int, kind: torch.dtype = torch.float32) -> Tensor:
@@ -78,12 +80,13 @@ class StepMemory:
             q=zeros(rows, heads * d_head, kind=dtype),
             attended=zeros(rows, heads * d_head, kind=dtype),
             inner=zeros(rows * max(config.widths), kind=dtype),
-            partial=zeros(singles, heads, splits, d_head),
-            marks=zeros(singles, heads, splits, 2),
-            arrived=zeros(singles, config.n_kv_head, kind=torch.int32),
+            partial=zeros(parts * heads * d_head),
+            marks=zeros(parts * heads * 2),
+            arrived=zeros(rows, config.n_kv_head, kind=torch.int32),
             logits=zeros(wants, config.vocab_size),
             tops=zeros(wants * head_tiles),
             top_ids=zeros(wants * head_tiles, kind=torch.int32),
+            spare=zeros(wants, 2, choice_options(config.vocab_size, head_tiles)["SPARE"]),
             chosen=zeros(most_chosen, kind=torch.int32),
         )
 

@@ -6,26 +6,36 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lts_ray.runtime.cuda.bucket import MOST_SINGLES, TILE, bucket_for
+from lts_ray.runtime.cuda.bucket import LARGEST, LEAST_PIECES, MOST_SINGLES, bucket_for, usual_buckets
 from lts_ray.runtime.cuda.step_data import StepData
 
 
-@given(st.integers(0, MOST_SINGLES), st.lists(st.integers(2, 200), max_size=8))
+@given(st.integers(0, MOST_SINGLES), st.lists(st.integers(2, 200), max_size=8), st.sampled_from([2, 3, 16, 64]))
 @settings(max_examples=50)
-def test_a_bucket_holds_its_step_and_wastes_little(singles: int, pieces: list[int]) -> None:
+def test_a_bucket_holds_its_step_and_wastes_little(singles: int, pieces: list[int], tile: int) -> None:
     singles = singles if pieces else max(singles, 1)
-    bucket = bucket_for(singles, pieces, singles + len(pieces) if singles < MOST_SINGLES - 8 else singles)
+    bucket = bucket_for(singles, pieces, min(singles + len(pieces), MOST_SINGLES), tile=tile)
     assert bucket.singles >= singles
     assert bucket.wants >= singles
     assert bucket.pieces >= sum(pieces)
-    assert bucket.tiles >= sum(-(-piece // TILE) for piece in pieces)
+    assert bucket.tiles >= sum(-(-piece // tile) for piece in pieces)
     assert bool(bucket.tiles) == bool(pieces)
-    assert bucket.rows <= max(2 * singles, 16, 4 * singles if pieces else 0) + max(TILE, 2 * sum(pieces))
+    assert bucket.rows <= max(4 * singles, LEAST_PIECES) + max(2 * sum(pieces), LEAST_PIECES)
+
+
+def test_buckets_stay_within_the_largest() -> None:
+    """Which the memory is made for."""
+    for tile in (2, 3, 16, 64):
+        buckets = [bucket_for(256, [size] * (2048 // size), 256, tile=tile) for size in (2, 3, 4, 5, 33, 2048)]
+        for bucket in buckets + usual_buckets(tile):
+            for name in ("singles", "pieces", "wants", "tiles"):
+                assert getattr(bucket, name) <= getattr(LARGEST, name)
+        assert len(set(usual_buckets(tile))) == 41
 
 
 def test_views_of_a_buckets_data_are_apart_and_aligned() -> None:
     memory = torch.zeros(4096, dtype=torch.int32)
-    data = StepData.of(memory, bucket_for(3, [17], 2), 3)
+    data = StepData.of(memory, bucket_for(3, [17], 2, tile=16), 3)
     views = [getattr(data, name) for name in StepData.__slots__ if name != "bucket"]
     for number, view in enumerate(views, 1):
         assert view.data_ptr() % 16 == 0
@@ -33,4 +43,4 @@ def test_views_of_a_buckets_data_are_apart_and_aligned() -> None:
     for number, view in enumerate(views, 1):
         assert bool((view == number).all())
     assert data.widths[1].data_ptr() % 16 == 0
-    assert data.n_before_blocks + data.blocks.numel() == memory.numel()
+    assert StepData.numbers(data.bucket, 3) + data.blocks.numel() == memory.numel()
