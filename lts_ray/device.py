@@ -56,7 +56,12 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """That a GPU can still give, with what torch holds there and does not use. None: not a GPU."""
+    """That this process can still take of a GPU, with what torch holds there unused, up to the share that it may have.
+
+    None: not a GPU.
+    """
     if device.type != "cuda":
         return None
-    return gpu_memory()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    (free, total), used = gpu_memory(), torch.cuda.memory_allocated()
+    share = int(torch.cuda.get_per_process_memory_fraction() * total)
+    return min(free + torch.cuda.memory_reserved(), share) - used

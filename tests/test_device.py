@@ -42,7 +42,13 @@ def test_a_gpu_that_is_not_there_is_one_line(words: list[str], monkeypatch: pyte
     assert str(result.exception) == "--device is cuda, but torch finds no CUDA GPU on this machine: give cpu or auto"
 
 
-def test_only_a_gpu_has_memory_of_its_own() -> None:
+def test_a_gpu_can_give_what_is_free_and_what_torch_holds_unused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (50, 100))
+    for name, value in (("reserved", 30), ("allocated", 20)):
+        monkeypatch.setattr(torch.cuda, f"memory_{name}", lambda held=value: held)
+    for share, free in ((1.0, 60), (0.5, 30)):
+        monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda share=share: share)
+        assert free_bytes(torch.device("cuda")) == free
     assert free_bytes(CPU) is None
 
 

@@ -10,10 +10,13 @@ from statistics import quantiles
 import torch
 
 from benchmarks.common.turns import Progress, timed_turns
+from lts_ray.device import free_bytes
 from lts_ray.errors import LtsRayError
 from lts_ray.timing import Clock, torch_threads, waiter
+from lts_ray.training.learners.universal_learner import UniversalLearner
 from lts_ray.training.loop import chosen, make_optimizer, optimize
 from lts_ray.training.new_learner import new_learner
+from lts_ray.training.run_memory import sequences_a_pass
 from lts_ray.training.run_settings import RunSettings
 
 Quartiles = tuple[float, float, float]
@@ -41,9 +44,16 @@ def time_training_steps(
     batches = torch.randint(vocab_size, shape, generator=torch.Generator().manual_seed(options.seed)).to(device)
     wait = waiter(device)
 
-    def steps_of(settings: RunSettings) -> Callable[[int], None]:
-        settings = replace(settings, training=chosen(settings.training))
-        learner = new_learner(settings, vocab_size=vocab_size, device=device)
+    runs = {name: replace(run, training=chosen(run.training)) for name, run in runs.items()}
+    learners = {name: new_learner(run, vocab_size=vocab_size, device=device) for name, run in runs.items()}
+    parameters = sum(each.numel() for learner in learners.values() for each in learner.model.parameters())
+
+    def steps_of(name: str) -> Callable[[int], None]:
+        learner = learners[name]
+        if isinstance(learner, UniversalLearner):  # beside the others it has less room than alone
+            free, config = free_bytes(device), learner.model.config
+            size = sequences_a_pass(runs[name].training, config, free, parameters=parameters)
+            learner = replace(learner, sequences=size)
         optimizer = make_optimizer(learner.model, options)
 
         def step(number: int) -> None:
@@ -54,7 +64,7 @@ def time_training_steps(
 
         return step
 
-    steps = {name: steps_of(settings) for name, settings in runs.items()}
+    steps = {name: steps_of(name) for name in runs}
     with torch_threads(options.threads):
         return timed_turns(steps, rounds=rounds, warmup=warmup, clock=clock, progress=progress)
 

@@ -99,6 +99,11 @@ def generate_times(scale: CheckScale, shape: str, rows: int, *, ready: Ready = l
     return {"shape": shape, "rows": rows, "token_ms": token_ms}
 
 
+MEMORY = {256: 0.32, 512: 0.25, 1_024: 0.48}
+"""Of the card, by d_model: what training may take, whose passes are as large as fits. It takes less than that, since a
+pass may not be larger than the batch, or must divide it: beside the others that compile there is room for all."""
+
+
 def joint_steps(scale: CheckScale, d_model: int, *, ready: Ready = lambda: None) -> Mapping[str, Any]:
     """Beside the plain models' steps, compiled alike. flop_per_s: as if each granularity ran alone. ready: as above."""
     layers, vocabulary, rows, length = scale.lessons
@@ -108,9 +113,12 @@ def joint_steps(scale: CheckScale, d_model: int, *, ready: Ready = lambda: None)
     model = ModelSettings(vocab_size=vocabulary, d_model=d_model, d_ff=11 * d_model, **shape)
     sized = Scale(name="check", model=model, training=training)
     kinds = {"joint": sized.universal} | dict(sized.baselines)
+    if scale.device.type == "cuda":
+        torch.cuda.set_per_process_memory_fraction(MEMORY[d_model])
 
     def progress(done: int, total: int) -> None:
         if done == WARMUP * len(kinds):
+            torch.cuda.empty_cache()
             ready()
 
     times = time_training_steps(kinds, vocab_size=vocabulary, rounds=scale.rounds, warmup=WARMUP, progress=progress)

@@ -64,21 +64,25 @@ def check_run_memory(settings: RunSettings, *, vocab_size: int = FEWEST_TOKENS, 
     check_memory(parts, what=_what(options, workers), there=device_bytes(options))
 
 
-def sequences_a_pass(options: TrainingSettings, config: MatFormerConfig, free: int | None) -> int | None:
+def sequences_a_pass(
+    options: TrainingSettings, config: MatFormerConfig, free: int | None, *, parameters: int | None = None
+) -> int | None:
     """On a GPU of so many free bytes: as many as fit, but parts of the batch that are alike, so that all passes are.
 
-    None for None: on a CPU a pass is as large as its caches like.
+    None for None: on a CPU a pass is as large as its caches like. parameters: of all that learns there; None: of this
+    model.
     """
     if free is None:
         return None
     rows, objective = options.batch_size // options.workers, options.objective_of(config.granularities)
     mixed = options.passes == "mixed" and options.objective == "joint" and config.nests_ffn_alone
     run = [config.trained[name] for name in objective.weights] if mixed else [config.universal]
-    wide, precise = config.d_model * (config.n_layer + 1), 2 if options.precision == "float32" else 1
-    one = options.sequence_length * precise * sum(40 * wide + 8 * sum(each.widths) for each in run)
-    logits = 3 * 4 * config.vocab_size * min(chunk_tokens("cuda", config.vocab_size), rows * options.sequence_length)
-    learning = learning_bytes(config.decoder_params() + config.embedding_params, options)
-    room = free * ROOM - learning - logits
+    around, within = (24, 6) if options.compile else (40, 8)  # bytes by d_model and by neuron, of a token and layer
+    precise = 2 if options.precision == "float32" else 1
+    layers = sum(around * config.d_model * (config.n_layer + 1) + within * sum(each.widths) for each in run)
+    one = options.sequence_length * precise * layers
+    logits = 2 * 4 * config.vocab_size * min(chunk_tokens("cuda", config.vocab_size), rows * options.sequence_length)
+    room = free * ROOM - logits - learning_bytes(parameters or config.parameters(config.universal), options)
     return next(each for each in range(rows, 0, -1) if rows % each == 0 and (each == 1 or each * one <= room))
 
 
