@@ -67,7 +67,8 @@ def check_sections(scale: CheckScale, run: CheckRun) -> None:
     shape, on_card = cache(lambda name: ShapeTimes(name, scale)), scale.device.type == "cuda"
     rivals = [(shape, str(rows)) for rows in scale.rival_rows for shape in scale.shapes]
     trainings = [(str(width),) for width in scale.d_models]
-    processes = {work: PreparedProcess((*BEGIN, *work)) for work in (*rivals, *trainings) if on_card}
+    kernels = [(shape, str(dtype).removeprefix("torch."), "16") for shape in scale.shapes for dtype in scale.exact]
+    processes = {work: PreparedProcess((*BEGIN, *work)) for work in (*kernels, *rivals, *trainings) if on_card}
 
     def ceilings() -> Found:
         for process in processes.values():  # nothing is timed beside them, and more than half of the time is left then
@@ -93,8 +94,9 @@ def check_sections(scale: CheckScale, run: CheckRun) -> None:
             yield found | {"of_chip_rate": found.get("flop_per_s", 0) / scale.ceilings[1]}
 
     try:
-        if scale.tests:
+        if on_card:
             run.section("tests", 20, lambda: kernel_tests(scale.tests, seconds=110))
+            run.section("kernels", 10, lambda: (processes[work].result(run.left_s / 2) for work in kernels))
         run.section("errors", 10, lambda: logit_errors(scale))
         run.section("ceilings", 2, ceilings)
         run.section("steps", 10, lambda: chain.from_iterable(shape(name).steps() for name in scale.shapes))

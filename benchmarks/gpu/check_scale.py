@@ -14,24 +14,26 @@ import torch
 from lts_ray.models.matformer.grouped_attention import rotary_table
 from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
-from lts_ray.runtime.build_runtime import build_runtime
 from lts_ray.runtime.runtime import BLOCK_TOKENS
 from lts_ray.runtime.segment import Segment
 from lts_ray.submodel import Submodel
 from lts_ray.timing import timed, waiter
 
 SMALL, LARGE = "135M", "1B"
+SHAPE = partial(MatFormerConfig, context_length=2_048)
 SHAPES = {
-    SMALL: MatFormerConfig(
-        vocab_size=49_152, d_model=576, n_head=9, n_kv_head=3, widths=(1_536,) * 30, context_length=2_048
-    ),
-    LARGE: MatFormerConfig(
-        vocab_size=128_256, d_model=2_048, n_head=32, n_kv_head=8, widths=(8_192,) * 16, context_length=2_048
-    ),
+    SMALL: SHAPE(vocab_size=49_152, d_model=576, n_head=9, n_kv_head=3, widths=(1_536,) * 30),
+    LARGE: SHAPE(vocab_size=128_256, d_model=2_048, n_head=32, n_kv_head=8, widths=(8_192,) * 16),
 }
 """Of SmolLM2-135M and of Llama-3.2-1B."""
 CARD = torch.device("cuda")
-RUNTIME = partial(build_runtime, threads=1)
+
+
+def cuda_runtime(model: MatFormer, *, n_blocks: int) -> Any:
+    """Only on a card is Triton sure to be there."""
+    from lts_ray.runtime.cuda_runtime import CudaRuntime
+
+    return CudaRuntime(model, n_blocks=n_blocks)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,7 @@ class CheckScale:
     """As a card runs it in five minutes."""
 
     device: torch.device = CARD
-    runtime: Callable[..., Any] = RUNTIME
+    runtime: Callable[..., Any] = cuda_runtime
     """Makes a ChoosingRuntime of a model, with n_blocks."""
     dtype: torch.dtype = torch.bfloat16
     exact: Sequence[torch.dtype] = (torch.bfloat16, torch.float16)

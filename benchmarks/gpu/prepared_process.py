@@ -42,16 +42,17 @@ class PreparedProcess:
 
     def wait(self, seconds: float) -> None:
         """Until it is ready, or has failed. One that is neither by then is ended."""
-        until, found = time.monotonic() + seconds, 0
-        while not self._ready and not found and time.monotonic() < until:
+        until = time.monotonic() + seconds
+        while not self._ready and self._process.returncode is None:
             found, status = os.waitpid(self._process.pid, os.WUNTRACED | os.WNOHANG)
             self._ready = found > 0 and os.WIFSTOPPED(status)
+            if not self._ready and (found or time.monotonic() >= until):
+                self.end()
             time.sleep(0.0 if found else 0.1)
-        if not self._ready:
-            self.end()
 
     def result(self, seconds: float) -> Mapping[str, Any]:
         """What it measured, or its last words as `failed`. It is ended."""
+        self.wait(seconds)
         if self._ready:
             self._process.send_signal(signal.SIGCONT)
             with suppress(subprocess.TimeoutExpired):
@@ -104,6 +105,14 @@ MEMORY = {256: 0.32, 512: 0.25, 1_024: 0.48}
 pass may not be larger than the batch, or must divide it: beside the others that compile there is room for all."""
 
 
+def compiled(scale: CheckScale, shape: str, dtype: str, blocks: int, *, ready: Ready) -> Mapping[str, Any]:
+    """Puts the runtime's kernels into Triton's cache, and captures what a server does before it serves."""
+    runtime = scale.runtime(scale.model(scale.shapes[shape], getattr(torch, dtype)), n_blocks=blocks)
+    began = time.monotonic()
+    runtime.prepare()
+    return {"shape": shape, "dtype": dtype, "prepared_s": time.monotonic() - began}
+
+
 def joint_steps(scale: CheckScale, d_model: int, *, ready: Ready = lambda: None) -> Mapping[str, Any]:
     """Beside the plain models' steps, compiled alike. flop_per_s: as if each granularity ran alone. ready: as above."""
     layers, vocabulary, rows, length = scale.lessons
@@ -131,6 +140,6 @@ def joint_steps(scale: CheckScale, d_model: int, *, ready: Ready = lambda: None)
 
 
 if __name__ == "__main__":
-    measure: Callable[..., Mapping[str, Any]] = joint_steps if len(sys.argv) == 2 else generate_times
+    measure: Callable[..., Mapping[str, Any]] = (joint_steps, generate_times, compiled)[len(sys.argv) - 2]
     ready = partial(os.kill, os.getpid(), signal.SIGSTOP)
     print(json.dumps(measure(CheckScale(), *sys.argv[1:-1], int(sys.argv[-1]), ready=ready)))
