@@ -32,7 +32,7 @@ def launch_step(
 ) -> None:
     """On the current stream. early: each kernel is launched while the one before it still runs, and waits there for
     its end: on GPUs that can (compute capability 9). tiles: None: what suits the bucket."""
-    tiles = step_tiles(weights.config, data.bucket) if tiles is None else tiles
+    tiles = step_tiles(weights.config, data.bucket, memory.q.element_size()) if tiles is None else tiles
     StepLaunch(weights, memory, data, tiles, early, run_kernel).step(weights.layers)
 
 
@@ -41,9 +41,8 @@ def compile_steps(weights: CudaWeights, memory: StepMemory, steps: Iterable[Step
     kinds = list({len(layer.up): layer for layer in weights.layers}.values())
     with ThreadPoolExecutor() as pool, AsyncCompileMode(pool):
         for data in steps:
-            StepLaunch(weights, memory, data, step_tiles(weights.config, data.bucket), early, warm_up_kernel).step(
-                kinds
-            )
+            tiles = step_tiles(weights.config, data.bucket, memory.q.element_size())
+            StepLaunch(weights, memory, data, tiles, early, warm_up_kernel).step(kinds)
 
 
 def run_kernel(kernel: Any, grid: Grid, *arguments: Any, **constants: Any) -> None:

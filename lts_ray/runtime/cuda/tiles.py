@@ -50,22 +50,22 @@ class StepTiles:
     norm_apart: bool
 
 
-def step_tiles(config: MatFormerConfig, bucket: Bucket) -> StepTiles:
-    """What suits a bucket."""
+def step_tiles(config: MatFormerConfig, bucket: Bucket, item_size: int = 2) -> StepTiles:
+    """What suits a bucket. item_size: bytes of a weight; tiles of as many bytes have fewer columns in float32."""
     tiles = _by_rows(bucket.rows)
     d_model, d_in, widest = config.d_model, config.n_head * config.d_head, max(config.widths)
     half = -(-config.d_head // 2)
-    qkv = _fitted(tiles.qkv, half, d_model)
+    qkv = _fitted(tiles.qkv, half, d_model, item_size)
     if config.family.qk_norm:  # a norm of a head needs all of it in one program
         columns = _power(max(half, qkv.columns))
         qkv = replace(qkv, columns=columns, steps=max(SMALLEST_DOT, qkv.steps * qkv.columns // columns))
     return replace(
         tiles,
         qkv=qkv,
-        out=_fitted(tiles.out, d_model, d_in),
-        ffn=_fitted(tiles.ffn, widest, d_model),
-        down=_fitted(tiles.down, d_model, widest),
-        head=_fitted(_by_rows(max(1, bucket.wants)).head, config.vocab_size, d_model),
+        out=_fitted(tiles.out, d_model, d_in, item_size),
+        ffn=_fitted(tiles.ffn, widest, d_model, item_size),
+        down=_fitted(tiles.down, d_model, widest, item_size),
+        head=_fitted(_by_rows(max(1, bucket.wants)).head, config.vocab_size, d_model, item_size),
     )
 
 
@@ -121,13 +121,13 @@ def _by_rows(rows: int) -> StepTiles:
     )
 
 
-def _fitted(tile: Tile, columns: int, steps: int) -> Tile:
+def _fitted(tile: Tile, columns: int, steps: int, item_size: int) -> Tile:
     """No larger than what there is: a matrix of so many rows and columns."""
     least = 1 if tile.rows == 1 else SMALLEST_DOT
     return replace(
         tile,
         columns=max(least, min(tile.columns, _power(columns))),
-        steps=max(SMALLEST_DOT, min(tile.steps, _power(steps))),
+        steps=max(SMALLEST_DOT, min(tile.steps * 2 // item_size, _power(steps))),
     )
 
 
