@@ -15,6 +15,7 @@ from lts_ray.decoding.sampling import BROKEN_LOGITS, Sampling
 from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
 from lts_ray.pick import ChosenToken, Pick
+from lts_ray.runtime.runtime import BLOCK_TOKENS
 from lts_ray.runtime.segment import Segment
 from serve.engine.engine import Engine
 from serve.engine.engine_errors import EngineFailedError
@@ -22,6 +23,7 @@ from serve.engine.response import FinishReason, LeaveReason, Response, Token
 from serve.engine.step import Part, groups_of
 from serve.policies.budget import Budget
 from serve.policies.named_policies import policy_named
+from serve.policies.policy import Job
 from serve.policies.request import Request
 from tests.serve.engine.choosing_runtime import ChoosingTorchRuntime
 from tests.serve.models import CONFIG, COSTS, Notes, alone, collect, tiny_engine, tiny_menu, tiny_model, tiny_runtime
@@ -227,6 +229,23 @@ def test_a_step_that_fails_takes_along_its_requests_and_what_was_begun_upon_it(
     assert sum(record.reused_tokens for record in notes.steps) == (64 if when == "refuses" and step > 1 else 0)
 
 
+def test_who_joins_in_the_step_after_the_one_that_fails_fails_too(model: MatFormer) -> None:
+    runtime = ChoosingTorchRuntime(tiny_runtime(model), fails=lambda n: RuntimeError("lost") if n == 1 else None)
+    found = drive(tiny_engine(runtime, chunk_tokens=4), [replace(GREEDY, prompt=(each,) * 4) for each in (1, 2, 3)])
+    assert [end for _, end in found] == ["the step failed: RuntimeError: lost"] * 2 + ["length"]
+
+
+def test_a_block_that_the_last_step_fills_is_there_for_who_goes_on_with_the_text(model: MatFormer) -> None:
+    notes = Notes()
+    engine = tiny_engine(ChoosingTorchRuntime(tiny_runtime(model)), observers=[notes])
+    first = replace(GREEDY, prompt=tuple(range(1, BLOCK_TOKENS - 1)), max_tokens=3)
+    [(tokens, _)] = drive(engine, [first])
+    following = replace(GREEDY, prompt=(*first.prompt, *(token.id for token in tokens)))
+    [(tokens, _)] = drive(engine, [following])
+    assert [token.id for token in tokens] == alone(model, following, eos_ids=())
+    assert sum(record.reused_tokens for record in notes.steps) == BLOCK_TOKENS
+
+
 def test_an_engine_whose_steps_keep_failing_says_so(model: MatFormer) -> None:
     runtime = ChoosingTorchRuntime(tiny_runtime(model), fails=lambda n: RuntimeError("lost"))
     engine = tiny_engine(runtime)
@@ -279,10 +298,12 @@ class TimedRuntime:
     free_s: float = 0.0
     config: MatFormerConfig = CONFIG
     n_blocks: int = 12
+    slowness: float = 1.0
 
     def cost_s(self, segments: Sequence[Segment]) -> float:
         options = {option.submodel: option for option in MENU.named.values()}
-        return COSTS.step_ms(groups_of([Part(0, each, options[each.submodel]) for each in segments])) / 1e3
+        groups = groups_of([Part(0, each, options[each.submodel]) for each in segments])
+        return COSTS.step_ms(groups) / 1e3 * self.slowness
 
     def run(self, segments: Sequence[Segment]) -> Tensor:
         self.now_s += self.cost_s(segments)
@@ -351,3 +372,17 @@ def test_budgets_get_the_widths_the_times_and_the_predictions_that_waiting_for_e
         assert its.predicted is not None
         assert mine.predicted.waited_ms == pytest.approx(its.predicted.waited_ms)
         assert asdict(mine.predicted.forecast) == pytest.approx(asdict(its.predicted.forecast))
+
+
+def test_what_took_longer_than_expected_is_known_as_it_was() -> None:
+    """The second request joins in the second step, which starts when the first one has really ended."""
+    runtime, notes, jobs = TimedDevice(slowness=2.0), Notes(), list[Job]()
+    clock = {"clock": lambda: runtime.now_s, "attainment": None}
+    engine = tiny_engine(runtime, chunk_tokens=4, observers=[notes], **clock)  # type: ignore[arg-type]
+    requests = [replace(GREEDY, prompt=(each,) * 4, max_tokens=6) for each in (1, 2)]
+    drive(engine, requests, {6: lambda _: jobs.extend(engine.situation(0.0).running)})
+    first, second = (progress for _, progress, _ in notes.ends)
+    assert second.admitted_s == first.first_s == notes.steps[0].at_s
+    assert [job.first_ms for job in jobs] == [first.first_s * 1e3, second.first_s * 1e3]
+    for record in notes.steps:
+        assert record.actual_ms == pytest.approx(2 * record.predicted_ms)
