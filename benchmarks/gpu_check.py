@@ -26,7 +26,7 @@ from benchmarks.common.machine import Machine
 from benchmarks.gpu.check_run import CardLostError, CheckRun, Found
 from benchmarks.gpu.check_scale import LARGE, SMALL, CheckScale
 from benchmarks.gpu.logit_errors import logit_errors
-from benchmarks.gpu.prepared_process import BEGIN, PreparedProcess, generate_times, joint_steps
+from benchmarks.gpu.prepared_process import BEGIN, MEASURES, PreparedProcess
 from benchmarks.gpu.shape_times import ShapeTimes
 from lts_ray.console import print_rows
 from lts_ray.errors import LtsRayError
@@ -65,10 +65,13 @@ def check_sections(scale: CheckScale, run: CheckRun) -> None:
     Raises CardLostError.
     """
     shape, on_card = cache(lambda name: ShapeTimes(name, scale)), scale.device.type == "cuda"
-    rivals = [(shape, str(rows)) for rows in scale.rival_rows for shape in scale.shapes]
-    trainings = [(str(width),) for width in scale.d_models]
-    kernels = [(shape, str(dtype).removeprefix("torch."), "16") for shape in scale.shapes for dtype in scale.exact]
-    processes = {work: PreparedProcess((*BEGIN, *work)) for work in (*kernels, *rivals, *trainings) if on_card}
+    rivals = [("generate_times", shape, str(rows)) for rows in scale.rival_rows for shape in scale.shapes]
+    trainings = [("joint_steps", str(width)) for width in scale.d_models]
+    warmed = [
+        ("compiled", name, str(dtype).removeprefix("torch."), "16") for name in scale.shapes for dtype in scale.exact
+    ]
+    alone = [("kernel_times", name, str(rows)) for rows in (1, 32, 128) for name in scale.shapes]
+    processes = {work: PreparedProcess((*BEGIN, *work)) for work in (*warmed, *rivals, *trainings) if on_card}
 
     def ceilings() -> Found:
         for process in processes.values():  # nothing is timed beside them, and more than half of the time is left then
@@ -76,27 +79,35 @@ def check_sections(scale: CheckScale, run: CheckRun) -> None:
         copied, multiplied = scale.ceilings
         yield {"copy_tb_per_s": copied / 1e12, "tflop_per_s": multiplied / 1e12}
 
-    def result(work: tuple[str, ...], here: Callable[..., Mapping[str, Any]]) -> dict[str, Any]:
-        """Of its process, or of a call `here` where none was begun."""
-        return dict(processes[work].result(run.left_s) if on_card else here(scale, *work[:-1], int(work[-1])))
+    def result(work: tuple[str, ...]) -> dict[str, Any]:
+        """Of its process, or of a call where none was begun."""
+        return dict(
+            processes[work].result(run.left_s) if on_card else MEASURES[work[0]](scale, *work[1:-1], int(work[-1]))
+        )
 
     def transformers() -> Found:
         ours = {(row["shape"], row["rows"]): row["chosen_ms"] for row in run.rows("steps") if row["width"] == "XL"}
         for work in rivals:
-            found = result(work, generate_times)
+            found = result(work)
             if mine := ours.get((found.get("shape"), found.get("rows"))):
                 found |= {"our_ms": mine, "times_ours": found["token_ms"] / mine}
             yield found
 
     def training() -> Found:
         for work in trainings:
-            found = result(work, joint_steps)
+            found = result(work)
             yield found | {"of_chip_rate": found.get("flop_per_s", 0) / scale.ceilings[1]}
+
+    def kernels_alone() -> Found:
+        processes.update({work: PreparedProcess((*BEGIN, *work)) for work in alone})
+        for work in alone:
+            found = result(work)
+            yield from found.get("rows", [found])
 
     try:
         if on_card:
             run.section("tests", 20, lambda: kernel_tests(scale.tests, seconds=110))
-            run.section("kernels", 10, lambda: (processes[work].result(run.left_s / 2) for work in kernels))
+            run.section("compiling", 10, lambda: (processes[work].result(run.left_s / 2) for work in warmed))
         run.section("errors", 10, lambda: logit_errors(scale))
         run.section("ceilings", 2, ceilings)
         run.section("steps", 10, lambda: chain.from_iterable(shape(name).steps() for name in scale.shapes))
@@ -104,6 +115,8 @@ def check_sections(scale: CheckScale, run: CheckRun) -> None:
         run.section("prompts", 5, lambda: chain.from_iterable(shape(name).prompts() for name in scale.shapes))
         run.section("training", 10, training)
         run.section("engine", 10, lambda: shape(SMALL).streams())
+        if on_card:
+            run.section("kernels alone", 40, kernels_alone)
     finally:
         for process in processes.values():
             process.end()

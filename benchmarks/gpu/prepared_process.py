@@ -21,10 +21,11 @@ import torch
 from benchmarks.common.scale import Scale, run_flops
 from benchmarks.common.training_steps import quartiles_of_ratio, time_training_steps
 from benchmarks.gpu.check_scale import CheckScale
+from benchmarks.gpu.kernel_times import kernel_times
 from lts_ray.training.run_settings import ModelSettings, TrainingSettings
 
 BEGIN = (sys.executable, "-m", "benchmarks.gpu.prepared_process")
-"""What runs this file, with a shape and a number of rows, or a d_model."""
+"""What runs this file, with one of MEASURES and what it is of."""
 WARMUP = 3
 Ready = Callable[[], None]
 
@@ -139,7 +140,11 @@ def joint_steps(scale: CheckScale, d_model: int, *, ready: Ready = lambda: None)
     return what | speed | {"peak_memory_mb": round(torch.cuda.max_memory_allocated() / 1e6)}
 
 
+MEASURES: Mapping[str, Callable[..., Mapping[str, Any]]] = {
+    measure.__name__: measure for measure in (generate_times, compiled, joint_steps, kernel_times)
+}
+
 if __name__ == "__main__":
-    measure: Callable[..., Mapping[str, Any]] = (joint_steps, generate_times, compiled)[len(sys.argv) - 2]
-    ready = partial(os.kill, os.getpid(), signal.SIGSTOP)
-    print(json.dumps(measure(CheckScale(), *sys.argv[1:-1], int(sys.argv[-1]), ready=ready)))
+    name, *given, number = sys.argv[1:]
+    stop = partial(os.kill, os.getpid(), signal.SIGSTOP)
+    print(json.dumps(MEASURES[name](CheckScale(), *given, int(number), ready=stop)))

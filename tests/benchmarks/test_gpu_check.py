@@ -15,6 +15,7 @@ import torch
 
 from benchmarks.gpu.check_run import CardLostError, CheckRun, Found
 from benchmarks.gpu.check_scale import LARGE, SMALL, CheckScale
+from benchmarks.gpu.kernel_times import kernel_times
 from benchmarks.gpu.prepared_process import PreparedProcess, generate_times
 from benchmarks.gpu_check import compared, gpu_check, kernel_tests
 from lts_ray.errors import LtsRayError
@@ -174,6 +175,31 @@ def test_the_kernels_tests_are_run_and_counted(tmp_path: Path, monkeypatch: pyte
     file.write_text("def test_right(): pass\n\ndef test_wrong(): assert False\n")
     (row,) = kernel_tests([str(file)], seconds=60)
     assert row == {"exit_code": 1, "failed": 1, "passed": 1, "holds": False}
+
+
+def test_each_kernel_of_a_step_is_timed_alone_and_beside_other_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is computed: Triton's interpreter takes too long."""
+    launch = pytest.importorskip("lts_ray.runtime.cuda.launch")
+    begun: list[str] = []
+    monkeypatch.setattr(launch, "run_kernel", lambda kernel, *options, **constants: begun.append(kernel.fn.__name__))
+    ready: list[int] = []
+    scale = replace(TINY, runtime=CheckScale().runtime)
+    rows = kernel_times(scale, SMALL, 1, ready=lambda: ready.append(len(begun)))["rows"]
+    assert 0 < ready[0] < len(begun)
+    found = {row["kernel"]: row for row in rows}
+    assert {name: row["launches"] for name, row in found.items()} == {
+        "embed_rows": 1,
+        "project_qkv": 2,
+        "paged_attention": 2,
+        "add_product of 32": 4,
+        "ffn_in": 2,
+        "head_logits": 1,
+        "choose_token": 1,
+        "step": 1,
+    }
+    assert found["ffn_in"]["tile"] != found["ffn_in"]["best"] or found["ffn_in"]["us"] == found["ffn_in"]["best_us"]
+    assert found["ffn_in"]["gb_per_s"] == pytest.approx(2 * 32 * 32 * 4 / found["ffn_in"]["us"] / 1e3)
+    assert found["choose_token"]["best"] == ""
 
 
 def test_transformers_generates_beside_it() -> None:
