@@ -19,22 +19,22 @@ STAGES = tl.constexpr(4)
 
 
 def choice_options(vocab_size: int, n_tops: int) -> dict[str, int]:
-    """The constants and num_warps, for a vocabulary in so many tiles. BLOCK, STEP: tokens at a time, in passes that add
-    up each block, and in others. SPARE: how many may be listed apart, a multiple of 4.
+    """Arguments and compiler's options for a vocabulary in so many tiles. BLOCK, STEP: tokens at a time, in passes that
+    add up each block, and in others. SPARE: how many may be listed apart, a multiple of 4.
     """
     return {
         "V": vocab_size,
         "NT": n_tops,
-        "NT_PADDED": triton.next_power_of_2(n_tops),
         "BLOCK": 2048,
         "STEP": 1024,
         "N_BLOCKS": triton.next_power_of_2(triton.cdiv(vocab_size, 2048)),
         "SPARE": min(16384, -(-vocab_size // 4) * 4),
         "num_warps": 8,
+        "maxnreg": 224,  # else ptxas takes 128 registers, and spills
     }
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["NT"])  # tiles differ between numbers of rows: compiled once for all
 def choose_token(
     logits,
     tops,
@@ -47,9 +47,8 @@ def choose_token(
     draws,
     spare,
     chosen,
+    NT,
     V: tl.constexpr,
-    NT: tl.constexpr,
-    NT_PADDED: tl.constexpr,
     BLOCK: tl.constexpr,
     STEP: tl.constexpr,
     N_BLOCKS: tl.constexpr,
@@ -68,15 +67,20 @@ def choose_token(
     row = tl.program_id(0)
     if row >= tl.load(counts):
         return
-    tile = tl.arange(0, NT_PADDED)
-    tops += row * NT
-    maxima = tl.load(tops + tile, mask=tile < NT, other=-float("inf"))
+    tops, top_ids = tops + row * NT, top_ids + row * NT
+    maxima, firsts = tl.full((STEP,), -float("inf"), tl.float32), tl.full((STEP,), V, tl.int32)
+    missing = tl.zeros((STEP,), tl.int32)
+    for tile in tl.range(0, NT, STEP, num_stages=STAGES):
+        at = tile + tl.arange(0, STEP)
+        top = tl.load(tops + at, mask=at < NT, other=-float("inf"))
+        firsts = tl.where(top > maxima, tl.load(top_ids + at, mask=at < NT, other=V), firsts)
+        maxima = tl.maximum(maxima, top)
+        missing += (top != top).to(tl.int32)  # noqa: PLR0124
     largest = tl.max(maxima, axis=0)
-    missing = tl.sum((maxima != maxima).to(tl.int32), axis=0)  # noqa: PLR0124
-    finite = (missing == 0) & (largest > -float("inf")) & (largest < float("inf"))
+    finite = (tl.max(missing, axis=0) == 0) & (largest > -float("inf")) & (largest < float("inf"))
     heat = tl.load(temperature + row)
     if (heat <= 0) | ~finite:
-        first = tl.min(tl.load(top_ids + row * NT + tile, mask=maxima == largest, other=V), axis=0)
+        first = tl.min(tl.where(maxima == largest, firsts, V), axis=0)
         tl.store(chosen + row, tl.where(finite, first, -1))
         return
     values, n = logits + row.to(tl.int64) * V, V
@@ -90,7 +94,11 @@ def choose_token(
     if cuts_k & (k <= NT):  # of the k tiles with the largest logits each has a token that is as likely as the last
         low = search(tops, NT, largest, cool, float("inf"), k, low, False, False, STEP)
     near = tl.minimum(reach, (-low).to(tl.float32, bitcast=True))
-    if cuts_k | (reach < float("inf")):
+    mass = tl.full((), 0, tl.float64)
+    if (p < 1) & (near == float("inf")) & ~cuts_k:
+        mass, ties = heavier(values, n, largest, cool, near, 0.0, EVEN, STEP)
+        near = 0.001 - tl.log(((1 - p) * mass / (2 * V)).to(tl.float32))
+    if near < float("inf"):
         size = listed(values, n, spare, largest, cool, near, EVEN, BLOCK, SPARE)
         if size <= SPARE:
             values, n, aside = spare, size, True
@@ -99,14 +107,10 @@ def choose_token(
         reach = tl.minimum(reach, (-low).to(tl.float32, bitcast=True))
     lightest, until = tl.full((), 0, tl.float32), n
     if p < 1:
-        mass, ties = heavier(values, n, largest, cool, reach, lightest, EVEN, STEP)
+        if mass == 0:
+            mass, ties = heavier(values, n, largest, cool, reach, 0.0, EVEN, STEP)
         wanted = p * mass
         light = ((1 - p) * mass / (2 * V)).to(tl.float32)  # all that are lighter come to half of what is left out
-        if not aside:
-            near = tl.minimum(reach, 0.001 - tl.log(light))
-            size = listed(values, n, spare, largest, cool, near, EVEN, BLOCK, SPARE)
-            if size <= SPARE:
-                values, n, aside = spare, size, True
         low = search(values, n, largest, cool, reach, wanted, light.to(tl.int32, bitcast=True), True, EVEN, STEP)
         lightest = low.to(tl.float32, bitcast=True)
         mass, ties = heavier(values, n, largest, cool, reach, lightest, EVEN, STEP)

@@ -101,7 +101,7 @@ def test_what_the_cuts_keep(vocab: int) -> None:
     wide = torch.linspace(1, 0, vocab)[torch.randperm(vocab, generator=torch.Generator().manual_seed(0))]
     ties = torch.tensor([2.0, 1.0, 0.0, 1.0]).repeat(vocab)[:vocab]
     rows = [
-        (wide, Sampling(temperature=1.0, top_k=25), 0),
+        (wide, Sampling(temperature=1.0, top_k=25, top_p=0.5), 4),  # k of more than there are tiles
         (wide, Sampling(temperature=0.125, min_p=0.03125, top_k=9, top_p=0.5), 1),
         (ties, Sampling(temperature=1.0, top_p=as_float32(0.7)), 5),  # more are as heavy as the lightest than may stay
     ]
