@@ -7,6 +7,7 @@ read, is an error there as it would be, or would cost, on a GPU.
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 
 import pytest
 import torch
@@ -33,13 +34,19 @@ META = torch.empty(5, 11, dtype=torch.int64, device="meta")
         ["proxies", "--space", "gpt2", "--input", "nowhere"],
         ["vit", "evaluate", "--model", "nowhere"],
         ["vit", "retrieve", "--model", "nowhere"],
+        ["vit", "train", "--output", "run"],
+        ["train", "--output", "run"],
+        ["elasticize", "--model", "nowhere", "--output", "run"],
     ],
     ids=lambda words: " ".join(words[:2]),
 )
-def test_a_gpu_that_is_not_there_is_one_line(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_is_not_there_is_one_line(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     result = CliRunner().invoke(app, [*words, "--device", "cuda"])
-    assert str(result.exception) == "--device is cuda, but torch finds no CUDA GPU on this machine: give cpu or auto"
+    what = "training.device" if "--output" in words else "--device"
+    assert str(result.exception) == f"{what} is cuda, but torch finds no CUDA GPU on this machine: give cpu or auto"
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_gpu_can_give_what_is_free_and_what_torch_holds_unused(monkeypatch: pytest.MonkeyPatch) -> None:

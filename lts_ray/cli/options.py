@@ -30,6 +30,10 @@ Address = Annotated[str | None, typer.Option("--address", help="Ray cluster; def
 DeviceName = Annotated[
     Literal["auto", "cpu", "cuda"], typer.Option("--device", help="cpu, cuda, or auto: a GPU where there is one.")
 ]
+TrainingDevice = Annotated[
+    Literal["auto", "cpu", "cuda"] | None,
+    typer.Option("--device", help="auto: a GPU where there is one; default: the configuration's."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON Lines instead of a table.")]
 Text = Annotated[
     str | None,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lts_ray.cli.options import Address, Output, Resume
+from lts_ray.cli.options import Address, Output, Resume, TrainingDevice
 
 
 def train(
@@ -22,6 +22,7 @@ def train(
     vocab_size: Annotated[
         int, typer.Option(min=2, max=100_000_000, help="Vocabulary of the tokenizer trained for --architecture.")
     ] = 2_048,
+    device: TrainingDevice = None,
     resume: Resume = False,
     address: Address = None,
 ) -> None:
@@ -47,5 +48,7 @@ def train(
         settings = replace(settings, architecture=chosen)
     elif name is not None:
         raise LtsRayError("--name says which of --architecture's to train: give both")
+    if device is not None:
+        settings = replace(settings, training=replace(settings.training, device=device))
     model = run_training(settings, output, resume=resume, address=address)
     print(f"The checkpoint is in {os.path.relpath(model)}; its log is {output / 'metrics.jsonl'}")

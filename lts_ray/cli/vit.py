@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from lts_ray.cli.options import SUBMODEL, DeviceName, Json, Output, Resume
+from lts_ray.cli.options import SUBMODEL, DeviceName, Json, Output, Resume, TrainingDevice
 
 app = typer.Typer(
     help="Image classifiers that nest (MatViT): train, evaluate, extract, retrieve.",
@@ -39,6 +39,7 @@ def train(
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps; default: the configuration's.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of what is drawn at random.")] = None,
+    device: TrainingDevice = None,
     resume: Resume = False,
 ) -> None:
     """Train a ViT whose granularities nest, or make a trained one nest.
@@ -55,7 +56,7 @@ def train(
 
     settings = None
     if resume:
-        if (config, images, init_from, alone, steps, seed) != (None,) * 6:
+        if (config, images, init_from, alone, steps, seed, device) != (None,) * 7:
             raise LtsRayError("--resume goes on with the settings of the run: give only --output with it")
     else:
         settings = VisionSettings() if config is None else VisionSettings.from_json(read_sections(config))
@@ -67,6 +68,8 @@ def train(
             settings = replace(settings, training=replace(settings.training, steps=steps))
         if seed is not None:
             settings = replace(settings, training=replace(settings.training, seed=seed))
+        if device is not None:
+            settings = replace(settings, training=replace(settings.training, device=device))
         if alone is not None:
             settings = settings.alone(alone)
     model = train_vit(settings, output)
