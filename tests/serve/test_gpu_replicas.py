@@ -15,11 +15,13 @@ from lts_ray.checkpoints.universal import load_universal, read_universal
 from lts_ray.errors import LtsRayError
 from lts_ray.frontier import Frontier, write_frontier
 from lts_ray.models.matformer.hugging_face.checkpoint import fingerprint
+from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.models.matformer.matformer_config import MatFormerConfig
 from lts_ray.record import read_record
+from lts_ray.runtime.cuda_runtime import CudaRuntime
 from lts_ray.target import Target
 from serve.app import application
-from serve.engine.kv_memory import block_bytes, blocks_on_gpu, step_bytes
+from serve.engine.kv_memory import SPARE_BYTES, block_bytes, blocks_on_gpu, step_bytes
 from serve.fleet.node_kind import load_kinds
 from serve.loaded_model import LoadedModel
 from serve.replica import matching_target
@@ -227,6 +229,13 @@ def test_what_does_not_fit_on_a_gpu_is_one_line_with_what_to_do(
 ) -> None:
     with pytest.raises(LtsRayError, match=message):
         blocks(free, **more)
+
+
+def test_what_a_step_takes_is_counted_but_for_a_part_of_what_is_spared() -> None:
+    """Beside what the runtime for GPUs says that it keeps."""
+    wide = replace(CONFIG, vocab_size=150_000, d_model=64, widths=(8192,), n_head=2, n_kv_head=2)
+    kept = CudaRuntime(MatFormer(wide), n_blocks=10).kept_bytes - 10 * block_bytes(wide)
+    assert 0 <= kept - step_bytes(wide, itemsize=4) < SPARE_BYTES / 4
 
 
 def test_the_model_is_loaded_onto_the_gpu_and_its_cache_is_what_is_left(
