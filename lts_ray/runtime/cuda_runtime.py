@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import torch
@@ -72,7 +73,9 @@ class CudaRuntime:
         with self._here():
             for part in parts:
                 self._steps.run(part)
-                found.append(self._steps.memory.logits[: len(part.wants)].to("cpu", copy=True))
+                found.append(_on_its_way(self._steps.memory.logits[: len(part.wants)]))
+            if self.device.type == "cuda":
+                torch.cuda.current_stream().synchronize()
         return found[0] if len(found) == 1 else torch.cat(found)
 
     def begin(self, segments: Sequence[Segment], picks: Sequence[Pick]) -> BegunCudaStep:
@@ -171,23 +174,20 @@ class CudaRuntime:
 
     def _parts(self, segments: Sequence[Segment]) -> Sequence[Sequence[Segment]]:
         """In order, each of no more than the largest bucket holds."""
-        tokens = sum([len(segment.tokens) for segment in segments])
-        if tokens <= LARGEST.singles and tokens * self._table <= self._most_blocks:
+        few = min(LARGEST.singles, LARGEST.wants, self._most_blocks // self._table)
+        if len(segments) <= few and sum([len(segment.tokens) for segment in segments]) <= LARGEST.pieces:
             return [segments]
         parts: list[list[Segment]] = [[]]
-        singles = pieces = n_blocks = 0
-        for whole in segments:
-            for segment in self._cut(whole):
-                count = len(segment.tokens)
-                more = (singles + (count == 1), pieces + (count > 1) * count, n_blocks + len(segment.blocks))
-                full = more[0] > LARGEST.singles or more[1] > LARGEST.pieces or more[2] > self._most_blocks
-                if parts[-1] and (full or len(parts[-1]) == LARGEST.wants):
-                    parts.append([])
-                    singles = pieces = n_blocks = 0
-                singles += count == 1
-                pieces += (count > 1) * count
-                n_blocks += len(segment.blocks)
-                parts[-1].append(segment)
+        room = np.array([LARGEST.singles, LARGEST.pieces, LARGEST.wants, self._most_blocks])
+        taken = 0 * room
+        for segment in chain.from_iterable(map(self._cut, segments)):
+            count = len(segment.tokens)
+            takes = np.array([count == 1, (count > 1) * count, segment.wants_logits, len(segment.blocks)])
+            if parts[-1] and (taken + takes > room).any():
+                parts.append([])
+                taken = 0 * room
+            parts[-1].append(segment)
+            taken = taken + takes
         return parts
 
     def _cut(self, segment: Segment) -> Iterator[Segment]:
