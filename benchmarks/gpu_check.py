@@ -32,7 +32,7 @@ from lts_ray.console import print_rows
 from lts_ray.errors import LtsRayError
 
 ROOT = Path(__file__).parents[1]
-OPTIONS = ("-q", "-W", "ignore", "--tb=short", "-p", "benchmarks.gpu", "-p", "no:cacheprovider")
+OPTIONS = ("-q", "-W", "ignore", "--tb=short", "-p", "no:cacheprovider", "-p", "xdist", "-n")
 
 
 def _row(shape: str, rows: int, width: str) -> Mapping[str, tuple[object, ...]]:
@@ -122,10 +122,11 @@ def check_sections(scale: CheckScale, run: CheckRun) -> None:
             process.end()
 
 
-def kernel_tests(tests: Sequence[str], *, seconds: float) -> Found:
+def kernel_tests(tests: Sequence[str], *, seconds: float, workers: int = 6) -> Found:
     """How many passed. They may import what tests/conftest.py does, and what is on a machine with a card."""
-    command = ["timeout", str(seconds), sys.executable, "-m", "pytest", *tests, *OPTIONS]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    command = ["timeout", str(seconds), sys.executable, "-m", "pytest", *tests, *OPTIONS, str(workers)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTEST_PLUGINS": "benchmarks.gpu"}  # before any conftest.py
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
     counts = {what: int(number) for number, what in re.findall(r"(\d+) (passed|failed|skipped|error)", ended.stdout)}
     if ended.returncode:
         print(ended.stdout[-6_000:], ended.stderr[-1_000:])
