@@ -19,7 +19,7 @@ from lts_ray.runtime.triton_kernels.choose_token import choice_options, choose_t
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 INFINITE, NO_NUMBER = float("inf"), float("nan")
 V = 37
-SMALL = {"BLOCK": 16, "STEP": 64, "N_BLOCKS": 4, "SPARE": 12, "num_warps": 1}
+SMALL = {"BLOCK": 16, "STEP": 32, "N_BLOCKS": 4, "SPARE": 12, "num_warps": 1}
 """Several blocks a row, and lists that some rows' tokens do not fit into. Few sizes: a card compiles for each."""
 
 
@@ -106,12 +106,12 @@ def test_what_the_cuts_keep(vocab: int) -> None:
         (ties, Sampling(temperature=1.0, top_p=as_float32(0.7)), 5),  # more are as heavy as the lightest than may stay
     ]
     picks = [picked(sampling, seed) for _, sampling, seed in rows]
-    assert choose(torch.stack([row for row, *_ in rows]), picks, STEP=16) == [on_cpu(*each) for each in rows]
+    assert choose(torch.stack([row for row, *_ in rows]), picks) == [on_cpu(*each) for each in rows]
 
 
-@pytest.mark.parametrize("options", [{}, {"top_k": 7, "top_p": 0.875}], ids=str)
-def test_evenly_spaced_draws_give_each_token_as_often_as_it_is_likely(options: dict[str, float]) -> None:
-    logits, n = 2 * torch.randn(V, generator=torch.Generator().manual_seed(2)), 16
+@pytest.mark.parametrize(("n", "options"), [(24, {}), (8, {"top_k": 7, "top_p": 0.875})], ids=["all", "cut"])
+def test_evenly_spaced_draws_give_each_token_as_often_as_it_is_likely(n: int, options: dict[str, float]) -> None:
+    logits = 2 * torch.randn(V, generator=torch.Generator().manual_seed(2))
     picks = [Pick(temperature=1.0, draw=(number + 0.5) / n, **options) for number in range(n)]
     tokens = choose(logits.expand(n, V), picks)
     assert tokens == sorted(tokens)
@@ -136,7 +136,7 @@ def test_logits_that_are_no_numbers_give_no_token_and_leave_other_rows_alone() -
 
 
 @pytest.mark.skipif(DEVICE == "cpu", reason="a vocabulary of this size takes the interpreter minutes: needs a GPU")
-@pytest.mark.parametrize(("vocab", "tile"), [(49_152, 64), (50_257, 64), (128_256, 128)])
+@pytest.mark.parametrize(("vocab", "tile"), [(50_257, 64), (128_256, 16)])
 def test_vocabularies_of_models(vocab: int, tile: int) -> None:
     """The token's share of the mass, on the CPU, is where the draw is: up to rounding, which may give a neighbour."""
     options = [{}, {"top_k": 50}, {"top_p": 0.9}, {"min_p": 0.01}, {"top_k": 2000, "top_p": 0.5}]
