@@ -276,8 +276,8 @@ class Engine:
     def _newcomers(self, step: Step, started: float) -> dict[int, Admitted]:
         """Those whose first step this is, and how long they are expected to take."""
         known = () if self._flight is None else self._flight.newcomers
-        pieces = [part for part in step.parts[step.decoded :] if part.id not in known]
-        begun = [part for part in pieces if not self._active[part.id].begun]
+        pieces = step.parts[step.decoded :]
+        begun = [part for part in pieces if not (part.id in known or self._active[part.id].begun)]
         if not begun:
             return {}
         with self._wake:
