@@ -9,6 +9,7 @@ import torch
 
 from lts_ray.models.elastic_config import STORED
 from lts_ray.models.matformer.matformer import MatFormer
+from lts_ray.models.matformer.matformer_config import MatFormerConfig
 from lts_ray.models.universal_model import UniversalModel
 from lts_ray.quantisation.quantised_weights import QuantisedWeights, at_precision
 from lts_ray.runtime.kernel_library import kernel_library
@@ -38,15 +39,10 @@ def build_runtime(
     chosen = model.config.chosen_precisions(precisions)
     weight = model.weight
     if weight.device.type == "cuda":
-        problem = cuda_problem(model, chosen, half_cache=half_cache)
-        if problem is None:
-            from lts_ray.runtime.cuda_runtime import CudaRuntime
-
-            assert isinstance(model, MatFormer)
-            runtime = CudaRuntime(model, n_blocks=n_blocks)
-            runtime.prepare()
+        runtime = gpu_runtime(model, chosen, n_blocks=n_blocks, half_cache=half_cache)
+        if not isinstance(runtime, str):
             return runtime
-        logger.warning("plain torch runs this model, slower than the kernels for GPUs would: %s", problem)
+        logger.warning("plain torch runs this model, slower than the kernels for GPUs would: %s", runtime)
     fits = weight.device.type == "cpu" and weight.dtype == torch.float32 and kernel_library() is not None
     if fits and isinstance(model, MatFormer) and not model.config.heads:
         return NativeRuntime(
@@ -64,18 +60,27 @@ def build_runtime(
     return TorchRuntime(model, n_blocks=n_blocks, threads=threads, at=at, half_cache=half_cache)
 
 
-def cuda_problem(model: UniversalModel, precisions: Sequence[str], *, half_cache: bool) -> str | None:
-    """Why the kernels for GPUs do not run the model; None: they do. Arguments as of `build_runtime`."""
-    if not isinstance(model, MatFormer) or model.config.heads:
-        return "they run models of one family, with as many heads in all layers"
+def gpu_runtime(model: UniversalModel, precisions: Sequence[str], *, n_blocks: int, half_cache: bool) -> Runtime | str:
+    """The runtime for GPUs, compiled; or why it does not run the model. Arguments as of `build_runtime`."""
+    if not isinstance(model, MatFormer) or model.config.heads or _largest_matrix(model.config) >= 2**31:
+        return "they run models of one family, with as many heads in all layers and no matrix of 2^31 numbers"
     if tuple(precisions) != (STORED,):
         return f"they run weights as they are stored, not in {', '.join(precisions)}"
     if half_cache and model.weight.dtype == torch.float32:
         return "they keep keys and values as they keep the weights"
-    if max(model.config.vocab_size, *model.config.widths) * model.config.d_model >= 2**31:
-        return "a matrix has 2^31 numbers or more"
     try:
-        import triton  # noqa: F401
+        from triton.runtime.errors import OutOfResources
     except ImportError as error:
         return f"{error}: install triton"
-    return None
+    from lts_ray.runtime.cuda_runtime import CudaRuntime
+
+    runtime = CudaRuntime(model, n_blocks=n_blocks)
+    try:
+        runtime.prepare()
+    except OutOfResources as error:
+        return f"this GPU is too small for them ({error})"
+    return runtime
+
+
+def _largest_matrix(config: MatFormerConfig) -> int:
+    return max(config.vocab_size, config.n_head * config.d_head, *config.widths) * config.d_model

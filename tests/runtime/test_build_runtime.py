@@ -15,7 +15,8 @@ from lts_ray.models.elastic_config import STORED
 from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.precision import PRECISIONS
 from lts_ray.quantisation.quantised_weights import at_precision, rounded_weights
-from lts_ray.runtime.build_runtime import build_runtime, cuda_problem
+from lts_ray.runtime.build_runtime import build_runtime, gpu_runtime
+from lts_ray.runtime.runtime import Runtime
 from lts_ray.runtime.segment import Segment
 from lts_ray.runtime.torch_runtime import TorchRuntime
 from lts_ray.submodel import Submodel
@@ -100,15 +101,26 @@ def test_what_the_kernels_for_gpus_do_not_run_is_said(monkeypatch: pytest.Monkey
     """Plain torch runs it then."""
     stored = (STORED,)
     uneven = random_model(replace(SHAPE, heads=(4, 2, 4)))
+    with torch.device("meta"):
+        vast = MatFormer(replace(SHAPE, vocab_size=2**20, d_model=2**11))
     for model, precisions, half, message in [
         (uneven, stored, False, "as many heads in all layers"),
+        (vast, stored, False, "no matrix of 2"),
         (cast(MatFormer, object()), stored, False, "models of one family"),
         (MODEL, ("int8", "int4"), False, "not in int8, int4"),
         (MODEL, stored, True, "keep keys and values as they keep the weights"),
     ]:
-        assert message in str(cuda_problem(model, precisions, half_cache=half))
-    monkeypatch.setitem(sys.modules, "triton", None)
-    assert "install triton" in str(cuda_problem(MODEL, stored, half_cache=False))
+        assert message in str(gpu_runtime(model, precisions, n_blocks=1, half_cache=half))
+    cuda_runtime = pytest.importorskip("lts_ray.runtime.cuda_runtime")
+    errors = sys.modules["triton.runtime.errors"]
+
+    def prepare(runtime: Runtime) -> None:
+        raise errors.OutOfResources(231_000, 101_376, "shared memory")
+
+    monkeypatch.setattr(cuda_runtime.CudaRuntime, "prepare", prepare)
+    assert "too small for them (out of resource" in str(gpu_runtime(MODEL, stored, n_blocks=1, half_cache=False))
+    monkeypatch.setitem(sys.modules, "triton.runtime.errors", None)
+    assert "install triton" in str(gpu_runtime(MODEL, stored, n_blocks=1, half_cache=False))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
