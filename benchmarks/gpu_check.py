@@ -74,8 +74,8 @@ def check_sections(scale: CheckScale, run: CheckRun) -> None:
     processes = {work: PreparedProcess((*BEGIN, *work)) for work in (*warmed, *rivals, *trainings) if on_card}
 
     def ceilings() -> Found:
-        for process in processes.values():  # nothing is timed beside them, and more than half of the time is left then
-            process.wait(run.left_s - 0.55 * run.seconds)
+        for process in processes.values():  # nothing is timed beside them, and half of the time is left then
+            process.wait(run.left_s - 0.5 * run.seconds)
         copied, multiplied = scale.ceilings
         yield {"copy_tb_per_s": copied / 1e12, "tflop_per_s": multiplied / 1e12}
 
@@ -137,7 +137,7 @@ def compared(rows: Callable[[str], Sequence[Mapping[str, Any]]]) -> list[dict[st
     """The worst figure of each that is wanted. rows: of a section; those of what failed have no figures."""
     found = []
     for name, sense, limit, section, figure, where in WANTED:
-        about = [row for row in rows(section) if figure in row and all(row[key] in where[key] for key in where)]
+        about = [row for row in rows(section) if figure in row and all(row.get(key) in where[key] for key in where)]
         worst = (max if sense == MOST else min)([row[figure] for row in about], default=None)
         met = worst is not None and (worst <= limit if sense == MOST else worst >= limit)
         found.append({"what": name, "wanted": f"{sense} {limit:g}", "measured": worst, "met": met})

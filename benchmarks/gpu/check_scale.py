@@ -88,10 +88,11 @@ class CheckScale:
         """
         if self.device.type != "cuda":
             return self.wall_ms(lambda: end(begin()))
-        times, queued_ms = [], 0.0
+        end(begin())  # which may compile, for seconds
+        times, queued_ms = [], 1.0
         for _ in range(2 + self.repeats):
             first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-            torch.cuda._sleep(int(2e6 * (0.2 + 1.5 * queued_ms)))  # type: ignore[no-untyped-call]
+            torch.cuda._sleep(int(2e6 * (0.2 + 1.5 * min(queued_ms, 20.0))))  # type: ignore[no-untyped-call]
             first.record()
             began = time.perf_counter()
             begun = begin()

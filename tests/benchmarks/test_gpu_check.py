@@ -143,6 +143,7 @@ def test_the_worst_figure_is_compared_with_what_is_wanted() -> None:
         {"shape": SMALL, "rows": 128, "width": "M", "device_ms": 0.6, "kept": 0.2, "times_floor": 2.5},
     ]
     rows = {"steps": steps, "transformers": [{"failed": "no compiler"}, {"rows": 1, "times_ours": 4.0}]}
+    rows["training"] = [{"failed": "no memory", "of_chip_rate": 0.0}]
     found = {each["what"]: each for each in compared(lambda name: rows.get(name, []))}
     for what, measured, met in (
         ("ms of a step, 1B, 1 row, XL", 0.9, True),
@@ -151,6 +152,7 @@ def test_the_worst_figure_is_compared_with_what_is_wanted() -> None:
         ("of what bytes promise, 1B", 0.7, False),
         ("times transformers, 1 row", 4.0, True),
         ("a joint step over the plain ones", None, False),
+        ("a joint step, of the chip's rate", None, False),
     ):
         assert (found[what]["measured"], found[what]["met"]) == (measured, met)
 
@@ -212,3 +214,28 @@ def test_without_a_card_there_is_nothing_to_check(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(LtsRayError, match="torch finds no CUDA GPU"):
         gpu_check(tmp_path / "gpu.json")
+
+
+def test_a_device_waits_until_all_is_queued_and_what_compiles_first_does_not_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a card whose clock is the number of calls so far."""
+    calls, waited = count(), list[int]()
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            self.at = next(calls)
+
+        def elapsed_time(self, other: Event) -> float:
+            return float(other.at - self.at)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "_sleep", waited.append)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    ended: list[int] = []
+    assert replace(TINY, device=torch.device("cuda")).device_ms(lambda: next(calls), ended.append) == 2.0
+    assert len(ended) == 1 + len(waited) == 3 + TINY.repeats
+    assert min(waited) > 0
