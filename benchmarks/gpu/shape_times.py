@@ -92,7 +92,8 @@ class ShapeTimes:
     def streams(self) -> Found:
         """All at once, of the universal model; the first load only warms up.
 
-        device_busy: the device's own time of a decoding step of all streams, over the time from one step to the next.
+        device_busy: the device's own time of a decoding step of the most rows there were, over the time from one such
+        step's end to the next.
         """
         scale, steps, observer = self.scale, list[StepRecord](), Observer()
         observer.stepped = steps.append  # type: ignore[assignment, method-assign]
@@ -124,10 +125,11 @@ class ShapeTimes:
             _, tokens_per_s = asyncio.run(load()), asyncio.run(load())
         finally:
             engine.stop()
-        whole = [record for record in steps if record.decoded == count]
-        device_ms = self.times_ms(self.decoding([self.config.universal] * min(count, max(scale.rows))))["device_ms"]
+        rows = max(record.decoded for record in steps)
+        whole = [record for record in steps if record.decoded == rows]
+        device_ms = self.times_ms(self.decoding([self.config.universal] * min(rows, max(scale.rows))))["device_ms"]
         step_ms = median(record.actual_ms for record in whole)
-        what = {"shape": self.name, "streams": count, "tokens_per_s": tokens_per_s, "step_ms": step_ms}
+        what = {"shape": self.name, "streams": count, "rows": rows, "tokens_per_s": tokens_per_s, "step_ms": step_ms}
         busy = {"device_ms": device_ms, "device_busy": device_ms / step_ms}
         off = {"step_error": median(each.relative_error or 0.0 for each in whole), "fit_error": costs.relative_error}
         yield what | busy | off
