@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -271,17 +272,29 @@ def test_a_request_whose_logits_are_no_numbers_fails_alone(model: MatFormer) -> 
 
 def test_in_threads_of_their_own_engine_and_device_do_the_same_and_can_be_stopped(model: MatFormer) -> None:
     requests = [replace(GREEDY, prompt=(index, 3), max_tokens=20) for index in range(1, 7)]
-    runtime = ChoosingTorchRuntime(tiny_runtime(model, 8), in_thread=True)
+    held, goes = threading.Event(), threading.Event()
+
+    def waits(step: int) -> None:
+        if held.is_set():
+            goes.wait()
+
+    runtime = ChoosingTorchRuntime(tiny_runtime(model, 8), in_thread=True, fails=waits)
     engine = tiny_engine(runtime)
 
     async def main() -> None:
         engine.start()
         found = await asyncio.gather(*(collect(engine.submit(request)) for request in requests))
         assert found == [alone(model, request, eos_ids=()) for request in requests]
+        held.set()
+        before = runtime.steps
         responses = [engine.submit(replace(GREEDY, max_tokens=90)) for _ in range(6)]
-        async for _ in responses[0]:
-            break
-        await asyncio.to_thread(engine.stop)
+        while runtime.steps < before + 2:
+            await asyncio.sleep(0.001)
+        stopping = asyncio.create_task(asyncio.to_thread(engine.stop))
+        while engine._health.refusal is None:
+            await asyncio.sleep(0.001)
+        goes.set()
+        await stopping
         for response in responses:
             with pytest.raises(EngineFailedError, match="shutting down"):
                 await collect(response)
