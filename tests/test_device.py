@@ -30,6 +30,7 @@ META = torch.empty(5, 11, dtype=torch.int64, device="meta")
     "words",
     [
         ["evaluate"],
+        ["generate", "--prompt", "The"],
         ["quantise", "--model", "nowhere"],
         ["proxies", "--space", "gpt2", "--input", "nowhere"],
         ["vit", "evaluate", "--model", "nowhere"],

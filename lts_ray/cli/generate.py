@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lts_ray.cli.options import SUBMODEL, Model, Seed
+from lts_ray.cli.options import SUBMODEL, DeviceName, Model, Seed
 from lts_ray.pretrained import DEFAULT_MODEL
 
 
@@ -30,6 +30,7 @@ def generate(
             "responses differ from run to run. Default: adaptive."
         ),
     ] = None,
+    device: DeviceName = "auto",
 ) -> None:
     """Continue a prompt with one submodel, or with one that drafts for another.
 
@@ -47,14 +48,15 @@ def generate(
     from lts_ray.decoding.plain_loop import generate as run
     from lts_ray.decoding.sampling import Sampling
     from lts_ray.decoding.speculative import Round, Statistics, speculate, tokens_of
+    from lts_ray.device import device_here
     from lts_ray.errors import LtsRayError
     from lts_ray.seeds import seeded_generator
 
     if draft is None and draft_length is not None:
         raise LtsRayError("--draft-length is how much --draft drafts: give both")
-    length = parse_length(draft_length or ADAPTIVE)
+    length, there = parse_length(draft_length or ADAPTIVE), device_here(device, what="--device")
     tokenizer = load_model_tokenizer(model, vocab_size=read_universal(model)[0].vocab_size)
-    checkpoint = load_universal(model)
+    checkpoint = load_universal(model, device=there)
     config = checkpoint.model.config
     prompt_ids, chosen = tokenizer.encode(prompt), config.submodel(submodel)
     universal, plain = checkpoint.run_by(chosen)
