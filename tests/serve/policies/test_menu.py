@@ -192,10 +192,11 @@ def test_a_frontiers_points_are_served_at_their_own_precision_where_that_is_serv
 
 
 def test_a_node_takes_the_target_whose_labels_it_has() -> None:
-    assert matching_target(FRONTIER, {"role": "small"}) == "small"
-    assert matching_target(FRONTIER, {"role": "large", "zone": "b"}) == "large"
-    assert matching_target(FRONTIER, {"role": "large", "zone": "c"}) is None
-    assert matching_target(FRONTIER, {}) is None
+    assert matching_target(FRONTIER, {"role": "small"}, "cpu") == "small"
+    assert matching_target(FRONTIER, {"role": "large", "zone": "b"}, "cpu") == "large"
+    assert matching_target(FRONTIER, {"role": "large", "zone": "c"}, "cpu") is None
+    assert matching_target(FRONTIER, {}, "cpu") is None
+    assert matching_target(FRONTIER, {"role": "small"}, "cuda") is None
 
 
 PRECISE = ("float32", "int8", "int4")

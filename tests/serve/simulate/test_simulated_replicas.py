@@ -170,7 +170,7 @@ def faults(draw: st.DrawFn) -> tuple[InjectedFault, ...]:
         replica=st.one_of(st.none(), st.integers(0, 2)),
         what=st.sampled_from(["kill", "slow"]),
         factor=st.floats(1.0, 4.0),
-        for_s=st.one_of(st.none(), st.floats(0, 1)),
+        for_s=st.one_of(st.none(), st.floats(0, 1, exclude_min=True)),
     )
     return tuple(draw(st.lists(one, max_size=6)))
 
