@@ -29,11 +29,11 @@ SHAPES = {
 CARD = torch.device("cuda")
 
 
-def cuda_runtime(model: MatFormer, *, n_blocks: int) -> Any:
-    """Only on a card is Triton sure to be there."""
+def cuda_runtime(model: MatFormer, *, n_blocks: int, early: bool | None = None) -> Any:
+    """Only on a card is Triton sure to be there. early: of CudaRuntime."""
     from lts_ray.runtime.cuda_runtime import CudaRuntime
 
-    return CudaRuntime(model, n_blocks=n_blocks)
+    return CudaRuntime(model, n_blocks=n_blocks, early=early)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,6 +35,9 @@ def logit_errors(scale: CheckScale) -> Found:
             torch_worst = max(_error(theirs.run(segments), logits) for segments, logits in steps)
             what = {"shape": shape, "dtype": str(dtype).removeprefix("torch."), "prompt": _error(got[0], right[0])}
             errors = {"worst": worst, "allowed": LARGEST[dtype], "torch_worst": torch_worst}
+            if worst > LARGEST[dtype] and scale.device.type == "cuda":  # is it the kernels, or that launches overlap?
+                apart = scale.runtime(model, n_blocks=ROWS * EACH, early=False)
+                errors["worst_apart"] = max(_error(apart.run(segments), logits) for segments, logits in steps)
             same = {"same_token": alike.double().mean().item(), "chosen": chosen == got[-1].argmax(-1).tolist()}
             yield what | errors | same | {"holds": worst <= LARGEST[dtype] and same["chosen"]}
 
