@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from statistics import median
+from threading import get_ident
 from time import thread_time
 
 from benchmarks.load.step_log import StepLog
@@ -19,7 +20,8 @@ class StepPython(StepLog):
     def __init__(self) -> None:
         super().__init__()
         self._cpu_ms: dict[int, list[float]] = defaultdict(list)
-        self._since_s = self._kernels_s = 0.0
+        self._since_s = 0.0
+        self._kernels_s: dict[int, float] = defaultdict(float)  # by thread: the bare runtime may already run in another
 
     @property
     def median_ms(self) -> dict[int, float]:
@@ -28,9 +30,10 @@ class StepPython(StepLog):
 
     def stepped(self, record: StepRecord) -> None:
         super().stepped(record)
+        kernels_s = self._kernels_s.pop(get_ident(), 0.0)
         if not record.prompt_tokens:
-            self._cpu_ms[record.decoded].append(1e3 * (thread_time() - self._since_s - self._kernels_s))
-        self._since_s, self._kernels_s = thread_time(), 0.0
+            self._cpu_ms[record.decoded].append(1e3 * (thread_time() - self._since_s - kernels_s))
+        self._since_s = thread_time()
 
     @contextmanager
     def beside_kernels(self) -> Iterator[None]:
@@ -44,7 +47,7 @@ class StepPython(StepLog):
         def timed(*arguments: object) -> None:
             begin_s = thread_time()
             call(*arguments)
-            self._kernels_s += thread_time() - begin_s
+            self._kernels_s[get_ident()] += thread_time() - begin_s
 
         vars(library)["lts_step"] = timed
         try:
