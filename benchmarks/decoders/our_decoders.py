@@ -20,6 +20,7 @@ from serve.engine.blocks import blocks_needed
 from serve.engine.engine import Engine
 from serve.engine.learned_times import LearnedTimes
 from serve.engine.observer import Observer
+from serve.engine.response import Response
 from serve.policies.capacity import Capacity
 from serve.policies.menu import Option, menu_of_granularities
 from serve.policies.named_policies import policy_named
@@ -97,12 +98,16 @@ def open_ours(
         observers=[observer],
     )
 
-    async def one(option: Option, prompt: Sequence[int], new_tokens: int) -> list[int]:
-        request = Request(prompt=tuple(prompt), max_tokens=new_tokens, pinned=option, ignore_eos=True)
-        return [token.id async for tokens in engine.submit(request) for token in tokens]
+    async def read(response: Response) -> list[int]:
+        return [token.id async for tokens in response for token in tokens]
 
     async def batched(option: Option, prompts: Prompts, new_tokens: int) -> list[list[int]]:
-        return list(await asyncio.gather(*(one(option, prompt, new_tokens) for prompt in prompts)))
+        with engine.hold:  # so that a busy machine does not begin with the first one alone
+            responses = [
+                engine.submit(Request(prompt=tuple(prompt), max_tokens=new_tokens, pinned=option, ignore_eos=True))
+                for prompt in prompts
+            ]
+        return list(await asyncio.gather(*map(read, responses)))
 
     def of_engine(name: str, submodel: Submodel) -> Decode:
         option = Option.of(config, submodel, name=name, loss=0.0)
