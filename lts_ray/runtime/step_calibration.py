@@ -4,6 +4,8 @@ Steps are run in rounds, each at most once a round: a slow moment of the machine
 not all runs of one, and weights are read as serving reads them, not from a cache that the same step has just filled.
 A step that takes long is run less often than a short one, and twice at least unless the node is busy.
 
+On a GPU steps are larger, and the runtime pads their rows: what a step costs rises in stairs.
+
 How far off the fit is, steps say that it was not fitted to: of mixed widths, of prompts beside decoding, and between
 the points of its grid.
 
@@ -24,6 +26,7 @@ import torch
 from lts_ray.errors import LtsRayError
 from lts_ray.models.decoder_config import DecoderConfig
 from lts_ray.precision import READS
+from lts_ray.runtime.cuda.bucket import USUAL_SINGLES
 from lts_ray.runtime.runtime import BLOCK_TOKENS, Runtime, run_as_served
 from lts_ray.runtime.segment import Segment
 from lts_ray.runtime.step_cost_fit import fit_step_costs
@@ -54,10 +57,17 @@ class StepSizes:
     rest."""
     far: int
     """Tokens before the newest one, where there are many."""
+    padded: tuple[int, ...] = ()
+    """Numbers of rows, growing from 1, that fewer are padded to."""
 
 
 ON_CPU = StepSizes(rows=(1, 2, 4, 8, 16), pieces=(2, 4, 8, 16, 32, 64, 128, 256), far=256)
-ON_GPU = StepSizes(rows=(*ON_CPU.rows, 32, 64, 128), pieces=(*ON_CPU.pieces, 512, 1024), far=2048)
+ON_GPU = StepSizes(
+    rows=(*ON_CPU.rows, 32, 64, 128),
+    pieces=(*ON_CPU.pieces, 384, 512, 768, 1024),
+    far=2048,
+    padded=(*USUAL_SINGLES, 384, 512),  # from 256 rows on products are made of tiles of 128
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +132,7 @@ def measure_step_costs(runtime: Runtime, *, seconds: float = 3.0, clock: Clock =
         raise LtsRayError(f"a KV cache of {runtime.n_blocks} blocks is too small to measure a step in")
     with torch.inference_mode():
         steps = _measure(possible, runtime, seconds=seconds, clock=clock)
-    costs = fit_step_costs([(step.groups, step.took_ms) for step in steps if step.fitted])
+    costs = fit_step_costs([(step.groups, step.took_ms) for step in steps if step.fitted], padded=sizes.padded)
     held_out = [step for step in steps if not step.fitted] or steps
     errors = [abs(costs.step_ms(step.groups) / step.took_ms - 1) for step in held_out if step.took_ms > 0]
     return replace(costs, relative_error=round(median(errors), 4) if errors else 0.0)
@@ -159,9 +169,11 @@ def _steps_of(
         fitted += [prompt(submodel, tokens) for submodel in (narrow, full)]
         if tokens < sizes.pieces[-1]:
             fitted += [prompt(submodel, tokens) for small, _, wide in further for submodel in (small, wide)]
-    fitted += [prompt(narrow, tokens, far - tokens) for tokens in (16, 64) if tokens < far]
+    fitted += [prompt(narrow, tokens, far - tokens) for tokens in (16, 64, 512) if tokens < far]
     fitted += [decoding(submodel, rows) for rows in sizes.rows for submodel in (narrow, middle, full)]
     fitted += [decoding(narrow, 2, far), decoding(full, 4, far), decoding(narrow, 8, far)]
+    # What few rows look at may cost nothing on a GPU, where the kernel's launch takes longer.
+    fitted += [decoding(submodel, rows, far // 2) for rows in sizes.rows if rows > 16 for submodel in (narrow, full)]
     fitted.append(decoding(narrow, 2 * sizes.rows[-1]))
     held_out = [
         decoding(full) + decoding(narrow),

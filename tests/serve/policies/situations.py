@@ -32,6 +32,15 @@ RISING = StepCosts(
     overhead_ms=0.25,
 )
 
+STAIRS = replace(
+    RISING,
+    grid=(1, 2, 3, 4, 5, 8),
+    base=(2.0, 2.0, 3.0, 3.0, 5.0, 5.0),
+    neuron=(0.05, 0.05, 0.06, 0.06, 0.08, 0.08),
+    head=(0.5, 0.5, 0.5, 0.5, 1.0, 1.0),
+)
+"""Rows are padded to 1, 2, 4 or 8."""
+
 LOSSES = {"S": 4.0, "M": 3.0, "L": 2.0, "XL": 1.0, "S@int8": 4.01, "M@int8": 3.01, "L@int8": 2.01, "XL@int8": 1.01}
 LOSSES |= {"S@int4": 4.1, "M@int4": 3.1, "L@int4": 2.1, "XL@int4": 1.1}
 MIXED = menu_of_granularities(CONFIG, LOSSES, precisions=("float32", "int8", "int4"))

@@ -15,7 +15,7 @@ from serve.policies.capacity import Capacity
 from serve.policies.deviation import Deviation
 from serve.policies.policy import Job, Situation
 from serve.policies.request import Request
-from tests.serve.policies.situations import FLAT, MIXED, PLANES, RISING
+from tests.serve.policies.situations import FLAT, MIXED, PLANES, RISING, STAIRS
 
 T = TypeVar("T")
 bounds = st.none() | st.floats(-50, 2000)
@@ -25,6 +25,7 @@ any_costs = st.sampled_from(
         FLAT,
         RISING,
         PLANES,
+        STAIRS,
         StepCosts(grid=(1,), base=(0.5,), neuron=(0.01,), head=(0.1,), attended=0.001, overhead_ms=1.0),
     ]
 )
