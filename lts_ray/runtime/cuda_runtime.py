@@ -7,10 +7,11 @@ are in the model's dtype, sums in float32.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import accumulate, chain
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from lts_ray.errors import LtsRayError
 from lts_ray.models.elastic_config import STORED
 from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.pick import ChosenToken, Pick
+from lts_ray.runtime.cuda.block_tables import BlockTables
 from lts_ray.runtime.cuda.bucket import LARGEST
 from lts_ray.runtime.cuda.cuda_steps import CudaSteps
 from lts_ray.runtime.cuda.step_rows import StepRows
@@ -47,6 +49,7 @@ class CudaRuntime:
         self.device = model.weight.device
         self._table = -(-self.config.context_length // BLOCK_TOKENS)
         self._most_blocks = max(self._table, min(MOST_BLOCKS, LARGEST.rows * self._table))
+        self._tables = BlockTables(n_blocks)
         self._picked = 0
         """Tokens of the step begun last that the next one may ask for."""
         with self._here():
@@ -126,49 +129,46 @@ class CudaRuntime:
 
     def _rows_of(self, segments: Sequence[Segment], picked: int) -> StepRows:
         shapes, limit = self._steps.shapes, self.config.context_length
-        singles: list[tuple[int, int, int]] = []
-        pieces: list[tuple[int, int, int]] = []
-        last, number, rank = None, 0, 0
+        # By the submodel's number: places among the segments.
+        singles, pieces = defaultdict[int, list[int]](list), defaultdict[int, list[int]](list)
+        last, number = None, 0
         for place, segment in enumerate(segments):
             count, start = len(segment.tokens), segment.start
-            if not 0 <= start < start + count <= min(len(segment.blocks) * BLOCK_TOKENS, limit):
+            stop = start + count
+            if not 0 <= start < stop <= limit or stop > len(segment.blocks) * BLOCK_TOKENS:
                 raise LtsRayError(self._misfit(segment))
             if segment.submodel is not last:
                 last = segment.submodel
                 number = shapes.number(last)
-                rank = shapes.ranks[number]
-            (singles if count == 1 else pieces).append((rank, place, number))
-        singles.sort()  # the widest first: tiles of rows are as wide as their widest
-        pieces.sort()
+            (singles if count == 1 else pieces)[number].append(place)
+        # The widest first: tiles of rows are as wide as their widest.
+        numbers = [sorted(kind, key=shapes.ranks.__getitem__) for kind in (singles, pieces)]
+        ones = [place for number in numbers[0] for place in singles[number]]
+        ordered = [segments[place] for place in ones]
         rows, row_of = StepRows(), [0] * len(segments)
-        tokens: list[int] = rows.tokens
-        blocks: list[int] = []
-        for _, place, number in singles:
-            segment = segments[place]
-            row_of[place] = len(tokens)
-            rows.tables.append(len(blocks))
-            blocks += segment.blocks
-            rows.positions.append(segment.start)
-            rows.shapes.append(number)
-            tokens += segment.tokens
-        for _, place, number in pieces:
-            segment = segments[place]
-            count = len(segment.tokens)
-            rows.tables += [len(blocks)] * count
-            blocks += segment.blocks
-            rows.positions += range(segment.start, segment.start + count)
-            rows.shapes += [number] * count
-            rows.pieces.append(count)
-            tokens += segment.tokens
-            row_of[place] = len(tokens) - 1
-        if max(tokens) >= self.config.vocab_size:
+        rows.tokens = [segment.tokens[0] for segment in ordered]
+        rows.positions = [segment.start for segment in ordered]
+        rows.shapes = [number for number in numbers[0] for _ in singles[number]]
+        for row, place in enumerate(ones):
+            row_of[place] = row
+        ordered += [segments[place] for number in numbers[1] for place in pieces[number]]
+        begins = [0, *accumulate([len(segment.blocks) for segment in ordered])]
+        rows.tables = begins[: len(ones)]
+        for number in numbers[1]:
+            for place in pieces[number]:
+                segment = segments[place]
+                count = len(segment.tokens)
+                rows.tables += [begins[len(ones) + len(rows.pieces)]] * count
+                rows.positions += range(segment.start, segment.start + count)
+                rows.shapes += [number] * count
+                rows.pieces.append(count)
+                rows.tokens += segment.tokens
+                row_of[place] = len(rows.tokens) - 1
+        if max(rows.tokens) >= self.config.vocab_size:
             raise LtsRayError(f"a token id is not below the vocabulary's size, {self.config.vocab_size}")
-        if min(tokens) < -picked:
+        if min(rows.tokens) < -picked:
             raise LtsRayError(f"a token is below 0, and none of the {picked} that the step before is choosing")
-        table = np.fromiter(blocks, np.int64, len(blocks))
-        if table.max() >= self.n_blocks or table.min() < 0:
-            raise LtsRayError(f"a block is not one of the cache's {self.n_blocks}")
-        rows.blocks = table
+        rows.blocks = self._tables.joined([segment.blocks for segment in ordered])
         rows.wants = [row for row, segment in zip(row_of, segments, strict=True) if segment.wants_logits]
         return rows
 

@@ -94,7 +94,7 @@ class CudaSteps:
         if copied is not None:
             copied.synchronize()
         filled = host.fill(bucket, rows, self.shapes.lines, picks)
-        self._data[: len(filled)].copy_(filled, non_blocking=True)
+        self._data[: filled.numel()].copy_(filled, non_blocking=True)
         if copied is not None:
             copied.record()
         data = self._data_of(bucket)

@@ -27,8 +27,8 @@ class RowShapes:
         self._kept: list[Submodel] = []
         self.ranks: list[int] = []
         """By number: the smaller, the wider."""
-        self.lines: Numbers = np.zeros((8, 1 + 2 * self._config.n_layer), dtype=np.int32)
-        """By number: d_model, then the widths of all layers, then their heads."""
+        self.lines: Numbers = np.zeros((1 + 2 * self._config.n_layer, 8), dtype=np.int32)
+        """Columns by number: d_model, then the widths of all layers, then their heads."""
 
     def begin_step(self) -> None:
         """Numbers hold until then."""
@@ -46,9 +46,9 @@ class RowShapes:
         if checked.precision:
             raise LtsRayError(f"this runtime has {STORED}; a segment asks for {checked.precision}")
         dims, heads = checked.d_model or config.d_model, checked.heads or config.layer_heads
-        if number == len(self.lines):
-            self.lines = np.concatenate([self.lines, np.zeros_like(self.lines)])
-        self.lines[number] = (dims, *checked.widths, *heads)
+        if number == self.lines.shape[1]:
+            self.lines = np.concatenate([self.lines, np.zeros_like(self.lines)], axis=1)
+        self.lines[:, number] = (dims, *checked.widths, *heads)
         self.ranks.append(-sum(checked.widths) * dims)
         self._kept.append(submodel)
         self._numbers[id(submodel)] = number

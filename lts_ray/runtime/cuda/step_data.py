@@ -34,19 +34,19 @@ class StepData:
     """[W], rows whose logits are asked for, in the caller's order; 0 in the padding."""
     counts: Tensor
     """[1]: how many of wants are no padding."""
+    firsts: Tensor
+    """[T], each tile's first row; sizes: its rows, 0: padding."""
+    sizes: Tensor
     tokens: Tensor
     """[R]; -1 - i: what the step before has chosen as its i-th."""
     positions: Tensor
     """[R], in the rows' sequences."""
+    tables: Tensor
+    """[R], where in blocks the row's sequence's begin."""
     places: Tensor
     """[R], in the cache: block · block_tokens + offset."""
     dims: Tensor
     """[R], of d_model."""
-    tables: Tensor
-    """[R], where in blocks the row's sequence's begin."""
-    firsts: Tensor
-    """[T], each tile's first row; sizes: its rows, 0: padding."""
-    sizes: Tensor
     widths: Tensor
     """[L, R], neurons; a layer's row is contiguous, and so are those of heads: query heads."""
     heads: Tensor
@@ -59,8 +59,8 @@ class StepData:
         of_wants, of_rows, of_layers = (bucket.wants,), (bucket.rows,), (n_layer, bucket.rows)
         # In the order in which they lie: what needs the most alignment comes first.
         shapes = dict.fromkeys(("draws", "temperatures", "top_ps", "min_ps", "top_ks", "wants"), of_wants)
-        shapes |= {"counts": (1,)} | dict.fromkeys(("tokens", "positions", "places", "dims", "tables"), of_rows)
-        shapes |= dict.fromkeys(("firsts", "sizes"), (bucket.tiles,))
+        shapes |= {"counts": (1,)} | dict.fromkeys(("firsts", "sizes"), (bucket.tiles,))
+        shapes |= dict.fromkeys(("tokens", "positions", "tables", "places", "dims"), of_rows)
         views, at = {}, 0
         for name, shape in (shapes | dict.fromkeys(("widths", "heads"), of_layers)).items():
             kind = KINDS.get(name, torch.int32)

@@ -20,7 +20,7 @@ class StepRows:
     """Where in blocks each row's sequence's begin."""
     shapes: list[int] = field(default_factory=list)
     """See RowShapes.number."""
-    blocks: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    blocks: npt.NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
     pieces: list[int] = field(default_factory=list)
     """Rows of each piece."""
     wants: list[int] = field(default_factory=list)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -43,4 +45,8 @@ def test_views_of_a_buckets_data_are_apart_and_aligned() -> None:
     for number, view in enumerate(views, 1):
         assert bool((view == number).all())
     assert data.widths[1].data_ptr() % 16 == 0
+    # The host writes these as the rows of one matrix.
+    rows = [getattr(data, name) for name in ("tokens", "positions", "tables", "places", "dims")]
+    together = [row.data_ptr() for row in (*rows, *data.widths, *data.heads)]
+    assert [after - before for before, after in pairwise(together)] == [16 * -(-data.bucket.rows // 4)] * 10
     assert StepData.numbers(data.bucket, 3) + data.blocks.numel() == memory.numel()
