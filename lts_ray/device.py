@@ -13,6 +13,7 @@ from lts_ray.errors import LtsRayError
 Device = Literal["auto", "cpu", "cuda"]
 """auto: a GPU where there is one."""
 CPU = torch.device("cpu")
+NO_ROOM = ("out of memory", "ALLOC_FAILED")
 
 
 def device_here(asked: str, *, what: str = "device") -> Literal["cpu", "cuda"]:
@@ -42,12 +43,27 @@ def within_gpu_memory(what: str, *, advice: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "CUDA error: out of memory" not in str(error):
-            raise  # what is not torch's allocator, such as capturing a graph, has only words for it
+        # What is not torch's allocator, such as capturing a graph or loading a kernel, has only words for it.
+        if not ("CUDA" in str(error) and any(words in str(error) for words in NO_ROOM)):
+            raise
         free, total = gpu_memory()
         raise LtsRayError(
             f"{what} does not fit on the GPU, where {free / 1e9:.1f} of {total / 1e9:.1f} GB are free: {advice}"
         ) from None
+
+
+def lost_gpu(device: torch.device) -> str | None:
+    """After an error: why the device does nothing more for this process. None where it goes on; a CPU always does.
+
+    Waits for all that it was asked for. An error of a kernel stays: each call fails until the process ends.
+    """
+    if device.type != "cuda":
+        return None
+    try:
+        torch.cuda.synchronize(device)
+    except RuntimeError as error:
+        return str(error).splitlines()[0]
+    return None
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

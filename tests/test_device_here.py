@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lts_ray.device import device_here, dtype_here, within_gpu_memory
+from lts_ray.device import device_here, dtype_here, lost_gpu, within_gpu_memory
 from lts_ray.errors import LtsRayError
 from lts_ray.target import read_target
 
@@ -34,11 +34,28 @@ def test_what_the_gpu_has_no_room_for_is_one_line(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (int(1.5e9), int(8e9)))
     said = r"^the model does not fit on the GPU, where 1\.5 of 8\.0 GB are free: sell it$"
     allocating = torch.cuda.OutOfMemoryError("CUDA out of memory.\nTried to allocate 20 GiB")
-    for error in (allocating, RuntimeError("CUDA error: out of memory")):
+    others = (
+        "CUDA error: out of memory",
+        "Triton Error [CUDA]: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED",
+    )
+    for error in (allocating, *map(RuntimeError, others)):
         with pytest.raises(LtsRayError, match=said), within_gpu_memory("the model", advice="sell it"):
             raise error
-    with pytest.raises(RuntimeError, match="another"), within_gpu_memory("the model", advice=""):
-        raise RuntimeError("another")
+    for words in ("another", "CUDA error: misaligned address", "a queue out of memory"):
+        with pytest.raises(RuntimeError, match=words), within_gpu_memory("the model", advice=""):
+            raise RuntimeError(words)
+
+
+def test_a_gpu_is_lost_when_it_can_not_be_waited_for_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    def synchronize(device: torch.device) -> None:
+        if device.index:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be")
+
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    assert lost_gpu(torch.device("cuda", 1)) == "CUDA error: an illegal memory access was encountered"
+    assert lost_gpu(torch.device("cuda", 0)) is None
+    assert lost_gpu(torch.device("cpu")) is None
 
 
 def test_a_target_that_takes_what_this_machine_has_is_a_local_one(monkeypatch: pytest.MonkeyPatch) -> None:

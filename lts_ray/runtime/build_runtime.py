@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from subprocess import CalledProcessError
 
 import torch
 
@@ -69,7 +70,7 @@ def gpu_runtime(model: UniversalModel, precisions: Sequence[str], *, n_blocks: i
     if half_cache and model.weight.dtype == torch.float32:
         return "they keep keys and values as they keep the weights"
     try:
-        from triton.runtime.errors import OutOfResources
+        from triton.errors import TritonError
     except ImportError as error:
         return f"{error}: install triton"
     from lts_ray.runtime.cuda_runtime import CudaRuntime
@@ -77,8 +78,11 @@ def gpu_runtime(model: UniversalModel, precisions: Sequence[str], *, n_blocks: i
     runtime = CudaRuntime(model, n_blocks=n_blocks)
     try:
         runtime.prepare()
-    except OutOfResources as error:
-        return f"this GPU is too small for them ({error})"
+    except (TritonError, RuntimeError, CalledProcessError) as error:
+        if isinstance(error, RuntimeError) and "CUDA" in str(error):  # the device's own: no other runtime mends it
+            raise
+        logger.info("Triton's error", exc_info=error)
+        return f"Triton does not build them here ({type(error).__name__}: {str(error).splitlines()[0]})"
     return runtime
 
 

@@ -60,7 +60,7 @@ class Engine:
         self.config, self.menu, self.capacity, self.clock = runtime.config, menu, capacity, times.clock
         self._runtime, self._observers, self._times = runtime, observers, times
         self._eos_ids = frozenset(token for token in eos_ids if token < runtime.config.vocab_size)
-        self._ids, self._health, self._stopping = itertools.count(), EngineHealth(), False
+        self._ids, self._health = itertools.count(), EngineHealth()
         self._wake = threading.Condition()  # guards what both threads change
         self.hold = Hold(self._wake)
         self._scheduler = Scheduler(
@@ -92,7 +92,6 @@ class Engine:
     def stop(self) -> None:
         """End after the step in progress. Requests that are not done get an error. Returns when the thread is gone."""
         with self._wake:
-            self._stopping = True
             self._health.end("the server is shutting down")
             self._wake.notify_all()
         if self._thread.ident is None:
@@ -185,14 +184,14 @@ class Engine:
         tell(self._observers, lambda observer: observer.idle())
 
     def _awake(self) -> bool:
-        """Wait for something to do. False when the engine is to stop."""
+        """Wait for something to do. False when the engine is to stop, or can not go on."""
         with self._wake:
-            while not (self._stopping or self._active.cancelled or self._scheduler.has_work or self._flight):
+            while not (self._health.refusal or self._active.cancelled or self._scheduler.has_work or self._flight):
                 self.hold.wait()
                 self._times.begin()
-            cancelled, stopping = dict(self._active.cancelled), self._stopping
+            cancelled, refusal = dict(self._active.cancelled), self._health.refusal
         self._active.end(cancelled)
-        return not stopping
+        return refusal is None
 
     def _step(self) -> None:
         """Plan a step, run it and hand over what it made; or begin it, and hand over what the one before made.
@@ -259,7 +258,7 @@ class Engine:
         return flight.step
 
     def _break(self, error: Exception, failed: Collection[int]) -> None:
-        self._health.failed_steps += 1
+        self._health.step_failed(self._runtime.device)
         logger.error("a step of %d requests failed", len(failed), exc_info=error)
         self._active.fail(failed, f"the step failed: {one_line(error)}")
 

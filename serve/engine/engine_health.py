@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import torch
+
+from lts_ray.device import lost_gpu
 from serve.engine.engine_errors import EngineFailedError
 
 MAX_FAILED_STEPS = 3
@@ -19,6 +22,12 @@ class EngineHealth:
         """It takes no requests from now on. Returns why: what was said first."""
         self.refusal = self.refusal or why
         return self.refusal
+
+    def step_failed(self, device: torch.device) -> None:
+        """device: on which, and which may do nothing more from now on."""
+        self.failed_steps += 1
+        if (why := lost_gpu(device)) is not None:
+            self.end(f"the GPU is lost: {why}; see the server's log")
 
     def check(self) -> None:
         """Raise EngineFailedError unless it works."""

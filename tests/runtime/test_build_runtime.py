@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import replace
 from itertools import pairwise
+from subprocess import CalledProcessError
 from typing import cast
 
 import pytest
@@ -113,13 +115,24 @@ def test_what_the_kernels_for_gpus_do_not_run_is_said(monkeypatch: pytest.Monkey
         assert message in str(gpu_runtime(model, precisions, n_blocks=1, half_cache=half))
     cuda_runtime = pytest.importorskip("lts_ray.runtime.cuda_runtime")
     errors = sys.modules["triton.runtime.errors"]
+    failures: list[Exception] = [
+        errors.OutOfResources(231_000, 101_376, "shared memory"),
+        errors.PTXASError("no such instruction\nat line 3"),
+        RuntimeError("Failed to find C compiler."),
+        CalledProcessError(1, ["gcc", "main.c"]),
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+    ]
 
     def prepare(runtime: Runtime) -> None:
-        raise errors.OutOfResources(231_000, 101_376, "shared memory")
+        raise failures[0]
 
     monkeypatch.setattr(cuda_runtime.CudaRuntime, "prepare", prepare)
-    assert "too small for them (out of resource" in str(gpu_runtime(MODEL, stored, n_blocks=1, half_cache=False))
-    monkeypatch.setitem(sys.modules, "triton.runtime.errors", None)
+    for said in ("OutOfResources: out of resource", "PTXASError: .*instruction[)]$", "C compiler", "'gcc', 'main.c'"):
+        assert re.search(said, str(gpu_runtime(MODEL, stored, n_blocks=1, half_cache=False)))
+        del failures[0]
+    with pytest.raises(RuntimeError, match="illegal memory access"):  # which plain torch would not mend
+        gpu_runtime(MODEL, stored, n_blocks=1, half_cache=False)
+    monkeypatch.setitem(sys.modules, "triton.errors", None)
     assert "install triton" in str(gpu_runtime(MODEL, stored, n_blocks=1, half_cache=False))
 
 

@@ -43,6 +43,10 @@ class CudaSteps:
         item_size = model.weight.itemsize
         stat_tiles, head_tiles, splits = memory_tiles(config, item_size)
         self._tile = piece_rows(config, item_size)
+        self._weights, self._n_layer = CudaWeights.of(model), config.n_layer
+        on_device = device.type == "cuda"
+        if on_device:  # what the weights have left behind as they were joined is for others
+            torch.cuda.empty_cache()
         self.memory = StepMemory.of(
             config,
             dtype=model.weight.dtype,
@@ -56,8 +60,6 @@ class CudaSteps:
             parts=splits * LARGEST.singles,
             most_chosen=MOST_CHOSEN,
         )
-        self._weights, self._n_layer = CudaWeights.of(model), config.n_layer
-        on_device = device.type == "cuda"
         self._early = on_device and torch.cuda.get_device_capability(device) >= (9, 0) if early is None else early
         size = StepData.numbers(LARGEST, config.n_layer) + most_blocks
         self._data = torch.zeros(size, dtype=torch.int32, device=device)
@@ -79,7 +81,7 @@ class CudaSteps:
         buckets, begun = usual_buckets(self._tile), time.perf_counter()
         logger.info("capturing CUDA graphs; kernels that Triton's cache does not hold are compiled first")
         compile_steps(self._weights, self.memory, map(self._data_of, buckets), early=self._early)
-        for bucket in buckets:
+        for bucket in [*buckets, *buckets]:  # a graph goes to the device when it is first replayed
             self.run(StepRows(), bucket=bucket)
         torch.cuda.synchronize(self.device)
         logger.info("captured CUDA graphs of %d kinds of steps in %.1f s", len(buckets), time.perf_counter() - begun)

@@ -258,6 +258,37 @@ def test_an_engine_whose_steps_keep_failing_says_so(model: MatFormer) -> None:
         engine.check()
 
 
+@pytest.mark.parametrize("when", ["refuses", "fails"])
+def test_an_engine_whose_gpu_is_lost_says_so_at_once(
+    model: MatFormer, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """Also to those who wait; what was begun is not asked for."""
+    lost = RuntimeError("CUDA error: unspecified launch failure\nCompile with")
+    runtime = ChoosingTorchRuntime(tiny_runtime(model), **{when: lambda n: lost if n >= 3 else None})
+    runtime.device = torch.device("cuda", 0)
+
+    def synchronize(device: torch.device) -> None:
+        raise lost
+
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    engine = tiny_engine(runtime, slots=2)
+
+    async def main() -> list[Got]:
+        responses = [engine.submit(replace(GREEDY, prompt=(each,))) for each in (1, 2, 3)]
+        engine.start()
+        return await asyncio.gather(*map(read, responses))
+
+    *there, waiting = asyncio.run(main())
+    assert [(len(tokens), end) for tokens, end in there] == [
+        (2, "the step failed: RuntimeError: CUDA error: unspecified launch failure")
+    ] * 2
+    assert waiting == ([], "the GPU is lost: CUDA error: unspecified launch failure; see the server's log")
+    assert runtime.steps == (2 if when == "refuses" else 4)
+    with pytest.raises(EngineFailedError, match="the GPU is lost: CUDA error"):
+        engine.check()
+    engine.stop()
+
+
 def test_a_request_whose_logits_are_no_numbers_fails_alone(model: MatFormer) -> None:
     def spoil(step: int, logits: Tensor) -> None:
         if step == 3:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
 from lts_ray.decoding.sampling import Sampling
@@ -50,6 +51,10 @@ class Failing:
     @property
     def n_blocks(self) -> int:
         return self.runtime.n_blocks
+
+    @property
+    def device(self) -> torch.device:
+        return self.runtime.device
 
     def run(self, segments: Sequence[Segment]) -> Tensor:
         self.steps += 1
@@ -101,6 +106,47 @@ def test_an_engine_whose_steps_keep_failing_says_so_and_takes_nothing_more(model
                 refused()
 
     asyncio.run(main())
+    engine.stop()
+
+
+@dataclass
+class OnGpu(Failing):
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cuda", 0)
+
+
+@pytest.mark.parametrize("is_lost", [True, False])
+def test_a_lost_gpu_fails_all_at_once_and_the_engine_for_good(
+    model: MatFormer, monkeypatch: pytest.MonkeyPatch, is_lost: bool
+) -> None:
+    """An error of a kernel fails every later call of the process: one that is waited for says which it is."""
+    error = RuntimeError("CUDA error: an illegal memory access was encountered\nCompile with")
+    runtime = OnGpu(tiny_runtime(model), lambda n: error if n == 3 else None)
+    engine = tiny_engine(runtime, slots=1)
+
+    def synchronize(device: torch.device) -> None:
+        if is_lost:
+            raise error
+
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+
+    async def main() -> list[object]:
+        responses = [engine.submit(replace(ENDLESS, max_tokens=9)) for _ in range(3)]
+        engine.start()
+        return await asyncio.gather(*map(collect, responses), return_exceptions=True)
+
+    failed, *others = asyncio.run(main())
+    assert str(failed) == "the step failed: RuntimeError: CUDA error: an illegal memory access was encountered"
+    if is_lost:
+        lost = "the GPU is lost: CUDA error: an illegal memory access was encountered; see the server's log"
+        assert [str(other) for other in others] == [lost] * 2
+        assert runtime.steps == 3
+        with pytest.raises(EngineFailedError, match="the GPU is lost"):
+            engine.check()
+    else:
+        assert [len(other) for other in others if isinstance(other, list)] == [9, 9]
+        engine.check()
     engine.stop()
 
 
