@@ -78,9 +78,7 @@ class OwnTokens:
         if look.window is not None and look.window < length:
             places = torch.arange(length, device=q.device)
             mask = _visible(places[:, None], places, look.window)
-        return functional.scaled_dot_product_attention(
-            q, keys, values, attn_mask=mask, is_causal=mask is None and length > 1, scale=look.scale, enable_gqa=True
-        )
+        return _found(q, keys, values, mask, look.scale)
 
 
 class CachedTokens:
@@ -111,10 +109,22 @@ class CachedTokens:
         if look.window is not None and look.window < self._end:
             places = torch.arange(self._end, device=q.device)
             mask = _visible(self._positions[..., None], places, look.window)[:, None]
-        causal = mask is None and q.shape[2] > 1
-        return functional.scaled_dot_product_attention(
-            q, keys, values, attn_mask=mask, is_causal=causal, scale=look.scale, enable_gqa=True
-        )
+        return _found(q, keys, values, mask, look.scale)
+
+
+def _found(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
+    """What the queries [B, n_head, T, d_head] find among keys and values [B, n_kv_head, S, d_head]; None: causal."""
+    causal = mask is None and q.shape[2] > 1
+    if keys.shape[1] < q.shape[1] and not takes_shared_keys(q, mask):
+        keys, values = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (keys, values))
+    return functional.scaled_dot_product_attention(
+        q, keys, values, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=True
+    )
+
+
+def takes_shared_keys(q: Tensor, mask: Tensor | None) -> bool:
+    """Whether torch has a fused kernel for queries that share keys: else it would write down all their products."""
+    return not q.is_cuda or (mask is None and q.dtype != torch.float32)
 
 
 def _visible(own: Tensor, keys: Tensor, window: int) -> Tensor:

@@ -90,9 +90,7 @@ def _fresh(settings: RunSettings, vocab_size: int, eos_id: int, device: torch.de
             objective=settings.training.objective_of(config.granularities),
             teacher=_teacher(settings.training, vocab_size, device),
         )
-    model = MatFormer(config)
-    model.initialize(generator)
-    return _universal(settings.training, model, device)
+    return _universal(settings.training, MatFormer.fresh(config, generator), device)
 
 
 def _read(settings: RunSettings, folder: Path, device: torch.device) -> TextLearner:

@@ -27,10 +27,7 @@ class IndependentModel(nn.Module):
     @classmethod
     def fresh(cls, config: MatFormerConfig, generator: torch.Generator) -> IndependentModel:
         """config: what the universal model that nests them would have."""
-        members = {name: MatFormer(member_config(config, name)) for name in config.trained}
-        for member in members.values():
-            member.initialize(generator)
-        return cls(members)
+        return cls({name: MatFormer.fresh(member_config(config, name), generator) for name in config.trained})
 
     def member(self, name: str) -> MatFormer:
         chosen = self.members[self.names.index(name)]

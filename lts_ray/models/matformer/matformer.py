@@ -91,6 +91,16 @@ class MatFormer(UniversalModel):
             self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         self.register_buffer("rotary", rotary_table(config), persistent=False)
 
+    @classmethod
+    def fresh(cls, config: MatFormerConfig, generator: torch.Generator) -> MatFormer:
+        """With weights that the generator draws, on its device; none are drawn that would be overwritten."""
+        with torch.device("meta"):
+            model = cls(config)
+        model.to_empty(device=generator.device)
+        model.rotary = rotary_table(config).to(generator.device)  # left unset by to_empty
+        model.initialize(generator)
+        return model
+
     def initialize(self, generator: torch.Generator) -> None:
         """Fresh weights: normal, with the layers' output projections scaled down by depth."""
         for name, parameter in self.named_parameters():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -12,6 +13,7 @@ from torch.nn import functional
 
 from lts_ray.checkpoints.extracted import extract
 from lts_ray.errors import LtsRayError
+from lts_ray.models.family import GPT2, LLAMA, Family
 from lts_ray.models.feed_forward import FeedForward
 from lts_ray.models.kv_cache import KVCache
 from lts_ray.models.matformer.matformer import MatFormer
@@ -177,3 +179,13 @@ def test_an_impossible_shape_is_refused(change: dict[str, object]) -> None:
     shape = {"vocab_size": 300, "d_model": 32, "n_head": 4, "n_kv_head": 2, "widths": (64,), "context_length": 64}
     with pytest.raises(LtsRayError):
         MatFormerConfig(**{**shape, **change})
+
+
+@pytest.mark.parametrize("family", [LLAMA, GPT2], ids=["llama", "gpt2"])
+def test_fresh_weights_are_the_generators_alone(family: Family) -> None:
+    config = replace(MODEL.config, family=family)
+    built = MatFormer(config)
+    built.initialize(torch.Generator().manual_seed(3))
+    fresh = MatFormer.fresh(config, torch.Generator().manual_seed(3))
+    torch.testing.assert_close(fresh.state_dict(), built.state_dict(), rtol=0, atol=0)
+    torch.testing.assert_close(fresh.rotary, built.rotary, rtol=0, atol=0)
