@@ -7,11 +7,12 @@ presence. Log probabilities are those of the model itself, before any of it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from lts_ray.decoding.sampling import COLDEST, Sampling, draw_share, pick_token
+from lts_ray.decoding.sampling import COLDEST, Sampling, draw_shares, pick_token
 from lts_ray.pick import ChosenToken, Pick
 
 
@@ -29,7 +30,7 @@ class Sampler:
         top_logprobs: int | None = None,
         produced: Sequence[int] = (),
     ) -> None:
-        self._sampling, self._generator, self._top = sampling, generator, top_logprobs
+        self._sampling, self._top, self._draws = sampling, top_logprobs, draw_shares(generator)
         self._produced = len(produced)
         if sampling.temperature > 0:
             torch.rand(len(produced), dtype=torch.float64, generator=generator)  # one a token, as draw_index takes
@@ -37,6 +38,10 @@ class Sampler:
         self._biased = torch.tensor(list(sampling.logit_bias), dtype=torch.long)
         self._bias = torch.tensor(list(sampling.logit_bias.values()), dtype=torch.float32)
         self._penalties = Penalties(sampling, prompt, produced) if sampling.has_penalties else None
+        self._greedy = Pick(logprobs=top_logprobs)
+        # Asked for every token of every response, unlike what they are made of.
+        self._held = sampling.min_tokens if stop_ids else 0
+        self._edits_all = len(self._biased) > 0 or self._penalties is not None
 
     @property
     def is_argmax(self) -> bool:
@@ -53,25 +58,24 @@ class Sampler:
         self._produced += 1
         sampling = self._sampling
         if sampling.temperature == 0:
-            return Pick(logprobs=self._top)
+            return self._greedy
         return Pick(
             temperature=max(sampling.temperature, COLDEST),
             top_k=sampling.top_k,
             top_p=sampling.top_p,
             min_p=sampling.min_p,
-            draw=draw_share(self._generator),
+            draw=next(self._draws),
             logprobs=self._top,
         )
 
     @property
     def edits(self) -> bool:
         """Whether the next token's logits are edited: min_tokens holds stop tokens back only until it is met."""
-        held = self._produced < self._sampling.min_tokens and len(self._stops) > 0
-        return held or len(self._biased) > 0 or self._penalties is not None
+        return self._edits_all or self._produced < self._held
 
     def choose(self, logits: Tensor) -> ChosenToken:
         """The next token. logits: [vocab_size], left as they are. Draws on the CPU, as `sampling.sample` does."""
-        token = pick_token(self._edited(logits), self._sampling, self._generator)
+        token = pick_token(self._edited(logits), self._sampling, partial(next, self._draws))
         self._produced += 1
         if self._penalties is not None:
             self._penalties.note(token)

@@ -7,8 +7,9 @@ is in `sampler.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from math import isfinite, log, nextafter
 
 import torch
@@ -24,6 +25,7 @@ MIN_REPETITION_PENALTY = 0.01
 """Logits are divided by it, and must stay numbers."""
 COLDEST = 1e-30
 """Smaller temperatures are 0 in float32, and mean the same."""
+DRAWN_AHEAD = 32
 BROKEN_LOGITS = "the model's logits are no numbers, so that no token can be drawn: its weights are broken"
 
 
@@ -92,15 +94,15 @@ def sample(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> in
     Raises LtsRayError for what only a Sampler can honour, which knows the earlier tokens.
     """
     _check_plain(sampling)
-    return pick_token(logits, sampling, generator)
+    return pick_token(logits, sampling, partial(draw_share, generator))
 
 
-def pick_token(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
-    """`sample`, of logits that have been edited already."""
+def pick_token(logits: Tensor, sampling: Sampling, draw: Callable[[], float]) -> int:
+    """`sample`, of logits that have been edited already. draw: gives a `draw_share`, of which one is taken if any."""
     if sampling.temperature == 0:
         return int(logits.argmax())
     tokens, weights = _candidates(logits.detach().float().cpu(), sampling)
-    place = draw_index(weights, generator)
+    place = _index_at(weights, draw)
     return place if tokens is None else int(tokens[place])
 
 
@@ -120,18 +122,27 @@ def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
 
 def draw_index(weights: Tensor, generator: torch.Generator) -> int:
     """An index, drawn in proportion to `weights` [n]: one random number, whatever n is."""
+    return _index_at(weights, partial(draw_share, generator))
+
+
+def _index_at(weights: Tensor, draw: Callable[[], float]) -> int:
     bounds = weights.cumsum(0, dtype=torch.float64)
     total = float(bounds[-1])
     if not 0 < total < float("inf"):  # NaN too
         raise LtsRayError(BROKEN_LOGITS)
-    share = draw_share(generator)
-    at = min(share * total, nextafter(total, 0.0))  # rounding must not reach the total, which is no token's
+    at = min(draw() * total, nextafter(total, 0.0))  # rounding must not reach the total, which is no token's
     return int(torch.searchsorted(bounds, at, right=True))
 
 
 def draw_share(generator: torch.Generator) -> float:
     """The random number of one token, from 0 to 1, below 1."""
     return float(torch.rand((), dtype=torch.float64, generator=generator))
+
+
+def draw_shares(generator: torch.Generator) -> Iterator[float]:
+    """As `draw_share` again and again, but some are drawn ahead: that takes no longer than one does."""
+    while True:
+        yield from torch.rand(DRAWN_AHEAD, dtype=torch.float64, generator=generator).tolist()
 
 
 def _candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor | None, Tensor]:

@@ -199,10 +199,11 @@ class Outbox:
 
     def put(self, response: Response, event: Event) -> None:
         self._mail.setdefault(response.loop, []).append((response, event))
-        if isinstance(event, Ended | ResponseFailed) or (isinstance(event, Admitted) and not response.whole):
+        if isinstance(event, Token):  # first, for it is what nearly all are
+            if not response.whole:
+                self._streams.add(response.loop)
+        elif isinstance(event, Ended | ResponseFailed) or not response.whole:
             self._urgent.add(response.loop)
-        elif not response.whole:
-            self._streams.add(response.loop)
 
     def send(self, now_s: float) -> list[Response]:
         """Returns the responses whose event loop is closed, so that no client can be waiting for them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import ClassVar
 
 from lts_ray.errors import LtsRayError
@@ -38,4 +39,5 @@ def in_turn(situation: Situation, menu: Menu, option: Option) -> Plan:
     return Plan(
         options={job.id: option if job.elastic else own_option(job, menu) for job in situation.jobs},
         order=tuple(job.id for job in situation.waiting),
+        until_ms=inf,
     )

@@ -13,7 +13,7 @@ from transformers import (
 )
 
 from lts_ray.decoding.sampler import Sampler
-from lts_ray.decoding.sampling import Sampling, sample
+from lts_ray.decoding.sampling import DRAWN_AHEAD, Sampling, draw_share, sample
 from lts_ray.pick import GREEDY_PICK, Pick
 
 VOCABULARY = 50
@@ -226,6 +226,12 @@ def test_edited_logits_are_no_devices_to_pick_from_and_asking_draws_nothing(opti
     asked, plain = make(Sampling(temperature=1.0, **option)), make(Sampling(temperature=1.0, **option))
     assert asked.pick() is None
     assert [asked.choose(row) for row in steps(4)] == [plain.choose(row) for row in steps(4)]
+
+
+def test_numbers_that_are_drawn_ahead_are_those_that_single_tokens_draw() -> None:
+    sampler, generator = make(Sampling(temperature=1.0)), torch.Generator().manual_seed(0)
+    picks = [sampler.pick() for _ in range(2 * DRAWN_AHEAD + 1)]
+    assert [pick and pick.draw for pick in picks] == [draw_share(generator) for _ in picks]
 
 
 def test_a_least_number_of_tokens_edits_nothing_where_no_token_ends_the_response() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lts_ray.decoding.sampler import Sampler
-from lts_ray.decoding.sampling import COLDEST, Sampling, pick_token, probabilities
+from lts_ray.decoding.sampling import COLDEST, Sampling, probabilities, sample
 from lts_ray.pick import GREEDY_PICK, Pick
 from lts_ray.runtime.triton_kernels.choose_token import choice_options, choose_token
 
@@ -61,7 +61,7 @@ def as_float32(value: float) -> float:
 
 
 def on_cpu(row: Tensor, sampling: Sampling, seed: int) -> int:
-    return pick_token(row, sampling, torch.Generator().manual_seed(seed))
+    return sample(row, sampling, torch.Generator().manual_seed(seed))
 
 
 def picked(sampling: Sampling, seed: int) -> Pick:

@@ -6,11 +6,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
-from unittest.mock import patch
 
 from torch import Tensor
 
-from lts_ray.decoding import sampling
 from lts_ray.decoding.sampler import _with_logprobs
 from lts_ray.decoding.sampling import Sampling, pick_token
 from lts_ray.pick import ChosenToken, Pick
@@ -30,8 +28,7 @@ def choose(logits: Tensor, pick: Pick) -> ChosenToken:
     if not logits.isfinite().all():
         return ChosenToken(-1)
     cut = Sampling(temperature=pick.temperature, top_k=pick.top_k, top_p=pick.top_p, min_p=pick.min_p)
-    with patch.object(sampling, "draw_share", lambda generator: pick.draw):
-        token = pick_token(logits, cut, None)  # type: ignore[arg-type]
+    token = pick_token(logits, cut, lambda: pick.draw)
     return ChosenToken(token) if pick.logprobs is None else _with_logprobs(token, logits, pick.logprobs)
 
 
