@@ -22,7 +22,9 @@ from tests.runtime.reference import Sequences, random_model
 
 pytest.importorskip("triton")
 from lts_ray.runtime import cuda_runtime
-from lts_ray.runtime.cuda import bucket, launch
+from lts_ray.runtime.cuda import bucket, cuda_steps, launch
+from lts_ray.runtime.cuda.cuda_steps import RING
+from lts_ray.runtime.cuda.step_graphs import StepGraphs
 from lts_ray.runtime.cuda_runtime import CudaRuntime
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -188,6 +190,26 @@ def test_a_step_without_logits_has_none() -> None:
     silent = replace(segment([1], 0, (1,)), wants_logits=False)
     assert RUNTIME.run([silent]).shape == (0, SHAPE.vocab_size)
     assert RUNTIME.begin([silent], []).chosen() == []
+
+
+def test_preparing_runs_every_usual_step_with_nothing_but_padding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice, so that each graph has been replayed: whatever earlier steps have left in the host's memory."""
+    steps, ran = RUNTIME._steps, list[bucket.Bucket]()
+
+    def run(graphs: StepGraphs, size: bucket.Bucket, launch: object) -> None:
+        data = steps._data_of(size)
+        assert (data.places == -1).all()
+        for name in ("dims", "widths", "heads", "sizes", "counts"):
+            assert not getattr(data, name).any()
+        ran.append(size)
+
+    monkeypatch.setattr(StepGraphs, "run", run)
+    monkeypatch.setattr(cuda_steps, "compile_steps", lambda *_, **__: None)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _: None)
+    for _ in range(RING):
+        next(steps._ring)[0].memory.fill_(7)
+    RUNTIME.prepare()
+    assert {size: ran.count(size) for size in ran} == dict.fromkeys(bucket.usual_buckets(steps._tile), 2)
 
 
 def test_it_says_what_it_keeps() -> None:
