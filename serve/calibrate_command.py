@@ -20,7 +20,7 @@ from scipy.optimize import nnls
 
 from lts_ray.checkpoints.universal import vouched
 from lts_ray.console import progress_bars
-from lts_ray.device import device_here, dtype_here
+from lts_ray.device import device_here, dtype_here, gpu_memory
 from lts_ray.ending import ending_in_one_line
 from lts_ray.interrupt import interruptible
 from lts_ray.processor import Processor
@@ -95,7 +95,7 @@ def calibrate(order: Sequence[str], show: Callable[[str, int, int], None]) -> No
     numbers = {"device": device, "dtype": dtype or dtype_here(device)}
     target = read_target({"name": "here", "local": True, **numbers})
     loaded = LoadedModel.of(asked, target, None, threads=int(threads))
-    runtime, config, losses, capacity = loaded.runtime, loaded.config, loaded.validation_loss, asked.capacity
+    runtime, config, losses, capacity = loaded.runtime, loaded.config, loaded.validation_loss, loaded.capacity
     over()
     times = RecordedTimes(bare := measure_step_costs(runtime, seconds=CALIBRATION_S))
     known, served = vouched(config, losses), runtime.precisions
@@ -114,6 +114,8 @@ def calibrate(order: Sequence[str], show: Callable[[str, int, int], None]) -> No
         "threads": int(threads),
         "device": device,
         "machine": machine,
+        "dtype": target.dtype,
+        "memory_bytes": 0 if device == "cpu" else gpu_memory()[1],
         "precisions": served,
         **starts,
     }

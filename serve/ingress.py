@@ -36,7 +36,7 @@ def build_fleet(args: ServeArgs, fingerprint: str, registry: Registry, observer:
     return Fleet(
         config=config,
         menu=menu,
-        capacity=args.capacity,
+        capacity=args.capacity(None),  # of an ingress only the queue counts
         router=BudgetRouter(),
         registry=registry,
         fingerprint=fingerprint,

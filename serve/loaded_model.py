@@ -18,6 +18,7 @@ from lts_ray.runtime.kernel_library import kernel_problem
 from lts_ray.runtime.runtime import Runtime
 from lts_ray.target import Target
 from serve.engine.kv_memory import block_bytes, blocks_on_gpu, blocks_that_fit
+from serve.policies.capacity import Capacity
 from serve.serve_args import ServeArgs
 
 logger = logging.getLogger(__name__)
@@ -29,8 +30,9 @@ class LoadedModel:
     config: DecoderConfig
     validation_loss: Mapping[str, float]
     runtime: Runtime
+    capacity: Capacity
     described: str
-    """What runs it: the runtime, where, and in which precisions."""
+    """What runs it: the runtime, where, in which precisions, and how much at once."""
 
     @classmethod
     def of(cls, args: ServeArgs, target: Target | None, frontier: Frontier | None, *, threads: int) -> LoadedModel:
@@ -38,21 +40,21 @@ class LoadedModel:
         config, _ = read_universal(args.model)
         device = "cpu" if target is None else device_here(target.device, what=f"the device of {target.name}")
         precisions, dtype = args.served_precisions(config, frontier, target), "float32"
-        itemsize, rows, budget_mb = args.cache_itemsize(target), args.max_batch_size, args.kv_cache_mb
+        itemsize, capacity, budget_mb = args.cache_itemsize(target), args.capacity(target), args.kv_cache_mb
         of_block = block_bytes(config, itemsize=itemsize)
         if target is not None:
             dtype = target.dtype
         if device == "cuda":
             n_blocks = blocks_on_gpu(
                 config,
-                rows=rows,
+                rows=capacity.slots,
                 budget_mb=budget_mb,
                 itemsize=itemsize,
                 memory=gpu_memory(),
                 share=args.num_gpus or 1.0,
             )
         else:
-            n_blocks = blocks_that_fit(config, rows=rows, budget_mb=budget_mb, itemsize=itemsize)
+            n_blocks = blocks_that_fit(config, rows=capacity.slots, budget_mb=budget_mb, itemsize=itemsize)
             cache = n_blocks * of_block
             check_memory({"lower kv_cache_mb or serve a shorter context": cache}, what="the cache of keys and values")
             if (problem := kernel_problem()) is not None:
@@ -73,11 +75,13 @@ class LoadedModel:
         return_freed()
         where = torch.cuda.get_device_name() if device == "cuda" else f"{threads} threads"
         numbers = " and ".join(precisions) if dtype == "float32" else dtype
+        at_once = f"up to {capacity.slots} requests at once and {capacity.chunk_tokens} tokens a step"
         cached = f"{n_blocks:,} blocks of keys and values ({n_blocks * of_block / 1e6:,.0f} MB)"
         return cls(
             fingerprint=fingerprint,
             config=config,
             validation_loss=losses,
             runtime=runtime,
-            described=f"{type(runtime).__name__} on {where} in {numbers}, {cached}",
+            capacity=capacity,
+            described=f"{type(runtime).__name__} on {where} in {numbers}, {cached}, {at_once}",
         )

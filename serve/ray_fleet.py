@@ -140,7 +140,8 @@ class FleetIngress:
     ) -> None:
         log_to_stderr()
         mend()  # where HAProxy stands in front, this process accepts the connections
-        self._slots, self._kinds, self._handles = args.max_batch_size, kinds, handles
+        self._kinds, self._handles = kinds, handles
+        self._slots = {kind.name: args.slots_of(kind) for kind in kinds}
         registry, fingerprint = RayRegistry(serve.get_replica_context().app_name), fleet_fingerprint(args)
         metrics = FleetMetrics(model_name=args.served_name, kinds=[kind.name for kind in kinds])
         self._fleet = fleet = build_fleet(args, fingerprint, registry, metrics)
@@ -160,7 +161,7 @@ class FleetIngress:
         while asleep:
             await asyncio.sleep(WAKE_S)
             there = self._fleet.load().replicas
-            if sum(self._fleet.counts()) > self._slots * sum(there.values()):
+            if sum(self._fleet.counts()) > sum(self._slots.get(kind, 0) * count for (kind, _), count in there.items()):
                 for name in set(asleep) - {kind for kind, _ in there} - self._waking.keys():
                     self._waking[name] = asyncio.create_task(self._wake(name))
 
@@ -264,7 +265,7 @@ def _counts(args: ServeArgs, kind: NodeKind) -> dict[str, Any]:
     config = AutoscalingConfig(
         min_replicas=kind.min_replicas,
         max_replicas=kind.most,
-        target_ongoing_requests=args.max_batch_size,
+        target_ongoing_requests=args.slots_of(kind),
         policy=AutoscalingPolicy(policy_function=follow_jobs),
     )
     return {"autoscaling_config": config}

@@ -90,7 +90,7 @@ def build_replica(
         times=(times := LearnedTimes(costs, attainment=args.attainment)),
         policy=UserConfig(policy=args.policy).build(),
         eos_ids=tokenizer.eos_ids,
-        capacity=args.capacity,
+        capacity=loaded.capacity,
         prefix_cache=args.prefix_cache,
     )
     rehearse(make_engine(), seconds=REHEARSAL_S)

@@ -64,12 +64,12 @@ class ServeArgs:
     """A replica's part of a GPU, where it runs on one: with 0.5 two of them share it. None: all of one."""
     threads: Count | None = None
     """Torch's, in a replica. None: the target's, or an equal share of the node's cores but one."""
-    max_batch_size: Count = Capacity.slots
-    """Requests that run together."""
+    max_batch_size: Count | None = None
+    """Requests that run together; None: 8 on a CPU, 64 on a GPU."""
     max_queue: Annotated[int, Field(ge=1, le=MAX_QUEUE)] = Capacity.max_queue
     """Requests that wait beyond those."""
-    chunk_tokens: Count = Capacity.chunk_tokens
-    """The most tokens of one step, pieces of prompts included."""
+    chunk_tokens: Count | None = None
+    """The most tokens of one step, pieces of prompts included; None: 256 on a CPU, 512 on a GPU."""
     kv_cache_mb: Annotated[float, Field(gt=0, le=1e9)] | None = None
     """Memory for keys and values, in 1e6 bytes; None: what `max_batch_size` full contexts need, on a CPU at most 1024,
     on a GPU at most what is free beside the model."""
@@ -124,10 +124,8 @@ class ServeArgs:
         return 2 if self.kv_cache_dtype == "bfloat16" else 4
 
     def decided(self, *, has_gpu: bool) -> ServeArgs:
-        """With cpu or cuda in place of auto. has_gpu: whether there is a GPU where the replicas may run.
-
-        A frontier's targets are to be on one, too, and no precision asked for that a GPU does not run.
-        """
+        """With cpu or cuda in place of auto. has_gpu: whether there is a GPU where the replicas may run: a frontier's
+        targets are to be on one, too, and no precision asked for that a GPU does not run."""
         if self.device != "auto":
             return self
         frontier = self.read_frontier()
@@ -205,7 +203,7 @@ class ServeArgs:
             raise LtsRayError(f"num_gpus={self.num_gpus:g} is of replicas on a GPU, and these run on the CPU")
         self.served_precisions(config, frontier, target)
         itemsize = self.cache_itemsize(target)
-        blocks_that_fit(config, rows=self.capacity.slots, budget_mb=self.kv_cache_mb, itemsize=itemsize)
+        blocks_that_fit(config, rows=self.capacity(target).slots, budget_mb=self.kv_cache_mb, itemsize=itemsize)
 
     def served_precisions(
         self, config: DecoderConfig, frontier: Frontier | None = None, target: Target | None = None
@@ -248,12 +246,8 @@ class ServeArgs:
 
     def of_kind(self, kind: NodeKind) -> ServeArgs:
         """For the replicas of this kind, as if there were no other."""
-        fixed = kind.min_replicas == kind.most
-        bounds = {
-            "min_replicas": kind.min_replicas,
-            "max_replicas": kind.most,
-            "target_ongoing_requests": self.max_batch_size,
-        }
+        fixed, slots = kind.min_replicas == kind.most, self.slots_of(kind)
+        bounds = {"min_replicas": kind.min_replicas, "max_replicas": kind.most, "target_ongoing_requests": slots}
         return replace(
             self,
             kinds=(),
@@ -275,20 +269,25 @@ class ServeArgs:
             menu = menu_of_frontier(
                 config, frontier, self.target, vouched=known, precisions=self.served_precisions(config, frontier)
             )
-        if not menu.untrained:
-            return []
         untrained = ", ".join(name for name in menu.named if name in menu.untrained and "@" not in name)
-        return [
-            f"{untrained} of {self.model} were never trained, nor "
-            "their losses measured: no budget chooses them; `lts-ray elasticize` trains a checkpoint's submodels"
-        ]
+        line = (
+            f"{untrained} of {self.model} were never trained, nor their losses measured: "
+            "no budget chooses them; `lts-ray elasticize` trains a checkpoint's submodels"
+        )
+        return [line] if menu.untrained else []
 
     def read_keys(self) -> Keys | None:
         return None if self.keys is None else Keys.read(self.keys)
 
-    @property
-    def capacity(self) -> Capacity:
-        return Capacity(slots=self.max_batch_size, max_queue=self.max_queue, chunk_tokens=self.chunk_tokens)
+    def slots_of(self, kind: NodeKind) -> int:
+        """Requests that run together on a replica of this kind."""
+        frontier = self.read_frontier()
+        return self.capacity(None if frontier is None else frontier.targets.get(kind.target_name)).slots
+
+    def capacity(self, target: Target | None) -> Capacity:
+        """Of a replica. target: of `on_device`."""
+        device = "cpu" if target is None else target.device
+        return Capacity.on(device, slots=self.max_batch_size, chunk_tokens=self.chunk_tokens, max_queue=self.max_queue)
 
     @property
     def limits(self) -> RequestLimits:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -40,6 +40,10 @@ class NodeCalibration:
     """What ran the steps."""
     machine: Text = "unknown"
     """Its processor, and how many cores there were; or its GPU."""
+    memory_bytes: Annotated[int, Field(ge=0)] = 0
+    """All of its GPU's; 0: none is known."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the weights."""
     precisions: tuple[Text, ...] = PRECISIONS[:1]
     """That were measured, the most precise first."""
 

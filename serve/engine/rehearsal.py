@@ -18,8 +18,8 @@ from serve.policies.budget import NO_BUDGET, Budget
 from serve.policies.request import Request
 
 PROMPT_TOKENS, NEW_TOKENS = 32, 16
-COMPANIES = (1, 8, 2, 4)
-"""So many requests at a time, one after the other."""
+COMPANIES = (0.0, 1.0, 0.25, 0.5)
+"""So many requests at a time, one after the other, as a share of those that may run together; at least one."""
 
 
 def rehearse(engine: Engine, *, seconds: float) -> None:
@@ -51,7 +51,7 @@ def _companies(engine: Engine) -> Iterator[list[Request]]:
     vocab_size, new = engine.config.vocab_size, min(NEW_TOKENS, engine.config.context_length // 2)
     old = min(PROMPT_TOKENS, engine.config.context_length - new)
     for budget in cycle((NO_BUDGET, Budget(e2e_ms=1.0))):
-        for count in COMPANIES:
+        for share in COMPANIES:
             yield [
                 Request(
                     prompt=tuple(rng.integers(vocab_size, size=old).tolist()),
@@ -60,5 +60,5 @@ def _companies(engine: Engine) -> Iterator[list[Request]]:
                     ignore_eos=True,
                     whole=True,
                 )
-                for _ in range(min(count, capacity.slots, capacity.max_queue))
+                for _ in range(min(max(1, int(share * capacity.slots)), capacity.max_queue))
             ]

@@ -9,10 +9,12 @@ from lts_ray.checkpoints.universal import read_universal, universal_fingerprint,
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_yaml
 from lts_ray.frontier import read_frontier
+from lts_ray.models.decoder_config import DecoderConfig
 from lts_ray.record import read_record
-from lts_ray.runtime.node_calibration import read_calibration
-from serve.engine.kv_memory import blocks_that_fit
+from lts_ray.runtime.node_calibration import NodeCalibration, read_calibration
+from serve.engine.kv_memory import blocks_of_context, blocks_on_gpu, blocks_that_fit
 from serve.fleet.node_kind import NodeKind, load_kinds
+from serve.policies.capacity import Capacity
 from serve.policies.menu import Menu, menu_of_frontier, menu_of_granularities
 from serve.simulate.injected_fault import InjectedFault
 from serve.simulate.simulate import SimulatedReplica
@@ -32,7 +34,6 @@ def read_kinds(settings: SimulationSettings) -> tuple[SimulatedKind, ...]:
     frontier = None if settings.frontier is None else read_frontier(Path(settings.frontier))
     if frontier is not None:
         frontier.check_model(fingerprint, config.check)
-    n_blocks = blocks_that_fit(config, rows=settings.capacity.slots, budget_mb=None)
 
     def menu(kind: NodeKind, precisions: Sequence[str]) -> Menu:
         if frontier is None:
@@ -58,6 +59,7 @@ def read_kinds(settings: SimulationSettings) -> tuple[SimulatedKind, ...]:
             (said.load_s, measured.load_s),
             (said.calibration_s, measured.calibration_s),
         )
+        capacity = Capacity.on("cpu" if measured.device == "cpu" else "cuda")
         its_menu, floor = menu(kind, measured.precisions).priced(measured.costs), settings.quality_floor
         return SimulatedKind(
             name=kind.name,
@@ -72,8 +74,8 @@ def read_kinds(settings: SimulationSettings) -> tuple[SimulatedKind, ...]:
                 recorded=measured.ratios,
                 recorded_prompts=measured.prompt_ratios,
                 attainment=settings.attainment,
-                capacity=settings.capacity,
-                n_blocks=n_blocks,
+                capacity=capacity,
+                n_blocks=_blocks(kind, config, capacity.slots, measured),
                 worst_loss=None if floor is None else its_menu.floor(floor),
             ),
             replicas=kind.min_replicas,
@@ -83,6 +85,20 @@ def read_kinds(settings: SimulationSettings) -> tuple[SimulatedKind, ...]:
         )
 
     return tuple(map(simulated, kinds))
+
+
+def _blocks(kind: NodeKind, config: DecoderConfig, slots: int, measured: NodeCalibration) -> int:
+    """Of a replica's cache. Raises LtsRayError where the model does not fit on its part of a GPU."""
+    if measured.device == "cpu":
+        return blocks_that_fit(config, rows=slots, budget_mb=None)
+    if not measured.memory_bytes:
+        return slots * blocks_of_context(config)
+    memory, itemsize = (measured.memory_bytes,) * 2, 4 if measured.dtype == "float32" else 2
+    share = kind.num_gpus or 1.0
+    try:
+        return blocks_on_gpu(config, rows=slots, budget_mb=None, itemsize=itemsize, memory=memory, share=share)
+    except LtsRayError as error:
+        raise LtsRayError(f"kind {kind.name!r}: {error}") from None
 
 
 def read_faults(path: Path, kinds: Sequence[SimulatedKind]) -> tuple[InjectedFault, ...]:

@@ -40,7 +40,7 @@ def offered_load(settings: SimulationSettings, kinds: Sequence[SimulatedKind], *
     """Raises LtsRayError for a trace that is none, or a load that cannot be made of it."""
     recorded = None if is_trace(settings.trace) else read_recorded(Path(settings.trace))
     fastest = min(kinds, key=batch_ms).node
-    universal, chunk_tokens = fastest.menu.universal, settings.capacity.chunk_tokens
+    universal, chunk_tokens = fastest.menu.universal, fastest.capacity.chunk_tokens
     rate = settings.rate or _rate(settings, kinds, recorded, context_length)
     seconds = settings.seconds or (SECONDS if recorded is None else len(recorded.times) / rate)
     if rate * seconds > MOST:

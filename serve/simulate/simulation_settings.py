@@ -10,7 +10,6 @@ from pydantic import Field
 
 from lts_ray.errors import LtsRayError
 from lts_ray.record import Positive, Seed, Text, record
-from serve.policies.capacity import Capacity
 from serve.traffic.budget_classes import BudgetClasses
 
 
@@ -44,8 +43,6 @@ class SimulationSettings:
     """The share of the budgets that replicas want to keep."""
     quality_floor: Text | None = None
     """What autoscaling lets the mean loss of tokens come to: a submodel's name, or nats a token; None: anything."""
-    capacity: Capacity = field(default_factory=Capacity)
-    """What a replica takes on at once."""
     seed: Seed = 0
     """Of the load and of the noise."""
 

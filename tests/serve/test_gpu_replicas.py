@@ -148,6 +148,29 @@ def test_kinds_share_gpus_and_are_counted_together(
         served(half | {"num_gpus": 2})
 
 
+def test_a_gpu_takes_on_more_at_once_than_a_cpu_unless_told_otherwise(given: dict[str, Any], tmp_path: Path) -> None:
+    def of(target: Target | None, **said: int) -> tuple[int, int]:
+        capacity = read_record(ServeArgs, given | said).capacity(target)
+        return capacity.slots, capacity.chunk_tokens
+
+    assert (of(None), of(CPU), of(GPU)) == ((8, 256), (8, 256), (64, 512))
+    assert of(GPU, max_batch_size=16) == (16, 512)
+    # What is said holds, and the other gives way.
+    assert of(GPU, max_batch_size=600) == (600, 600)
+    assert of(GPU, chunk_tokens=32) == (32, 32)
+    assert of(CPU, chunk_tokens=4) == (4, 4)
+    with pytest.raises(LtsRayError, match="chunk_tokens must be at least the 9 requests"):
+        of(GPU, max_batch_size=9, chunk_tokens=8)
+    fleet = tmp_path / "fleet.yaml"
+    fleet.write_text(json.dumps({"kinds": [{"name": name, "max_replicas": 2} for name in ("cpu", "gpu")]}))
+    args = read_record(ServeArgs, given | {"fleet": fleet})
+    bounds = [args.of_kind(kind).autoscaling_config or {} for kind in args.node_kinds()]
+    assert [each["target_ongoing_requests"] for each in bounds] == [8, 64]
+    *_, replicas = application(args)._bound_deployment.init_args
+    scaling = [replicas[name]._bound_deployment._deployment_config.autoscaling_config for name in ("cpu", "gpu")]
+    assert [each.target_ongoing_requests for each in scaling] == [8, 64]
+
+
 def test_a_node_serves_the_target_of_its_labels_on_the_device_that_was_decided() -> None:
     labels, both = {"role": "x"}, {"role": "in(x)"}
     targets = {
@@ -262,6 +285,8 @@ def test_the_model_is_loaded_onto_the_gpu_and_its_cache_is_what_is_left(
     assert loaded.runtime.n_blocks == 2 * one
     assert loaded.runtime.precisions == ("float32",)
     assert loaded.described.startswith(f"TorchRuntime on Card in bfloat16, {2 * one} blocks of keys and values (")
+    assert loaded.described.endswith("up to 64 requests at once and 512 tokens a step")
+    assert loaded.capacity == args.capacity(GPU)
 
 
 def test_a_model_that_is_too_large_while_it_is_loaded_is_one_line(

@@ -35,7 +35,7 @@ def args(model_dir: Path, tmp_path: Path) -> ServeArgs:
 def test_an_ingress_knows_the_model_without_its_weights(args: ServeArgs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lts_ray.models.matformer.hugging_face.checkpoint.load_checkpoint", None)
     fleet = build_fleet(args, fleet_fingerprint(args), MemoryRegistry(), FleetObserver())
-    assert (fleet.menu.universal.name, fleet.config.vocab_size, fleet.capacity) == ("XL", 300, args.capacity)
+    assert (fleet.menu.universal.name, fleet.config.vocab_size, fleet.capacity) == ("XL", 300, args.capacity(None))
     assert fleet.counts() == (0, 0)
 
 
@@ -138,7 +138,7 @@ def test_a_kind_without_replicas_is_woken_once_all_others_are_busy(monkeypatch: 
     async def watched() -> None:
         fleet, kinds = Busy(), (NodeKind(name="small"), NodeKind(name="spot", min_replicas=0))
         ingress: Any = SimpleNamespace(
-            _fleet=fleet, _kinds=kinds, _slots=2, _waking={}, _handles={"spot": handle("spot")}
+            _fleet=fleet, _kinds=kinds, _slots={"small": 2}, _waking={}, _handles={"spot": handle("spot")}
         )
         ingress._wake = partial(FleetIngress._wake, ingress)
         running = asyncio.create_task(FleetIngress._run(ingress))

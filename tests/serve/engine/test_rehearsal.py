@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import islice
 
 import pytest
 
 from lts_ray.models.matformer.matformer import MatFormer
 from serve.engine.engine_errors import EngineFailedError
 from serve.engine.learned_times import LearnedTimes
-from serve.engine.rehearsal import rehearse
+from serve.engine.rehearsal import _companies, rehearse
 from serve.policies.capacity import Capacity
 from serve.policies.deviation import Deviation
 from serve.policies.named_policies import policy_named
@@ -43,3 +44,17 @@ def test_a_rehearsal_teaches_times_and_leaves_nothing_else(model: MatFormer, cap
     assert asyncio.run(main()) == alone(model, request)
     assert second.counts() == (0, 0)
     second.stop()
+
+
+@pytest.mark.parametrize(
+    ("capacity", "sizes"),
+    [
+        (Capacity.on("cpu"), [1, 8, 2, 4]),
+        (Capacity.on("cuda"), [1, 64, 16, 32]),
+        (Capacity(slots=2, max_queue=1), [1, 1, 1, 1]),
+    ],
+    ids=["cpu", "gpu", "small"],
+)
+def test_as_many_rehearse_as_may_run_together(model: MatFormer, capacity: Capacity, sizes: list[int]) -> None:
+    engine = tiny_engine(tiny_runtime(model), capacity=capacity)
+    assert [len(together) for together in islice(_companies(engine), 4)] == sizes

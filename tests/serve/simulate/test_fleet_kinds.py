@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lts_ray.checkpoints.universal import universal_fingerprint
+from lts_ray.checkpoints.universal import read_universal, universal_fingerprint
 from lts_ray.errors import LtsRayError
-from lts_ray.runtime.node_calibration import NodeCalibration
+from lts_ray.runtime.node_calibration import NodeCalibration, read_calibration
+from serve.engine.kv_memory import SPARE_BYTES, SPARE_SHARE, block_bytes, blocks_of_context, step_bytes
 from serve.policies.fixed import FixedPolicy
 from serve.simulate.fleet_kinds import read_faults, read_kinds
 from serve.simulate.injected_fault import InjectedFault
@@ -62,6 +63,31 @@ def test_kinds_have_what_the_files_say_and_what_is_said_beside_them(folder: Path
     assert given.node.costs == FLAT.scaled(3.0)
     assert (plain.node.attainment, plain.node.worst_loss) == (0.9, 5.5)
     assert [option.name for option in plain.node.menu.elastic] == ["XL", "L", "M", "S"]
+
+
+def test_a_kind_on_a_gpu_has_what_a_replica_there_would_have(folder: Path, model_dir: Path) -> None:
+    """As many requests at once, and as large a cache: what its part of the card has room for."""
+    text = """
+    kinds:
+      - {name: plain, simulated: {step_costs: one.json}}
+      - {name: unknown, simulated: {step_costs: old.json}}
+      - {name: whole, simulated: {step_costs: card.json}}
+      - {name: part, num_gpus: 0.5, simulated: {step_costs: card.json}}
+    """
+    config, _ = read_universal(model_dir)
+    one, size = blocks_of_context(config), block_bytes(config, itemsize=2)
+    model = 2 * config.parameters(config.universal) + step_bytes(config, itemsize=2)
+    memory = int(2 * (model + SPARE_BYTES + 2.5 * one * size) / (1 - SPARE_SHARE))
+    measured = replace(read_calibration(folder / "one.json"), device="cuda")
+    measured.write(folder / "old.json")
+    replace(measured, memory_bytes=memory, dtype="bfloat16").write(folder / "card.json")
+    plain, unknown, whole, part = [kind.node for kind in read_kinds(settings(folder, model_dir, text))]
+    assert [each.capacity.slots for each in (plain, unknown, whole, part)] == [8, 64, 64, 64]
+    assert (plain.n_blocks, unknown.n_blocks, whole.n_blocks) == (8 * one, 64 * one, 64 * one)
+    assert part.n_blocks in (int(2.5 * one), int(2.5 * one) - 1)
+    replace(measured, memory_bytes=int(0.6 * memory), dtype="bfloat16").write(folder / "card.json")
+    with pytest.raises(LtsRayError, match=r"^kind 'part': the model and .* 0\.5 of the GPU is its own"):
+        read_kinds(settings(folder, model_dir, text))
 
 
 @pytest.mark.parametrize(
