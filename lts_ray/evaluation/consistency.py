@@ -61,12 +61,12 @@ def consistency(
     check_blocks(blocks)
     # every predictor is run once, however often it is asked for; the reference is at place 0
     unique = list(dict.fromkeys((reference, *others)))
-    sums = torch.zeros(len(unique), 3, dtype=torch.float64)  # loss, agreeing positions, KL
     device = next(reference.model.parameters()).device
+    sums = torch.zeros(len(unique), 3, dtype=torch.float64, device=device)  # loss, agreeing positions, KL
     with torch.inference_mode():
         done = 0
         for batch in torch.split(blocks, _rows(unique, blocks, batch_size)):
-            sums += _batch_sums(unique, batch.to(device))
+            sums += batch_sums(unique, batch.to(device))
             done += len(batch)
             progress(done, len(blocks))
     means = (sums / blocks[:, 1:].numel()).tolist()
@@ -83,10 +83,10 @@ def _rows(predictors: Sequence[Predictor], blocks: Tensor, batch_size: int) -> i
     return max(1, min(batch_size, HIDDEN_AT_ONCE // one))
 
 
-def _batch_sums(predictors: Sequence[Predictor], tokens: Tensor) -> Tensor:
-    """Summed over the positions of one batch, for each predictor: [P, 3]. tokens: [B, T + 1]; the first
-    is what the others are compared with."""
-    sums = torch.zeros(len(predictors), 3, dtype=torch.float64)
+def batch_sums(predictors: Sequence[Predictor], tokens: Tensor) -> Tensor:
+    """Summed over the positions of one batch, for each predictor: [P, 3], where the tokens are, which nothing has
+    waited for. tokens: [B, T + 1]; the first predictor is what the others are compared with."""
+    sums = tokens.new_zeros(len(predictors), 3, dtype=torch.float64)
     targets = tokens[:, 1:].flatten()
     hidden = [predictor.hidden(tokens[:, :-1]) for predictor in predictors]
     for part in token_parts(len(targets), predictors[0].model.config.vocab_size, targets.device):
@@ -94,10 +94,11 @@ def _batch_sums(predictors: Sequence[Predictor], tokens: Tensor) -> Tensor:
         probabilities, choices = reference.exp(), reference.argmax(dim=-1)
         for place, predictor in enumerate(predictors):
             own = reference if place == 0 else _log_probabilities(predictor, hidden[place][part])
-            sums[place, 0] += float(functional.nll_loss(own, targets[part], reduction="sum"))
-            sums[place, 1] += int((own.argmax(dim=-1) == choices).sum())
+            sums[place, 0] += functional.nll_loss(own, targets[part], reduction="sum")
+            sums[place, 1] += (own.argmax(dim=-1) == choices).sum()
             # in place: at a large vocabulary one more copy is one too many
-            sums[place, 2] += 0.0 if place == 0 else float(own.sub_(reference).mul_(probabilities).sum().neg())
+            if place > 0:
+                sums[place, 2] -= own.sub_(reference).mul_(probabilities).sum()
     return sums
 
 

@@ -27,17 +27,19 @@ def validation_loss(model: UniversalModel, blocks: Tensor, submodel: Submodel, *
     """Mean loss in nats per token. blocks: [N, T + 1], int64. Raises LtsRayError for no blocks."""
     check_blocks(blocks)
     device = next(model.parameters()).device
-    total, count = 0.0, 0
     with torch.inference_mode():
-        for batch in torch.split(blocks, batch_size):
-            tokens = batch.to(device)
-            hidden = model.hidden(tokens[:, :-1], submodel=submodel).flatten(0, 1)  # [B·T, d_model]
-            targets = tokens[:, 1:].flatten()
-            for part in token_parts(len(targets), model.config.vocab_size, device):
-                logits = model.logits(hidden[part]).float()
-                total += float(functional.cross_entropy(logits, targets[part], reduction="sum"))
-            count += targets.numel()
-    return total / count
+        sums = [summed_loss(model, batch.to(device), submodel) for batch in torch.split(blocks, batch_size)]
+        return float(torch.stack(sums).sum()) / blocks[:, 1:].numel()
+
+
+def summed_loss(model: UniversalModel, tokens: Tensor, submodel: Submodel) -> Tensor:
+    """Over the positions of tokens [B, T + 1]: a float64 scalar where they are, which nothing has waited for."""
+    hidden = model.hidden(tokens[:, :-1], submodel=submodel).flatten(0, 1)  # [B·T, d_model]
+    targets, sums = tokens[:, 1:].flatten(), list[Tensor]()
+    for part in token_parts(len(targets), model.config.vocab_size, targets.device):
+        logits = model.logits(hidden[part]).float()
+        sums.append(functional.cross_entropy(logits, targets[part], reduction="sum").double())
+    return torch.stack(sums).sum()
 
 
 def backbone_loss(model: Backbone, blocks: Tensor, *, batch_size: int = 8) -> float:
@@ -46,11 +48,10 @@ def backbone_loss(model: Backbone, blocks: Tensor, *, batch_size: int = 8) -> fl
     A Transformer-XL starts every block with an empty memory, as in training.
     """
     check_blocks(blocks)
-    total = 0.0
     with torch.inference_mode():
-        for batch in torch.split(blocks, batch_size):
-            total += float(model.loss(batch[:, :-1], batch[:, 1:])) * len(batch)
-    return total / len(blocks)
+        parts = torch.split(blocks, batch_size)
+        losses = [model.loss(batch[:, :-1], batch[:, 1:]).double() * len(batch) for batch in parts]
+        return float(torch.stack(losses).sum()) / len(blocks)
 
 
 def token_parts(tokens: int, vocab_size: int, device: torch.device = CPU) -> Iterator[slice]:
