@@ -44,19 +44,24 @@ class _Inputs(TorchFunctionMode):
         super().__init__()
         matrices = [(name, weight) for name, weight in block.named_parameters() if weight.dim() == 2]
         self._names = {weight.untyped_storage().data_ptr(): name for name, weight in matrices}
-        self.moments = {
-            name: torch.zeros(weight.shape[1], weight.shape[1], device=weight.device) for name, weight in matrices
-        }
-        self._last: tuple[object, Tensor] = None, torch.empty(0)
+        self._sizes = {name: weight.shape[1] for name, weight in matrices}
+        self.moments: dict[str, Tensor] = {}
+        """Of the first of the matrices that have the same inputs."""
+        self.together: dict[str, list[str]] = {}
+        """All of them, by the first: query, key and value; gate and up."""
+        self._last: tuple[object, list[str]] = None, []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is functional.linear:
             x, weight = args[:2]
-            if x is not self._last[0]:  # query, key and value have the same
-                rows = x.flatten(0, -2)
-                self._last = x, rows.T @ rows
-            n_in = x.shape[-1]
-            self.moments[self._names[weight.untyped_storage().data_ptr()]][:n_in, :n_in] += self._last[1]
+            name = self._names[weight.untyped_storage().data_ptr()]
+            if x is not self._last[0]:
+                size, rows = self._sizes[name], x.flatten(0, -2)
+                self._last = x, self.together.setdefault(name, [name])
+                sums = self.moments.setdefault(name, torch.zeros(size, size, device=x.device))
+                sums[: x.shape[-1], : x.shape[-1]] += rows.T @ rows
+            elif name not in self._last[1]:
+                self._last[1].append(name)
         return func(*args, **(kwargs or {}))
 
 
@@ -78,8 +83,12 @@ def calibrated_weights(
         with _Inputs(block) as inputs:
             for place, extent in enumerate(extents):
                 streams[place] = block(streams[place], rotary, extent=extent, attend=attend, layer=layer)
-        for name, moments in inputs.moments.items():
-            rounded[f"layers.{layer}.{name}"] = round_calibrated(block.get_parameter(name), moments)
+        for first, names in inputs.together.items():
+            matrices = tuple(block.get_parameter(name) for name in names)
+            outputs = [len(matrix) for matrix in matrices]
+            whole = round_calibrated(torch.cat(matrices), inputs.moments[first])
+            parts = zip(names, torch.split(whole.codes, outputs), torch.split(whole.scales, outputs), strict=True)
+            rounded |= {f"layers.{layer}.{name}": QuantisedMatrix(*map(Tensor.clone, each)) for name, *each in parts}
         progress(layer + 1, config.n_layer)
     return rounded
 

@@ -81,8 +81,12 @@ def sequences_a_pass(
     precise = 2 if options.precision == "float32" else 1
     layers = sum(around * config.d_model * (config.n_layer + 1) + within * sum(each.widths) for each in run)
     one = options.sequence_length * precise * layers
-    logits = 2 * 4 * config.vocab_size * min(chunk_tokens("cuda", config.vocab_size), rows * options.sequence_length)
-    room = free * ROOM - logits - learning_bytes(parameters or config.parameters(config.universal), options)
+    matrices = 2 if options.teacher is None else 6  # as large as a chunk's logits, at one time
+    chunk = min(chunk_tokens("cuda", config.vocab_size), rows * options.sequence_length)
+    learns = learning_bytes(parameters or config.parameters(config.universal), options)
+    if options.train == "ffn":  # gradients and two moments of these
+        learns += 12 * (3 if config.family.gated else 2) * config.d_model * sum(config.widths)
+    room = free * ROOM - matrices * 4 * config.vocab_size * chunk - learns
     return next(each for each in range(rows, 0, -1) if rows % each == 0 and (each == 1 or each * one <= room))
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch.nn import functional
 
 from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.precision import QUANTISED
+from lts_ray.quantisation import calibrated_rounding
 from lts_ray.quantisation.calibrated_rounding import SLACK, calibrated_weights, round_calibrated
-from lts_ray.quantisation.quantised_matrix import round_to_nearest
+from lts_ray.quantisation.quantised_matrix import QuantisedMatrix, round_to_nearest
 from lts_ray.quantisation.quantised_weights import at_precision, matrices_of
 
 
@@ -59,3 +61,23 @@ def test_a_models_matrices_are_all_there_and_near_what_they_were(universal: MatF
                     for how in (rounded, None)
                 ]
                 assert lost[0] < (1 if precision == "int4" else 3) * lost[1]
+
+
+def test_matrices_with_the_same_inputs_are_rounded_together(
+    universal: MatFormer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each as it would be alone."""
+    rounded: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def noted(matrix: torch.Tensor, moments: torch.Tensor) -> QuantisedMatrix:
+        rounded.append((matrix, moments))
+        return round_calibrated(matrix, moments)
+
+    monkeypatch.setattr(calibrated_rounding, "round_calibrated", noted)
+    tokens = torch.randint(0, universal.config.vocab_size, (6, 24), generator=torch.Generator().manual_seed(0))
+    found = calibrated_weights(universal, tokens)
+    assert [len(matrix) for matrix, _ in rounded[:4]] == [64, 32, 128, 32]  # of d_model 32, two key heads, 64 neurons
+    key, value = (universal.layers[0].self_attn.get_submodule(f"{name}_proj").weight for name in "kv")
+    alone = round_calibrated(value, rounded[0][1])
+    assert torch.equal(found["layers.0.self_attn.v_proj.weight"].codes, alone.codes)
+    assert torch.equal(found["layers.0.self_attn.k_proj.weight"].scales, round_calibrated(key, rounded[0][1]).scales)

@@ -146,7 +146,19 @@ def test_a_pass_on_a_gpu_is_as_large_a_part_of_the_batch_as_fits() -> None:
     assert sum(map(int, filter(None, apart))) > sum(map(int, filter(None, sizes)))
     precise = replace(options, precision="float32")
     assert int(sequences_a_pass(precise, config, free[3]) or 0) < int(sizes[3] or 0)
+    wordy = replace(config, vocab_size=200_000)
+    taught = [sequences_a_pass(replace(options, teacher=name), wordy, free[3]) for name in (None, "somebody")]
+    assert int(taught[0] or 0) > int(taught[1] or 0)
     assert sequences_a_pass(options, config, None) is None
+
+
+def test_what_learns_is_counted_before_a_pass_on_a_gpu_gets_the_rest() -> None:
+    """Nearly all of this model's parameters are in its FFNs: to train these alone takes as much memory."""
+    options = TrainingSettings(batch_size=8, sequence_length=64, precision="bfloat16")
+    config = ModelSettings(d_model=64, n_layer=8, d_ff=2**18, context_length=64).config(300)
+    free = 18 * config.parameters(config.universal) / run_memory.ROOM
+    sizes = [sequences_a_pass(replace(options, train=train), config, int(free)) for train in ("all", "ffn")]
+    assert sizes[0] == sizes[1] < 8
 
 
 def test_on_a_gpu_a_run_needs_room_for_one_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
