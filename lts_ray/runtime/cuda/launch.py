@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from triton import AsyncCompileMode, cdiv, next_power_of_2
 
@@ -64,10 +65,10 @@ class StepLaunch:
     """`run_kernel` or `warm_up_kernel`."""
 
     def step(self, layers: Sequence[LayerWeights]) -> None:
-        self.embed()
+        self.embed(layers[0].norm)
         for index, layer in enumerate(layers):
             self.attend(index, layer)
-            self.transform(index, layer)
+            self.transform(index, layer, layers[index + 1].norm if index + 1 < len(layers) else self.weights.norm)
         if self.data.bucket.wants:
             self.choose()
 
@@ -87,21 +88,29 @@ class StepLaunch:
             "NT": cdiv(self.config.d_model, self.tiles.out.columns),
             "WHOLE": self._whole,
             "LAYER_NORM": self.config.family.norm == "layer",
+            "GAINED": self._gained,
         }
+
+    @property
+    def _gained(self) -> bool:
+        """Whether what writes the residual multiplies it by the next norm's gains: half is then x · gain. float16's
+        range is too small for that, and a LayerNorm takes its mean away first."""
+        return self.config.family.norm == "rms" and self.memory.half.dtype != torch.float16
 
     @property
     def _whole(self) -> bool:
         """Whether no row has less of d_model and heads, and programs of padding alone are not worth a look."""
         return self.config.nests_ffn_alone and not self.tiles.norm_apart
 
-    def embed(self) -> None:
+    def embed(self, gain: Tensor) -> None:
+        """Waits for the end of all that came before: what a step is told is then there for all of its kernels."""
         config, weights, memory, data = self.config, self.weights, self.memory, self.data
         self.start(
             embed_rows, (self.rows,),
             data.tokens, data.positions, data.dims, memory.chosen, weights.embedding, weights.position_table,
-            memory.x, memory.half, memory.stats,
+            gain, memory.x, memory.half, memory.stats,
             D=config.d_model, D_PADDED=next_power_of_2(config.d_model), NT=self.normed["NT"],
-            LEARNED=config.family.positions == "learned", enable_fp_fusion=True,
+            LEARNED=config.family.positions == "learned", GAINED=self._gained, enable_fp_fusion=True,
         )  # fmt: skip
 
     def attend(self, index: int, layer: LayerWeights) -> None:
@@ -124,7 +133,7 @@ class StepLaunch:
         if bucket.tiles:
             self._look(bucket.tiles, keys, values, heads, tiles_options(config.head_step, config.d_head, item_size))
         of_out = {"UNIT": config.d_head, "WHOLE": self._whole}
-        self._add(memory.attended, heads, layer.out, layer.out_bias, self.tiles.out, of_out)
+        self._add(memory.attended, heads, layer.out, layer.out_bias, layer.ffn_norm, self.tiles.out, of_out)
 
     def _look(self, programs: int, keys: Tensor, values: Tensor, heads: Tensor, how: dict[str, int]) -> None:
         """programs: single rows, or tiles of pieces."""
@@ -136,7 +145,8 @@ class StepLaunch:
             N_HEAD=config.n_head, N_KV=config.n_kv_head, D_HEAD=config.d_head, **how, **self._launched,
         )  # fmt: skip
 
-    def transform(self, index: int, layer: LayerWeights) -> None:
+    def transform(self, index: int, layer: LayerWeights, gain: Tensor) -> None:
+        """gain: of the norm behind it."""
         family, memory, data, tile = self.config.family, self.memory, self.data, self.tiles.ffn
         width = len(layer.up)
         self.start(
@@ -148,7 +158,7 @@ class StepLaunch:
             ACTIVATION=family.activation, PAD=self.tiles.down.steps, **self.normed, **self._options(tile),
         )  # fmt: skip
         of_down = {"UNIT": 1, "WHOLE": False}
-        self._add(memory.inner, data.widths[index], layer.down, layer.down_bias, self.tiles.down, of_down)
+        self._add(memory.inner, data.widths[index], layer.down, layer.down_bias, gain, self.tiles.down, of_down)
 
     def choose(self) -> None:
         """After the logits of the rows that are asked for."""
@@ -174,14 +184,22 @@ class StepLaunch:
         )  # fmt: skip
 
     def _add(
-        self, a: Tensor, limits: Tensor, matrix: Tensor, bias: Tensor | None, tile: Tile, constants: dict[str, Any]
+        self,
+        a: Tensor,
+        limits: Tensor,
+        matrix: Tensor,
+        bias: Tensor | None,
+        gain: Tensor,
+        tile: Tile,
+        constants: dict[str, Any],
     ) -> None:
         memory, d_model = self.memory, self.config.d_model
         n_tiles = cdiv(d_model, tile.columns)
         self.start(
             add_product, (self._row_tiles(tile), n_tiles),
-            a, limits, self.data.dims, matrix, bias, memory.x, memory.half, memory.stats, self.rows,
-            D=d_model, K=matrix.shape[1], NT=n_tiles, BIASED=bias is not None, **constants, **self._options(tile),
+            a, limits, self.data.dims, matrix, bias, gain, memory.x, memory.half, memory.stats, self.rows,
+            D=d_model, K=matrix.shape[1], NT=n_tiles, BIASED=bias is not None, GAINED=self._gained,
+            **constants, **self._options(tile),
         )  # fmt: skip
 
     def _row_tiles(self, tile: Tile) -> int:

@@ -51,7 +51,7 @@ class StepTiles:
 
 
 def step_tiles(config: MatFormerConfig, bucket: Bucket, item_size: int = 2) -> StepTiles:
-    """What suits a bucket. item_size: bytes of a weight; tiles of as many bytes have fewer columns in float32."""
+    """What suits a bucket. item_size: bytes of a weight."""
     tiles = _by_rows(bucket.rows)
     d_model, d_in, widest = config.d_model, config.n_head * config.d_head, max(config.widths)
     half = -(-config.d_head // 2)
@@ -85,49 +85,54 @@ def memory_tiles(config: MatFormerConfig, item_size: int) -> tuple[int, int, int
 def _by_rows(rows: int) -> StepTiles:
     """Before they are fitted to a model."""
     if rows == 1:
-        narrow = Tile(1, FEWEST_COLUMNS, 512, stages=3)
+        narrow = Tile(1, FEWEST_COLUMNS, 512)
         return StepTiles(
             qkv=narrow, out=narrow, ffn=narrow, down=narrow, head=Tile(1, HEAD_COLUMNS, 512, stages=3), norm_apart=False
         )
     if rows <= 32:
         size = 16 if rows <= 16 else 32
-        narrow = Tile(size, 16, 128)
+        narrow = Tile(size, 16, 256)
         return StepTiles(
-            qkv=narrow,
+            qkv=Tile(size, 16, 128, stages=5),
             out=narrow,
-            ffn=replace(narrow, columns=size, stages=3),
+            ffn=Tile(size, size, 128),
             down=narrow,
-            head=replace(narrow, columns=64, stages=3),
+            head=Tile(size, 64, 128, stages=3),
             norm_apart=False,
         )
     if rows < MANY_ROWS:
-        narrow = Tile(64, 16, 128, stages=3)
+        # Each tile of columns reads all rows again, from the second-level cache: the wider, the less of that.
+        narrow = Tile(64, 32, 128)
         return StepTiles(
             qkv=narrow,
             out=narrow,
-            ffn=Tile(64, 32, 64),
+            ffn=Tile(64, 64, 64),
             down=narrow,
-            head=Tile(64, 64, 64),
+            head=Tile(64, 128, 64),
             norm_apart=False,
         )
     wide = Tile(128, 64, 64, warps=8)
+    into = replace(wide, columns=64 if rows < 1024 else 128)
     return StepTiles(
         qkv=replace(wide, columns=32),
-        out=wide,
+        out=into,
         ffn=replace(wide, stages=3),
-        down=wide,
+        down=into,
         head=Tile(64, 128, 64),
         norm_apart=True,
     )
 
 
 def _fitted(tile: Tile, columns: int, steps: int, item_size: int) -> Tile:
-    """No larger than what there is: a matrix of so many rows and columns."""
-    least = 1 if tile.rows == 1 else SMALLEST_DOT
+    """No larger than what there is: a matrix of so many rows and columns. float32 has half as many numbers in as many
+    bytes, and is multiplied in three parts, which take registers."""
+    least, most, part = (1, tile.columns, 2) if tile.rows == 1 else (SMALLEST_DOT, 64, 4)
+    if item_size < 4:
+        most, part = tile.columns, 1
     return replace(
         tile,
-        columns=max(least, min(tile.columns, _power(columns))),
-        steps=max(SMALLEST_DOT, min(tile.steps * 2 // item_size, _power(steps))),
+        columns=max(least, min(tile.columns, most, _power(columns))),
+        steps=max(SMALLEST_DOT, min(tile.steps // part, _power(steps))),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from lts_ray.runtime.triton_kernels.product import fold, folded, follow, rows_of, sums, weights
+from lts_ray.runtime.triton_kernels.product import fold, folded, follow, prefetch, rows_of, sums, weights
 
 
 @triton.jit(do_not_specialize=["R"])
@@ -15,6 +15,7 @@ def add_product(
     dims,
     weight,
     bias,
+    gain,
     x,
     half,
     stats,
@@ -24,6 +25,7 @@ def add_product(
     UNIT: tl.constexpr,
     NT: tl.constexpr,
     BIASED: tl.constexpr,
+    GAINED: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
     BK: tl.constexpr,
@@ -36,17 +38,27 @@ def add_product(
 
     limits [R]: how much of K each row has, in UNITs (heads of D_HEAD, or neurons). The loop ends at the tile's widest
     row; up to there, and on to a multiple of BK, a is 0 where a row has nothing. WHOLE: every row has all of K. Also
-    writes half, x in the weights' type, and stats [R, 2, NT], one tile's a program.
+    writes half, x in the weights' type, if GAINED times the gain [D] of the norm that is next, and of x itself
+    stats [R, 2, NT], one tile's a program.
     """
-    follow(EARLY)
+    EAGER: tl.constexpr = BM * BN <= 1024  # few enough to be held while the product is made
     rows = tl.program_id(0) * BM + tl.arange(0, BM)
     there = rows < R
     own = tl.load(dims + rows, mask=there, other=0)
     n = tl.program_id(1) * BN + tl.arange(0, BN)
-    if WHOLE:
-        limit = K
-    else:
+    limit = K
+    if not WHOLE:
         limit = tl.max(tl.load(limits + rows, mask=there, other=0), axis=0) * UNIT
+    prefetch(weight, n, limit, D, K, 2 * BK, EARLY)
+    if BIASED:
+        offset = tl.load(bias + n, mask=n < D, other=0.0).to(tl.float32)
+    if GAINED:
+        factor = tl.load(gain + n, mask=n < D, other=0.0).to(tl.float32)
+    kept = n[None, :] < own[:, None]
+    at = rows[:, None] * D + n[None, :]
+    follow(EARLY)
+    if EAGER:
+        before = tl.load(x + at, mask=kept, other=0.0)
     acc = sums(BM, BN, BK, DOT)
     for start in tl.range(0, limit, BK, num_stages=STAGES):
         k = start + tl.arange(0, BK)
@@ -54,12 +66,15 @@ def add_product(
         acc = fold(acc, part, weights(weight, n, k, D, K, D % BN == 0, K % BK == 0), DOT)
     y = folded(acc, DOT)
     if BIASED:
-        y += tl.load(bias + n, mask=n < D, other=0.0).to(tl.float32)[None, :]
-    kept = n[None, :] < own[:, None]
-    at = rows[:, None] * D + n[None, :]
-    y = tl.where(kept, y + tl.load(x + at, mask=kept, other=0.0), 0.0)
+        y += offset[None, :]
+    if not EAGER:
+        before = tl.load(x + at, mask=kept, other=0.0)
+    y = tl.where(kept, y + before, 0.0)
     tl.store(x + at, y, mask=kept)
-    tl.store(half + at, y.to(half.dtype.element_ty), mask=kept)
+    z = y
+    if GAINED:
+        z = y * factor[None, :]
+    tl.store(half + at, z.to(half.dtype.element_ty), mask=kept)
     to = stats + rows * (2 * NT) + tl.program_id(1)
     tl.store(to, tl.sum(y, axis=1), mask=there)
     tl.store(to + NT, tl.sum(y * y, axis=1), mask=there)

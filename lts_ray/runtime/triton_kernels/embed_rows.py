@@ -16,6 +16,7 @@ def embed_rows(
     chosen,
     embedding,
     position_table,
+    gain,
     x,
     half,
     stats,
@@ -23,6 +24,7 @@ def embed_rows(
     D_PADDED: tl.constexpr,
     NT: tl.constexpr,
     LEARNED: tl.constexpr,
+    GAINED: tl.constexpr,
     EARLY: tl.constexpr = False,
 ):
     """Row = program. tokens [R]: -1 - place for the token that the step before chose as its place-th, in `chosen`.
@@ -42,7 +44,10 @@ def embed_rows(
         y += tl.load(position_table + tl.load(positions + row).to(tl.int64) * D + k, mask=own, other=0.0)
     y = y.to(tl.float32)
     tl.store(x + row * D + k, y, mask=k < D)
-    tl.store(half + row * D + k, y.to(half.dtype.element_ty), mask=k < D)
+    z = y
+    if GAINED:
+        z = y * tl.load(gain + k, mask=own, other=0.0).to(tl.float32)
+    tl.store(half + row * D + k, z.to(half.dtype.element_ty), mask=k < D)
     NT_PADDED: tl.constexpr = triton.next_power_of_2(NT)
     tile = tl.arange(0, NT_PADDED)
     at = stats + row * (2 * NT) + tile

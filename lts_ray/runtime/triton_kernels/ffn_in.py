@@ -5,17 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from lts_ray.runtime.triton_kernels.product import (
-    activated,
-    fold,
-    folded,
-    follow,
-    normed,
-    row_norm,
-    rows_of,
-    sums,
-    weights,
-)
+from lts_ray.runtime.triton_kernels.product import activated, follow, normed_products, prefetch
 
 
 @triton.jit(do_not_specialize=["R"])
@@ -38,6 +28,7 @@ def ffn_in(
     NT: tl.constexpr,
     NORM: tl.constexpr,
     LAYER_NORM: tl.constexpr,
+    GAINED: tl.constexpr,
     GATED: tl.constexpr,
     BIASED: tl.constexpr,
     ACTIVATION: tl.constexpr,
@@ -56,44 +47,31 @@ def ffn_in(
     A program whose neurons no row of its tile has ends at once: so one grid serves every width. WHOLE: every row has
     all of D, and the loop need not wait for what its rows have.
     """
-    follow(EARLY)
     rows = tl.program_id(0) * BM + tl.arange(0, BM)
     there = rows < R
     width = tl.load(widths + rows, mask=there, other=0)
+    own = tl.load(dims + rows, mask=there, other=0)
+    limit = D if WHOLE else tl.max(own, axis=0)
     widest, first = tl.max(width, axis=0), tl.program_id(1) * BN
     n = first + tl.arange(0, BN)
+    if first < widest:
+        prefetch(up, n, limit, F, D, 2 * BK, EARLY)
+        if GATED:
+            prefetch(gate, n, limit, F, D, 2 * BK, EARLY)
+    follow(EARLY)
     to = inner + rows[:, None] * F + n[None, :]
     inside = there[:, None] & (n < F)[None, :]
     if first >= widest:
         if first < tl.cdiv(widest, PAD) * PAD:
             tl.store(to, tl.zeros((BM, BN), inner.dtype.element_ty), mask=inside)
         return
-    own = tl.load(dims + rows, mask=there, other=0)
-    limit = D if WHOLE else tl.max(own, axis=0)
-    LATE: tl.constexpr = NORM and not LAYER_NORM and half.dtype.element_ty != tl.float16  # whose range is too small
-    if LATE:
-        mean, scale = own, own
-    else:
-        mean, scale = row_norm(stats, rows, there, own, eps, NT, LAYER_NORM)
-    upper, gated = sums(BM, BN, BK, DOT), sums(BM, BN, BK, DOT)
-    for start in tl.range(0, limit, BK, num_stages=STAGES):
-        k = start + tl.arange(0, BK)
-        a = rows_of(half, rows, there, k, D, D % BK == 0)
-        a = normed(a, own, k, mean, scale, norm, norm_bias, D, NORM, LAYER_NORM, LATE)
-        upper = fold(upper, a, weights(up, n, k, F, D, F % BN == 0, D % BK == 0), DOT)
-        if GATED:
-            gated = fold(gated, a, weights(gate, n, k, F, D, F % BN == 0, D % BK == 0), DOT)
-    if LATE:
-        mean, scale = row_norm(stats, rows, there, own, eps, NT, LAYER_NORM)
-    y = folded(upper, DOT)
-    if LATE:
-        y = y * scale[:, None]
+    y, z = normed_products(
+        half, stats, rows, there, own, limit, norm, norm_bias, up, n, gate, n, eps,
+        F, D, NT, NORM, LAYER_NORM, GAINED, GATED, F % BN == 0, BM, BN, BK, DOT, STAGES,
+    )  # fmt: skip
     if BIASED:
         y += tl.load(up_bias + n, mask=n < F, other=0.0).to(tl.float32)[None, :]
     if GATED:
-        z = folded(gated, DOT)
-        if LATE:
-            z = z * scale[:, None]
         if BIASED:
             z += tl.load(gate_bias + n, mask=n < F, other=0.0).to(tl.float32)[None, :]
         y = y * activated(z, ACTIVATION)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from lts_ray.runtime.triton_kernels.product import follow, normed, row_norm, rows_of
+from lts_ray.runtime.triton_kernels.product import follow, normed, row_norm, row_sums, rows_of
 
 
 @triton.jit
@@ -21,14 +21,16 @@ def normalise(
     D_PADDED: tl.constexpr,
     NT: tl.constexpr,
     LAYER_NORM: tl.constexpr,
+    GAINED: tl.constexpr,
     EARLY: tl.constexpr = False,
 ):
-    """Row = program. half [R, D] to out [R, D], 0 past each row's own dims."""
-    follow(EARLY)
+    """Row = program. half [R, D] to out [R, D], 0 past each row's own dims. GAINED: half has the gains already."""
     rows = tl.program_id(0) + tl.arange(0, 1)
     own = tl.load(dims + rows)
+    follow(EARLY)
     k = tl.arange(0, D_PADDED)
-    mean, scale = row_norm(stats, rows, own > 0, own, eps, NT, LAYER_NORM)
+    squares, sums = row_sums(stats, rows, own > 0, NT, LAYER_NORM)
     y = rows_of(half, rows, own >= 0, k, D, D == D_PADDED)
-    y = normed(y, own, k, mean, scale, norm, norm_bias, D, True, LAYER_NORM, False)
+    scale, mean = row_norm(squares, sums, own, eps, LAYER_NORM)
+    y = normed(y, own, k, scale, mean, norm, norm_bias, D, LAYER_NORM, GAINED)
     tl.store(out + rows[:, None] * D + k[None, :], y, mask=(k < D)[None, :])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from lts_ray.runtime.triton_kernels.product import follow
+
 BLOCK = tl.constexpr(16)
 """Places of a block of the cache."""
 LOG2_E = tl.constexpr(1.4426950408889634)
@@ -28,7 +30,15 @@ def tiles_options(group: int, d_head: int, item_size: int) -> dict[str, int]:
     # with a piece of 1,024 tokens, and more keys at once spill on an A100. float32 is multiplied in three parts, which
     # take registers: it gets the smallest tile.
     rows, chunk = (64 // group, 64 if d_head <= 64 else 32) if item_size < 4 else (16 // group, 32)
-    return {"ROWS": max(2, rows), "SPLITS": 1, "SPLIT_PLACES": 0, "CHUNK": chunk, "num_warps": 4, "num_stages": 5}
+    most = {} if item_size < 4 else {"maxnreg": 224}  # else ptxas takes 128, and spills
+    return {
+        "ROWS": max(2, rows),
+        "SPLITS": 1,
+        "SPLIT_PLACES": 0,
+        "CHUNK": chunk,
+        "num_warps": 4,
+        "num_stages": 5,
+    } | most
 
 
 @triton.jit
@@ -114,9 +124,6 @@ def paged_attention(
       them, by arrived int32 [R, N_KV], 0 before and after, puts them together.
     - EARLY: launched while the kernel before it may still run.
     """
-    if EARLY:
-        tl.extra.cuda.gdc_wait()
-        tl.extra.cuda.gdc_launch_dependents()
     GROUP: tl.constexpr = N_HEAD // N_KV
     STRIDE: tl.constexpr = N_KV * BLOCK * D_HEAD
     MEMBERS: tl.constexpr = triton.next_power_of_2(16 if ROWS * GROUP < 16 else ROWS * GROUP)
@@ -130,14 +137,13 @@ def paged_attention(
         # A piece's last tiles see most places: they begin first.
         tile = tl.num_programs(0) - 1 - tl.program_id(0)
         size = tl.load(sizes + tile)
-        if size == 0:
-            return
         row = tl.load(firsts + tile)
     # All that decides is read before the first decision: one wait for memory.
     width = tl.load(heads + row)
     position = tl.load(positions + row)
     table = blocks + tl.load(tables + row)
-    if width == 0:
+    follow(EARLY)
+    if (width == 0) | (size == 0):
         return
 
     member = tl.arange(0, MEMBERS)

@@ -13,10 +13,27 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 @triton.jit
 def follow(EARLY: tl.constexpr):
-    """Before anything is read. EARLY: the kernel was launched while the one before it ran, and waits for it here."""
+    """Before anything is read that kernels of this step write, and before anything is written: by every program.
+
+    EARLY: the kernel was launched while the one before it ran, and waits for its end here. As each one waits before it
+    lets the next begin, the kernels before that have ended too. Weights and what the step is told may be read earlier.
+    """
     if EARLY:
         gdc_wait()
         gdc_launch_dependents()
+
+
+@triton.jit
+def prefetch(matrix, n, limit, N: tl.constexpr, K: tl.constexpr, COUNT: tl.constexpr, EARLY: tl.constexpr):
+    """Before `follow`, if EARLY: the first COUNT columns, up to the limit, of rows n of a matrix [N, K] are sent on
+    their way to the second-level cache, while the kernel before this one ends."""
+    if EARLY:
+        SECTOR: tl.constexpr = 256 // matrix.dtype.element_ty.primitive_bitwidth  # 32 bytes
+        k = tl.arange(0, COUNT // SECTOR) * SECTOR
+        at = matrix + tl.minimum(n, N - 1)[:, None] * K + tl.maximum(tl.minimum(k, limit - 1), 0)[None, :]
+        tl.inline_asm_elementwise(
+            "prefetch.global.L2 [$1]; // dummy $0", "=r,l", [at.to(tl.int64)], tl.int32, is_pure=False, pack=1
+        )
 
 
 @triton.jit
@@ -60,19 +77,28 @@ def weights(matrix, n, k, N: tl.constexpr, K: tl.constexpr, EVEN_N: tl.constexpr
 
 
 @triton.jit
-def row_norm(stats, rows, there, dims, eps, NT: tl.constexpr, LAYER_NORM: tl.constexpr):
-    """Mean (0 for an RMS norm) and 1 / deviation of rows, from their partial sums and squares [R, 2, NT]."""
-    NT_PADDED: tl.constexpr = triton.next_power_of_2(NT)
-    tile = tl.arange(0, NT_PADDED)
+def row_sums(stats, rows, there, NT: tl.constexpr, LAYER_NORM: tl.constexpr):
+    """What `row_norm` takes: rows' partial squares, and sums for a LayerNorm, of stats [R, 2, NT]."""
+    tile = tl.arange(0, triton.next_power_of_2(NT))
     at = stats + rows[:, None] * (2 * NT) + tile[None, :]
     mask = there[:, None] & (tile < NT)[None, :]
-    count = tl.maximum(dims, 1).to(tl.float32)
-    squares = tl.sum(tl.load(at + NT, mask=mask, other=0.0), axis=1) / count
+    squares = tl.load(at + NT, mask=mask, other=0.0)
     if LAYER_NORM:
-        mean = tl.sum(tl.load(at, mask=mask, other=0.0), axis=1) / count
-        return mean, tl.rsqrt(tl.maximum(squares - mean * mean, 0.0) + eps)
+        return squares, tl.load(at, mask=mask, other=0.0)
     else:
-        return tl.zeros_like(squares), tl.rsqrt(squares + eps)
+        return squares, squares
+
+
+@triton.jit
+def row_norm(squares, sums, dims, eps, LAYER_NORM: tl.constexpr):
+    """1 / deviation of rows, and their mean, 0 for an RMS norm."""
+    count = tl.maximum(dims, 1).to(tl.float32)
+    square = tl.sum(squares, axis=1) / count
+    if LAYER_NORM:
+        mean = tl.sum(sums, axis=1) / count
+        return tl.rsqrt(tl.maximum(square - mean * mean, 0.0) + eps), mean
+    else:
+        return tl.rsqrt(square + eps), tl.zeros_like(square)
 
 
 @triton.jit
@@ -87,37 +113,56 @@ def rows_of(a, rows, there, k, K: tl.constexpr, EVEN_K: tl.constexpr):
 
 
 @triton.jit
-def normed(
-    x,
-    dims,
-    k,
-    mean,
-    scale,
-    norm,
-    norm_bias,
-    D: tl.constexpr,
-    NORM: tl.constexpr,
-    LAYER_NORM: tl.constexpr,
-    LATE: tl.constexpr,
-):
-    """Columns k of rows, x [BM, BK], normalised if NORM; 0 past each row's own dims.
-
-    LATE: but for the scale, which the caller applies to the product: so the weights need not wait for the statistics.
-    """
-    if NORM:
-        inside = k < D
-        y = x.to(tl.float32)
-        if not LATE:
-            y = y * scale[:, None]
-        if LAYER_NORM:
-            y -= (mean * scale)[:, None]
+def normed(x, dims, k, scale, mean, norm, norm_bias, D: tl.constexpr, LAYER_NORM: tl.constexpr, GAINED: tl.constexpr):
+    """Columns k of rows, x [BM, BK], normalised; 0 past each row's own dims. GAINED: by the norm's gains already."""
+    inside = k < D
+    y = x.to(tl.float32) * scale[:, None]
+    if LAYER_NORM:
+        y -= (mean * scale)[:, None]
+    if not GAINED:
         y = y * tl.load(norm + k, mask=inside, other=0.0).to(tl.float32)[None, :]
-        if LAYER_NORM:
-            y += tl.load(norm_bias + k, mask=inside, other=0.0).to(tl.float32)[None, :]
-            y = tl.where(k[None, :] < dims[:, None], y, 0.0)
-        return y.to(x.dtype)
-    else:
-        return x
+    if LAYER_NORM:
+        y += tl.load(norm_bias + k, mask=inside, other=0.0).to(tl.float32)[None, :]
+        y = tl.where(k[None, :] < dims[:, None], y, 0.0)
+    return y.to(x.dtype)
+
+
+@triton.jit
+def normed_products(
+    half, stats, rows, there, dims, limit, norm, norm_bias, one, n1, other, n2, eps,
+    N: tl.constexpr, D: tl.constexpr, NT: tl.constexpr, NORM: tl.constexpr, LAYER_NORM: tl.constexpr,
+    GAINED: tl.constexpr, TWO: tl.constexpr, EVEN_N: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    BK: tl.constexpr, DOT: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    """Rows of half [R, D], normalised if NORM, by rows n1 of the matrix one [N, D] and, if TWO, by rows n2 of `other`:
+    [BM, BN] twice, the second as the first if not TWO. limit: how much of D any of the rows has.
+
+    GAINED: half has the norm's gains, and 1 / deviation is for the products: so the loop waits for no statistics.
+    Otherwise the norm is in the loop.
+    """
+    scale, mean = dims, dims
+    FIRST: tl.constexpr = NORM and not (GAINED and DOT)  # a single row's are on their way while the loop runs
+    if FIRST:
+        squares, partial = row_sums(stats, rows, there, NT, LAYER_NORM)
+    if NORM and not GAINED:
+        scale, mean = row_norm(squares, partial, dims, eps, LAYER_NORM)
+    y1, y2 = sums(BM, BN, BK, DOT), sums(BM, BN, BK, DOT)
+    for start in tl.range(0, limit, BK, num_stages=STAGES):
+        k = start + tl.arange(0, BK)
+        a = rows_of(half, rows, there, k, D, D % BK == 0)
+        if NORM and not GAINED:
+            a = normed(a, dims, k, scale, mean, norm, norm_bias, D, LAYER_NORM, GAINED)
+        y1 = fold(y1, a, weights(one, n1, k, N, D, EVEN_N, D % BK == 0), DOT)
+        if TWO:
+            y2 = fold(y2, a, weights(other, n2, k, N, D, EVEN_N, D % BK == 0), DOT)
+    y1 = folded(y1, DOT)
+    y2 = folded(y2, DOT) if TWO else y1
+    if NORM and GAINED:
+        if not FIRST:
+            squares, partial = row_sums(stats, rows, there, NT, LAYER_NORM)
+        scale, mean = row_norm(squares, partial, dims, eps, LAYER_NORM)
+        y1, y2 = y1 * scale[:, None], y2 * scale[:, None]
+    return y1, y2
 
 
 @triton.jit

@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from lts_ray.runtime.triton_kernels.product import fold, folded, follow, normed, row_norm, rows_of, sums, weights
+from lts_ray.runtime.triton_kernels.product import follow, normed_products, prefetch
 
 
 @triton.jit(do_not_specialize=["R"])
@@ -36,6 +36,7 @@ def project_qkv(
     NT: tl.constexpr,
     NORM: tl.constexpr,
     LAYER_NORM: tl.constexpr,
+    GAINED: tl.constexpr,
     BIASED: tl.constexpr,
     QK_NORM: tl.constexpr,
     ROTARY: tl.constexpr,
@@ -51,44 +52,44 @@ def project_qkv(
     """Program: a tile of rows, and BN dimensions of one head's first half with those of the second that pair with them.
 
     So a rotation stays within a program. weight: [(N_HEAD + 2 N_KV) D_HEAD, D]; keys, values: of this layer,
-    [blocks, N_KV, 16, D_HEAD]; places: block · 16 + offset, -1 for none; q: [R, N_HEAD · D_HEAD]. With NORM, half is
-    normalised on the way; else it is what `normalise` wrote. With QK_NORM a program has a whole head: PARTS = 1.
+    [blocks, N_KV, 16, D_HEAD]; places: block · 16 + offset, -1 for none; q: [R, N_HEAD · D_HEAD]. Without
+    NORM half is what `normalise` wrote; see `normed_products`. With QK_NORM a program has a whole head: PARTS = 1.
     """
     HALF: tl.constexpr = (D_HEAD + 1) // 2
     N: tl.constexpr = (N_HEAD + 2 * N_KV) * D_HEAD
     EVEN_N: tl.constexpr = HALF % BN == 0 and D_HEAD % 2 == 0
-    follow(EARLY)
     rows = tl.program_id(0) * BM + tl.arange(0, BM)
     there = rows < R
     head, part = tl.program_id(1) // PARTS, tl.program_id(1) % PARTS
     own = tl.load(dims + rows, mask=there, other=0)
+    position = tl.load(positions + rows, mask=there, other=0)
+    place = tl.load(places + rows, mask=there, other=-1)
+    limit = D if WHOLE else tl.max(own, axis=0)
     is_query = head < N_HEAD
-    # Keys and values of all heads are kept, whatever a row's own: a wider submodel may go on from here.
-    if not WHOLE:
-        if is_query and head >= tl.max(tl.load(heads + rows, mask=there, other=0), axis=0):
-            return
     pair = part * BN + tl.arange(0, BN)
     second = HALF + pair
     # Past a head's half the next one's weights are multiplied; nothing of that is stored.
     n1, n2 = head * D_HEAD + pair, head * D_HEAD + second
-    limit = D if WHOLE else tl.max(own, axis=0)
-    LATE: tl.constexpr = NORM and not LAYER_NORM and half.dtype.element_ty != tl.float16  # whose range is too small
-    if LATE:
-        mean, scale = own, own
-    else:
-        mean, scale = row_norm(stats, rows, there, own, eps, NT, LAYER_NORM)
-    acc1, acc2 = sums(BM, BN, BK, DOT), sums(BM, BN, BK, DOT)
-    for start in tl.range(0, limit, BK, num_stages=STAGES):
-        k = start + tl.arange(0, BK)
-        a = rows_of(half, rows, there, k, D, D % BK == 0)
-        a = normed(a, own, k, mean, scale, norm, norm_bias, D, NORM, LAYER_NORM, LATE)
-        acc1 = fold(acc1, a, weights(weight, n1, k, N, D, EVEN_N, D % BK == 0), DOT)
-        acc2 = fold(acc2, a, weights(weight, n2, k, N, D, EVEN_N, D % BK == 0), DOT)
-    y1, y2 = folded(acc1, DOT), folded(acc2, DOT)
-    if LATE:
-        mean, scale = row_norm(stats, rows, there, own, eps, NT, LAYER_NORM)
-        y1, y2 = y1 * scale[:, None], y2 * scale[:, None]
+    # Keys and values of all heads are kept, whatever a row's own: a wider submodel may go on from here.
+    live = True
+    if not WHOLE:
+        live = (head < tl.max(tl.load(heads + rows, mask=there, other=0), axis=0)) | ~is_query
+    if live:
+        prefetch(weight, n1, limit, N, D, 2 * BK, EARLY)
+        prefetch(weight, n2, limit, N, D, 2 * BK, EARLY)
     in1, in2 = pair < HALF, (pair < HALF) & (second < D_HEAD)
+    if ROTARY:  # [2, CONTEXT, D_HEAD]; both halves turn by the same angles
+        at = position[:, None] * D_HEAD + pair[None, :]
+        turns = there[:, None] & in1[None, :]
+        cosine = tl.load(rotary + at, mask=turns, other=0.0)
+        sine = tl.load(rotary + CONTEXT * D_HEAD + at, mask=turns, other=0.0)
+    follow(EARLY)
+    if not live:
+        return
+    y1, y2 = normed_products(
+        half, stats, rows, there, own, limit, norm, norm_bias, weight, n1, weight, n2, eps,
+        N, D, NT, NORM, LAYER_NORM, GAINED, True, EVEN_N, BM, BN, BK, DOT, STAGES,
+    )  # fmt: skip
     if BIASED:
         y1 += tl.load(bias + n1, mask=in1, other=0.0).to(tl.float32)[None, :]
         y2 += tl.load(bias + n2, mask=in2, other=0.0).to(tl.float32)[None, :]
@@ -99,11 +100,7 @@ def project_qkv(
             size = tl.rsqrt((tl.sum(y1 * y1, axis=1) + tl.sum(y2 * y2, axis=1)) / D_HEAD + eps)[:, None]
             y1 = y1 * size * tl.load(gain + pair, mask=in1, other=0.0).to(tl.float32)[None, :]
             y2 = y2 * size * tl.load(gain + second, mask=in2, other=0.0).to(tl.float32)[None, :]
-        if ROTARY:  # [2, CONTEXT, D_HEAD]; both halves turn by the same angles
-            at = tl.load(positions + rows, mask=there, other=0)[:, None] * D_HEAD + pair[None, :]
-            turns = there[:, None] & in1[None, :]
-            cosine = tl.load(rotary + at, mask=turns, other=0.0)
-            sine = tl.load(rotary + CONTEXT * D_HEAD + at, mask=turns, other=0.0)
+        if ROTARY:
             y1, y2 = y1 * cosine - y2 * sine, y2 * cosine + y1 * sine
     if is_query:
         to = q + rows[:, None] * (N_HEAD * D_HEAD) + head * D_HEAD
@@ -114,7 +111,6 @@ def project_qkv(
         is_key = head < N_HEAD + N_KV
         cache = keys if is_key else values
         kv_head = head - N_HEAD if is_key else head - N_HEAD - N_KV
-        place = tl.load(places + rows, mask=there, other=-1)
         kept = place >= 0
         block, offset = place // 16, place % 16
         to = cache + ((block.to(tl.int64) * N_KV + kv_head) * 16 + offset)[:, None] * D_HEAD

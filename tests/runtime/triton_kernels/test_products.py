@@ -65,6 +65,10 @@ class Rows:
         self.stats = stats
         self.norm, self.norm_bias = drawn(D, seed=2, dtype=dtype), drawn(D, seed=3, dtype=dtype)
 
+    def read(self, *, gained: bool) -> Tensor:
+        """What a product reads that has the norm in it."""
+        return (self.x * self.norm.float()).to(self.half.dtype) if gained else self.half
+
     def normed(self, *, layer: bool) -> Tensor:
         """[5, D], float32."""
         out = torch.zeros_like(self.x)
@@ -74,6 +78,11 @@ class Rows:
                 y = functional.layer_norm(x, (dim,), norm, bias, EPS)
                 out[row, :dim] = y if layer else functional.rms_norm(x, (dim,), norm, EPS)
         return out
+
+
+def gained(dtype: torch.dtype, *, layer: bool = False) -> bool:
+    """As a step has it."""
+    return dtype != torch.float16 and not layer
 
 
 def near(found: Tensor, wanted: Tensor, dtype: torch.dtype) -> None:
@@ -88,12 +97,12 @@ def test_tokens_are_embedded_also_those_just_chosen(learned: bool, dtype: torch.
     table, places = drawn(9, D, seed=4, dtype=dtype), drawn(7, D, seed=5, dtype=dtype)
     x, half, stats = torch.full_like(rows.x, 7), torch.full_like(rows.half, 7), torch.full_like(rows.stats, 7)
     tokens, positions, chosen = ints(3, -2, 8, 0, -1), ints(6, 0, 1, 0, 2), ints(5, 4)
-    constants = {"D": D, "D_PADDED": 64, "NT": NT, "LEARNED": learned}
-    embed_rows[(5,)](tokens, positions, rows.dims, chosen, table, places, x, half, stats, **constants)
+    constants = {"D": D, "D_PADDED": 64, "NT": NT, "LEARNED": learned, "GAINED": gained(dtype)}
+    embed_rows[(5,)](tokens, positions, rows.dims, chosen, table, places, rows.norm, x, half, stats, **constants)
     wanted = table[[3, 4, 8, 0, 5]] + (places[positions.long()] if learned else 0)
     wanted = wanted.float() * (torch.arange(D, device=DEVICE) < rows.dims[:, None])
     near(x, wanted, dtype)
-    near(half, wanted, dtype)
+    near(half, wanted * (rows.norm.float() if gained(dtype) else 1), dtype)
     near(stats.sum(2), torch.stack([x.sum(1), x.square().sum(1)], 1), torch.float32)
 
 
@@ -102,9 +111,10 @@ def test_tokens_are_embedded_also_those_just_chosen(learned: bool, dtype: torch.
 def test_rows_are_normalised_over_their_own_dims(layer: bool, dtype: torch.dtype) -> None:
     rows = Rows(dtype)
     normed = torch.full_like(rows.half, 7)
+    early = gained(dtype, layer=layer)
     normalise[(5,)](
-        rows.half, rows.stats, rows.dims, rows.norm, rows.norm_bias, normed, EPS,
-        D=D, D_PADDED=64, NT=NT, LAYER_NORM=layer,
+        rows.read(gained=early), rows.stats, rows.dims, rows.norm, rows.norm_bias, normed, EPS,
+        D=D, D_PADDED=64, NT=NT, LAYER_NORM=layer, GAINED=early,
     )  # fmt: skip
     near(normed, rows.normed(layer=layer), dtype)
 
@@ -118,11 +128,11 @@ def test_each_row_has_its_own_first_neurons(gated: bool, tile: Tile, dtype: torc
     gate, up = drawn(n_inner, D, seed=6, dtype=dtype), drawn(n_inner, D, seed=7, dtype=dtype)
     gate_bias, up_bias = drawn(n_inner, seed=8, dtype=dtype), drawn(n_inner, seed=9, dtype=dtype)
     inner = torch.full((5, n_inner), 7.0, dtype=dtype, device=DEVICE)
-    activation = "silu" if gated else "gelu_tanh"
+    activation, early = "silu" if gated else "gelu_tanh", gained(dtype, layer=not gated)
     ffn_in[tile.grid(5, n_inner)](
-        rows.half, rows.stats, rows.dims, ints(*widths), rows.norm, rows.norm_bias, gate, up, gate_bias, up_bias, inner,
-        EPS, 5, D=D, F=n_inner, NT=NT, WHOLE=False, NORM=True, LAYER_NORM=not gated, GATED=gated, BIASED=not gated,
-        ACTIVATION=activation, PAD=32, **tile.constants,
+        rows.read(gained=early), rows.stats, rows.dims, ints(*widths), rows.norm, rows.norm_bias, gate, up, gate_bias,
+        up_bias, inner, EPS, 5, D=D, F=n_inner, NT=NT, WHOLE=False, NORM=True, LAYER_NORM=not gated, GAINED=early,
+        GATED=gated, BIASED=not gated, ACTIVATION=activation, PAD=32, **tile.constants,
     )  # fmt: skip
     a = rows.normed(layer=not gated).to(dtype).float()
     y = a @ up.float().T + (0 if gated else up_bias.float())
@@ -139,8 +149,8 @@ def test_activations(activation: str) -> None:
     up, inner = drawn(16, D, seed=7), torch.zeros(5, 16, device=DEVICE)
     ffn_in[tile.grid(5, 16)](
         rows.half, rows.stats, rows.dims, ints(*[16] * 5), rows.norm, rows.norm, up, up, up, up, inner, EPS, 5,
-        D=D, F=16, NT=NT, WHOLE=False, NORM=False, LAYER_NORM=False, GATED=False, BIASED=False, ACTIVATION=activation,
-        PAD=16, **tile.constants,
+        D=D, F=16, NT=NT, WHOLE=False, NORM=False, LAYER_NORM=False, GAINED=True, GATED=False, BIASED=False,
+        ACTIVATION=activation, PAD=16, **tile.constants,
     )  # fmt: skip
     near(inner, ACTIVATIONS[activation](rows.x @ up.T), torch.float32)  # type: ignore[index]
 
@@ -159,13 +169,13 @@ def test_rows_are_added_up_to_their_own_limits(tile: Tile, dtype: torch.dtype) -
     dirty = torch.where(own, inner, 0.0)
     dirty[3] = torch.nan
     add_product[tile.grid(5, D)](
-        dirty, ints(*limits), rows.dims, weight, bias, x, half, stats, 5,
-        D=D, K=n_inner, UNIT=4, NT=n_tiles, WHOLE=False, BIASED=True, **tile.constants,
+        dirty, ints(*limits), rows.dims, weight, bias, rows.norm, x, half, stats, 5,
+        D=D, K=n_inner, UNIT=4, NT=n_tiles, WHOLE=False, BIASED=True, GAINED=gained(dtype), **tile.constants,
     )  # fmt: skip
     inside = torch.arange(D, device=DEVICE) < rows.dims[:, None]
     wanted = (rows.x + torch.where(own, inner, 0.0).float() @ weight.float().T + bias.float()) * inside  # [5, D]
     near(x, wanted, dtype)
-    near(half, wanted, dtype)
+    near(half, wanted * (rows.norm.float() if gained(dtype) else 1), dtype)
     live = rows.dims > 0
     near(stats.sum(2)[live], torch.stack([x.sum(1), x.square().sum(1)], 1)[live], torch.float32)
 
@@ -174,7 +184,7 @@ def test_rows_are_added_up_to_their_own_limits(tile: Tile, dtype: torch.dtype) -
 @pytest.mark.parametrize("tile", TILES)
 @pytest.mark.parametrize("kind", ["rotary", "norms", "learned"])
 def test_heads_are_projected_turned_and_kept(kind: str, tile: Tile, dtype: torch.dtype) -> None:
-    n_head, n_kv, d_head, context = 2, 1, 20, 30
+    n_head, n_kv, d_head, context, early = 2, 1, 20, 30, gained(dtype, layer=kind == "learned")
     rows, size = Rows(dtype), (2 + 2) * 20
     heads, positions, places = (2, 1, 2, 0, 1), ints(3, 29, 0, 0, 7), ints(5, 16, 40, -1, 17)
     weight, bias = drawn(size, D, seed=13, dtype=dtype), drawn(size, seed=14, dtype=dtype)
@@ -187,10 +197,10 @@ def test_heads_are_projected_turned_and_kept(kind: str, tile: Tile, dtype: torch
         tile = Tile(tile.rows, 16, tile.steps)  # a whole head's half
     parts = -(-(d_head // 2) // tile.columns)
     project_qkv[(-(-5 // tile.rows), (n_head + 2 * n_kv) * parts)](
-        rows.half, rows.stats, rows.dims, ints(*heads), positions, places, rows.norm, rows.norm_bias, weight, bias,
-        *gains, rotary, q, cache[0], cache[1], EPS, 5, D=D, N_HEAD=n_head, N_KV=n_kv, D_HEAD=d_head, CONTEXT=context,
-        NT=NT, WHOLE=False, NORM=True, LAYER_NORM=kind == "learned", BIASED=kind != "norms", QK_NORM=kind == "norms",
-        ROTARY=kind != "learned", PARTS=parts, **tile.constants,
+        rows.read(gained=early), rows.stats, rows.dims, ints(*heads), positions, places, rows.norm, rows.norm_bias,
+        weight, bias, *gains, rotary, q, cache[0], cache[1], EPS, 5, D=D, N_HEAD=n_head, N_KV=n_kv, D_HEAD=d_head,
+        CONTEXT=context, NT=NT, WHOLE=False, NORM=True, LAYER_NORM=kind == "learned", GAINED=early,
+        BIASED=kind != "norms", QK_NORM=kind == "norms", ROTARY=kind != "learned", PARTS=parts, **tile.constants,
     )  # fmt: skip
     a = rows.normed(layer=kind == "learned").to(dtype).float()
     y = (a @ weight.float().T + (bias.float() if kind != "norms" else 0)).view(5, -1, d_head)
@@ -227,8 +237,9 @@ def test_logits_are_of_the_rows_that_ask(tile: Tile, dtype: torch.dtype) -> None
     logits = torch.full((4, n_words), 7.0, device=DEVICE)
     tops, top_ids = torch.full((4, n_tops), 7.0, device=DEVICE), torch.full((4, n_tops), 7, device=DEVICE).int()
     head_logits[(-(-4 // tile.rows), n_tops)](
-        rows.half, rows.stats, rows.dims, ints(4, 0, 1, 2), ints(3), rows.norm, rows.norm_bias, weight, logits, tops,
-        top_ids, EPS, D=D, V=n_words, N_TOPS=n_tops, NT=NT, WHOLE=False, LAYER_NORM=False, **tile.constants,
+        rows.read(gained=gained(dtype)), rows.stats, rows.dims, ints(4, 0, 1, 2), ints(3), rows.norm, rows.norm_bias,
+        weight, logits, tops, top_ids, EPS, D=D, V=n_words, N_TOPS=n_tops, NT=NT, WHOLE=False, LAYER_NORM=False,
+        GAINED=gained(dtype), **tile.constants,
     )  # fmt: skip
     wanted = rows.normed(layer=False)[[4, 0, 1]].to(dtype).float() @ weight.float().T
     near(logits[:3], wanted, dtype)
@@ -247,6 +258,6 @@ def test_a_logit_that_is_no_number_is_said() -> None:
     logits, tops, ids = torch.zeros(1, 32, device=DEVICE), torch.zeros(1, 2, device=DEVICE), ints(0, 0)
     head_logits[(1, 2)](
         rows.half, rows.stats, rows.dims, ints(0), ints(1), rows.norm, rows.norm, weight, logits, tops, ids, EPS,
-        D=D, V=32, N_TOPS=2, NT=NT, WHOLE=True, LAYER_NORM=False, **tile.constants,
+        D=D, V=32, N_TOPS=2, NT=NT, WHOLE=True, LAYER_NORM=False, GAINED=True, **tile.constants,
     )  # fmt: skip
     assert tops.isnan().tolist() == [[False, True]]
