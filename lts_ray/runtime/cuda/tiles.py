@@ -126,7 +126,9 @@ def _by_rows(rows: int) -> StepTiles:
 def _fitted(tile: Tile, columns: int, steps: int, item_size: int) -> Tile:
     """No larger than what there is: a matrix of so many rows and columns. float32 has half as many numbers in as many
     bytes, and is multiplied in three parts, which take registers."""
-    least, most, part = (1, tile.columns, 2) if tile.rows == 1 else (SMALLEST_DOT, 64, 4)
+    least, most, part = (
+        (1, tile.columns, 2) if tile.rows == 1 else (SMALLEST_DOT, max(SMALLEST_DOT, min(32, tile.rows // 2)), 4)
+    )
     if item_size < 4:
         most, part = tile.columns, 1
     return replace(

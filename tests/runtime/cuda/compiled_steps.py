@@ -23,7 +23,8 @@ MOST_SHARED = {80: 166_912, 90: 232_448}
 
 
 def compiled_steps(capability: int, dtype: str, n_head: int, n_kv_head: int, d_head: int) -> list[dict[str, Any]]:
-    """Of each kernel: its name, and the bytes of a thread that found no place in registers.
+    """Of each kernel: its name, its PTX (ptx), the names of what its parameters are (parameters), and the bytes of a
+    thread that found no place in registers (spilled).
 
     Triton refuses what does not find room in shared memory.
     """
@@ -48,7 +49,7 @@ class StandInDriver:
     def __init__(self, capability: int) -> None:
         from triton.backends.compiler import GPUTarget
 
-        self.utils, self.loaded = self, list[tuple[str, bytes]]()
+        self.utils = self
         self._target = GPUTarget("cuda", capability, 32)
 
     def get_current_target(self) -> Any:
@@ -63,8 +64,7 @@ class StandInDriver:
     def get_device_properties(self, _: int) -> dict[str, int]:
         return {"max_shared_mem": MOST_SHARED[self._target.arch]}
 
-    def load_binary(self, name: str, binary: bytes, shared: int, _: int) -> tuple[int, ...]:
-        self.loaded.append((name, binary))
+    def load_binary(self, *_: Any) -> tuple[int, ...]:
         return 1, 1, 0, 0, 1024
 
     def unload_module(self, _: int) -> None: ...
@@ -76,9 +76,11 @@ class StandInDriver:
 
 def main(capability: int, dtype: str, n_head: int, n_kv_head: int, d_head: int) -> None:
     from triton.runtime.driver import driver
+    from triton.runtime.jit import JITFunction
 
     from lts_ray.models.matformer.matformer import MatFormer
     from lts_ray.models.matformer.matformer_config import MatFormerConfig
+    from lts_ray.runtime.cuda import launch
     from lts_ray.runtime.cuda_runtime import CudaRuntime
     from lts_ray.runtime.segment import Segment
 
@@ -102,7 +104,37 @@ def main(capability: int, dtype: str, n_head: int, n_kv_head: int, d_head: int) 
     steps = [[segment(1)] * 32, [segment(1), segment(300)], [segment(1)]]
     for segments in steps[: 3 if capability >= 90 else 2]:  # to compile takes most of a second a kernel
         runtime.run(segments)
-    print(json.dumps([{"name": name, "spilled": spilled(binary)} for name, binary in stand_in.loaded]))
+    kernels = [each for each in vars(launch).values() if isinstance(each, JITFunction)]
+    compiled = [(kernel, each) for kernel in kernels for each in kernel.device_caches[0][0].values()]
+    print(json.dumps([told(kernel.fn.__name__, each) for kernel, each in compiled]))
+
+
+def told(name: str, compiled: Any) -> dict[str, Any]:
+    parameters = [name for name, kind in compiled.src.signature.items() if kind != "constexpr"]
+    return {
+        "name": name,
+        "ptx": compiled.asm["ptx"],
+        "parameters": parameters,
+        "spilled": spilled(compiled.asm["cubin"]),
+    }
+
+
+def touched(ptx: str, parameters: list[str]) -> set[str]:
+    """The pointers, by name, through which a run of PTX without loops may read or write."""
+    origins: dict[str, set[str]] = {}
+    found = set[str]()
+    for line in ptx.splitlines():
+        registers = re.findall(r"%[a-z]+\d+", line)
+        if parameter := re.search(r"ld\.param\.b64\s.*_param_(\d+)\]", line):
+            number = int(parameter[1])
+            origins[registers[0]] = {parameters[number]} if number < len(parameters) else set()
+            continue
+        through = set[str]().union(*(origins.get(each, set()) for each in registers))
+        if re.search(r"\b(ld|st|red|atom|cp\.async)\.(\w+\.)*global", line):
+            found |= through
+        elif registers:
+            origins[registers[0]] = through  # what is loaded is a number, or a pointer to nothing that is written
+    return found
 
 
 def spilled(binary: bytes) -> int:
