@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from lts_ray.runtime.triton_kernels.product import fold, folded, follow, prefetch, rows_of, sums, weights
+from lts_ray.runtime.triton_kernels.product import fold, folded, follow, prefetch, rows_of, sums, told, weights
 
 
 @triton.jit(do_not_specialize=["R"])
@@ -44,11 +44,11 @@ def add_product(
     EAGER: tl.constexpr = BM * BN <= 1024  # few enough to be held while the product is made
     rows = tl.program_id(0) * BM + tl.arange(0, BM)
     there = rows < R
-    own = tl.load(dims + rows, mask=there, other=0)
+    own = told(dims + rows, there)
     n = tl.program_id(1) * BN + tl.arange(0, BN)
     limit = K
     if not WHOLE:
-        limit = tl.max(tl.load(limits + rows, mask=there, other=0), axis=0) * UNIT
+        limit = tl.max(told(limits + rows, there), axis=0) * UNIT
     prefetch(weight, n, limit, D, K, 2 * BK, EARLY)
     if BIASED:
         offset = tl.load(bias + n, mask=n < D, other=0.0).to(tl.float32)

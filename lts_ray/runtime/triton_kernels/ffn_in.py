@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from lts_ray.runtime.triton_kernels.product import activated, follow, normed_products, prefetch
+from lts_ray.runtime.triton_kernels.product import activated, follow, normed_products, prefetch, told
 
 
 @triton.jit(do_not_specialize=["R"])
@@ -49,8 +49,8 @@ def ffn_in(
     """
     rows = tl.program_id(0) * BM + tl.arange(0, BM)
     there = rows < R
-    width = tl.load(widths + rows, mask=there, other=0)
-    own = tl.load(dims + rows, mask=there, other=0)
+    width = told(widths + rows, there)
+    own = told(dims + rows, there)
     limit = D if WHOLE else tl.max(own, axis=0)
     widest, first = tl.max(width, axis=0), tl.program_id(1) * BN
     n = first + tl.arange(0, BN)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from lts_ray.runtime.triton_kernels.product import follow, normed_products, prefetch
+from lts_ray.runtime.triton_kernels.product import follow, normed_products, prefetch, told
 
 
 @triton.jit
@@ -43,13 +43,14 @@ def head_logits(
     """
     asked = tl.program_id(0) * BM + tl.arange(0, BM)
     n = tl.program_id(1) * BN + tl.arange(0, BN)
-    there = asked < tl.load(count)
-    rows = tl.load(wants + asked, mask=there, other=0)
-    own = tl.load(dims + rows, mask=there, other=0)
+    number = told(count, True)
+    there = asked < number
+    rows = told(wants + asked, there)
+    own = told(dims + rows, there)
     limit = D if WHOLE else tl.max(own, axis=0)
     prefetch(weight, n, limit, V, D, BK, EARLY)
     follow(EARLY)
-    if tl.program_id(0) * BM >= tl.load(count):
+    if tl.program_id(0) * BM >= number:
         return
     y, _ = normed_products(
         half, stats, rows, there, own, limit, norm, norm_bias, weight, n, weight, n, eps,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from lts_ray.runtime.triton_kernels.product import follow, normed, row_norm, row_sums, rows_of
+from lts_ray.runtime.triton_kernels.product import follow, normed, row_norm, row_sums, rows_of, told
 
 
 @triton.jit
@@ -26,7 +26,7 @@ def normalise(
 ):
     """Row = program. half [R, D] to out [R, D], 0 past each row's own dims. GAINED: half has the gains already."""
     rows = tl.program_id(0) + tl.arange(0, 1)
-    own = tl.load(dims + rows)
+    own = told(dims + rows, rows >= 0)
     follow(EARLY)
     k = tl.arange(0, D_PADDED)
     squares, sums = row_sums(stats, rows, own > 0, NT, LAYER_NORM)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from lts_ray.runtime.triton_kernels.product import follow
+from lts_ray.runtime.triton_kernels.product import follow, told
 
 BLOCK = tl.constexpr(16)
 """Places of a block of the cache."""
@@ -136,12 +136,12 @@ def paged_attention(
     else:
         # A piece's last tiles see most places: they begin first.
         tile = tl.num_programs(0) - 1 - tl.program_id(0)
-        size = tl.load(sizes + tile)
-        row = tl.load(firsts + tile)
+        size = told(sizes + tile, True)
+        row = told(firsts + tile, True)
     # All that decides is read before the first decision: one wait for memory.
-    width = tl.load(heads + row)
-    position = tl.load(positions + row)
-    table = blocks + tl.load(tables + row)
+    width = told(heads + row, True)
+    position = told(positions + row, True)
+    table = blocks + told(tables + row, True)
     follow(EARLY)
     if (width == 0) | (size == 0):
         return

@@ -24,6 +24,15 @@ def follow(EARLY: tl.constexpr):
 
 
 @triton.jit
+def told(numbers, there, OTHER: tl.constexpr = 0):
+    """What the step is told, OTHER where nothing is `there`; also before `follow`.
+
+    Past the first-level cache, which may hold what the step before was told until the wait.
+    """
+    return tl.load(numbers, mask=there, other=OTHER, cache_modifier=".cg")
+
+
+@triton.jit
 def prefetch(matrix, n, limit, N: tl.constexpr, K: tl.constexpr, COUNT: tl.constexpr, EARLY: tl.constexpr):
     """Before `follow`, if EARLY: the first COUNT columns, up to the limit, of rows n of a matrix [N, K] are sent on
     their way to the second-level cache, while the kernel before this one ends."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from lts_ray.runtime.triton_kernels.product import follow, normed_products, prefetch
+from lts_ray.runtime.triton_kernels.product import follow, normed_products, prefetch, told
 
 
 @triton.jit(do_not_specialize=["R"])
@@ -61,9 +61,9 @@ def project_qkv(
     rows = tl.program_id(0) * BM + tl.arange(0, BM)
     there = rows < R
     head, part = tl.program_id(1) // PARTS, tl.program_id(1) % PARTS
-    own = tl.load(dims + rows, mask=there, other=0)
-    position = tl.load(positions + rows, mask=there, other=0)
-    place = tl.load(places + rows, mask=there, other=-1)
+    own = told(dims + rows, there)
+    position = told(positions + rows, there)
+    place = told(places + rows, there, -1)
     limit = D if WHOLE else tl.max(own, axis=0)
     is_query = head < N_HEAD
     pair = part * BN + tl.arange(0, BN)
@@ -73,7 +73,7 @@ def project_qkv(
     # Keys and values of all heads are kept, whatever a row's own: a wider submodel may go on from here.
     live = True
     if not WHOLE:
-        live = (head < tl.max(tl.load(heads + rows, mask=there, other=0), axis=0)) | ~is_query
+        live = (head < tl.max(told(heads + rows, there), axis=0)) | ~is_query
     if live:
         prefetch(weight, n1, limit, N, D, 2 * BK, EARLY)
         prefetch(weight, n2, limit, N, D, 2 * BK, EARLY)
