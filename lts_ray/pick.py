@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Pick:
-    """All that choosing one token takes, drawn beforehand: the logits never have to leave the device. See Sampling."""
+    """All that choosing one token takes, drawn beforehand: the logits never have to leave the device. See Sampling.
+
+    Not to be changed, nor is a ChosenToken; frozen they would take several times as long to make.
+    """
 
     temperature: float = 0.0
     """0 is greedy."""
@@ -24,7 +27,7 @@ class Pick:
 GREEDY_PICK = Pick()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ChosenToken:
     token: int
     """-1 where the logits are no numbers."""

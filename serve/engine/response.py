@@ -27,8 +27,10 @@ class Admitted:
     at_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Token:
+    """Not to be changed; frozen it would take several times as long to make."""
+
     id: int
     submodel: str
     at_s: float
