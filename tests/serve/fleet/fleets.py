@@ -49,6 +49,7 @@ class Paced:
         self.goes = threading.Event()
         self.goes.set()
         self.n_blocks, self.config, self.kept_bytes = runtime.n_blocks, runtime.config, runtime.kept_bytes
+        self.device = runtime.device
 
     def run(self, segments: Sequence[Segment]) -> Tensor:
         self.goes.wait()
