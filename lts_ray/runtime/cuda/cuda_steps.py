@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from contextvars import copy_context
 from itertools import cycle
 
 import torch
@@ -80,7 +81,9 @@ class CudaSteps:
         """Compile and capture what most steps need, by steps of nothing but padding."""
         buckets, begun = usual_buckets(self._tile), time.perf_counter()
         logger.info("capturing CUDA graphs; kernels that Triton's cache does not hold are compiled first")
-        compile_steps(self._weights, self.memory, map(self._data_of, buckets), early=self._early)
+        # In a context of its own: after a failure Triton 3.6 would still take it for compiling, and refuse more.
+        data = map(self._data_of, buckets)
+        copy_context().run(compile_steps, self._weights, self.memory, data, early=self._early)
         for bucket in [*buckets, *buckets]:  # a graph goes to the device when it is first replayed
             self.run(StepRows(), bucket=bucket)
         torch.cuda.synchronize(self.device)

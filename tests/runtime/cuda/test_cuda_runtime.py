@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import replace
 
 import pytest
@@ -210,6 +211,20 @@ def test_preparing_runs_every_usual_step_with_nothing_but_padding(monkeypatch: p
         next(steps._ring)[0].memory.fill_(7)
     RUNTIME.prepare()
     assert {size: ran.count(size) for size in ran} == dict.fromkeys(bucket.usual_buckets(steps._tile), 2)
+
+
+def test_a_model_may_be_prepared_after_one_whose_kernels_did_not_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiling = ContextVar("compiling", default=False)
+
+    def compile_steps(*_: object, **__: object) -> None:
+        assert not compiling.get(), "as Triton sees it"
+        compiling.set(True)
+        raise LtsRayError("no such instruction")
+
+    monkeypatch.setattr(cuda_steps, "compile_steps", compile_steps)
+    for _ in range(2):
+        with pytest.raises(LtsRayError, match="no such instruction"):
+            RUNTIME.prepare()
 
 
 def test_it_says_what_it_keeps() -> None:
