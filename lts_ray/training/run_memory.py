@@ -23,7 +23,7 @@ from lts_ray.training.run_settings import RunSettings, TrainingSettings
 FEWEST_TOKENS = 257
 """Of a vocabulary that is not trained yet, which may be smaller than was asked for."""
 ROOM = 0.8
-"""Of the free memory, what a run plans with: blocks of it lie between others."""
+"""Of the memory that is free for passes, what they are planned with: blocks of it lie between others."""
 KEPT = 4
 """Tensors as wide as d_model that the way back needs of a layer: what its two norms took, and what they gave."""
 
@@ -77,7 +77,7 @@ def sequences_a_pass(
     rows, objective = options.batch_size // options.workers, options.objective_of(config.granularities)
     mixed = options.passes == "mixed" and options.objective == "joint" and config.nests_ffn_alone
     run = [config.trained[name] for name in objective.weights] if mixed else [config.universal]
-    around, within = (24, 6) if options.compile else (40, 8)  # bytes by d_model and by neuron, of a token and layer
+    around, within = (18, 6) if options.compile else (40, 8)  # bytes by d_model and by neuron, of a token and layer
     precise = 2 if options.precision == "float32" else 1
     layers = sum(around * config.d_model * (config.n_layer + 1) + within * sum(each.widths) for each in run)
     one = options.sequence_length * precise * layers
@@ -86,7 +86,9 @@ def sequences_a_pass(
     learns = learning_bytes(parameters or config.parameters(config.universal), options)
     if options.train == "ffn":  # gradients and two moments of these
         learns += 12 * (3 if config.family.gated else 2) * config.d_model * sum(config.widths)
-    room = free * ROOM - matrices * 4 * config.vocab_size * chunk - learns
+    if precise == 1:  # the matrices as they were multiplied by
+        learns += 2 * sum(config.decoder_params(each) for each in run)
+    room = (free - learns) * ROOM - matrices * 4 * config.vocab_size * chunk
     return next(each for each in range(rows, 0, -1) if rows % each == 0 and (each == 1 or each * one <= room))
 
 
