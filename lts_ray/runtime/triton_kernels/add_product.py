@@ -49,7 +49,7 @@ def add_product(
     limit = K
     if not WHOLE:
         limit = tl.max(told(limits + rows, there), axis=0) * UNIT
-    prefetch(weight, n, limit, D, K, 2 * BK, EARLY)
+    prefetch(weight, n, limit, D, K, 4 * BK, EARLY)
     if BIASED:
         offset = tl.load(bias + n, mask=n < D, other=0.0).to(tl.float32)
     if GAINED:

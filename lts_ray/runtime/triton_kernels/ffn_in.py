@@ -54,15 +54,18 @@ def ffn_in(
     limit = D if WHOLE else tl.max(own, axis=0)
     widest, first = tl.max(width, axis=0), tl.program_id(1) * BN
     n = first + tl.arange(0, BN)
+    end = tl.cdiv(widest, PAD) * PAD
+    if (first >= end) & (first > 0):  # the first tile of columns always waits
+        return
     if first < widest:
-        prefetch(up, n, limit, F, D, 2 * BK, EARLY)
+        prefetch(up, n, limit, F, D, 4 * BK, EARLY)
         if GATED:
-            prefetch(gate, n, limit, F, D, 2 * BK, EARLY)
+            prefetch(gate, n, limit, F, D, 4 * BK, EARLY)
     follow(EARLY)
     to = inner + rows[:, None] * F + n[None, :]
     inside = there[:, None] & (n < F)[None, :]
     if first >= widest:
-        if first < tl.cdiv(widest, PAD) * PAD:
+        if first < end:
             tl.store(to, tl.zeros((BM, BN), inner.dtype.element_ty), mask=inside)
         return
     y, z = normed_products(

@@ -142,6 +142,18 @@ def paged_attention(
     width = told(heads + row, True)
     position = told(positions + row, True)
     table = blocks + told(tables + row, True)
+    places = position + size
+    start = 0
+    stop = places
+    used = 1
+    if SPLITS > 1:
+        used = tl.minimum(tl.cdiv(places, SPLIT_PLACES), SPLITS)
+        run = tl.cdiv(tl.cdiv(places, used), CHUNK) * CHUNK
+        used = tl.cdiv(places, run)
+        start = split * run
+        stop = tl.minimum(start + run, places)
+        if start >= places:  # never the first
+            return
     follow(EARLY)
     if (width == 0) | (size == 0):
         return
@@ -155,19 +167,6 @@ def paged_attention(
         if split == 0:
             tl.store(attended + own, tl.zeros((MEMBERS, PADDED), attended.dtype.element_ty), mask=real)
         return
-
-    places = position + size
-    start = 0
-    stop = places
-    used = 1
-    if SPLITS > 1:
-        used = tl.minimum(tl.cdiv(places, SPLIT_PLACES), SPLITS)
-        run = tl.cdiv(tl.cdiv(places, used), CHUNK) * CHUNK
-        used = tl.cdiv(places, run)
-        start = split * run
-        stop = tl.minimum(start + run, places)
-        if start >= places:
-            return
 
     query = tl.load(q + own, mask=real, other=0.0)
     keys += kv * (BLOCK * D_HEAD)

@@ -13,10 +13,11 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 @triton.jit
 def follow(EARLY: tl.constexpr):
-    """Before anything is read that kernels of this step write, and before anything is written: by every program.
+    """Before anything is read that kernels of this step write, and before anything is written.
 
-    EARLY: the kernel was launched while the one before it ran, and waits for its end here. As each one waits before it
-    lets the next begin, the kernels before that have ended too. Weights and what the step is told may be read earlier.
+    EARLY: the kernel was launched while the one before it ran, and waits for its end here. In each kernel some program
+    waits before it lets the next kernel begin: so all kernels before that have ended too, and a program with nothing
+    to do need not wait. Weights and what the step is told may be read earlier.
     """
     if EARLY:
         gdc_wait()
@@ -37,8 +38,8 @@ def prefetch(matrix, n, limit, N: tl.constexpr, K: tl.constexpr, COUNT: tl.const
     """Before `follow`, if EARLY: the first COUNT columns, up to the limit, of rows n of a matrix [N, K] are sent on
     their way to the second-level cache, while the kernel before this one ends."""
     if EARLY:
-        SECTOR: tl.constexpr = 256 // matrix.dtype.element_ty.primitive_bitwidth  # 32 bytes
-        k = tl.arange(0, COUNT // SECTOR) * SECTOR
+        LINE: tl.constexpr = 1024 // matrix.dtype.element_ty.primitive_bitwidth  # 128 bytes
+        k = tl.arange(0, triton.cdiv(COUNT, LINE)) * LINE
         at = matrix + tl.minimum(n, N - 1)[:, None] * K + tl.maximum(tl.minimum(k, limit - 1), 0)[None, :]
         tl.inline_asm_elementwise(
             "prefetch.global.L2 [$1]; // dummy $0", "=r,l", [at.to(tl.int64)], tl.int32, is_pure=False, pack=1

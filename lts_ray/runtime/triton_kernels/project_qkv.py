@@ -75,8 +75,8 @@ def project_qkv(
     if not WHOLE:
         live = (head < tl.max(told(heads + rows, there), axis=0)) | ~is_query
     if live:
-        prefetch(weight, n1, limit, N, D, 2 * BK, EARLY)
-        prefetch(weight, n2, limit, N, D, 2 * BK, EARLY)
+        prefetch(weight, n1, limit, N, D, 4 * BK, EARLY)
+        prefetch(weight, n2, limit, N, D, 4 * BK, EARLY)
     in1, in2 = pair < HALF, (pair < HALF) & (second < D_HEAD)
     if ROTARY:  # [2, CONTEXT, D_HEAD]; both halves turn by the same angles
         at = position[:, None] * D_HEAD + pair[None, :]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
 from tests.runtime.cuda.compiled_steps import compiled_steps, touched
@@ -49,5 +47,4 @@ def test_all_kernels_of_steps_compile_and_fit(capability: int, dtype: str, heads
     for kernel in waits:
         before, after = kernel["ptx"].split("griddepcontrol.wait")
         assert touched(before, kernel["parameters"]) & WRITTEN == set(), kernel["name"]
-        assert not re.search(r"\bret;|griddepcontrol", before)
         assert "griddepcontrol.launch_dependents" in after
