@@ -12,7 +12,7 @@ import tokenize
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-CEILINGS = {"lts_ray": 21_600, "serve": 11_700, "benchmarks": 9_300}
+CEILINGS = {"lts_ray": 21_600, "serve": 11_700, "benchmarks": 9_550}
 NOT_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 
 

@@ -1,4 +1,4 @@
-"""A run of sections, the most important first: each fails alone, is kept at once, and skipped where time is short."""
+"""What a check found, part by part: in the file from the first row on, whatever comes after."""
 
 from __future__ import annotations
 
@@ -9,68 +9,64 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from benchmarks.gpu.prepared_process import PartFailedError
 from lts_ray.console import print_rows
-from lts_ray.files import read_json, without_infinities, write_json
+from lts_ray.files import without_infinities, write_json
 from lts_ray.timing import Clock
 
 Found = Iterator[Mapping[str, Any]]
 """Rows, each when it is measured."""
-
-
-class CardLostError(Exception):
-    """After an error on the card the process can do nothing there; another one can."""
+SHOWN = int | float | str | bool | None
+"""What a table has room for; lists and mappings are in the file alone."""
 
 
 class CheckRun:
     """`record` is what there is so far, and always in the file."""
 
-    def __init__(self, output: Path, *, seconds: float, resume: bool = False, clock: Clock = time.monotonic) -> None:
-        """seconds: for all. resume: leave out the sections that the file has."""
-        self.record: dict[str, Any] = read_json(output, what="record") if resume else {"schema": 1, "sections": {}}
-        self.seconds, self._output, self._clock, self._end = seconds, output, clock, clock() + seconds
+    def __init__(self, output: Path, *, seconds: float, clock: Clock = time.monotonic) -> None:
+        """seconds: for all."""
+        self.record: dict[str, Any] = {"schema": 2, "sections": {}}
+        self.output, self._clock, self._end = output, clock, clock() + seconds
 
     @property
     def left_s(self) -> float:
         return self._end - self._clock()
 
-    def rows(self, name: str) -> Sequence[Mapping[str, Any]]:
-        return self.record["sections"].get(name, {}).get("rows", [])  # type: ignore[no-any-return]
+    def rows(self, kind: str) -> Sequence[Mapping[str, Any]]:
+        """Of all sections of that kind, which is the first word of their names."""
+        sections = self.record["sections"].items()
+        return [row for name, kept in sections if name.split()[0] == kind for row in kept["rows"]]
 
     def note(self, **what: Any) -> None:
         self.record |= what
-        write_json(self._output, without_infinities(self.record))  # type: ignore[arg-type]
+        write_json(self.output, without_infinities(self.record))  # type: ignore[arg-type]
 
-    def section(self, name: str, seconds: float, rows: Callable[[], Found]) -> None:
-        """Skipped where less than so many seconds are left. Raises CardLostError, once that is noted."""
-        if name in self.record["sections"]:
-            return
+    def section(self, name: str, rows: Callable[[], Found], *, after: Callable[[], Mapping[str, Any]] = dict) -> None:
+        """Its rows, as far as it came, and why it came no further. after: what else to note then."""
         kept: dict[str, Any] = {"rows": [], "error": None}
         self.record["sections"][name] = kept
-        began, lost = self._clock(), False
+        began = self._clock()
         try:
-            torch.cuda.empty_cache()
-            if self.left_s < seconds:
-                raise TimeoutError(f"skipped: {self.left_s:.0f} s are left, and it takes {seconds:.0f}")
+            if self.left_s <= 0:
+                raise TimeoutError("skipped: the time is up")
             for row in rows():
                 kept["rows"].append(dict(row))
                 self.note()
-                if self.left_s <= 0:
-                    raise TimeoutError("cut short: the time is up")
-        except Exception as error:
-            kept["error"] = f"{type(error).__name__}: {error}".partition("\n")[0]
-            kept["traceback"] = traceback.format_exc()[-3_000:]
-            print(kept["traceback"])
-            lost = "CUDA error" in str(error)
-        kept["seconds"] = round(self._clock() - began, 1)
-        kept["peak_memory_mb"] = round(torch.cuda.max_memory_allocated() / 1e6)  # of all so far
-        self.note()
-        print(f"{name}: {kept['error'] or 'done'}, {kept['seconds']} s", flush=True)
-        for _, alike in groupby(kept["rows"], key=tuple):
+        except BaseException as error:
+            told = error.args if isinstance(error, PartFailedError) else (f"{type(error).__name__}: {error}", "")
+            kept["error"], kept["words"] = told[0].partition("\n")[0], told[1] or traceback.format_exc()[-3_000:]
+            if not isinstance(error, TimeoutError):
+                print(kept["words"])
+            if not isinstance(error, Exception):  # an interrupt
+                raise
+        finally:
+            kept["seconds"] = round(self._clock() - began, 1)
+            kept |= after()
+            self.note()
+            print(f"{name}: {kept['error'] or 'done'}, {kept['seconds']} s", flush=True)
+        shown = [{key: value for key, value in row.items() if isinstance(value, SHOWN)} for row in kept["rows"]]
+        for _, alike in groupby(shown, key=tuple):
             print_rows(list(alike), as_json=False)
-        if lost:
-            raise CardLostError
 
     @property
     def holds(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -29,6 +29,18 @@ SHAPES = {
 CARD = torch.device("cuda")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ceilings:
+    """What a device can do, in a second."""
+
+    copied: float
+    """Bytes read and bytes written of a copy: what floors are by."""
+    read: float
+    """Bytes, by a kernel of torch's that only reads."""
+    multiplied: float
+    """Operations of a product of large matrices."""
+
+
 def cuda_runtime(model: MatFormer, *, n_blocks: int, early: bool | None = None) -> Any:
     """Only on a card is Triton sure to be there. early: of CudaRuntime."""
     from lts_ray.runtime.cuda_runtime import CudaRuntime
@@ -38,7 +50,7 @@ def cuda_runtime(model: MatFormer, *, n_blocks: int, early: bool | None = None) 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckScale:
-    """As a card runs it in five minutes."""
+    """As a card runs it in some minutes."""
 
     device: torch.device = CARD
     runtime: Callable[..., Any] = cuda_runtime
@@ -64,7 +76,12 @@ class CheckScale:
     streams: tuple[int, int, int] = (64, 64, 128)
     """How many, and the tokens of each one's prompt and response."""
     calibration_s: float = 3.0
-    tests: Sequence[str] = ("tests/runtime/triton_kernels", "tests/runtime/cuda")
+    tests: Sequence[str] = (
+        "tests/benchmarks/test_step_kernels.py",
+        "tests/runtime/triton_kernels",
+        "tests/runtime/cuda",
+    )
+    test_workers: int = 6
 
     def model(self, config: MatFormerConfig, dtype: torch.dtype) -> MatFormer:
         """Fresh weights, drawn on the device, the same each time."""
@@ -79,6 +96,17 @@ class CheckScale:
         """Median time of a call until the device is done."""
         times = [timed(step, wait=waiter(self.device)) for _ in range(1 + self.repeats)]  # type: ignore[arg-type]
         return median(times[1:])
+
+    def host_ms(self, begin: Callable[[], Any], end: Callable[[Any], object] = lambda begun: None) -> float:
+        """Median time until `begin` has queued what it does. end: gets what it gave, untimed."""
+        times, wait = [], waiter(self.device)
+        for _ in range(3 + self.repeats):
+            began = time.perf_counter()
+            begun = begin()
+            times.append((time.perf_counter() - began) * 1e3)
+            end(begun)
+            wait()
+        return median(times[3:])
 
     def device_ms(self, begin: Callable[[], Any], end: Callable[[Any], object] = lambda begun: None) -> float:
         """Median time that the device takes for what `begin` queues: it is kept waiting until all is queued,
@@ -103,14 +131,18 @@ class CheckScale:
             end(begun)
         return median(times[2:])
 
-    @cached_property
-    def ceilings(self) -> tuple[float, float]:
-        """Of this device: bytes a second, read and written, of a copy, and operations a second of a product."""
+    def ceilings(self) -> dict[str, float]:
+        """See Ceilings. The matrices are many times what the device's caches hold."""
         many = torch.randn(16, self.product, self.product, device=self.device, dtype=self.dtype)
         copy, result = torch.empty_like(many), torch.empty_like(many[0])
         copied_ms = self.device_ms(lambda: copy.copy_(many))
+        read_ms = self.device_ms(lambda: torch.amax(many.view(torch.float32), dim=(1, 2)))
         multiplied_ms = self.device_ms(lambda: torch.mm(many[0], many[1], out=result))
-        return 2e3 * many.nbytes / copied_ms, 2e3 * self.product**3 / multiplied_ms
+        return {
+            "copied": 2e3 * many.nbytes / copied_ms,
+            "read": 1e3 * many.nbytes / read_ms,
+            "multiplied": 2e3 * self.product**3 / multiplied_ms,
+        }
 
 
 def held(tokens: int) -> int:

@@ -1,118 +1,178 @@
-"""Each kernel of a decoding step alone, and the tiles of each product beside others: what to tune next."""
+"""Each kernel of a step alone, beside what the card allows, and beside other tiles; and the step: what to tune next."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import cProfile
+import pstats
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from benchmarks.gpu.check_scale import CheckScale
+from benchmarks.gpu.check_run import Found
+from benchmarks.gpu.check_scale import Ceilings, CheckScale
+from benchmarks.gpu.kernel_call import KernelCall, data_of, kernel_calls
 from benchmarks.gpu.shape_times import ShapeTimes
 from lts_ray.pick import GREEDY_PICK
+from lts_ray.runtime.segment import Segment
 
 LAUNCHES = 100
 """Of a kernel in a graph that is timed, at least: of all layers in turn, so that few weights are in the cache."""
-Calls = Sequence[partial[None]]
+Calls = Sequence[KernelCall]
 
 
-def kernel_times(
-    scale: CheckScale, shape: str, rows: int, *, ready: Callable[[], None] = lambda: None
-) -> Mapping[str, Any]:
-    """`rows`: one of each kernel, with its best tile; and of the step, whose launches overlap where it is "early"."""
-    from lts_ray.runtime.cuda.launch import StepLaunch, launch_step, run_kernel
+def alone(scale: CheckScale, shape: str, rows: str, *, ready: Callable[[], Ceilings]) -> Found:
+    """A row for each kernel at the widest and the narrowest submodel, then one for the step, with its host's time.
+
+    rows: how many decode, or `prompt`: one in a piece. of_limit: what the bytes or operations must take, over `us`.
+    """
+    count = max(scale.rows) if rows == "prompt" else int(rows)
+    times = ShapeTimes(shape, replace(scale, rows=(count,)))
+    runtime, trained = times.runtime, times.config.trained
+    of_width = times.prompt if rows == "prompt" else lambda submodel: times.decoding([submodel] * count)
+    steps = {width: of_width(trained[width]) for width in ("XL", "S")}
+
+    def begin(width: str) -> Any:
+        return runtime.begin(steps[width], [GREEDY_PICK] * len(steps[width]))
+
+    begin("XL").chosen()
+    data = data_of(runtime, steps["XL"])
+    usual, others = _by_kernel(kernel_calls(runtime, data)), _others(runtime, data)
+    resources = {name: _resources(calls[0].run()) for name, calls in usual.items()}
+    early = kernel_calls(runtime, data, early=True) if runtime._steps._early else []
+    fitting = _fitting(others)
+    _run(early)
+    ceilings, kernels_us, what = ready(), 0.0, {"shape": shape, "rows": rows}
+    for width, step in steps.items():
+        begin(width).chosen()
+        for name, calls in usual.items():
+            took_us = _us(scale, calls)
+            moved, done = _work(calls[0], runtime, width, step)
+            floor_us = 1e6 * max(moved / ceilings.copied, done / ceilings.multiplied)
+            kernels_us += took_us * len(calls) if width == "XL" else 0.0
+            near = [(_us(scale, each), each[0].how) for each in fitting if each[0].name == name and width == "XL"]
+            tried = sorted([(took_us, calls[0].how), *near])
+            row = {"width": width, "kernel": name, "launches": len(calls), "us": took_us}
+            row |= {"step_ms": took_us * len(calls) / 1e3, "gb_per_s": moved / took_us / 1e3}
+            row |= {"of_limit": min(1.0, floor_us / took_us), "how": calls[0].how}
+            best = {"best_us": tried[0][0], "best": tried[0][1] if len(tried) > 1 else "", "tried": tried}
+            yield what | row | best | resources[name]
+    begin("XL").chosen()
+    launched = _launched(scale, kernel_calls(runtime, data), early, kernels_us)
+    yield what | {"width": "step"} | launched | _hosted(scale, partial(begin, "XL"))
+
+
+def _launched(scale: CheckScale, calls: Calls, early: Calls, kernels_us: float) -> dict[str, Any]:
+    """Of a step: its kernels in a graph, overlapping or not, or one by one, beside what they take each for itself."""
+
+    eagerly = partial(_run, early or calls)
+    graph_ms = len(calls) * _us(scale, calls, least=1) / 1e3
+    early_ms = len(early) * _us(scale, early, least=1) / 1e3 if early else None
+    gaps = {"kernels_ms": kernels_us / 1e3, "gaps_ms": graph_ms - kernels_us / 1e3}
+    eager = {"eager_device_ms": scale.device_ms(eagerly), "eager_host_ms": scale.host_ms(eagerly)}
+    return {"graph_ms": graph_ms, "early_graph_ms": early_ms} | gaps | eager
+
+
+def _hosted(scale: CheckScale, begin: Callable[[], Any]) -> dict[str, Any]:
+    """The host's part of a step; where it is, in microseconds a step as the profiler stretches them: with callees."""
+    host_ms, profile = scale.host_ms(begin, lambda begun: begun.chosen()), cProfile.Profile()
+    for _ in range(scale.repeats):
+        begun = profile.runcall(begin)
+        begun.chosen()
+    found = [
+        (1e6 * whole / scale.repeats, 1e6 * own / scale.repeats, f"{file.rpartition('/')[2]}:{name}")
+        for (file, _, name), (_, _, own, whole, _) in pstats.Stats(profile).stats.items()  # type: ignore[attr-defined]
+    ]
+    return {"host_ms": host_ms, "host": sorted(found, reverse=True)[:25]}
+
+
+def _work(call: KernelCall, runtime: Any, width: str, step: Sequence[Segment]) -> tuple[float, float]:
+    """Bytes that a launch must read, and operations of its products: of the weights' matrices that it is given, as much
+    as this width has; of attention the keys and values."""
+    config, weights, item = runtime.config, runtime._steps._weights, runtime._steps.memory.q.element_size()
+    tokens = sum(len(segment.tokens) for segment in step)
+    if call.name == "paged_attention":
+        pairs = sum(len(segment.tokens) * (segment.start + segment.stop) / 2 for segment in step)
+        read = 2 * sum(segment.stop for segment in step) * config.n_kv_head * config.d_head * item
+        return read, 4 * pairs * config.n_head * config.d_head
+    share = sum(config.trained[width].widths) / sum(config.widths)
+    shares = {weights.head.data_ptr(): 1.0}
+    for layer in weights.layers:
+        shares |= {each.data_ptr(): 1.0 for each in (layer.qkv, layer.out)}
+        shares |= {each.data_ptr(): share for each in (layer.gate, layer.up, layer.down) if each is not None}
+    tensors = [] if call.name == "embed_rows" else [each for each in call.arguments if isinstance(each, Tensor)]
+    numbers = sum(each.numel() * shares.get(each.data_ptr(), 0.0) for each in tensors)
+    return numbers * item, 2 * numbers * (len(step) if call.name == "head_logits" else tokens)
+
+
+def _by_kernel(calls: Calls) -> dict[str, Calls]:
+    return {name: [call for call in calls if call.name == name] for name in dict.fromkeys(call.name for call in calls)}
+
+
+def _others(runtime: Any, data: Any) -> list[Calls]:
+    """Of each product the launches with tiles near its own."""
     from lts_ray.runtime.cuda.tiles import step_tiles
 
-    times = ShapeTimes(shape, replace(scale, rows=(rows,)))
-    config = times.config
-    times.runtime.begin(times.decoding([config.universal] * rows), [GREEDY_PICK] * rows).chosen()
-    steps = times.runtime._steps
-    weights, memory, data = steps._weights, steps.memory, list(steps._of_bucket.values())[-1]
-    chosen = step_tiles(config, data.bucket)
-
-    def launches(tiles: Any) -> dict[str, Calls]:
-        """Of a step, by kernel."""
-        found: dict[str, list[partial[None]]] = {}
-
-        def record(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
-            name = f"{kernel.fn.__name__} of {constants['K']}" if "K" in constants else kernel.fn.__name__
-            found.setdefault(name, []).append(partial(run_kernel, kernel, grid, *arguments, **constants))
-
-        StepLaunch(weights, memory, data, tiles, False, record).step(weights.layers)
-        return dict(found)
-
+    config, found = runtime.config, dict[tuple[str, str], Calls]()
+    chosen = step_tiles(config, data.bucket, runtime._steps.memory.q.element_size())
     products = {"qkv": "project_qkv", "ffn": "ffn_in", "head": "head_logits"}
     products |= {"out": f"add_product of {config.n_head * config.d_head}", "down": f"add_product of {config.widths[0]}"}
-    whole = {
-        name: [partial(launch_step, weights, memory, data, early=early)]
-        for name, early in (("step", False), ("step, early", True))
-        if not early or (scale.device.type == "cuda" and torch.cuda.get_device_capability() >= (9, 0))
-    }
-    usual: dict[str, Calls] = {**launches(chosen), **whole}
-    others = [
-        (kernel, _text(tile), launches(replace(chosen, **{product: tile}))[kernel])
-        for product, kernel in products.items()
-        for tile in _others(getattr(chosen, product), columns=product in ("ffn", "head"))
-    ]
-    for calls in usual.values():
-        calls[0]()
-    compiled = [each for each in others if _runs(each[2])]
-    ready()
-    matrices = [each for layer in weights.layers for each in (layer.qkv, layer.out, layer.gate, layer.up, layer.down)]
-    sizes = {each.data_ptr(): each.nbytes for each in (*matrices, weights.head) if each is not None}
-    cached = rows * (scale.context + 1) * 2 * config.n_kv_head * config.d_head * scale.dtype.itemsize
-    tile_of = {kernel: _text(getattr(chosen, product)) for product, kernel in products.items()}
-    found = []
-    for kernel, calls in usual.items():
-        took_us = _us(scale, calls, least=1 if kernel in whole else LAUNCHES)
-        tensors = [each for each in calls[0].args if isinstance(each, Tensor)]
-        read = cached if kernel == "paged_attention" else sum(sizes.get(each.data_ptr(), 0) for each in tensors)
-        near = [(_us(scale, each), tile) for name, tile, each in compiled if name == kernel]
-        best_us, best = min([(took_us, tile_of.get(kernel, "")), *near])
-        what = {"shape": shape, "rows": rows, "kernel": kernel, "launches": len(calls), "us": took_us}
-        speed = {"gb_per_s": 0.0 if kernel == "embed_rows" else read / took_us / 1e3}
-        found.append(what | speed | {"tile": tile_of.get(kernel, ""), "best_us": best_us, "best": best})
-    return {"rows": found}
+    for product, kernel in products.items():
+        own = getattr(chosen, product)
+        for tile in _near(own, columns=product in ("ffn", "head")):
+            if tile != own:
+                tiles = replace(chosen, **{product: tile})
+                calls = _by_kernel(kernel_calls(runtime, data, tiles=tiles))[kernel]
+                found[kernel, calls[0].how] = calls
+    return list(found.values())
 
 
-def _others(tile: Any, *, columns: bool) -> Iterator[Any]:
+def _near(tile: Any, *, columns: bool) -> Iterator[Any]:
     """Tiles near this one. columns: whether they may have others than it."""
-    for change in ({"steps": 2 * tile.steps}, {"steps": max(16, tile.steps // 2)}, {"stages": tile.stages - 1}):
-        yield replace(tile, **change)
-    yield replace(tile, warps=12 - tile.warps if tile.warps in (4, 8) else 4)
-    if columns:
-        yield replace(tile, columns=2 * tile.columns)
-        yield replace(tile, columns=max(16, tile.columns // 2))
+    steps, many = (2 * tile.steps, max(16, tile.steps // 2)), (2 * tile.columns, max(16, tile.columns // 2))
+    changes = {"steps": steps, "stages": (tile.stages - 1, tile.stages + 1, tile.stages + 2), "warps": (2, 4, 8)}
+    for name, values in (changes | ({"columns": many} if columns else {})).items():
+        yield from (replace(tile, **{name: value}) for value in values)
 
 
-def _text(tile: Any) -> str:
-    return f"{tile.rows}x{tile.columns}x{tile.steps}, {tile.warps} warps, {tile.stages} stages"
+def _fitting(kinds: Sequence[Calls]) -> list[Calls]:
+    """Those that find room on the device; compiled on several cores."""
+    from triton import AsyncCompileMode
+
+    found = []
+    with ThreadPoolExecutor(4) as pool, AsyncCompileMode(pool, ignore_errors=True):
+        for calls in kinds:
+            calls[0].compile()
+    for calls in kinds:
+        try:
+            calls[0].run()
+            found.append(calls)
+        except Exception as error:
+            print(f"{calls[0].name}, {calls[0].how}: {type(error).__name__}: {error}"[:300])
+    return found
 
 
-def _runs(calls: Calls) -> bool:
-    """Compiles it. Whether it fits on the device."""
-    try:
-        calls[0]()
-    except Exception as error:
-        print(f"{type(error).__name__}: {error}")
-        return False
-    return True
+def _resources(kernel: Any) -> dict[str, int | None]:
+    """What one program takes of a multiprocessor, as Triton says: its names have changed before."""
+    shared = getattr(getattr(kernel, "metadata", None), "shared", None)
+    return {"registers": getattr(kernel, "n_regs", None), "spills": getattr(kernel, "n_spills", None), "shared": shared}
+
+
+def _run(calls: Calls) -> None:
+    for call in calls:
+        call.run()
 
 
 def _us(scale: CheckScale, calls: Calls, *, least: int = LAUNCHES) -> float:
-    """Of one call, of at least so many."""
+    """Of one call on average, of at least so many that a graph launches."""
+    from lts_ray.runtime.cuda.bucket import Bucket
+    from lts_ray.runtime.cuda.step_graphs import StepGraphs
+
     many = list(calls) * -(-least // len(calls))
-
-    def launch() -> None:
-        for call in many:
-            call()
-
-    if scale.device.type != "cuda":
-        return 1e3 * scale.device_ms(launch) / len(many)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        launch()
-    return 1e3 * scale.device_ms(graph.replay) / len(many)
+    launch = partial(_run, many)
+    graphs, bucket = StepGraphs(scale.device), Bucket(0)
+    graphs.run(bucket, launch)  # which captures it
+    return 1e3 * scale.device_ms(lambda: graphs.run(bucket, launch)) / len(many)

@@ -21,25 +21,25 @@ LARGEST = {torch.bfloat16: 2e-2, torch.float16: 5e-3, torch.float32: 1e-5}
 """The largest relative norm of an error that rounding explains, by dtype."""
 
 
-def logit_errors(scale: CheckScale) -> Found:
-    """A row for each shape and dtype. The same weights, rounded; the tokens are those that float32 likes best."""
-    for shape, config in scale.shapes.items():
-        steps = list(_steps(scale.model(config, torch.float32)))
-        right = [logits for _, logits in steps]
-        for dtype in scale.exact:
-            model = scale.model(config, dtype)
-            runtime, theirs = scale.runtime(model, n_blocks=ROWS * EACH), TorchRuntime(model, n_blocks=ROWS * EACH)
-            got = [runtime.run(segments).clone() for segments, _ in steps]
-            chosen = [choice.token for choice in runtime.begin(steps[-1][0], [GREEDY_PICK] * ROWS).chosen()]
-            worst, alike = max(map(_error, got, right)), torch.cat(got).argmax(-1) == torch.cat(right).argmax(-1)
-            torch_worst = max(_error(theirs.run(segments), logits) for segments, logits in steps)
-            what = {"shape": shape, "dtype": str(dtype).removeprefix("torch."), "prompt": _error(got[0], right[0])}
-            errors = {"worst": worst, "allowed": LARGEST[dtype], "torch_worst": torch_worst}
-            if worst > LARGEST[dtype] and scale.device.type == "cuda":  # is it the kernels, or that launches overlap?
-                apart = scale.runtime(model, n_blocks=ROWS * EACH, early=False)
-                errors["worst_apart"] = max(_error(apart.run(segments), logits) for segments, logits in steps)
-            same = {"same_token": alike.double().mean().item(), "chosen": chosen == got[-1].argmax(-1).tolist()}
-            yield what | errors | same | {"holds": worst <= LARGEST[dtype] and same["chosen"]}
+def errors(scale: CheckScale, shape: str, *, ready: object = None) -> Found:
+    """A row for each dtype. The same weights, rounded; the tokens are those that float32 likes best."""
+    config = scale.shapes[shape]
+    steps = list(_steps(scale.model(config, torch.float32)))
+    right = [logits for _, logits in steps]
+    for dtype in scale.exact:
+        model = scale.model(config, dtype)
+        runtime, theirs = scale.runtime(model, n_blocks=ROWS * EACH), TorchRuntime(model, n_blocks=ROWS * EACH)
+        got = [runtime.run(segments).clone() for segments, _ in steps]
+        chosen = [choice.token for choice in runtime.begin(steps[-1][0], [GREEDY_PICK] * ROWS).chosen()]
+        worst, alike = max(map(_error, got, right)), torch.cat(got).argmax(-1) == torch.cat(right).argmax(-1)
+        torch_worst = max(_error(theirs.run(segments), logits) for segments, logits in steps)
+        what = {"shape": shape, "dtype": str(dtype).removeprefix("torch."), "prompt": _error(got[0], right[0])}
+        far = {"worst": worst, "allowed": LARGEST[dtype], "torch_worst": torch_worst}
+        if worst > LARGEST[dtype] and scale.device.type == "cuda":  # is it the kernels, or that launches overlap?
+            apart = scale.runtime(model, n_blocks=ROWS * EACH, early=False)
+            far["worst_apart"] = max(_error(apart.run(segments), logits) for segments, logits in steps)
+        same = {"same_token": alike.double().mean().item(), "chosen": chosen == got[-1].argmax(-1).tolist()}
+        yield what | far | same | {"holds": worst <= LARGEST[dtype] and same["chosen"]}
 
 
 def _steps(model: MatFormer) -> Iterator[tuple[list[Segment], Tensor]]:

