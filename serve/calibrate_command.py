@@ -81,6 +81,7 @@ def calibrate(order: Sequence[str], show: Callable[[str, int, int], None]) -> No
     """order: model's folder, threads, device, dtype (empty: what suits the device), precisions. show: told what is
     done, how much of it, and of how much."""
     folder, threads, device, dtype, precisions = order
+    device = device_here(device, what="--device")
     moments_s: list[float] = []
 
     def over() -> None:
@@ -91,7 +92,7 @@ def calibrate(order: Sequence[str], show: Callable[[str, int, int], None]) -> No
     subprocess.run([sys.executable, "-c", f"import {IMPORTED}"], check=True)
     over()
     given = {"model": folder, "threads": threads, "precisions": precisions, "device": device}
-    asked, device = read_record(ServeArgs, given), device_here(device, what="--device")
+    asked = read_record(ServeArgs, given)
     numbers = {"device": device, "dtype": dtype or dtype_here(device)}
     target = read_target({"name": "here", "local": True, **numbers})
     loaded = LoadedModel.of(asked, target, None, threads=int(threads))

@@ -22,6 +22,7 @@ from ray.serve._private.constants import SERVE_NAMESPACE
 from ray.serve.schema import ServeDeploySchema
 
 import serve
+from lts_ray.device import device_here
 from lts_ray.errors import LtsRayError
 from lts_ray.files import read_yaml
 from lts_ray.ray_haproxy import haproxy_here
@@ -45,11 +46,14 @@ def command(arguments: Sequence[str]) -> list[str]:
         host, port = config.http_options.host, config.http_options.port
     else:
         given = [dict(argument.split("=", 1) for argument in arguments)]
-    for args in given:
-        read_record(ServeArgs, dict(args)).check()
+    read = [read_record(ServeArgs, dict(args)) for args in given]
+    for args in read:
+        args.check()
     check_folder()
     check_cluster(None)
     if canonicalize_bootstrap_address(None) is None:  # a Ray of its own is started
+        for args in read:
+            device_here(args.device)
         _check_port(host, port)
     # In place of the current folder, where Ray's command would look first.
     return ["run", "--app-dir", ROOT, *(files or [BUILD, *arguments])]

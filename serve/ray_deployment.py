@@ -93,7 +93,8 @@ def _check_room(count: int, options: Mapping[str, Any], *, what: str) -> list[st
     needed = {"CPU": float(options["num_cpus"])}
     if "num_gpus" in options:
         needed["GPU"] = 1 / int(1 / options["num_gpus"])  # what is left of a GPU beside its replicas is nobody's
-        what += " (num_gpus=0.5 lets two share a GPU)"
+        some = any(node["Alive"] and node["Resources"].get("GPU", 0) > 0 for node in ray.nodes())
+        what += " (num_gpus=0.5 lets two share a GPU)" if some else " (they need a GPU, and no node has one)"
     selector = options.get("label_selector", {})
     where = f" on nodes with {selector} (anywhere=true ignores that)" if selector else ""
     lack = check_room(count, needed, what=what + where, fits=partial(labels_match, selector))

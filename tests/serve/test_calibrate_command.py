@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from lts_ray.cli import main as cli
 from lts_ray.errors import LtsRayError
@@ -51,6 +52,12 @@ def test_steps_of_one_kind_say_nothing_of_the_other(prompt: bool) -> None:
 def test_a_node_is_measured_and_simulated(
     model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(calibrate_command, "IMPORTED", "nothing")
+    with pytest.raises(
+        LtsRayError, match="--device is cuda, but torch finds no CUDA GPU"
+    ):  # before anything takes time
+        run(str(tmp_path / "costs.json"), str(model_dir), "1", "cuda", "", "")
     for name, value in (("CALIBRATION_S", 0.2), ("REHEARSAL_S", 0.2), ("RECORDING_S", 1.0), ("IMPORTED", "json")):
         monkeypatch.setattr(calibrate_command, name, value)
     file = tmp_path / "costs.json"

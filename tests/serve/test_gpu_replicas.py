@@ -84,7 +84,7 @@ def test_without_a_target_replicas_are_on_a_gpu_where_the_cluster_has_one(
     cluster(monkeypatch, 0.0)
     assert placed(given) == ({"num_cpus": 1}, "cpu")
     assert placed(alone) == ({"num_cpus": 1}, "cpu")
-    with pytest.raises(LtsRayError, match=r"replicas \(num_gpus=0.5 lets two share a GPU\): 1 of .*'GPU': 1.0}"):
+    with pytest.raises(LtsRayError, match=r"replicas \(they need a GPU, and no node has one\): 1 of .*'GPU': 1.0}"):
         placed(alone | {"device": "cuda"})
 
 
@@ -95,7 +95,8 @@ def test_a_named_target_has_its_part_of_a_gpu(given: dict[str, Any], monkeypatch
     assert placed(on_gpu)[0] == labels | {"num_gpus": 1}
     assert placed(on_gpu | {"num_gpus": 0.5, "num_replicas": 4, "threads": 1})[0]["num_gpus"] == 0.5
     assert placed(given | {"target": "cpu"})[0] == {"num_cpus": 2, "label_selector": {"role": "cpu"}}
-    with pytest.raises(LtsRayError, match=r"3 of .*, and 2 have room"):  # 0.6 of a third GPU is in no one piece
+    # 0.6 of a third GPU is in no one piece.
+    with pytest.raises(LtsRayError, match=r"\(num_gpus=0\.5 lets two share a GPU\).*3 of .*, and 2 have room"):
         placed(on_gpu | {"num_gpus": 0.6, "num_replicas": 3, "threads": 1})
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import ray
+import torch
 import yaml
 
 from lts_ray.errors import LtsRayError
@@ -92,6 +93,19 @@ def test_a_port_in_use_is_one_line(model_dir: Path, tmp_path: Path) -> None:
         file.write_text(yaml.safe_dump(configuration(model_dir, number)))
         with pytest.raises(LtsRayError, match=f"port {number} of 127.0.0.1 cannot be served on"):
             command([str(file)])
+
+
+def test_a_gpu_that_this_machine_lacks_is_said_before_a_ray_of_its_own_is_started(
+    model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [f"model={model_dir}", "device=cuda"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(LtsRayError, match="device is cuda, but torch finds no CUDA GPU on this machine"):
+        command(words)
+    monkeypatch.setattr(
+        ray_command, "canonicalize_bootstrap_address", lambda _: "10.0.0.1:6379"
+    )  # its nodes may have one
+    assert command(words)[-2:] == words
 
 
 def test_words_that_are_no_arguments_are_refused(tmp_path: Path) -> None:
