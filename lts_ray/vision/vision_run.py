@@ -39,7 +39,8 @@ class ImageLessons:
 
     def batch(self, step: int, *, rank: int, workers: int) -> Images:
         """There is one worker."""
-        return self.batches.batch(step).to(self.device)
+        batch = self.batches.batch(step)
+        return (batch.pinned() if self.device == "cuda" else batch).to(self.device)
 
     def held_out(self, *, final: bool) -> Images:
         return self.images

@@ -141,7 +141,9 @@ class MatViT(nn.Module):
             raise LtsRayError(
                 f"the model takes images of (channels, height, width) {expected}; got {tuple(images.shape[1:])}"
             )
-        x = self.patches(images).flatten(2).transpose(1, 2)  # [B, patches, d_model]
+        # What the convolution computes; but on a GPU convolutions in float32 are TF32's, and products are exact.
+        flat = in_patches(images, self.config.patch_size)
+        x = functional.linear(flat, self.patches.weight.flatten(1), self.patches.bias)  # [B, patches, d_model]
         return torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1) + self.position_embeddings
 
     def _read(self, x: Tensor) -> Tensor:
@@ -152,3 +154,11 @@ class MatViT(nn.Module):
         block = self.layers[layer]
         assert isinstance(block, MatViTBlock)
         return block
+
+
+def in_patches(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """[B, C, H, W] to [B, patches, C · tall · wide], row by row; pixels past the last whole patch are left out."""
+    tall, wide = size
+    rows, columns = images.shape[2] // tall, images.shape[3] // wide
+    whole = images[:, :, : rows * tall, : columns * wide].reshape(*images.shape[:2], rows, tall, columns, wide)
+    return whole.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)

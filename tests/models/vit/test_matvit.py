@@ -13,7 +13,7 @@ from transformers import ViTConfig, ViTForImageClassification
 
 from lts_ray.errors import LtsRayError
 from lts_ray.models.matformer.hugging_face.translator import activation_name
-from lts_ray.models.vit.matvit import MatViT
+from lts_ray.models.vit.matvit import MatViT, in_patches
 from lts_ray.models.vit.vit_config import MatViTConfig
 from lts_ray.models.vit.vit_extract import extract_vit
 from lts_ray.models.vit.vit_translator import to_ours, to_theirs
@@ -156,3 +156,12 @@ def test_images_of_another_size_are_refused() -> None:
 def test_a_shape_that_cannot_be_is_refused(changes: dict[str, Any], problem: str) -> None:
     with pytest.raises(LtsRayError, match=problem):
         MatViT(make_vit(**changes).config)
+
+
+@pytest.mark.parametrize("size", [(2, 3), (4, 4), (7, 10)], ids=str)
+def test_a_product_with_the_patches_is_the_convolution(size: tuple[int, int]) -> None:
+    """Rows and columns past the last whole patch are left out by both."""
+    generator = torch.Generator().manual_seed(0)
+    images, weight = torch.randn(2, 3, 7, 10, generator=generator), torch.randn(5, 3, *size, generator=generator)
+    wanted = functional.conv2d(images, weight, stride=size).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(in_patches(images, size) @ weight.flatten(1).t(), wanted)
