@@ -28,6 +28,7 @@ from serve.ray_deployment import (
     count_options,
     gpus_there,
     log_to_stderr,
+    unused_gpus,
 )
 from serve.ray_fleet import fleet_application
 from serve.ray_proxies import mend, mend_proxies
@@ -105,10 +106,12 @@ def application(args: ServeArgs) -> Application:
     if len(kinds) > 1:
         return fleet_application(args, kinds)
     args = args.of_kind(kinds[0]) if kinds else args
-    if (target := args.check()) is None:
-        args = args.decided(has_gpu=gpus_there())
+    lines = []
+    if (target := args.check()) is None and args.device == "auto":
+        given, args = args, args.decided(has_gpu=gpus_there())
+        lines = unused_gpus(given) if args.device == "cpu" else []
     options, counts = actor_options(args, args.on_device(target)), count_options(args)
-    for line in check_placed(args, options):
+    for line in lines + check_placed(args, options):
         print(f"warning: {line}", file=sys.stderr)
     deployment = serve.deployment(
         ElasticServer,

@@ -40,8 +40,25 @@ def gpus_there() -> bool:
     """Whether a node has a GPU, of the cluster or, before it is known, this one; and torch here is one that uses it."""
     if not ray.is_initialized():
         return torch.cuda.is_available()
-    uses = torch.version.cuda or torch.version.hip
-    return bool(uses) and any(node["Alive"] and node["Resources"].get("GPU", 0) > 0 for node in ray.nodes())
+    return _torch_uses_gpus() and _nodes_have_gpus()
+
+
+def unused_gpus(args: ServeArgs) -> list[str]:
+    """What to say where the device was left open, and became the CPU. args: as they were given."""
+    lines = []
+    if ray.is_initialized() and _nodes_have_gpus() and not _torch_uses_gpus():
+        lines.append("the cluster has a GPU, and this torch is one for CPUs alone: replicas run on the CPU")
+    if args.num_gpus is not None:
+        lines.append(f"num_gpus={args.num_gpus:g} says nothing, for replicas run on the CPU")
+    return lines
+
+
+def _torch_uses_gpus() -> bool:
+    return bool(torch.version.cuda or torch.version.hip)
+
+
+def _nodes_have_gpus() -> bool:
+    return any(node["Alive"] and node["Resources"].get("GPU", 0) > 0 for node in ray.nodes())
 
 
 def count_options(args: ServeArgs) -> dict[str, Any]:
@@ -93,8 +110,8 @@ def _check_room(count: int, options: Mapping[str, Any], *, what: str) -> list[st
     needed = {"CPU": float(options["num_cpus"])}
     if "num_gpus" in options:
         needed["GPU"] = 1 / int(1 / options["num_gpus"])  # what is left of a GPU beside its replicas is nobody's
-        some = any(node["Alive"] and node["Resources"].get("GPU", 0) > 0 for node in ray.nodes())
-        what += " (num_gpus=0.5 lets two share a GPU)" if some else " (they need a GPU, and no node has one)"
+        shared, none = "num_gpus=0.5 lets two share a GPU", "they need a GPU, and no node has one"
+        what += f" ({shared if _nodes_have_gpus() else none})"
     selector = options.get("label_selector", {})
     where = f" on nodes with {selector} (anywhere=true ignores that)" if selector else ""
     lack = check_room(count, needed, what=what + where, fits=partial(labels_match, selector))

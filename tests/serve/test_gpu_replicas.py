@@ -88,6 +88,25 @@ def test_without_a_target_replicas_are_on_a_gpu_where_the_cluster_has_one(
         placed(alone | {"device": "cuda"})
 
 
+def test_who_may_have_meant_a_gpu_is_told_of_the_cpu(
+    model_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(**more: str) -> list[str]:
+        placed({"model": model_dir, **more})
+        return capsys.readouterr().err.splitlines()
+
+    of_share = "warning: num_gpus=0.5 says nothing, for replicas run on the CPU"
+    cluster(monkeypatch, 0.0, 1.0)
+    assert said() == said(num_gpus="0.5") == []
+    assert said(num_gpus="0.5", precisions="int8") == [of_share]
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert said() == ["warning: the cluster has a GPU, and this torch is one for CPUs alone: replicas run on the CPU"]
+    assert said(device="cpu") == []
+    cluster(monkeypatch, 0.0)
+    assert said() == []
+    assert said(num_gpus="0.5") == [of_share]
+
+
 def test_a_named_target_has_its_part_of_a_gpu(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     on_gpu = given | {"target": "gpu"}
     labels = {"num_cpus": 3, "label_selector": {"role": "gpu"}}
