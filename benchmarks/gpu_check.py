@@ -28,8 +28,6 @@ from lts_ray.console import print_rows
 from lts_ray.errors import LtsRayError
 
 PART = (sys.executable, "-W", "ignore", "-m", "benchmarks.gpu.check_part")
-AT_ONCE = 9
-"""Processes that make themselves ready: the tests alone keep six of some 16 cores busy, and training takes memory."""
 SMI = ("driver_version", "clocks.sm", "clocks.mem", "clocks.max.sm", "clocks.max.mem", "power.draw", "temperature.gpu")
 
 
@@ -49,10 +47,11 @@ def check_parts(scale: CheckScale) -> list[CheckPart]:
     ]
 
 
-def check_all(
-    parts: Sequence[CheckPart], run: CheckRun, *, command: Sequence[str] = PART, at_once: int = AT_ONCE
-) -> None:
-    """Also what is wanted, of what there is. What compiles longest begins early; what another compiles too, later."""
+def check_all(parts: Sequence[CheckPart], run: CheckRun, *, command: Sequence[str] = PART, at_once: int = 9) -> None:
+    """Also what is wanted, of what there is. What compiles longest begins early; what another compiles too, later.
+
+    at_once: parts that make themselves ready: the tests alone take six of some 16 cores, and training takes memory.
+    """
     late = ("transformers", "alone", "engine", "prompts")
     order = sorted(parts, key=lambda part: late.index(part.kind) if part.kind in late else -1)
     crew = PartCrew(order, command, at_once=at_once)
@@ -75,6 +74,9 @@ def check_all(
     finally:
         crew.end()
         run.note(wanted=compared(run.rows))
+        for name, kept in run.record["sections"].items():
+            wrong = [str(row)[:400] for row in kept["rows"] if not row.get("holds", True)]
+            print(f"{name}: {kept['error'] or 'done'}, {kept['seconds']} s", *wrong[:5], sep="\n  ")
         print_rows(run.record["wanted"], as_json=False, title="wanted")
 
 

@@ -17,9 +17,6 @@ from benchmarks.gpu.check_scale import Ceilings, CheckScale
 from benchmarks.gpu.prepared_process import FAILED, READY, ROW, tell
 from lts_ray.files import json_text, without_infinities
 
-PR_SET_PDEATHSIG = 1
-"""Of Linux: the signal that the process gets when the one that began it ends, however it does."""
-
 
 def ceilings(scale: CheckScale, *, ready: Callable[[], Ceilings]) -> Found:
     ready()
@@ -36,7 +33,7 @@ and `ready`, which it calls before it times anything."""
 def run_part(scale: CheckScale, name: str, *of: str) -> None:
     """Ends the process, at once: after an error on a card nothing there can be taken down in order."""
     faulthandler.register(signal.SIGUSR1, all_threads=True)
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: when the one that began it ends, however it does
 
     def ready() -> Ceilings:
         tell(READY)

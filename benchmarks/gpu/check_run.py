@@ -16,8 +16,6 @@ from lts_ray.timing import Clock
 
 Found = Iterator[Mapping[str, Any]]
 """Rows, each when it is measured."""
-SHOWN = int | float | str | bool | None
-"""What a table has room for; lists and mappings are in the file alone."""
 
 
 class CheckRun:
@@ -64,9 +62,9 @@ class CheckRun:
             kept |= after()
             self.note()
             print(f"{name}: {kept['error'] or 'done'}, {kept['seconds']} s", flush=True)
-        shown = [{key: value for key, value in row.items() if isinstance(value, SHOWN)} for row in kept["rows"]]
-        for _, alike in groupby(shown, key=tuple):
-            print_rows(list(alike), as_json=False)
+        for _, alike in groupby(kept["rows"], key=tuple):  # lists and mappings are in the file alone
+            shown = [{key: row[key] for key in row if not isinstance(row[key], list | dict)} for row in alike]
+            print_rows(shown, as_json=False)
 
     @property
     def holds(self) -> bool:

@@ -31,10 +31,11 @@ def errors(scale: CheckScale, shape: str, *, ready: object = None) -> Found:
         runtime, theirs = scale.runtime(model, n_blocks=ROWS * EACH), TorchRuntime(model, n_blocks=ROWS * EACH)
         got = [runtime.run(segments).clone() for segments, _ in steps]
         chosen = [choice.token for choice in runtime.begin(steps[-1][0], [GREEDY_PICK] * ROWS).chosen()]
-        worst, alike = max(map(_error, got, right)), torch.cat(got).argmax(-1) == torch.cat(right).argmax(-1)
+        by_step, alike = list(map(_error, got, right)), torch.cat(got).argmax(-1) == torch.cat(right).argmax(-1)
+        worst = max(by_step)
         torch_worst = max(_error(theirs.run(segments), logits) for segments, logits in steps)
-        what = {"shape": shape, "dtype": str(dtype).removeprefix("torch."), "prompt": _error(got[0], right[0])}
-        far = {"worst": worst, "allowed": LARGEST[dtype], "torch_worst": torch_worst}
+        what = {"shape": shape, "dtype": str(dtype).removeprefix("torch."), "prompt": by_step[0]}
+        far = {"by_step": by_step, "worst": worst, "allowed": LARGEST[dtype], "torch_worst": torch_worst}
         if worst > LARGEST[dtype] and scale.device.type == "cuda":  # is it the kernels, or that launches overlap?
             apart = scale.runtime(model, n_blocks=ROWS * EACH, early=False)
             far["worst_apart"] = max(_error(apart.run(segments), logits) for segments, logits in steps)

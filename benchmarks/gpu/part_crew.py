@@ -52,6 +52,7 @@ class PartCrew:
                 self._wait(process, until)
             if process.ready:
                 self._send_preparing(signal.SIGSTOP)
+                time.sleep(0.3)  # for what they have queued on the card
             yield from process.rows(max(until - time.monotonic(), 0.0), self.given, lambda: None)
         finally:
             process.end()

@@ -17,11 +17,7 @@ from typing import Any
 MARK = "\x1e"
 READY, ROW, FAILED = f"{MARK}ready", f"{MARK}row ", f"{MARK}failed "
 """How lines begin by which it says that it is ready, what it found, and why it ends."""
-WORDS = 40
-"""Lines that are kept of what else it prints."""
 THREADS = {"TORCHINDUCTOR_COMPILE_THREADS": "2", "OMP_NUM_THREADS": "4", "PYTHONFAULTHANDLER": "1"}
-KILL_S = 10.0
-"""For a process to be gone once it is killed: one that waits in a driver may stay."""
 
 
 class PartFailedError(Exception):
@@ -42,7 +38,7 @@ class PreparedProcess:
             start_new_session=True,
         )
         self._at, self._rest = 0, b""
-        self._rows, self._words = deque[Mapping[str, Any]](), deque[str](maxlen=WORDS)
+        self._rows, self._words = deque[Mapping[str, Any]](), deque[str](maxlen=40)
         self.ready, self._failed = False, ""
         self.began = time.monotonic()
         """ready: whether it was, when one last looked."""
@@ -100,7 +96,7 @@ class PreparedProcess:
         """It, and what it has started."""
         self.send(signal.SIGKILL)
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(KILL_S)
+            self._process.wait(10)  # one that waits in a driver may stay for ever
         for file in (self._process.stdin, self._output):
             with suppress(OSError):
                 file.close()  # type: ignore[union-attr]
