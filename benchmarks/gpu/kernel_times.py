@@ -43,26 +43,27 @@ def alone(scale: CheckScale, shape: str, rows: str, *, ready: Callable[[], Ceili
     usual, others = _by_kernel(kernel_calls(runtime, data)), _others(runtime, data)
     resources = {name: _resources(calls[0].run()) for name, calls in usual.items()}
     early = kernel_calls(runtime, data, early=True) if runtime._steps._early else []
-    fitting = _fitting(others)
-    _run(early)
-    ceilings, kernels_us, what = ready(), 0.0, {"shape": shape, "rows": rows}
+    _compile([*others, *_by_kernel(early).values()])
+    ceilings, own, what = ready(), dict[str, tuple[float, str]](), {"shape": shape, "rows": rows}
     for width, step in steps.items():
         begin(width).chosen()
         for name, calls in usual.items():
             took_us = _us(scale, calls)
             moved, done = _work(calls[0], runtime, width, step)
             floor_us = 1e6 * max(moved / ceilings.copied, done / ceilings.multiplied)
-            kernels_us += took_us * len(calls) if width == "XL" else 0.0
-            near = [(_us(scale, each), each[0].how) for each in fitting if each[0].name == name and width == "XL"]
-            tried = sorted([(took_us, calls[0].how), *near])
+            own.setdefault(name, (took_us, calls[0].how))
             row = {"width": width, "kernel": name, "launches": len(calls), "us": took_us}
             row |= {"step_ms": took_us * len(calls) / 1e3, "gb_per_s": moved / took_us / 1e3}
             row |= {"of_limit": min(1.0, floor_us / took_us), "how": calls[0].how}
-            best = {"best_us": tried[0][0], "best": tried[0][1] if len(tried) > 1 else "", "tried": tried}
-            yield what | row | best | resources[name]
+            yield what | row | resources[name]
     begin("XL").chosen()
+    kernels_us = sum(took_us * len(usual[name]) for name, (took_us, _) in own.items())
     launched = _launched(scale, kernel_calls(runtime, data), early, kernels_us)
     yield what | {"width": "step"} | launched | _hosted(scale, partial(begin, "XL"))
+    for name, mine in own.items():  # last, since nobody has run these tiles before
+        if near := list(_tried(scale, [each for each in others if each[0].name == name])):
+            best, tried = min([mine, *near]), {"us": mine[0], "how": mine[1], "tried": near}
+            yield what | {"width": "tiles", "kernel": name, "best_us": best[0], "best": best[1]} | tried
 
 
 def _launched(scale: CheckScale, calls: Calls, early: Calls, kernels_us: float) -> dict[str, Any]:
@@ -138,21 +139,24 @@ def _near(tile: Any, *, columns: bool) -> Iterator[Any]:
         yield from (replace(tile, **{name: value}) for value in values)
 
 
-def _fitting(kinds: Sequence[Calls]) -> list[Calls]:
-    """Those that find room on the device; compiled on several cores."""
+def _compile(kinds: Sequence[Calls]) -> None:
+    """On several cores. What does not compile says so when it is run."""
     from triton import AsyncCompileMode
 
-    found = []
     with ThreadPoolExecutor(4) as pool, AsyncCompileMode(pool, ignore_errors=True):
         for calls in kinds:
             calls[0].compile()
+
+
+def _tried(scale: CheckScale, kinds: Sequence[Calls]) -> Iterator[tuple[float, str]]:
+    """Microseconds of those that find room on the device."""
     for calls in kinds:
         try:
-            calls[0].run()
-            found.append(calls)
+            yield _us(scale, calls), calls[0].how
         except Exception as error:
-            print(f"{calls[0].name}, {calls[0].how}: {type(error).__name__}: {error}"[:300])
-    return found
+            print(why := f"{calls[0].name}, {calls[0].how}: {type(error).__name__}: {error}"[:300])
+            if "CUDA error" in why:
+                raise RuntimeError(why) from error
 
 
 def _resources(kernel: Any) -> dict[str, int | None]:

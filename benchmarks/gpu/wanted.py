@@ -60,9 +60,7 @@ def excess_of(step: Mapping[str, Any], section: str, kernels: Rows) -> str:
     rows = {"steps": str(step.get("rows")), "prompts": "prompt", "transformers": str(step.get("rows"))}.get(section)
     width = "S" if step.get("width") == "S" else "XL"
     alike = [
-        row
-        for row in kernels
-        if row["shape"] == step.get("shape") and row["rows"] == rows and row["width"] == width and row["step_ms"]
+        row for row in kernels if row["shape"] == step.get("shape") and row["rows"] == rows and row["width"] == width
     ]
     if not alike:
         return ""
