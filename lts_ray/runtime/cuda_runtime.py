@@ -175,14 +175,14 @@ class CudaRuntime:
     def _parts(self, segments: Sequence[Segment]) -> Sequence[Sequence[Segment]]:
         """In order, each of no more than the largest bucket holds."""
         few = min(LARGEST.singles, LARGEST.wants, self._most_blocks // self._table)
-        if len(segments) <= few and sum([len(segment.tokens) for segment in segments]) <= LARGEST.pieces:
+        if len(segments) <= few and sum([len(segment.tokens) for segment in segments]) <= LARGEST.rows:
             return [segments]
         parts: list[list[Segment]] = [[]]
-        room = np.array([LARGEST.singles, LARGEST.pieces, LARGEST.wants, self._most_blocks])
+        room = np.array([LARGEST.singles, LARGEST.rows, LARGEST.wants, self._most_blocks])
         taken = 0 * room
         for segment in chain.from_iterable(map(self._cut, segments)):
             count = len(segment.tokens)
-            takes = np.array([count == 1, (count > 1) * count, segment.wants_logits, len(segment.blocks)])
+            takes = np.array([count == 1, count, segment.wants_logits, len(segment.blocks)])
             if parts[-1] and (taken + takes > room).any():
                 parts.append([])
                 taken = 0 * room
@@ -192,7 +192,7 @@ class CudaRuntime:
 
     def _cut(self, segment: Segment) -> Iterator[Segment]:
         """Into pieces that a bucket holds; of them only the last one's logits are asked for."""
-        most, count = LARGEST.pieces, len(segment.tokens)
+        most, count = LARGEST.rows, len(segment.tokens)
         if count <= most:
             yield segment
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lts_ray.errors import LtsRayError
 from lts_ray.models.decoder_config import DecoderConfig
-from lts_ray.runtime.cuda.bucket import MOST_PIECES, MOST_SINGLES
+from lts_ray.runtime.cuda.bucket import MOST_ROWS, MOST_SINGLES
 from lts_ray.runtime.runtime import BLOCK_TOKENS
 
 DEFAULT_MB = 1024.0
@@ -76,7 +76,7 @@ def blocks_on_gpu(
 def step_bytes(config: DecoderConfig, *, itemsize: int) -> int:
     """What the largest step takes on a GPU beside the weights, as good as all of it: residual, projections, logits."""
     of_row = 4 * config.d_model + itemsize * (4 * config.d_model + max(config.widths))
-    return (MOST_SINGLES + MOST_PIECES) * of_row + 4 * MOST_SINGLES * config.vocab_size
+    return MOST_ROWS * of_row + 4 * MOST_SINGLES * config.vocab_size
 
 
 def blocks_of_context(config: DecoderConfig) -> int:

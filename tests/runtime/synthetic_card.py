@@ -45,8 +45,7 @@ class SyntheticCard:
         lengths = [len(each.tokens) for each in pieces]
         bucket = bucket_for(len(singles), lengths, wants, tile=piece_rows(config, ITEM))
         tiles = step_tiles(config, bucket, ITEM)
-        of_rows = [_width(each) for each in singles] + [0] * (bucket.singles - len(singles))
-        of_rows += [_width(each) for each in pieces for _ in each.tokens]
+        of_rows = [_width(each) for each in singles + pieces for _ in each.tokens]
         of_rows += [0] * (bucket.rows - len(of_rows))
         there = of_rows if tiles.norm_apart else [1] * bucket.rows  # small steps do not look which rows are padding
         d_model, heads, groups, d_head = config.d_model, config.n_head, config.n_kv_head, config.d_head

@@ -7,30 +7,26 @@ from dataclasses import dataclass
 
 MOST_SINGLES = 256
 USUAL_SINGLES = tuple(2**power for power in range(MOST_SINGLES.bit_length()))
-LEAST_PIECES, MOST_PIECES = 16, 2048
-"""Rows of all pieces together."""
+LEAST_ROWS, MOST_ROWS = 16, 2048
+"""Of a step that has pieces of prompts: of these and of single rows together."""
 BESIDE_PIECES = (0, 16, 64, MOST_SINGLES)
 """Room for single rows in a step that has pieces too; for the logits that are asked for there, all but the first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Rows 0 … singles - 1 are single rows and their padding, those behind them the rows of pieces and theirs."""
+    """Single rows come first, right behind them those of pieces, then padding."""
 
-    singles: int
-    pieces: int = 0
-    """Rows of pieces of prompts."""
+    rows: int
+    singles: int = 0
+    """The most that are single rows."""
     wants: int = 0
     """Rows of logits."""
     tiles: int = 0
     """Of consecutive rows of one piece, which attention takes together. 0 where there are no pieces."""
 
-    @property
-    def rows(self) -> int:
-        return self.singles + self.pieces
 
-
-LARGEST = Bucket(MOST_SINGLES, MOST_PIECES, MOST_SINGLES, MOST_PIECES)
+LARGEST = Bucket(MOST_ROWS, MOST_SINGLES, MOST_SINGLES, MOST_ROWS)
 """A tile has two rows at least, and so has a piece."""
 
 
@@ -42,21 +38,22 @@ def bucket_for(singles: int, pieces: Sequence[int], wants: int, *, tile: int) ->
     """
     if not pieces:
         room = _power(max(singles, wants))
-        return Bucket(room, wants=room)
-    rows, tiles = _power(sum(pieces), least=LEAST_PIECES), sum(-(-piece // tile) for piece in pieces)
+        return Bucket(room, room, room)
+    rows, tiles = _power(singles + sum(pieces), least=LEAST_ROWS), sum(-(-piece // tile) for piece in pieces)
     room = 2 * -(-rows // tile)
     while room < tiles:
         room *= 2
-    return Bucket(_at_least(singles, BESIDE_PIECES), rows, _at_least(wants, BESIDE_PIECES[1:]), room)
+    beside, asked = _at_least(singles, BESIDE_PIECES), _at_least(wants, BESIDE_PIECES[1:])
+    return Bucket(rows, min(beside, rows), min(asked, rows), room)
 
 
 def usual_buckets(tile: int) -> list[Bucket]:
     """Of most steps: rows that decode, and pieces of prompts alone or beside them."""
-    pieces = [2**power for power in range(MOST_PIECES.bit_length()) if 2**power >= LEAST_PIECES]
-    decoding = [bucket_for(rows, [], 1, tile=tile) for rows in USUAL_SINGLES]
-    return decoding + [
-        bucket_for(singles, [rows], max(singles, 1), tile=tile) for singles in BESIDE_PIECES for rows in pieces
-    ]
+    buckets = [bucket_for(rows, [], 1, tile=tile) for rows in USUAL_SINGLES]
+    for rows in (2**power for power in range(MOST_ROWS.bit_length()) if 2**power >= LEAST_ROWS):
+        beside = [min(singles, rows - 2) for singles in BESIDE_PIECES]
+        buckets += [bucket_for(singles, [rows - singles], max(singles, 1), tile=tile) for singles in beside]
+    return list(dict.fromkeys(buckets))
 
 
 def _at_least(number: int, sizes: Sequence[int]) -> int:

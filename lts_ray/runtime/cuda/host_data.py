@@ -35,7 +35,7 @@ class HostData:
         numbers[:before] = 0
         blocks = numbers[before : before + len(rows.blocks)]
         blocks[:] = rows.blocks
-        count, singles, padded = len(rows.tokens), rows.singles, bucket.singles
+        count, singles = len(rows.tokens), rows.singles
         to["places"][:] = -1
         # All at once, for each call of numpy's takes as long as some fifty rows do.
         listed = np.frombuffer(array("i", rows.tokens + rows.positions + rows.tables + rows.shapes), dtype=np.int32)
@@ -44,15 +44,12 @@ class HostData:
         of_layers = lines.take(shapes, axis=1)
         block, offset = np.divmod(positions, self._block_tokens)
         of_rows[3] = blocks[tables + block] * self._block_tokens + offset
-        for target, values in ((to["rows"], of_rows), (to["lines"], of_layers)):
-            target[:, :singles] = values[:, :singles]
-            if rows.pieces:
-                target[:, padded : padded + count - singles] = values[:, singles:]
+        to["rows"][:, :count] = of_rows
+        to["lines"][:, :count] = of_layers
         if rows.pieces:
-            self._fill_tiles(to, rows.pieces, padded)
-        wants = np.array(rows.wants, dtype=np.int32)
-        to["wants"][: len(wants)] = np.where(wants < singles, wants, wants + (padded - singles))
-        to["counts"][0] = len(wants)
+            self._fill_tiles(to, rows.pieces, singles)
+        to["wants"][: len(rows.wants)] = rows.wants
+        to["counts"][0], to["singles"][0] = len(rows.wants), singles
         temperatures = [pick.temperature for pick in picks]
         if any(temperatures):
             for name, of_picks in (

@@ -140,8 +140,8 @@ class StepLaunch:
         config, memory, data = self.config, self.memory, self.data
         self.start(
             paged_attention, (programs, config.n_kv_head, how["SPLITS"]),
-            memory.q, keys, values, data.positions, data.tables, data.blocks, heads, data.firsts, data.sizes,
-            memory.partial, memory.marks, memory.arrived, memory.attended, config.d_head**-0.5,
+            memory.q, keys, values, data.positions, data.tables, data.blocks, heads, data.singles,
+            data.firsts, data.sizes, memory.partial, memory.marks, memory.arrived, memory.attended, config.d_head**-0.5,
             N_HEAD=config.n_head, N_KV=config.n_kv_head, D_HEAD=config.d_head, **how, **self._launched,
         )  # fmt: skip
 

@@ -34,6 +34,8 @@ class StepData:
     """[W], rows whose logits are asked for, in the caller's order; 0 in the padding."""
     counts: Tensor
     """[1]: how many of wants are no padding."""
+    singles: Tensor
+    """[1]: how many rows attention takes one by one."""
     firsts: Tensor
     """[T], each tile's first row; sizes: its rows, 0: padding."""
     sizes: Tensor
@@ -59,7 +61,7 @@ class StepData:
         of_wants, of_rows, of_layers = (bucket.wants,), (bucket.rows,), (n_layer, bucket.rows)
         # In the order in which they lie: what needs the most alignment comes first.
         shapes = dict.fromkeys(("draws", "temperatures", "top_ps", "min_ps", "top_ks", "wants"), of_wants)
-        shapes |= {"counts": (1,)} | dict.fromkeys(("firsts", "sizes"), (bucket.tiles,))
+        shapes |= {"counts": (1,), "singles": (1,)} | dict.fromkeys(("firsts", "sizes"), (bucket.tiles,))
         shapes |= dict.fromkeys(("tokens", "positions", "tables", "places", "dims"), of_rows)
         views, at = {}, 0
         for name, shape in (shapes | dict.fromkeys(("widths", "heads"), of_layers)).items():

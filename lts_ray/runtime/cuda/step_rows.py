@@ -24,7 +24,7 @@ class StepRows:
     pieces: list[int] = field(default_factory=list)
     """Rows of each piece."""
     wants: list[int] = field(default_factory=list)
-    """In the caller's order: the rows whose logits are asked for, counted in this order, without padding."""
+    """In the caller's order: the rows whose logits are asked for."""
 
     @property
     def singles(self) -> int:

@@ -108,7 +108,7 @@ def _combine(
 
 @triton.jit
 def paged_attention(
-    q, keys, values, positions, tables, blocks, heads, firsts, sizes, partial, marks, arrived, attended, scale,
+    q, keys, values, positions, tables, blocks, heads, singles, firsts, sizes, partial, marks, arrived, attended, scale,
     N_HEAD: tl.constexpr, N_KV: tl.constexpr, D_HEAD: tl.constexpr, ROWS: tl.constexpr, SPLITS: tl.constexpr,
     SPLIT_PLACES: tl.constexpr, CHUNK: tl.constexpr, EARLY: tl.constexpr = False,
 ):  # fmt: skip
@@ -117,8 +117,8 @@ def paged_attention(
     - keys, values [blocks of the cache, N_KV, BLOCK, D_HEAD]: of one layer. Row r sees the places 0 … positions[r] of
       its sequence, which lie in the blocks blocks[tables[r]], ….
     - heads [R]: query heads of the row, a multiple of the group; the rest becomes 0. 0: the row stays untouched.
-    - ROWS = 1: a program a row. Otherwise a tile of sizes[t] rows from firsts[t], at most ROWS: consecutive tokens of
-      one sequence. Of size 0 is no tile.
+    - ROWS = 1: a program a row, and work for the first singles[0]. Otherwise a tile of sizes[t] rows from firsts[t], at
+      most ROWS: consecutive tokens of one sequence. Of size 0 is no tile.
     - SPLITS > 1: a row of more than SPLIT_PLACES places is cut into up to as many runs. Each leaves its numerator in
       partial [R, N_HEAD, SPLITS, D_HEAD], its maximum and sum in marks [R, N_HEAD, SPLITS, 2], all float32; the last of
       them, by arrived int32 [R, N_KV], 0 before and after, puts them together.
@@ -140,6 +140,8 @@ def paged_attention(
         row = told(firsts + tile, True)
     # All that decides is read before the first decision: one wait for memory.
     width = told(heads + row, True)
+    if ROWS == 1:
+        width = tl.where(row < told(singles, True), width, 0)
     position = told(positions + row, True)
     table = blocks + told(tables + row, True)
     places = position + size

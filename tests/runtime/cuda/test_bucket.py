@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lts_ray.runtime.cuda.bucket import LARGEST, LEAST_PIECES, MOST_SINGLES, bucket_for, usual_buckets
+from lts_ray.runtime.cuda.bucket import LARGEST, LEAST_ROWS, MOST_SINGLES, bucket_for, usual_buckets
 from lts_ray.runtime.cuda.step_data import StepData
 
 
@@ -19,20 +19,20 @@ def test_a_bucket_holds_its_step_and_wastes_little(singles: int, pieces: list[in
     bucket = bucket_for(singles, pieces, min(singles + len(pieces), MOST_SINGLES), tile=tile)
     assert bucket.singles >= singles
     assert bucket.wants >= singles
-    assert bucket.pieces >= sum(pieces)
     assert bucket.tiles >= sum(-(-piece // tile) for piece in pieces)
     assert bool(bucket.tiles) == bool(pieces)
-    assert bucket.rows <= max(4 * singles, LEAST_PIECES) + max(2 * sum(pieces), LEAST_PIECES)
+    assert singles + sum(pieces) <= bucket.rows < max(2 * (singles + sum(pieces)), LEAST_ROWS + 1)
+    assert max(bucket.singles, bucket.wants) <= bucket.rows
 
 
 def test_buckets_stay_within_the_largest() -> None:
     """Which the memory is made for."""
     for tile in (2, 3, 16, 64):
-        buckets = [bucket_for(256, [size] * (2048 // size), 256, tile=tile) for size in (2, 3, 4, 5, 33, 2048)]
+        buckets = [bucket_for(256, [size] * (1792 // size), 256, tile=tile) for size in (2, 3, 4, 5, 33, 1792)]
         for bucket in buckets + usual_buckets(tile):
-            for name in ("singles", "pieces", "wants", "tiles"):
+            for name in ("rows", "singles", "wants", "tiles"):
                 assert getattr(bucket, name) <= getattr(LARGEST, name)
-        assert len(set(usual_buckets(tile))) == 41
+        assert len(set(usual_buckets(tile))) == 37
 
 
 def test_views_of_a_buckets_data_are_apart_and_aligned() -> None:

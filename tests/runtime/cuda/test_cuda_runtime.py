@@ -55,7 +55,7 @@ def small_steps() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         if DEVICE.type == "cpu":
             patch.setattr(bucket, "BESIDE_PIECES", (0, 2, 4, 16, 256))
-            patch.setattr(bucket, "LEAST_PIECES", 8)
+            patch.setattr(bucket, "LEAST_ROWS", 8)
             patch.setattr(launch, "rows_options", lambda *shape: {**options(*shape), "SPLITS": 2, "SPLIT_PLACES": 16})
         yield
 
@@ -145,7 +145,7 @@ def test_steps_go_on_from_tokens_that_are_being_chosen_and_choose_what_a_cpu_wou
 
 def test_a_step_larger_than_every_bucket_is_run_in_several_launches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where its tokens are of the step before, of which the first launch would overwrite what the last reads."""
-    monkeypatch.setattr(cuda_runtime, "LARGEST", bucket.Bucket(2, 4, 2, 2))
+    monkeypatch.setattr(cuda_runtime, "LARGEST", bucket.Bucket(4, 2, 2, 2))
     prompts = [[3, 1, 4, 1, 5, 9], [7], [6, 6], [8]]
     first = RUNTIME.begin([segment(prompt, 0, (row,)) for row, prompt in enumerate(prompts)], [GREEDY_PICK] * 4)
     order = [3, 2, 1, 0]
@@ -200,7 +200,7 @@ def test_preparing_runs_every_usual_step_with_nothing_but_padding(monkeypatch: p
     def run(graphs: StepGraphs, size: bucket.Bucket, launch: object) -> None:
         data = steps._data_of(size)
         assert (data.places == -1).all()
-        for name in ("dims", "widths", "heads", "sizes", "counts"):
+        for name in ("dims", "widths", "heads", "sizes", "counts", "singles"):
             assert not getattr(data, name).any()
         ran.append(size)
 

@@ -69,14 +69,15 @@ class Paged:
     ) -> torch.Tensor:
         """attended [rows, n_head, d_head]."""
         device = self.q.device
+        alone = torch.tensor([singles], dtype=torch.int32, device=device)
         first, size = torch.tensor(tiles or [(0, 0)], dtype=torch.int32, device=device).T.contiguous()
         partial = torch.full((len(self.rows), self.n_head, splits, self.d_head), torch.nan, device=device)
         marks = torch.full((len(self.rows), self.n_head, splits, 2), torch.nan, device=device)
         attended = torch.full_like(self.q, UNTOUCHED)
-        grid = (len(tiles) if tiles else singles, self.n_kv, splits)
+        grid = (len(tiles or self.rows), self.n_kv, splits)
         paged_attention[grid](
             *(self.q, self.keys, self.values, self.positions, self.tables, self.flat, self.heads),
-            *(first, size, partial, marks, self.arrived, attended, self.d_head**-0.5),
+            *(alone, first, size, partial, marks, self.arrived, attended, self.d_head**-0.5),
             N_HEAD=self.n_head,
             N_KV=self.n_kv,
             D_HEAD=self.d_head,
