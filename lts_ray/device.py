@@ -44,7 +44,8 @@ def within_gpu_memory(what: str, *, advice: str) -> Iterator[None]:
         yield
     except RuntimeError as error:
         # What is not torch's allocator, such as capturing a graph or loading a kernel, has only words for it.
-        if not ("CUDA" in str(error) and any(words in str(error) for words in NO_ROOM)):
+        of_cuda = "CUDA" in str(error) and any(words in str(error) for words in NO_ROOM)
+        if not (isinstance(error, torch.OutOfMemoryError) or of_cuda):
             raise
         free, total = gpu_memory()
         raise LtsRayError(
