@@ -9,6 +9,7 @@ from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 from torch import Tensor
@@ -17,6 +18,7 @@ from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.runtime.runtime import Runtime
 from lts_ray.runtime.segment import Segment
 from lts_ray.runtime.step_costs import StepCosts
+from lts_ray.timing import Clock
 from serve.engine.engine import Engine
 from serve.engine.learned_times import LearnedTimes
 from serve.fleet.fleet_engine import Fleet
@@ -25,6 +27,8 @@ from serve.fleet.replica_registry import ReplicaAddress
 from serve.fleet.replica_server import ReplicaServer
 from serve.routing.budget_router import BudgetRouter
 from tests.serve.models import CONFIG, COSTS, tiny_engine, tiny_menu, tiny_runtime
+
+HANG_S = 600
 
 
 @dataclass
@@ -41,19 +45,24 @@ class MemoryRegistry:
         return list(self.known.values())
 
 
-class Paced:
-    """A runtime whose steps take a while, so that something can happen in the middle of a response."""
+class Halting:
+    """A runtime that runs as many steps as it may: what happens then happens in the middle of a response."""
 
-    def __init__(self, runtime: Runtime, seconds: float) -> None:
-        self._runtime, self.seconds = runtime, seconds
-        self.goes = threading.Event()
-        self.goes.set()
+    def __init__(self, runtime: Runtime, steps: float) -> None:
+        self._runtime, self._may, self._left = runtime, threading.Condition(), steps
         self.n_blocks, self.config, self.kept_bytes = runtime.n_blocks, runtime.config, runtime.kept_bytes
         self.device = runtime.device
 
+    def allow(self, steps: float = inf) -> None:
+        """So many more, counted from now; 0: the next one stands still."""
+        with self._may:
+            self._left = steps
+            self._may.notify_all()
+
     def run(self, segments: Sequence[Segment]) -> Tensor:
-        self.goes.wait()
-        time.sleep(self.seconds)
+        with self._may:
+            self._may.wait_for(lambda: self._left > 0)
+            self._left -= 1
         return self._runtime.run(segments)
 
 
@@ -106,14 +115,14 @@ class TinyReplica:
     engine: Engine
     server: ReplicaServer
     wire: Wire
-    runtime: Paced
+    runtime: Halting
     address: ReplicaAddress
     configs: list[dict[str, Any]]
 
     async def die(self) -> None:
         """As if its process were killed: connections break, and nobody says goodbye."""
         self.wire.close()
-        self.runtime.goes.set()
+        self.runtime.allow()
         await self.server.stop()
         await asyncio.to_thread(self.engine.stop)
 
@@ -133,12 +142,14 @@ class TinyFleet:
         cost: float = 1.0,
         costs: StepCosts = COSTS,
         fingerprint: str = "model",
-        pace_s: float = 0.0,
+        steps: float = inf,
+        clock: Clock = time.monotonic,
         **settings: Any,
     ) -> TinyReplica:
+        """steps: that it may run until it is allowed more. clock: its own."""
         n_blocks = settings.pop("n_blocks", 64)
-        runtime = Paced(tiny_runtime(self.model, n_blocks=n_blocks), pace_s)
-        times = LearnedTimes(costs, attainment=None)
+        runtime = Halting(tiny_runtime(self.model, n_blocks=n_blocks), steps)
+        times = LearnedTimes(costs, attainment=None, clock=clock)
         engine = tiny_engine(runtime, times=times, **settings)
         menu = engine.menu
         card = ReplicaCard(
@@ -171,7 +182,7 @@ class TinyFleet:
 
     async def until(self, what: Callable[[], object]) -> None:
         """Only a hang reaches the limit."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(HANG_S):
             while not what():
                 await asyncio.sleep(0.005)
 

@@ -25,7 +25,7 @@ from serve.routing import shortlist
 from serve.routing.budget_router import BudgetRouter
 from serve.routing.replica_view import ReplicaView
 from serve.routing.router import Route
-from tests.serve.fleet.fleets import TinyReplica, tiny_fleet
+from tests.serve.fleet.fleets import HANG_S, TinyReplica, tiny_fleet
 from tests.serve.models import COSTS, Notes, alone, collect, tiny_engine, tiny_menu, tiny_model, tiny_runtime
 
 pytestmark = pytest.mark.anyio
@@ -46,7 +46,10 @@ def anyio_backend() -> str:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Silence is noticed sooner, for the sake of the tests' time."""
+    """Silence is noticed sooner, for the sake of the tests' time; a step that stands still is none that hangs; and the
+    tokens of a step go out with it, though no other follows."""
+    monkeypatch.setattr(replica_server, "STUCK_S", 1e9)
+    monkeypatch.setattr("serve.engine.response.STREAM_S", 0.0)
     monkeypatch.setattr(replica_link, "SUSPECT_S", 0.5)
     monkeypatch.setattr(replicas, "SILENT_S", 1.0)
     monkeypatch.setattr(replica_server, "REPORT_S", 0.05)
@@ -84,7 +87,7 @@ async def reading(response: Response, tokens: int) -> tuple[list[int], asyncio.T
         return got
 
     task = asyncio.create_task(read())
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANG_S):
         while len(got) < tokens and not task.done():
             await asyncio.sleep(0.002)
     return got, task
@@ -144,7 +147,11 @@ async def cut(replica: TinyReplica) -> None:
 
 
 async def stop_the_engine(replica: TinyReplica) -> None:
-    await asyncio.to_thread(replica.engine.stop)
+    stopping = asyncio.create_task(asyncio.to_thread(replica.engine.stop))
+    while not replica.engine._stopping:
+        await asyncio.sleep(0.002)
+    replica.runtime.allow()
+    await stopping
 
 
 async def freeze(replica: TinyReplica) -> None:
@@ -158,7 +165,7 @@ FAULTS = {"killed": kill, "cut off": cut, "its engine gone": stop_the_engine, "s
 async def test_what_a_lost_replica_had_goes_on_elsewhere_token_by_token(model: MatFormer, fault: Callable) -> None:
     told = Told()
     async with tiny_fleet(model, observer=told) as tiny:
-        first = await tiny.add("first", kind="one", pace_s=0.01)
+        first = await tiny.add("first", kind="one", steps=8)
         await tiny.has("first")
         sampled = Sampling(temperature=0.8, presence_penalty=0.3)
         requests = [
@@ -174,6 +181,7 @@ async def test_what_a_lost_replica_had_goes_on_elsewhere_token_by_token(model: M
         await tiny.has("first", "second")
         assert len(got) < LONG.max_tokens
         await fault(first)
+        first.runtime.allow()
         assert [await task, *await asyncio.gather(*others)] == await undisturbed(model, *requests)
         assert [where(response) for response in responses] == [["first", "second"]] * 4
         assert [response.finish_reason for response in responses] == ["length"] * 4
@@ -186,7 +194,7 @@ async def test_what_a_lost_replica_had_goes_on_elsewhere_token_by_token(model: M
 async def test_a_replica_that_speaks_again_is_used_again_and_says_nothing_twice(model: MatFormer) -> None:
     async with tiny_fleet(model) as tiny:
         notes = Notes()
-        first = await tiny.add("first", pace_s=0.01, observers=[notes])
+        first = await tiny.add("first", steps=8, observers=[notes])
         await tiny.has("first")
         response = tiny.fleet.submit(LONG)
         _, task = await reading(response, 5)
@@ -194,6 +202,7 @@ async def test_a_replica_that_speaks_again_is_used_again_and_says_nothing_twice(
         await tiny.has("first", "second")
         first.wire.flows.clear()
         await tiny.has("second")
+        first.runtime.allow()
         assert await task == alone(model, LONG, ())
         first.wire.flows.set()
         await tiny.has("first", "second")
@@ -221,7 +230,7 @@ async def test_an_ingress_that_was_stopped_itself_takes_no_replica_for_silent(mo
 async def test_after_so_many_migrations_there_is_an_explicit_error(model: MatFormer) -> None:
     async with tiny_fleet(model, max_migrations=1) as tiny:
         for name in ("a", "b"):
-            await tiny.add(name, pace_s=0.01)
+            await tiny.add(name, steps=6)
         await tiny.has("a", "b")
         response = tiny.fleet.submit(LONG)
         got, task = await reading(response, 3)
@@ -236,8 +245,8 @@ async def test_after_so_many_migrations_there_is_an_explicit_error(model: MatFor
 async def test_a_step_that_fails_is_the_request_s_own_affair(model: MatFormer) -> None:
     """It would fail elsewhere too."""
     async with tiny_fleet(model) as tiny:
-        replica = await tiny.add("a", pace_s=0.005)
-        await tiny.add("b", pace_s=0.005)
+        replica = await tiny.add("a", steps=4)
+        await tiny.add("b", steps=4)
         await tiny.has("a", "b")
         response = tiny.fleet.submit(LONG)
         _, task = await reading(response, 3)
@@ -249,6 +258,7 @@ async def test_a_step_that_fails_is_the_request_s_own_affair(model: MatFormer) -
             raise RuntimeError("no such matrix")
 
         broken.run = fail_once
+        broken.allow()
         with pytest.raises(EngineFailedError, match="no such matrix"):
             await task
         assert len(where(response)) == 1
@@ -281,26 +291,27 @@ async def test_without_a_replica_requests_wait_for_one(model: MatFormer) -> None
 
 async def test_a_replica_that_is_to_leave_gets_nothing_new_and_ends_what_it_has(model: MatFormer) -> None:
     async with tiny_fleet(model) as tiny:
-        leaving = await tiny.add("leaving", pace_s=0.005)
+        leaving = await tiny.add("leaving", steps=3)
         await tiny.has("leaving")
         response = tiny.fleet.submit(LONG)
         _, task = await reading(response, 2)
-        drained = asyncio.create_task(leaving.server.drain(60))
+        drained = asyncio.create_task(leaving.server.drain(HANG_S))
         await tiny.until(lambda: tiny.fleet.load().replicas == {("small", "draining"): 1})
         alone_there = tiny.fleet.submit(LONG)  # there is no other one
         await tiny.add("staying")
         await tiny.has("staying")
         new = tiny.fleet.submit(LONG)
+        leaving.runtime.allow()
         assert await asyncio.gather(task, collect(alone_there), collect(new)) == [alone(model, LONG, ())] * 3
         assert [where(each) for each in (response, alone_there, new)] == [["leaving"], ["leaving"], ["staying"]]
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(HANG_S):
             await drained
 
 
 async def test_what_does_not_drain_in_time_goes_on_elsewhere(model: MatFormer) -> None:
     async with tiny_fleet(model) as tiny:
         left, stayed = Notes(), Notes()
-        leaving = await tiny.add("leaving", pace_s=0.02, observers=[left])
+        leaving = await tiny.add("leaving", steps=3, observers=[left])
         await tiny.has("leaving")
         response = tiny.fleet.submit(LONG)
         _, task = await reading(response, 2)
@@ -308,6 +319,7 @@ async def test_what_does_not_drain_in_time_goes_on_elsewhere(model: MatFormer) -
         await tiny.has("leaving", "staying")
         await leaving.server.drain(0.1)
         await leaving.server.stop()
+        leaving.runtime.allow()
         assert await task == alone(model, LONG, ())
         assert where(response) == ["leaving", "staying"]
         await tiny.until(lambda: left.ends and stayed.ends)
@@ -316,7 +328,7 @@ async def test_what_does_not_drain_in_time_goes_on_elsewhere(model: MatFormer) -
 
 async def test_a_client_that_leaves_frees_its_row_and_so_does_an_ingress(model: MatFormer) -> None:
     async with tiny_fleet(model) as tiny:
-        replica = await tiny.add("a", pace_s=0.005)
+        replica = await tiny.add("a", steps=3)
         await tiny.has("a")
         response = tiny.fleet.submit(LONG)
         _, task = await reading(response, 2)
@@ -324,9 +336,11 @@ async def test_a_client_that_leaves_frees_its_row_and_so_does_an_ingress(model: 
         await tiny.until(lambda: replica.engine.counts() == (0, 0))
         assert tiny.fleet.counts() == (0, 0)
         task.cancel()
+        replica.runtime.allow(4)  # one of which may be what is begun
         left = tiny.fleet.submit(LONG)
         _, task = await reading(left, 2)
         tiny.fleet._replicas["a"].close()
+        replica.runtime.allow()
         await tiny.until(lambda: replica.engine.counts() == (0, 0) or len(where(left)) == 2)
         assert await task == alone(model, LONG, ())
 
@@ -334,7 +348,7 @@ async def test_a_client_that_leaves_frees_its_row_and_so_does_an_ingress(model: 
 async def test_full_queues_are_refused_and_so_are_strict_budgets_that_no_replica_keeps(model: MatFormer) -> None:
     told = Told()
     async with tiny_fleet(model, observer=told) as tiny:
-        await tiny.add("a", pace_s=0.05, slots=1, max_queue=1)
+        replica = await tiny.add("a", steps=1, slots=1, max_queue=1)
         await tiny.has("a")
         held = [tiny.fleet.submit(LONG)]
         await tiny.until(lambda: tiny.fleet.counts() == (1, 0))
@@ -343,6 +357,7 @@ async def test_full_queues_are_refused_and_so_are_strict_budgets_that_no_replica
             tiny.fleet.submit(LONG)
         for response in held:
             response.cancel()
+        replica.runtime.allow()
         await tiny.until(lambda: not tiny.fleet._replicas["a"].mirror.numbers)
         with pytest.raises(BudgetInfeasibleError) as refused:
             tiny.fleet.submit(replace(LONG, budget=Budget(e2e_ms=1.0), strict=True))
@@ -371,15 +386,20 @@ async def test_the_budget_decides_the_kind(model: MatFormer) -> None:
 
 async def test_two_ingresses_see_each_other_s_requests(model: MatFormer) -> None:
     async with tiny_fleet(model) as tiny, tiny_fleet(model, registry=tiny.registry) as other:
-        await tiny.add("a", pace_s=0.01)
+        replica = await tiny.add("a", steps=2)
         await tiny.has("a")
         await other.has("a")
+        offset_s = tiny.fleet._replicas["a"].offset_s
         response = tiny.fleet.submit(replace(LONG, budget=Budget(e2e_ms=9_000)))
-        mirror = other.fleet._replicas["a"].mirror
+        link = other.fleet._replicas["a"]
+        mirror = link.mirror
+        assert mirror is not None
         await tiny.until(lambda: mirror.view(0.0).load == 1)
         job = mirror.view(0.0).situation.jobs[0]
         assert (len(job.request.prompt), job.request.max_tokens, job.elastic) == (20, 60, True)
-        assert job.due_ms == pytest.approx(response.progress.arrived_s * 1e3 + 9_000, abs=100)
+        due_s = response.progress.arrived_s + 9 - offset_s + link.offset_s  # what the ways there and back took included
+        assert job.due_ms == pytest.approx(due_s * 1e3, abs=1e-3)
+        replica.runtime.allow()
         assert await collect(response)
         await tiny.until(lambda: mirror.view(0.0).load == 0)
 
@@ -406,7 +426,7 @@ async def test_replicas_of_another_model_and_those_that_lie_are_left_alone(model
 
 async def test_nonsense_ends_a_connection_and_nothing_else(model: MatFormer) -> None:
     async with tiny_fleet(model) as tiny:
-        replica = await tiny.add("a", pace_s=0.005)
+        replica = await tiny.add("a", steps=2)
         await tiny.has("a")
         response = tiny.fleet.submit(LONG)
         for line in (b"\n", b"hello\n", b"[]\n", b'{"hello":"x"}\n', b'{"submit":1}\n', b"\xff\xfe\n"):
@@ -414,28 +434,36 @@ async def test_nonsense_ends_a_connection_and_nothing_else(model: MatFormer) -> 
             writer.write(line)
             assert await reader.read() == b""
             writer.close()
+        replica.runtime.allow()
         assert await collect(response) == alone(model, LONG, ())
 
 
 async def test_an_engine_that_ends_no_step_takes_nothing_and_an_idle_one_is_not_taken_for_it(
     model: MatFormer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """By the engine's clock, which is set."""
     monkeypatch.setattr(replica_server, "STUCK_S", 1.5)
     monkeypatch.setattr(replica_server, "STUCK_STEPS", 0)
+    now = [0.0]
     async with tiny_fleet(model) as tiny:
-        first = await tiny.add("first")
+        first = await tiny.add("first", clock=lambda: now[0])
         await tiny.has("first")
-        await asyncio.sleep(1.6)
+        now[0] += 3600
         response = tiny.fleet.submit(LONG)
         assert await collect(response) == alone(model, LONG, ())
         assert where(response) == ["first"]
-        first.runtime.goes.clear()
+        first.runtime.allow(0)
         response = tiny.fleet.submit(LONG)
         await tiny.until(lambda: first.engine.counts() != (0, 0))
         await tiny.add("second")
+        mirror = tiny.fleet._replicas["first"].mirror
+        assert mirror is not None
+        while mirror.report.failure is None:
+            now[0] += replica_server.STALL_S / 2  # where more passes between two reports, the whole process stood still
+            await tiny.until(lambda: mirror.report.now_s == now[0])
         assert await collect(response) == alone(model, LONG, ())
         assert where(response) == ["first", "second"]
-        first.runtime.goes.set()
+        first.runtime.allow()
         await tiny.has("first", "second")
 
 
@@ -483,7 +511,7 @@ async def test_none_that_comes_goes_before_those_that_wait_for_a_place(
     monkeypatch.setattr(replica_link, "SUSPECT_S", 60)
     async with tiny_fleet(model) as tiny:
         waiting = [tiny.fleet.submit(LONG) for _ in range(3)]
-        await tiny.add("a", pace_s=0.2, slots=1, max_queue=1)
+        await tiny.add("a", steps=1, slots=1, max_queue=1)
         await tiny.until(lambda: tiny.fleet.counts() == (1, 2))
         with pytest.raises(QueueFullError):
             tiny.fleet.submit(LONG)
@@ -526,20 +554,20 @@ async def test_of_many_replicas_a_request_is_shown_some_that_take_it(
 
 async def test_what_was_taken_on_is_not_kept_waiting_by_a_full_queue(model: MatFormer) -> None:
     async with tiny_fleet(model) as tiny:
-        first = await tiny.add("first", pace_s=0.01)
+        first = await tiny.add("first", steps=4)
         await tiny.has("first")
         response = tiny.fleet.submit(LONG)
         _, task = await reading(response, 3)
         second = await tiny.add("second", slots=1, max_queue=1)
         await tiny.has("first", "second")
-        second.runtime.goes.clear()
+        second.runtime.allow(0)
         full = [second.engine.submit(LONG)]
         await tiny.until(lambda: second.engine.counts() == (1, 0))
         full.append(second.engine.submit(LONG))
         await tiny.until(lambda: not tiny.fleet._replicas["second"].mirror.view(0.0).has_place)
         await first.die()
         await tiny.until(lambda: where(response) == ["first", "second"])
-        second.runtime.goes.set()
+        second.runtime.allow()
         assert await task == alone(model, LONG, ())
         for each in full:
             assert await collect(each) == alone(model, LONG, ())
@@ -548,7 +576,7 @@ async def test_what_was_taken_on_is_not_kept_waiting_by_a_full_queue(model: MatF
 async def test_a_connection_that_stays_silent_is_made_anew(model: MatFormer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replicas, "CUT_S", 1.2)
     async with tiny_fleet(model) as tiny:
-        first = await tiny.add("first", pace_s=0.01)
+        first = await tiny.add("first", steps=4)
         await tiny.has("first")
         response = tiny.fleet.submit(LONG)
         _, task = await reading(response, 3)
@@ -556,6 +584,7 @@ async def test_a_connection_that_stays_silent_is_made_anew(model: MatFormer, mon
         first.wire.flows.clear()
         await tiny.add("second")
         await tiny.until(lambda: old not in list(tiny.fleet._replicas))
+        first.runtime.allow()
         assert await task == alone(model, LONG, ())
         first.wire.flows.set()
         await tiny.has("first", "second")
