@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerProcess
 from typing import Any
+
+import torch
+
+from lts_ray.training import loop
 
 CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload(["torch", "lts_ray.training.text_run", "lts_ray.vision.vision_run"])
@@ -16,3 +21,15 @@ def forked(run: Callable[..., object], *arguments: Any) -> ForkServerProcess:
     process = CONTEXT.Process(target=run, args=arguments)
     process.start()
     return process
+
+
+def stand_still_at(step: int) -> None:
+    """In the process that a test kills: training runs so many steps, and then none until it is killed."""
+    fast = loop.optimize
+
+    def stopping(*args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
+        while args[3] == step:
+            time.sleep(1)
+        return fast(*args, **kwargs)
+
+    loop.optimize = stopping

@@ -201,8 +201,8 @@ def test_trainings_killed_in_the_middle_go_on_to_the_same_models(
 ) -> None:
     """SIGKILL in the third run, then the same call: what was finished stays as it was, byte for byte."""
     process = forked(train_two_and_a_half, corpus, tmp_path / "small")
-    third, deadline = RunFolder(tmp_path / "small" / baseline("M")), time.monotonic() + 120
-    while process.is_alive() and time.monotonic() < deadline:
+    third = RunFolder(tmp_path / "small" / baseline("M"))
+    while process.is_alive():
         if any(each["step"] >= 2 for each in read_json_lines(third.metrics, what="metrics")):
             break
         time.sleep(0.01)

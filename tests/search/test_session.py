@@ -24,7 +24,7 @@ from lts_ray.target import Target
 from tests.forked import forked
 from tests.report.searches import ScatteredEvaluator
 from tests.search.drive import drive
-from tests.search.drive_slowly import drive_slowly
+from tests.search.drive_to import drive_to
 from tests.search.fake_evaluator import FakeEvaluator
 from tests.search.helpers import CONFIG, RESULTS, TARGETS, plan, session
 
@@ -39,13 +39,13 @@ def test_a_killed_search_resumed_ends_as_one_that_was_not(tmp_path: Path) -> Non
     drive(whole, FakeEvaluator(TARGETS))
     killed = tmp_path / "killed"
     for lines in (6, 20, 31):
-        driver = forked(drive_slowly, killed)
+        driver = forked(drive_to, killed, lines)
         while len(read_json_lines(killed / LOG, what="log")) < lines and driver.is_alive():
             time.sleep(0.005)
         driver.kill()
         driver.join()
         assert driver.exitcode == -signal.SIGKILL
-    assert len(evaluated(killed)) < 60
+    assert len(evaluated(killed)) == 30
     resumed = session(killed, resume=True)
     drive(resumed, FakeEvaluator(TARGETS))
     assert len(evaluated(killed)) == 60

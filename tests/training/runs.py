@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from lts_ray.files import read_json_lines
-from lts_ray.training import loop
 from lts_ray.training.run_folder import RunFolder
 from lts_ray.training.run_settings import DataSettings, ModelSettings, RunSettings, TrainingSettings
+from tests.forked import stand_still_at
 
 
 def tiny_settings(texts: Path, *, steps: int = 12, workers: int = 1) -> RunSettings:
@@ -48,12 +46,5 @@ def run_to(step: int, texts: Path, output: Path) -> None:
     settings = tiny_settings(texts)
     folder = RunFolder(output)
     prepare_text(settings, folder)
-    fast = loop.optimize
-
-    def stopping(*args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
-        while args[3] == step:
-            time.sleep(1)
-        return fast(*args, **kwargs)
-
-    loop.optimize = stopping
+    stand_still_at(step)
     train_text(settings, folder)

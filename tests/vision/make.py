@@ -16,6 +16,7 @@ from lts_ray.models.vit.vit_config import MatViTConfig
 from lts_ray.vision.images import ImageData, Images
 from lts_ray.vision.vision_run import train_vit
 from lts_ray.vision.vision_settings import VisionModelSettings, VisionSettings
+from tests.forked import stand_still_at
 
 CONFIG = MatViTConfig(
     image_size=(6, 4),
@@ -28,7 +29,7 @@ CONFIG = MatViTConfig(
 )
 
 
-TO_BE_KILLED = {"steps": 60, "checkpoint_every": 7}
+TO_BE_KILLED = {"steps": 20, "checkpoint_every": 7}
 """Of the run that this file is when it is run."""
 
 
@@ -85,5 +86,7 @@ def tiny_settings(images: Path | str, **training: Any) -> VisionSettings:
 
 
 def run_to_be_killed(images: Path, output: Path) -> None:
+    """Nine steps, of which the seventh is the last snapshot's."""
     torch.set_num_threads(1)
+    stand_still_at(9)
     train_vit(tiny_settings(images, **TO_BE_KILLED), output)

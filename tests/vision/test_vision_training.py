@@ -86,12 +86,11 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_weights(folder: Path, tm
     expected, killed = tmp_path / "whole", tmp_path / "killed"
     train_vit(settings, expected)
     process = forked(run_to_be_killed, folder, killed)
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not any(each["step"] >= 9 for each in records(killed)):
+    while process.is_alive() and not any(each["step"] >= 9 for each in records(killed)):
         time.sleep(0.005)
     process.kill()
     process.join()
-    assert max(each["step"] for each in records(killed)) < 60
+    assert max(each["step"] for each in records(killed)) == 9
     train_vit(None, killed)
     assert fingerprint(killed / "model") == fingerprint(expected / "model")
     assert records(killed) == records(expected)
