@@ -92,12 +92,13 @@ async def fuzz_endpoint(
     hang_s: float = HANG_S,
     progress: Progress = lambda done, total: None,
 ) -> FuzzResult:
-    """numbers: of the requests to draw. streams: good ones all the time. together: odd ones at once."""
+    """numbers: of the requests to draw. streams: good ones all the time. together: odd ones at once. hang_s: what an
+    odd one waits for a byte."""
     result = FuzzResult()
     left = iter(numbers)
     over = asyncio.Event()
     samples: list[tuple[float, int]] = []
-    async with httpx.AsyncClient(base_url=endpoint.url, timeout=hang_s, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=endpoint.url, timeout=max(HANG_S, hang_s), trust_env=False) as client:
         models = [model["id"] for model in (await client.get("/v1/models")).json()["data"]]
         wanted = [await _good(client, models[0], place) for place in range(streams)]  # alone, before anything is odd
 
@@ -163,7 +164,7 @@ async def _send(request: OddRequest, url: str, result: FuzzResult, *, hang_s: fl
     address = urlsplit(url)
     assert address.hostname is not None
     try:
-        async with asyncio.timeout(hang_s):
+        async with asyncio.timeout(max(HANG_S, hang_s)):
             reader, writer = await asyncio.open_connection(address.hostname, address.port or 80)
     except (OSError, TimeoutError) as error:
         result.violations.append(f"no connection ({error!r}) for {request.describe()}")

@@ -44,12 +44,11 @@ async def migration_pauses(
                     await asyncio.sleep(0.002)
                 going = Counter(log[-1][1] for log in logs if len(log) < new)
                 victim, killed_s = max(going, key=going.__getitem__, default=""), fleet.clock()
-                if victim:  # else all have ended before, on a busy machine: once more
-                    killed += 1
+                if victim:
                     await asyncio.to_thread(processes.kill, victim)
-        for log in logs:
-            if log[0][1] == victim != log[-1][1]:
-                pauses.append(1e3 * (next(at_s for at_s, replica in log if replica != victim) - killed_s))
+        moved = [log for log in logs if log[0][1] == victim != log[-1][1]]
+        pauses += [1e3 * (next(at_s for at_s, replica in log if replica != victim) - killed_s) for log in moved]
+        killed += bool(moved)  # else all have ended before, on a busy machine: once more
     progress(kills, kills)
     return pauses
 

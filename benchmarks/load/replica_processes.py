@@ -31,7 +31,7 @@ from serve.policies.deadline import DeadlinePolicy
 from serve.routing.router import Router
 
 REHEARSAL_S = 2.0
-CONNECT_S = 60.0
+CONNECT_S = 600.0
 """Only a hang reaches it."""
 END_S = 5.0
 ATTAINMENT, DRAIN_S = 0.99, 60.0
