@@ -115,7 +115,9 @@ def texts(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Of the module, not the session: Playwright keeps an event loop in this thread, beside which asyncio.run fails."""
-    from playwright.sync_api import sync_playwright  # a machine with a GPU may lack it
+    from playwright.sync_api import expect, sync_playwright  # a machine with a GPU may lack it
+
+    expect.set_options(timeout=600_000)  # of what fails: only a hang reaches it
 
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None:

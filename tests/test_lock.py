@@ -64,7 +64,7 @@ def test_many_that_wait_for_one_lock_hold_it_one_at_a_time(tmp_path: Path) -> No
 
     def hold() -> None:
         for _ in range(5):
-            with exclusive(tmp_path, "worker", what="run", wait_s=60):
+            with exclusive(tmp_path, "worker", what="run", wait_s=600):
                 inside.append(1)
                 seen.append(len(inside))
                 inside.pop()

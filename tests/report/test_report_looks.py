@@ -53,7 +53,7 @@ def test_labels_stand_apart_and_the_page_has_the_readers_colours(
     browser: Browser, address: str, width: int, scheme: Literal["light", "dark"]
 ) -> None:
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    page.set_default_timeout(120_000)
+    page.set_default_timeout(600_000)
     page.goto(address)
     page.wait_for_selector("#proxy .main-svg text")
     looks: dict[str, Any] = page.evaluate(LOOKS)

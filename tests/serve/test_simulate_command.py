@@ -165,7 +165,7 @@ def test_ctrl_c_ends_it_in_one_line_and_leaves_nothing(fleet: Path, model_dir: P
         lines = iter(process.stderr.readline, "")
         assert any(line.startswith("simulating") for line in lines)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=600)
     assert (process.returncode, out) == (2, "")
     assert [line for line in err.splitlines() if not line.startswith("simulating")] == ["lts-ray: interrupted"]
     assert not (tmp_path / "out").exists()

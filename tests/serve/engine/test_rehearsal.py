@@ -8,6 +8,7 @@ from itertools import islice
 import pytest
 
 from lts_ray.models.matformer.matformer import MatFormer
+from serve.engine import rehearsal
 from serve.engine.engine_errors import EngineFailedError
 from serve.engine.learned_times import LearnedTimes
 from serve.engine.rehearsal import _companies, rehearse
@@ -24,11 +25,15 @@ def model() -> MatFormer:
 
 
 @pytest.mark.parametrize("capacity", [Capacity(slots=4), Capacity(slots=1, max_queue=1)])
-def test_a_rehearsal_teaches_times_and_leaves_nothing_else(model: MatFormer, capacity: Capacity) -> None:
+def test_a_rehearsal_teaches_times_and_leaves_nothing_else(
+    model: MatFormer, capacity: Capacity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that ends with all its companies once, however long they take."""
+    monkeypatch.setattr(rehearsal, "_companies", lambda engine: islice(_companies(engine), 8))
     runtime, times = tiny_runtime(model), LearnedTimes(COSTS)
     before: Deviation = times.deviation
     first = tiny_engine(runtime, times=times, policy=policy_named("deadline"), capacity=capacity)
-    rehearse(first, seconds=0.5)
+    rehearse(first, seconds=600)
     assert times.costs != COSTS
     assert times.deviation != before
     with pytest.raises(EngineFailedError, match="shutting down"):

@@ -132,7 +132,7 @@ async def test_each_response_is_what_one_engine_gives(model: MatFormer) -> None:
             progress = response.progress
             assert progress.predicted is not None
             assert progress.measured() is not None
-            assert 0 < progress.measured().ttft_ms <= progress.measured().e2e_ms < 60_000
+            assert 0 < progress.measured().ttft_ms <= progress.measured().e2e_ms < 600_000
             if request.pinned is not None:
                 assert set(progress.submodels) == {request.pinned.name}
         assert tiny.fleet.counts() == (0, 0)

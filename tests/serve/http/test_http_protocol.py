@@ -38,7 +38,7 @@ def post(headers: str, body: bytes | None = None, *, target: str = "/v1/completi
 
 def answers(server: Server, *sent: bytes, count: int = 1) -> list[tuple[int, bytes]]:
     """Statuses and bodies. sent: written one after the other; the connection stays open."""
-    with socket.create_connection((server.host, server.port), timeout=60) as connection:
+    with socket.create_connection((server.host, server.port), timeout=600) as connection:
         for part in sent:
             connection.sendall(part)
         reader = connection.makefile("rb")
@@ -101,7 +101,7 @@ def test_what_clients_send_by_default_is_served(wire: Server, text: str, request
 
 def test_a_client_may_wait_for_100_continue_and_write_its_body_in_pieces(wire: Server, text: str) -> None:
     head, _, _ = post("Expect: 100-continue").partition(BODY)
-    with socket.create_connection((wire.host, wire.port), timeout=60) as connection:
+    with socket.create_connection((wire.host, wire.port), timeout=600) as connection:
         connection.sendall(head)
         assert connection.recv(100).startswith(b"HTTP/1.1 100 ")
         for byte in BODY:
@@ -113,7 +113,7 @@ def test_pipelined_requests_are_answered_in_their_order(wire: Server, text: str)
     probe = b"HEAD /health HTTP/1.1\r\nHost: a\r\n\r\n"
     first, second = answers(wire, post(JAVA) + post(JSON), count=2)
     assert [text_of(first), text_of(second)] == [text, text]
-    with socket.create_connection((wire.host, wire.port), timeout=60) as connection:
+    with socket.create_connection((wire.host, wire.port), timeout=600) as connection:
         connection.sendall(probe + post("Connection: close"))
         received = connection.makefile("rb").read()
     assert received.count(b"HTTP/1.1 200") == 2
@@ -123,7 +123,7 @@ def test_pipelined_requests_are_answered_in_their_order(wire: Server, text: str)
 def test_an_http_1_0_client_gets_its_stream_unchunked(wire: Server) -> None:
     body = json.dumps(json.loads(BODY) | {"stream": True}).encode()
     head = f"POST /v1/completions HTTP/1.0\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-    with socket.create_connection((wire.host, wire.port), timeout=60) as connection:
+    with socket.create_connection((wire.host, wire.port), timeout=600) as connection:
         connection.sendall(head + body)
         received = connection.makefile("rb").read()
     _, _, events = received.partition(b"\r\n\r\n")

@@ -77,7 +77,7 @@ def admitted(submodel: str = "XL") -> Admitted:
 
 
 def run(body: Callable[[], Awaitable[Any]]) -> Any:
-    return asyncio.run(asyncio.wait_for(body(), 60))
+    return asyncio.run(asyncio.wait_for(body(), 600))
 
 
 def collect(tokenizer: Tokenizer, sent: Sequence[Sequence[Event]], **options: Any) -> tuple[list[TextPiece], Choices]:

@@ -190,16 +190,24 @@ def test_a_full_queue_answers_429_and_the_rest_is_served(service: Service, offic
 
 
 def test_bodies_that_do_not_come_are_given_up_and_hold_up_nobody(service: Service) -> None:
-    """More of them than there are places; some send a byte now and then."""
-    limits = RequestLimits(body_timeout_s=1.0)
+    """More of them than there are places; some send a byte now and then. Nobody else is held up, by a limit that no
+    other body comes near, and then by one that all come to."""
     half = b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{"
-    with running_server(replace(service, limits=limits)) as server, ExitStack() as opened:
+
+    def waiting(server: Server) -> list[socket.socket]:
         sockets = [opened.enter_context(socket.create_connection((server.host, server.port))) for _ in range(104)]
         for each in sockets:
             each.sendall(half)
-        assert httpx.get(f"{server.url}/health").json() == {"status": "ok", "running": 0, "waiting": 0}
+        return sockets
+
+    patient, hasty = (replace(service, limits=RequestLimits(body_timeout_s=limit_s)) for limit_s in (600.0, 0.5))
+    with running_server(patient) as server, ExitStack() as opened:
+        waiting(server)
+        assert httpx.get(f"{server.url}/health", timeout=600).json() == {"status": "ok", "running": 0, "waiting": 0}
         body = {"model": "tiny", "prompt": "the", "max_tokens": 2}
-        assert httpx.post(f"{server.url}/v1/completions", json=body).status_code == 200
+        assert httpx.post(f"{server.url}/v1/completions", json=body, timeout=600).status_code == 200
+    with running_server(hasty) as server, ExitStack() as opened:
+        sockets = waiting(server)
         dripping = sockets[0]
         dripping.settimeout(0.1)
         while True:

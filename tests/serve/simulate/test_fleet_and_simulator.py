@@ -132,7 +132,7 @@ async def played(arrivals: Sequence[Arrival]) -> tuple[list[Outcome], list[str |
             ):
                 await asyncio.sleep(0.0005)
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(600):
         while len(fleet._replicas.usable()) < len(timed):
             await asyncio.sleep(0.005)
         while len(responses) < len(arrivals) or fleet.counts() != (0, 0):

@@ -148,7 +148,7 @@ LOOKS = """() => ({
 @pytest.mark.parametrize("width", [1400, 390])
 def test_the_page_fits_a_wide_screen_and_a_phone(browser: Browser, page_path: Path, width: int) -> None:
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme="light")
-    page.set_default_timeout(120_000)
+    page.set_default_timeout(600_000)
     said: list[str] = []
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))

@@ -37,7 +37,7 @@ def test_it_says_which_fleet_is_the_cheapest_or_how_far_the_best_one_goes(plan: 
 def test_its_page_fits_a_phone_and_has_all_that_was_tried(browser: Browser, plan: CapacityPlan, tmp_path: Path) -> None:
     write_plan_page(tmp_path / "index.html", plan, settings={"trace": "a<b"})
     page = browser.new_page(viewport={"width": 390, "height": 900}, color_scheme="light")
-    page.set_default_timeout(120_000)
+    page.set_default_timeout(600_000)
     said: list[str] = []
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
