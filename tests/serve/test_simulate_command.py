@@ -153,7 +153,7 @@ def test_where_no_fleet_keeps_what_is_wanted_one_line_says_how_far_the_best_one_
 
 
 def test_ctrl_c_ends_it_in_one_line_and_leaves_nothing(fleet: Path, model_dir: Path, tmp_path: Path) -> None:
-    words = ["-f", fleet, "-m", model_dir, "--seconds", 300, "--report", tmp_path / "out"]
+    words = ["-f", fleet, "-m", model_dir, "--seconds", 1000, "--report", tmp_path / "out"]
     with subprocess.Popen(
         [sys.executable, "-m", "serve.simulate_command", *map(str, words)],
         env=os.environ | {"PYTHONPATH": str(ROOT)},

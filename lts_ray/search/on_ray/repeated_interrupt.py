@@ -22,19 +22,27 @@ def repeated_interrupt(*, again_s: float = AGAIN_S) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    over = threading.Event()
+    over, repeating = threading.Event(), list[threading.Thread]()
 
     def repeat() -> None:
         if not over.wait(again_s):
             os.kill(os.getpid(), signal.SIGINT)
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        threading.Thread(target=repeat, name="repeat-interrupt", daemon=True).start()
+        if over.is_set():  # the one before has left the block
+            return
+        repeating.append(threading.Thread(target=repeat, name="repeat-interrupt", daemon=True))
+        repeating[-1].start()
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGINT, interrupt)
     try:
-        yield
-    finally:
+        try:
+            yield
+        finally:
+            over.set()
+    finally:  # also where another interrupt came in the place above
         over.set()
+        for thread in repeating:
+            thread.join()  # else its last interrupt could come after the block
         signal.signal(signal.SIGINT, before)

@@ -24,7 +24,7 @@ server = socket.create_server(("", {PORT}))
 while True:
     server.accept()[0].sendall(open("/proc/sys/kernel/random/boot_id", "rb").read())
 """
-CLIENT = f"import socket, sys; print(socket.create_connection((sys.argv[1], {PORT}), 30).recv(99).decode())"
+CLIENT = f"import socket, sys; print(socket.create_connection((sys.argv[1], {PORT}), 600).recv(99).decode())"
 MAKER = """
 import time
 from benchmarks.common.network_hosts import network_hosts
@@ -74,7 +74,7 @@ def until(is_so: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def asked(address: str, timeout: float = 30.0) -> bytes:
+def asked(address: str, timeout: float = 600.0) -> bytes:
     with socket.create_connection((address, PORT), timeout) as connection:
         return connection.recv(99)
 
@@ -101,7 +101,7 @@ def test_hosts_reach_one_another_until_a_cable_is_pulled(hosts: Mapping[str, Net
     assert len({asked(a.address), asked(b.address), Path("/proc/sys/kernel/random/boot_id").read_bytes()}) == 3
     b.cut()
     assert not answers(b.address)
-    assert answers(a.address)
+    assert asked(a.address)
     b.mend()
     until(lambda: answers(b.address))
     before = asked(b.address)
