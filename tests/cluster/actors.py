@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -17,6 +18,7 @@ from lts_ray.measurement.on_ray.actor import host_identity
 from lts_ray.spaces import gpt2_space as gpt2
 from lts_ray.submodel import Submodel
 from lts_ray.target import Target
+from tests.measurement.brief import BriefActor
 from tests.search.fake_evaluator import FakeEvaluator, latency_of
 
 
@@ -73,6 +75,19 @@ class LonelyActor(QuickActor):
         while submodel.widths[0] == 8 and not self.file.with_name("go").exists():
             time.sleep(0.01)
         return super().measure(submodel)
+
+
+class HaltingActor(BriefActor):
+    """Measures so many candidates as a subclass says, and then none until its process is ended."""
+
+    most: int
+    measured = 0
+
+    def measure(self, candidate: Any) -> Measurement | Failed:
+        self.measured += 1
+        while self.measured > self.most:
+            time.sleep(1)
+        return super().measure(candidate)
 
 
 def node_id() -> str:

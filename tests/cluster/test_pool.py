@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -130,9 +131,15 @@ def test_a_target_without_a_node_is_one_clear_line_at_once(monkeypatch: pytest.M
 
 @pytest.mark.usefixtures("pool")
 def test_a_node_that_another_search_holds_is_waited_for_and_then_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "PLACEMENT_S", 1.0)
-    looks = []
+    """By a clock that only sleeping moves."""
+    looks, now = [], [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(pool_module, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
     monkeypatch.setattr(pool_module, "cluster_nodes", lambda: looks.append(cluster_nodes()) or looks[-1])
     with pytest.raises(LtsRayError, match="are in use, by another target or another job"):
         start_pool(Workload(source=None, actor_class=QuickActor), TARGETS)
     assert len(looks) > 1
+    assert now[0] > pool_module.PLACEMENT_S

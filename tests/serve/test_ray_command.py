@@ -20,6 +20,7 @@ from lts_ray.errors import LtsRayError
 from serve import ray_command
 from serve.ray_command import command
 from tests.conftest import ROOT
+from tests.free_port import free_port
 
 
 @pytest.fixture(autouse=True)
@@ -27,8 +28,7 @@ def port(monkeypatch: pytest.MonkeyPatch) -> int:
     """Free, and no cluster to join."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(ray_command, "canonicalize_bootstrap_address", lambda _: None)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
+    return free_port()
 
 
 def configuration(model: Path, port: int, **changed: Any) -> dict[str, Any]:

@@ -15,13 +15,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serve.http.service import Service
 from serve.ray_proxies import mend
+from tests.free_port import free_port
 from tests.serve.conftest import Gate, Server, wait_for
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-        return port
 
 
 @pytest.fixture

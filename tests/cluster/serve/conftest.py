@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ import ray
 from ray import serve
 
 from lts_ray.ray_haproxy import haproxy_here
+from tests.free_port import free_port
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,7 @@ class Running:
 def ray_serve() -> Iterator[Running]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("RAY_AUTH_MODE", "disabled")
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         with haproxy_here():
             context = ray.init(address="local", num_cpus=8, include_dashboard=True, log_to_driver=False)
             try:
