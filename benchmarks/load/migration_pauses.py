@@ -42,12 +42,15 @@ async def migration_pauses(
                     streams.create_task(_read(fleet, request, log))
                 while any(len(log) < BEGUN for log in logs):
                     await asyncio.sleep(0.002)
-                going = Counter(log[-1][1] for log in logs if len(log) < new)
-                victim, killed_s = max(going, key=going.__getitem__, default=""), fleet.clock()
+                going = [log for log in logs if len(log) < new]
+                places = Counter(log[-1][1] for log in going)
+                victim, killed_s = max(places, key=places.__getitem__, default=""), fleet.clock()
+                struck = [log for log in going if log[-1][1] == victim]
                 if victim:
                     await asyncio.to_thread(processes.kill, victim)
-        moved = [log for log in logs if log[0][1] == victim != log[-1][1]]
-        pauses += [1e3 * (next(at_s for at_s, replica in log if replica != victim) - killed_s) for log in moved]
+        moved = [log for log in struck if log[-1][1] != victim]
+        nexts_s = [next(at_s for at_s, replica in log if at_s > killed_s and replica != victim) for log in moved]
+        pauses += [1e3 * (at_s - killed_s) for at_s in nexts_s]
         killed += bool(moved)  # else all have ended before, on a busy machine: once more
     progress(kills, kills)
     return pauses

@@ -26,7 +26,7 @@ from lts_ray.measurement.measurement import Failed
 from lts_ray.measurement.on_ray.pool import MeasurementPool
 from lts_ray.measurement.workload import Workload
 from lts_ray.models.matformer.matformer import MatFormer
-from lts_ray.ray_session import connected
+from lts_ray.ray_session import NICENESS, connected
 from lts_ray.search.algorithms.search_settings import SearchSettings
 from lts_ray.search.backbone_search import backbone_job
 from lts_ray.search.on_ray.search_run import run_search
@@ -94,7 +94,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     }
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("RAY_AUTH_MODE", "disabled")
-        environment.setenv("RAY_worker_niceness", "0")
+        environment.setenv(NICENESS, "0")
         for name, value in head.items():
             environment.setenv(name, value)
         started = {"num_cpus": 2, "include_dashboard": False, "gcs_server_port": port, "autoscaling_config": str(file)}

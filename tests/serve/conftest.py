@@ -10,7 +10,6 @@ from pathlib import Path
 from threading import Event
 from time import sleep
 
-import hypothesis
 import openai
 import pytest
 import torch
@@ -30,10 +29,6 @@ from serve.policies.capacity import Capacity
 from serve.policies.menu import menu_of_granularities
 from serve.policies.named_policies import policy_named
 from tests.serve.models import COSTS
-
-# An example may take as long as the machine needs: nothing here asserts on time.
-hypothesis.settings.register_profile("untimed", deadline=None)
-hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session", autouse=True)

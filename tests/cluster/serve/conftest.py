@@ -10,6 +10,7 @@ import ray
 from ray import serve
 
 from lts_ray.ray_haproxy import haproxy_here
+from lts_ray.ray_session import NICENESS
 from tests.free_port import free_port
 
 
@@ -23,6 +24,7 @@ class Running:
 def ray_serve() -> Iterator[Running]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("RAY_AUTH_MODE", "disabled")
+        environment.setenv(NICENESS, "0")  # what runs beside it may be nice
         port = free_port()
         with haproxy_here():
             context = ray.init(address="local", num_cpus=8, include_dashboard=True, log_to_driver=False)

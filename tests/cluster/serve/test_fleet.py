@@ -18,6 +18,7 @@ import httpx
 import pytest
 import ray
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve._private.constants import SERVE_NAMESPACE
 from ray.util import list_named_actors
 
@@ -60,11 +61,11 @@ class Deployed:
         }
         # What `serve deploy` does with a file.
         httpx.put(
-            f"{self._dashboard}/api/serve/applications/", json={"applications": [application]}, timeout=60
+            f"{self._dashboard}/api/serve/applications/", json={"applications": [application]}, timeout=600
         ).raise_for_status()
 
     def get(self, path: str, **headers: str) -> httpx.Response:
-        return httpx.get(self.url + path, headers={"Authorization": f"Bearer {self.key}", **headers}, timeout=60)
+        return httpx.get(self.url + path, headers={"Authorization": f"Bearer {self.key}", **headers}, timeout=600)
 
     def ask(self, **fields: object) -> dict[str, Any]:
         body = {"model": "tiny", "prompt": "the nation", "temperature": 1, "seed": 7, "ignore_eos": True, **fields}
@@ -152,12 +153,16 @@ def undisturbed(fleet: Deployed) -> str:
     return text
 
 
-def process_of(kind: str) -> int:
-    """Of the one replica that there is."""
+def process_of(kind: str) -> int | None:
+    """Of the one replica that there is; None while that is not so."""
     names = [str(actor["name"]) for actor in list_named_actors(all_namespaces=True)]
-    (name,) = (name for name in names if name.startswith(f"SERVE_REPLICA::fleet#{kind}#"))
-    found: int = ray.get(ray.get_actor(name, SERVE_NAMESPACE).__ray_call__.remote(lambda _: os.getpid()))
-    return found
+    found = [name for name in names if name.startswith(f"SERVE_REPLICA::fleet#{kind}#")]
+    try:
+        actors = [ray.get_actor(name, SERVE_NAMESPACE) for name in found]
+        (pid,) = ray.get([actor.__ray_call__.remote(lambda _: os.getpid()) for actor in actors])
+    except (ValueError, RayError):
+        return None
+    return int(pid)
 
 
 def test_an_answer_is_that_of_the_model_alone_and_says_who_gave_it(fleet: Deployed) -> None:
@@ -180,8 +185,9 @@ def test_the_fleet_speaks_the_whole_api(fleet: Deployed) -> None:
     fleet.ask(max_tokens=2)
     names = [model["id"] for model in fleet.get("/v1/models").json()["data"]]
     assert names == ["tiny", "tiny:XL", "tiny:L", "tiny:M", "tiny:S"]
-    assert httpx.get(f"{fleet.url}/v1/models").status_code == 401
-    assert fleet.get("/health").json() == {"status": "ok", "running": 0, "waiting": 0}
+    assert httpx.get(f"{fleet.url}/v1/models", timeout=600).status_code == 401
+    while fleet.get("/health").json() != {"status": "ok", "running": 0, "waiting": 0}:
+        sleep(0.1)
     assert fleet.get("/playground").status_code == 200
     assert len(fleet.get("/playground/frontier").json()["options"]) == 4
     for kind in ("small", "large"):
@@ -192,16 +198,22 @@ def test_the_fleet_speaks_the_whole_api(fleet: Deployed) -> None:
 
 
 def test_streams_of_a_replica_that_is_killed_go_on_elsewhere_token_by_token(fleet: Deployed, undisturbed: str) -> None:
-    began, processes = [Event() for _ in range(4)], {kind: process_of(kind) for kind in ("small", "large")}
-    with ThreadPoolExecutor(4) as pool:
-        streams = [pool.submit(fleet.stream, event, max_tokens=LONG) for event in began]
-        for event in began:
-            event.wait()
-        kind = max(processes, key=lambda kind: fleet.metric("vllm:num_requests_running", node_kind=kind))
-        os.kill(processes[kind], signal.SIGKILL)
-        ended = [stream.result() for stream in streams]
-    assert {text for text, _ in ended} == {undisturbed}
-    assert 1 <= sum(lts["migrations"] for _, lts in ended) <= fleet.metric("lts:migrations_total")
+    """Once more where all had ended before, on a busy machine."""
+    moved = 0
+    while not moved:
+        while len(processes := {kind: pid for kind in ("small", "large") if (pid := process_of(kind))}) < 2:
+            sleep(0.1)
+        began = [Event() for _ in range(4)]
+        with ThreadPoolExecutor(4) as pool:
+            streams = [pool.submit(fleet.stream, event, max_tokens=LONG) for event in began]
+            for event in began:
+                event.wait()
+            kind = max(processes, key=lambda kind: fleet.metric("vllm:num_requests_running", node_kind=kind))
+            os.kill(processes[kind], signal.SIGKILL)
+            ended = [stream.result() for stream in streams]
+        assert {text for text, _ in ended} == {undisturbed}
+        moved = sum(lts["migrations"] for _, lts in ended)
+    assert moved <= fleet.metric("lts:migrations_total")
     assert fleet.metric("lts:migrations_total", node_kind=kind, reason="died") >= 1
 
 

@@ -36,12 +36,12 @@ def dashboard(ray_serve: Running) -> str:
 
 def ask(url: str, **fields: object) -> httpx.Response:
     body = {"model": "tiny", "prompt": "the nation", "max_tokens": 8, "temperature": 0, **fields}
-    return httpx.post(f"{url}/v1/completions", json=body, timeout=60)
+    return httpx.post(f"{url}/v1/completions", json=body, timeout=600)
 
 
 def created(url: str) -> int:
     """When the replica that answers came up."""
-    return int(httpx.get(f"{url}/v1/models").json()["data"][0]["created"])
+    return int(httpx.get(f"{url}/v1/models", timeout=600).json()["data"][0]["created"])
 
 
 def test_user_config_changes_the_policy_of_a_replica_that_goes_on(
@@ -90,33 +90,37 @@ def test_another_checkpoint_is_rolled_out_and_then_taken_down_without_a_failed_r
     model = MatFormer(replace(universal.config, context_length=5000))
     model.initialize(torch.Generator().manual_seed(99))
     save_checkpoint(model, other)
-    url, over, statuses, texts = f"{proxy}/rolled", Event(), [], []
+    url, over, statuses = f"{proxy}/rolled", Event(), list[int]()
+    texts: list[list[str]] = [[], []]  # of each client
 
-    def keep_asking() -> None:
+    def keep_asking(mine: list[str]) -> None:
         while not over.is_set():
             answer = ask(url)
             statuses.append(answer.status_code)
-            texts.append(answer.json()["choices"][0]["text"])
+            mine.append(answer.json()["choices"][0]["text"])
             sleep(0.02)
 
     serve.run(application(ServeArgs(model=model_dir, name="tiny")), name="rolled", route_prefix="/rolled")
     before = ask(url).json()["choices"][0]["text"]
     with ThreadPoolExecutor(2) as pool:
-        clients = [pool.submit(keep_asking) for _ in range(2)]
+        clients = [pool.submit(keep_asking, mine) for mine in texts]
+        while not all(texts):
+            sleep(0.02)
         serve.run(application(ServeArgs(model=other, name="tiny")), name="rolled", route_prefix="/rolled")
-        after = ask(url).json()["choices"][0]["text"]
-        sleep(0.5)
+        while (after := ask(url).json()["choices"][0]["text"]) == before:
+            sleep(0.02)
+        asked = list(map(len, texts))
+        while any(len(mine) < many + 2 for mine, many in zip(texts, asked, strict=True)):
+            sleep(0.02)  # the first of these may have been asked before
         over.set()
         for client in clients:
             client.result()
-    assert before != after
     assert set(statuses) == {200}
-    assert before in texts
-    assert texts[-1] == after
+    assert [(mine[0], mine[-1]) for mine in texts] == [(before, after)] * 2
 
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(ask, url, max_tokens=4500, ignore_eos=True)
-        while httpx.get(f"{url}/health").json()["running"] == 0:
+        while httpx.get(f"{url}/health", timeout=600).json()["running"] == 0 and not answer.done():
             sleep(0.01)
         serve.delete("rolled")
         assert answer.result().status_code == 200

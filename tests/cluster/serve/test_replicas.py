@@ -24,6 +24,8 @@ from serve.serve_args import ServeArgs
 from tests.cluster.serve.conftest import Running
 
 CONTEXT = 60_000
+WAIT_S = 600.0
+"""For an answer."""
 
 
 @pytest.fixture(scope="module")
@@ -76,14 +78,14 @@ def test_the_metrics_of_two_replicas_are_one_page_whichever_answers(url: str) ->
     """Scrapes reach one replica or the other: none goes back behind the one before, and in the end all say the same."""
 
     def ended() -> float:
-        text = httpx.get(f"{url}/two/metrics").text
+        text = httpx.get(f"{url}/two/metrics", timeout=WAIT_S).text
         (line,) = (line for line in text.splitlines() if line.startswith("vllm:request_success") and '"length"' in line)
         return float(line.split()[-1])
 
     before = ended()
     body = {"model": "tiny", "prompt": "the", "max_tokens": 2, "ignore_eos": True}
     with ThreadPoolExecutor(7) as pool:
-        for answer in pool.map(lambda _: httpx.post(f"{url}/two/v1/completions", json=body), range(7)):
+        for answer in pool.map(lambda _: httpx.post(f"{url}/two/v1/completions", json=body, timeout=WAIT_S), range(7)):
             assert answer.status_code == 200
     seen = [before]
     while seen[-1] < before + 7 or len(set(seen[-8:])) > 1:
@@ -110,7 +112,7 @@ def test_a_budget_goes_through_the_proxy_and_the_answer_says_how_it_went(officia
 
 
 def test_errors_keep_their_shape_and_the_request_id_comes_back_once(url: str) -> None:
-    response = httpx.post(f"{url}/two/v1/completions", content=b"{", headers={"X-Request-Id": "mine"})
+    response = httpx.post(f"{url}/two/v1/completions", content=b"{", headers={"X-Request-Id": "mine"}, timeout=WAIT_S)
     assert response.status_code == 400
     assert response.json()["error"]["message"].startswith("the body is not valid JSON")
     assert response.headers.get_list("x-request-id") == ["mine"]
@@ -120,7 +122,7 @@ def test_an_offer_of_an_upgrade_leaves_the_body_alone(url: str) -> None:
     """As Java's HttpClient and `curl --http2` send it; here the proxy reads the body, not our server."""
     headers = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABkAARAAAAAAAIAAAAA"}
     body = {"model": "tiny", "prompt": "the nation", "max_tokens": 2}
-    with httpx.Client() as client:  # two on one connection
+    with httpx.Client(timeout=WAIT_S) as client:  # two on one connection
         answers = [client.post(f"{url}/{name}/v1/completions", json=body, headers=headers) for name in ("one", "two")]
     assert [answer.status_code for answer in answers] == [200, 200]
 
@@ -134,9 +136,9 @@ def test_bodies_that_do_not_come_take_no_place(url: str) -> None:
             connection = opened.enter_context(socket.create_connection((address.host, address.port or 80)))
             connection.sendall(half)
         for _ in range(5):
-            assert httpx.get(f"{url}/one/health", timeout=60).json()["status"] == "ok"
-        assert httpx.get(f"{url}/one/metrics", timeout=60).status_code == 200
-        assert httpx.post(f"{url}/one/v1/completions", json=body, timeout=60).status_code == 200
+            assert httpx.get(f"{url}/one/health", timeout=WAIT_S).json()["status"] == "ok"
+        assert httpx.get(f"{url}/one/metrics", timeout=WAIT_S).status_code == 200
+        assert httpx.post(f"{url}/one/v1/completions", json=body, timeout=WAIT_S).status_code == 200
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
@@ -144,7 +146,7 @@ def test_a_client_that_goes_away_frees_its_row(url: str, stream: bool) -> None:
     """The response would run for minutes: the one replica is idle again only if it learns that nobody waits."""
 
     def running() -> int:
-        count: int = httpx.get(f"{url}/one/health").json()["running"]
+        count: int = httpx.get(f"{url}/one/health", timeout=WAIT_S).json()["running"]
         return count
 
     body = {"model": "tiny", "prompt": "the", "temperature": 0, "max_tokens": CONTEXT - 100, "stream": stream}

@@ -16,6 +16,7 @@ from lts_ray.models.matformer.matformer import MatFormer
 from lts_ray.runtime.segment import Segment
 from serve.engine.engine_errors import BudgetInfeasibleError, EngineFailedError, QueueFullError
 from serve.engine.fleet_observer import FleetObserver, MigrationReason
+from serve.engine.hold import Hold
 from serve.engine.observer import Refusal
 from serve.engine.response import Response
 from serve.fleet import replica_link, replica_server, replicas
@@ -467,7 +468,11 @@ async def test_an_engine_that_ends_no_step_takes_nothing_and_an_idle_one_is_not_
         await tiny.has("first", "second")
 
 
-async def test_requests_that_are_read_together_start_together(model: MatFormer) -> None:
+async def test_requests_that_are_read_together_start_together(
+    model: MatFormer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it takes to read them."""
+    monkeypatch.setitem(Hold.wait.__kwdefaults__, "seconds", 3600.0)
     async with tiny_fleet(model) as tiny:
         replica = await tiny.add("a", slots=4)
         await tiny.has("a")
