@@ -149,7 +149,7 @@ async def cut(replica: TinyReplica) -> None:
 
 async def stop_the_engine(replica: TinyReplica) -> None:
     stopping = asyncio.create_task(asyncio.to_thread(replica.engine.stop))
-    while not replica.engine._stopping:
+    while replica.engine._health.refusal is None:
         await asyncio.sleep(0.002)
     replica.runtime.allow()
     await stopping
