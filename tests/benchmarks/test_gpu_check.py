@@ -199,7 +199,10 @@ def test_the_worst_figure_is_compared_with_what_is_wanted_and_what_takes_too_muc
     assert found["ms of a step, 1B, 1 row, XL"]["excess"] == ""
 
 
-def test_the_kernels_tests_are_counted_and_one_that_fails_says_why(tmp_path: Path) -> None:
+def test_the_kernels_tests_are_counted_and_one_that_fails_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # which this test may be in, and that pytest is not
     file = tmp_path / "test_toy.py"
     file.write_text("def test_right(): pass\n\ndef test_wrong(): assert [1, 2] == [1, 3]\n")
     process = PreparedProcess([*PART, "toys", str(file)])
