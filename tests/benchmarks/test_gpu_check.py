@@ -42,8 +42,9 @@ import builtins, sys
 real, ours = builtins.__import__, {str(ROOT)!r}
 allowed = {{*sys.stdlib_module_names, *{ALLOWED}}}
 def checked(name, globals=None, locals=None, fromlist=(), level=0):
-    theirs = str((globals or {{}}).get("__file__", "")).startswith(ours)
-    if theirs and not level and name.partition(".")[0] not in allowed:
+    where = str((globals or {{}}).get("__file__", ""))
+    is_ours = where.startswith(ours) and not where.startswith(sys.prefix)  # an environment may lie within
+    if is_ours and not level and name.partition(".")[0] not in allowed:
         raise ModuleNotFoundError(f"our own code imports {{name}}")
     return real(name, globals, locals, fromlist, level)
 builtins.__import__ = checked
