@@ -63,7 +63,7 @@ def lost_gpu(device: torch.device) -> str | None:
     try:
         torch.cuda.synchronize(device)
     except RuntimeError as error:
-        return str(error).splitlines()[0]
+        return str(error).partition("\n")[0]
     return None
 
 

@@ -35,7 +35,7 @@ def doctor(as_json: Json = False) -> None:
             runs = "plain torch runs steps, narrow ones no faster than wide ones: our kernels need `pip install triton`"
         found["GPU"] = f"{torch.cuda.get_device_name()}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free; {runs}"
     found["kernels"] = (
-        "compiled" if library is None else f"compiled; this CPU runs {len(thread_steps(library))} of their 5 variants"
+        "compiled" if library is None else f"compiled; this CPU runs {len(thread_steps(library))} of their variants"
     )
     problem = kernel_problem()
     if problem is not None:

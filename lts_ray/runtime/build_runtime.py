@@ -82,7 +82,8 @@ def gpu_runtime(model: UniversalModel, precisions: Sequence[str], *, n_blocks: i
         if isinstance(error, RuntimeError) and "CUDA" in str(error):  # the device's own: no other runtime mends it
             raise
         logger.info("Triton's error", exc_info=error)
-        return f"Triton does not build them here ({type(error).__name__}: {str(error).splitlines()[0]})"
+        one_line = str(error).partition("\n")[0]
+        return f"Triton does not build them here ({type(error).__name__}: {one_line})"
     return runtime
 
 
